@@ -1,0 +1,21 @@
+"""A small image encoder that is trained from scratch, where no pretrained network can be had."""
+import jax.numpy as jnp
+from flax import nnx
+
+from t2i_jax.layers.blocks import linear, lrelu
+from t2i_jax.layers.conv import Conv
+from t2i_jax.layers.norm import BatchNorm
+
+
+class SmallCnn(nnx.Module):
+    """Stride-2 convolutions with batch norm, the mean over the map, a linear layer. b s s 3 in [-1, 1] -> b d"""
+
+    def __init__(self, channels, d, *, rngs):
+        self.convs = nnx.List([Conv(a, b, 4, stride=2, padding=1, rngs=rngs) for a, b in zip((3, *channels), channels)])
+        self.norms = nnx.List([BatchNorm(c, rngs=rngs) for c in channels])
+        self.head = linear(channels[-1], d, use_bias=True, rngs=rngs)
+
+    def __call__(self, x, *, train):
+        for conv, norm in zip(self.convs, self.norms):
+            x = lrelu(norm(conv(x), train=train))
+        return self.head(jnp.mean(x, (1, 2)))

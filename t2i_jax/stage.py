@@ -1,0 +1,221 @@
+"""What a system is made of, and what one training step does with it.
+
+A system is a list of stages; a stage owns named networks and, in each training step, runs its phases in order: each
+phase minimises one loss over the networks that it trains. Networks are `flax.nnx` modules; this file splits a stage
+into plain dictionaries once, and everything after that is `jax.jit`, `jax.grad` and optax.
+"""
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+
+class Phase(NamedTuple):
+    """One loss, minimised over the networks that it trains, at the steps with step % every == at."""
+    loss: str                  # a method of the stage: (batch, key, out) -> (scalar, {name: scalar})
+    trains: tuple[str, ...]    # attributes of the stage
+    every: int = 1
+    at: int = 0
+
+
+class Meta(NamedTuple):
+    """What a data set knows about itself. Networks take their sizes from it."""
+    name: str
+    vocabulary_size: int = 0       # words, the padding (id 0) included
+    length: int = 0                # words of a caption after padding or cutting
+    size: int = 64                 # pixels, the side of the largest image
+    classes: int = 0
+    object_classes: int = 0
+    max_objects: int = 0
+    attributes: int = 0            # length of the attribute vector
+    embedding_dim: int = 0         # of text vectors stored with the data
+    captions: int = 1              # captions of an image in one batch row
+    nominal: bool = False          # published values, because the data are not there
+
+
+class Stage(nnx.Module):
+    """Its attributes are networks (lists of them: nnx.List). See docs/add_a_system.md for a guided tour.
+
+    `__init__(self, meta, *, <hyper-parameters with the paper's values>, <one keyword for each network in loads>, rngs)`.
+    A stage may also have `forward(batch, key) -> any pytree`, what its generator makes of this batch: it runs once a
+    step and reaches every loss as `out`. In each phase its result is differentiated only towards what the phase trains.
+    """
+    phases: tuple[Phase, ...] = ()       # may also be set in __init__, where keywords decide
+    ema: tuple[str, ...] = ()            # networks of which a moving average of the parameters is kept; sampling uses it
+    loads: dict[str, str] = {}           # network -> the earlier stage that made it
+    needs: tuple[str, ...] = ()          # batch keys that it reads; may also be set in __init__
+    tiny: dict[str, Any] = {}            # constructor keywords of the small variant
+    training = True                      # False while validation losses are computed
+
+    @classmethod
+    def skip(cls, config) -> bool:
+        """Whether this stage is not trained under this config (the text encoder, when stored vectors are used)."""
+        return False
+
+    def noise(self, key, n):
+        """The random inputs of n samples; row i comes from fold_in(key, i), so that it does not depend on n."""
+        return {}
+
+    def sample(self, batch, noise):
+        """-> {'image': b s s 3 in [-1, 1], ...}; see sample.py for the keys that are drawn."""
+        raise TypeError(f'{type(self).__name__} makes no samples.')
+
+
+class State(flax.struct.PyTreeNode):
+    """Everything that a checkpoint holds. `bad_step` and `bad_phase` stay -1 while all updates are finite."""
+    step: jax.Array
+    seed: jax.Array
+    params: dict[str, Any]     # network -> parameters
+    stats: dict[str, Any]      # network -> running statistics
+    opt: tuple[Any, ...]       # one optimiser state a phase
+    ema: dict[str, Any]        # network -> averaged parameters
+    bad_step: jax.Array
+    bad_phase: jax.Array
+
+    def sampling_params(self):
+        """Parameters as sampling uses them: averaged where there is an average."""
+        return {**self.params, **self.ema}
+
+
+class Program(NamedTuple):
+    """The static half of a stage: with it and a State everything can be computed."""
+    graph: Any
+    phases: tuple[Phase, ...]
+    ema: tuple[str, ...]
+    forward: bool                  # whether the stage has a shared forward pass
+    txs: tuple[Any, ...] = ()      # one optax transformation a phase
+    decay: float = 0.999
+
+
+class Split(NamedTuple):
+    graph: Any
+    params: dict[str, Any]
+    stats: dict[str, Any]
+
+
+def pick(tree, names):
+    return {name: tree[name] for name in names if name in tree}
+
+
+def split(stage) -> Split:
+    """A stage as (structure, parameters, running statistics). Raises ValueError on any other kind of variable."""
+    graph, params, stats = nnx.split(stage, nnx.Param, nnx.BatchStat)
+    return Split(graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
+
+
+def program(stage, txs=(), decay=0.999) -> Program:
+    return Program(split(stage).graph, tuple(stage.phases), tuple(stage.ema), hasattr(stage, 'forward'), tuple(txs), decay)
+
+
+def compute_in(stage, dtype):
+    """Sets the type in which every layer computes; parameters and running statistics keep float32."""
+    for _, module in nnx.iter_modules(stage):
+        if hasattr(module, 'dtype') and hasattr(module, 'param_dtype'):
+            module.dtype = jnp.dtype(dtype)
+
+
+def call(graph, params, stats, method, *args, training=True):
+    """One method of the stage as a pure function: (what it returns, the running statistics after it)."""
+    stage = nnx.merge(graph, params, stats)
+    stage.training = training
+    return getattr(stage, method)(*args), split(stage).stats
+
+
+def init_state(prog: Program, params, stats, seed) -> State:
+    opt = tuple(tx.init(pick(params, phase.trains)) for phase, tx in zip(prog.phases, prog.txs, strict=True))
+    ema = jax.tree.map(jnp.copy, pick(params, prog.ema))                  # a copy: donated buffers must not be shared
+    return State(jnp.int32(0), jnp.uint32(seed), params, stats, opt, ema, jnp.int32(-1), jnp.int32(-1))
+
+
+def train_step(prog: Program, state: State, batch) -> tuple[State, dict[str, jax.Array]]:
+    """One step: the shared forward, then every phase in order. -> (state, metrics)
+
+    A step whose losses and gradients are not all finite changes nothing but `bad_step` and `bad_phase`, and no later
+    step changes anything: so a bad state is never saved. Metrics of a phase that did not run are NaN.
+    """
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    out, pull_back, new = shared_forward(prog, state, batch, key)
+    metrics, finite = {}, []
+    for index, phase in enumerate(prog.phases):
+        def run(new, index=index):
+            return run_phase(prog, index, new, batch, key, out, pull_back)
+        if phase.every == 1:
+            new, logs, ok = run(new)
+        else:
+            shape = jax.eval_shape(run, new)[1]
+            idle = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shape)
+            runs = state.step % phase.every == phase.at
+            new, logs, ok = jax.lax.cond(runs, run, lambda new: (new, idle, jnp.bool_(True)), new)
+        metrics |= logs
+        finite.append(ok)
+
+    finite = jnp.stack(finite)
+    good, first_bad = finite.all() & (state.bad_step < 0), (state.bad_step < 0) & ~finite.all()
+    new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+    return new.replace(
+        step=state.step + 1,
+        bad_step=jnp.where(first_bad, state.step, state.bad_step),
+        bad_phase=jnp.where(first_bad, jnp.argmin(finite), state.bad_phase),
+    ), metrics
+
+
+def shared_forward(prog, state, batch, key):
+    """The generator's view of this batch, once. -> (out, its pull-back to the trained networks, the state after it)"""
+    if not prog.forward:
+        return None, None, state
+    trained = {name for phase in prog.phases for name in phase.trains}
+
+    def forward(train):
+        return call(prog.graph, {**state.params, **train}, state.stats, 'forward', batch, key)
+    out, pull_back, stats = jax.vjp(forward, pick(state.params, trained), has_aux=True)
+    return out, pull_back, state.replace(stats={**state.stats, **pick(stats, trained)})
+
+
+def run_phase(prog, index, state, batch, key, out, pull_back):
+    """Updates the networks of one phase. -> (state, metrics, whether loss and gradients are finite)"""
+    phase, tx = prog.phases[index], prog.txs[index]
+    train = pick(state.params, phase.trains)
+
+    def loss_fn(train, out):
+        (loss, logs), stats = call(prog.graph, {**state.params, **train}, state.stats, phase.loss, batch, key, out)
+        return loss, (logs, stats)
+    # allow_int: what `forward` returns may hold token ids; their cotangents are float0, which the pull-back takes
+    grad = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True, allow_int=True)
+    (loss, (logs, stats)), (grads, through_out) = grad(train, out)
+    if pull_back is not None:
+        grads = jax.tree.map(jnp.add, grads, pick(pull_back(through_out)[0], phase.trains))
+
+    updates, opt = tx.update(grads, state.opt[index], train)
+    train = optax.apply_updates(train, updates)
+    averaged = pick(train, prog.ema)
+    new = state.replace(
+        params={**state.params, **train},
+        stats={**state.stats, **pick(stats, phase.trains)},               # those of the other networks are dropped
+        opt=state.opt[:index] + (opt,) + state.opt[index + 1:],
+        ema={**state.ema, **optax.incremental_update(averaged, pick(state.ema, averaged), 1 - prog.decay)},
+    )
+    return new, {phase.loss: loss, **logs}, jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+
+
+def validation_losses(prog: Program, state: State, batch, key) -> dict[str, jax.Array]:
+    """Every phase's loss on a batch, with the parameters that sampling would use; nothing is updated."""
+    def evaluate(method, *args):
+        return call(prog.graph, state.sampling_params(), state.stats, method, batch, key, *args, training=False)[0]
+    out, metrics = evaluate('forward') if prog.forward else None, {}
+    for phase in prog.phases:
+        loss, logs = evaluate(phase.loss, out)
+        metrics |= {phase.loss: loss, **logs}
+    return metrics
+
+
+def sample(prog: Program, params, stats, batch, noise):
+    """The stage's `sample` as a pure function."""
+    return call(prog.graph, params, stats, 'sample', batch, noise, training=False)[0]
+
+
+def normal_rows(key, n, shape):
+    """Standard normal noise, n x shape, whose row i comes from fold_in(key, i)."""
+    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape))(jnp.arange(n))

@@ -1,0 +1,298 @@
+"""Oxford-102 with captions, built from tiny archives in the original layout."""
+import gzip
+import io
+import subprocess
+import sys
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+import tensorflow_datasets as tfds
+from absl import logging
+
+from tfds_builders import DataError, build, get_builder
+from tfds_builders.flowers102_captions import archives, classes
+from tfds_builders.flowers102_captions.builder import URL, Flowers102Captions
+
+RANDOM = classes.random_split()
+TRAIN, VALIDATION, TEST = (sorted(RANDOM[name]) for name in ('train', 'validation', 'test'))
+LABELS = [*TRAIN[:2], VALIDATION[0], TEST[0]] * 3                          # three images a class, image 1 first
+LISTS = {'train': TRAIN[:1], 'validation': TRAIN[1:2], 'test': [VALIDATION[0], TEST[0]]}
+CAPTIONS = ''.join(f'this flower has {n} red petals\n' for n in range(10))
+
+
+def jpeg(number, shape=(20, 24, 3)):
+    pixels = np.random.default_rng(number).integers(0, 256, shape, np.uint8)
+    return cv2.imencode('.jpg', pixels)[1].tobytes()
+
+
+def write_tar(path, files):
+    with tarfile.open(path, 'w:gz') as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+def make(folder, *, lists=None, images=None, captions=None, labels=LABELS):
+    """The three files, as Oxford and Reed et al. pack them; `images` and `captions` replace (None: remove) single files, by number."""
+    folder.mkdir(exist_ok=True)
+    numbers = range(1, len(LABELS) + 1)
+    pictures = {n: jpeg(n) for n in numbers} | (images or {})
+    write_tar(folder / '102flowers.tgz', {f'jpg/image_{n:05d}.jpg': data for n, data in pictures.items() if data is not None})
+
+    texts = {n: CAPTIONS.encode() for n in numbers} | (captions or {})
+    files = {f'text_c10/class_{LABELS[n - 1]:05d}/image_{n:05d}.txt': data for n, data in texts.items() if data is not None}
+    files |= {classes.LISTS[split]: ''.join(f'class_{c:05d}\n' for c in members).encode() for split, members in (lists or {}).items()}
+    files |= {'trainvalclasses.txt': b'class_00001\n', '../../outside.txt': b'?'}
+    write_tar(folder / 'cvpr2016_flowers.tar.gz', {f'cvpr2016_flowers/{name}': data for name, data in files.items()})
+    scipy.io.savemat(folder / 'imagelabels.mat', {'labels': np.array([labels], np.uint8)})
+    return folder
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    messages = []
+    monkeypatch.setattr(logging, 'warning', lambda message, *args: messages.append(message % args))
+    return messages
+
+
+def built(tmp_path, name='flowers102_captions', **kwargs):
+    builder = get_builder(name, data_dir=tmp_path / 'data', manual_dir=tmp_path / 'manual', **kwargs)
+    builder.download_and_prepare()
+    return builder
+
+
+def records(builder, split):
+    decoders = {key: tfds.decode.SkipDecoding() for key in ('image', 'mask') if key in builder.info.features}
+    return {record['file_name'].decode(): record for record in builder.as_data_source(split, decoders=decoders)}
+
+
+def test_published_lists_decide_the_split(tmp_path, warnings):
+    make(tmp_path / 'manual', lists=LISTS)
+    builder = built(tmp_path)
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {'train': 3, 'validation': 3, 'test': 6}
+    assert not warnings
+    metadata = builder.info.metadata
+    assert (metadata['split_rule'], metadata['captions_per_image'], metadata['flip']) == ('reed_cvpr2016', 10, True)
+    assert set(metadata['sha256']) == {'102flowers.tgz', 'imagelabels.mat', 'cvpr2016_flowers.tar.gz'}
+
+    test = records(builder, 'test')
+    assert sorted(test) == [f'image_{n:05d}.jpg' for n in (3, 4, 7, 8, 11, 12)]
+    record = test['image_00004.jpg']
+    assert record['image'] == jpeg(4)                                      # the bytes of the archive, not encoded again
+    assert [c.decode() for c in record['captions']] == CAPTIONS.splitlines()
+    assert record['label'] == TEST[0] - 1 and record['class_name'].decode() == classes.CLASS_NAMES[TEST[0] - 1]
+    assert not (tmp_path / 'outside.txt').exists()
+
+    again = get_builder('flowers102_captions', data_dir=tmp_path / 'data')  # reading needs no manual folder
+    assert again.info.metadata['split_rule'] == 'reed_cvpr2016'
+    assert again.info.features['label'].names == list(classes.CLASS_NAMES)
+
+
+def test_without_lists_the_split_is_our_own_and_says_so_once(tmp_path, warnings):
+    make(tmp_path / 'manual')
+    builder = built(tmp_path)
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {'train': 6, 'validation': 3, 'test': 3}
+    assert builder.info.metadata['split_rule'] == 'random82_seed0'
+    assert len(warnings) == 1 and 'not comparable with published numbers' in warnings[0]
+
+
+def test_random_split_is_fixed():
+    assert [len(RANDOM[name]) for name in ('train', 'validation', 'test')] == [62, 20, 20]
+    assert set().union(*RANDOM.values()) == set(range(1, 103))
+    assert classes.random_split() == RANDOM and TEST[:5] == [10, 13, 22, 37, 38]       # NumPy keeps this stream as it is
+
+
+def test_lists_may_lie_beside_the_archive_and_the_archive_may_be_unpacked(tmp_path, warnings):
+    manual = make(tmp_path / 'manual')
+    with tarfile.open(manual / 'cvpr2016_flowers.tar.gz') as archive:
+        archive.extractall(manual, [m for m in archive if m.name.startswith('cvpr2016_flowers/text_c10')], filter='data')
+    (manual / 'cvpr2016_flowers.tar.gz').unlink()
+    for split, members in LISTS.items():
+        (manual / classes.LISTS[split]).write_text(''.join(f'class_{c:05d}\r\n' for c in members))
+    (manual / 'class_names.txt').write_text(''.join(f'flower {k}\n' for k in range(1, 103)))
+    builder = built(tmp_path)
+    assert builder.info.metadata['split_rule'] == 'reed_cvpr2016' and not warnings
+    assert records(builder, 'test')['image_00004.jpg']['class_name'].decode() == f'flower {TEST[0]}'
+    assert builder.info.features['label'].int2str(TEST[0] - 1) == f'flower {TEST[0]}'
+
+
+def test_captions_are_cleaned(tmp_path, warnings):
+    text = '\r\n'.join(['a red\ufffd\ufffdflower ', '', ' \t ', '...', 'café petals', *'bcdefghijk'])
+    assert archives.parse_captions(text.encode()) == ['a red flower', 'café petals', *'bcdefghijk']
+    assert archives.parse_captions(b'caf\xe9 au lait\rwhite') == ['caf au lait', 'white']
+    make(tmp_path / 'manual', captions={1: text.encode()})
+    captions = records(built(tmp_path), 'train')['image_00001.jpg']['captions']
+    assert [c.decode() for c in captions] == ['a red flower', 'café petals', *'bcdefghi']      # the first ten
+
+
+def test_masks(tmp_path, warnings):
+    manual = make(tmp_path / 'manual')
+    painted = np.full((20, 24, 3), (254, 0, 0), np.uint8)                   # BGR
+    painted[4:14, 6:18] = (40, 60, 220)
+    painted[17, 20] = (40, 60, 220)                                         # a speck, which the opening removes
+    data = cv2.imencode('.jpg', painted, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    write_tar(manual / '102segmentations.tgz', {f'segmim/segmim_{n:05d}.jpg': data for n in range(1, len(LABELS) + 1)})
+    mask = records(built(tmp_path, 'flowers102_captions/masks'), 'train')['image_00001.jpg']['mask']
+    mask = cv2.imdecode(np.frombuffer(mask, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (20, 24) and set(np.unique(mask)) == {0, 255}
+    assert (mask[5:13, 7:17] == 255).all() and not mask[:3].any() and not mask[16:].any()
+
+
+def broken_image():
+    return jpeg(5)[:-200]                                                   # its head is whole, its end is missing
+
+
+@pytest.mark.parametrize('fault, named', [
+    (dict(images={5: broken_image()}), 'image_00005.jpg: cannot be decoded'),
+    (dict(images={5: b'no picture'}), 'image_00005.jpg: cannot be decoded'),
+    (dict(captions={5: b'only one\n\n'}), 'image_00005.jpg: 1 captions instead of 10'),
+    (dict(captions={5: None}), 'image_00005.jpg: no caption file'),
+])
+def test_an_image_that_cannot_be_used_is_refused_or_left_out(tmp_path, warnings, fault, named):
+    make(tmp_path / 'manual', **fault)
+    with pytest.raises(DataError, match=named):
+        built(tmp_path)
+    assert not list((tmp_path / 'data').rglob('*.array_record*'))            # nothing half-built is left
+    builder = built(tmp_path, on_error='skip')
+    assert sorted(records(builder, 'train')) == [f'image_{n:05d}.jpg' for n in (1, 2, 6, 9, 10)]
+    assert list(builder.info.metadata['skipped']) == ['image_00005.jpg']
+    assert any(named in message for message in warnings)
+    assert 'left out: 1' in build.report(builder) and named in build.report(builder)
+
+
+def remove(name):
+    return lambda manual: (manual / name).unlink()
+
+
+def truncate(name):
+    def cut(manual):
+        data = (manual / name).read_bytes()
+        (manual / name).write_bytes(data[:len(data) // 2])
+    return cut
+
+
+def cut_inside(name):
+    """An archive whose gzip layer is whole, but whose tar ends early."""
+    def cut(manual):
+        data = gzip.decompress((manual / name).read_bytes())
+        (manual / name).write_bytes(gzip.compress(data[:1700]))
+    return cut
+
+
+def write(name, data):
+    return lambda manual: (manual / name).write_bytes(data)
+
+
+def empty(manual):
+    for file in manual.iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize('spoil, named', [
+    (empty, 'manual is empty'),
+    (lambda manual: (empty(manual), manual.rmdir()), 'manual does not exist'),
+    (remove('cvpr2016_flowers.tar.gz'), 'cvpr2016_flowers.tar.gz is not in'),
+    (truncate('102flowers.tgz'), '102flowers.tgz is broken or ends early'),
+    (cut_inside('102flowers.tgz'), '102flowers.tgz'),
+    (truncate('cvpr2016_flowers.tar.gz'), 'cvpr2016_flowers.tar.gz is broken or ends early'),
+    (write('cvpr2016_flowers.tar.gz', b'<html>Sign in</html>'), 'cvpr2016_flowers.tar.gz is broken'),
+    (write('imagelabels.mat', b'nonsense'), 'imagelabels.mat cannot be read'),
+    (lambda manual: scipy.io.savemat(manual / 'imagelabels.mat', {'labels': np.array([LABELS[:-1]])}), 'has 11 labels, but .* 12 images'),
+    (lambda manual: scipy.io.savemat(manual / 'imagelabels.mat', {'labels': np.array([[103] * 12])}), 'outside 1..102'),
+    (lambda manual: scipy.io.savemat(manual / 'imagelabels.mat', {'labels': np.array([TRAIN[:1] * 12])}), 'captions lie in class_'),
+    (lambda manual: write_tar(manual / 'cvpr2016_flowers.tar.gz', {'readme.txt': b''}), 'holds no captions'),
+    (write('class_names.txt', b'rose\nrose\n'), 'has 2 names'),
+])
+def test_each_mistake_is_named_with_its_remedy(tmp_path, warnings, spoil, named):
+    spoil(make(tmp_path / 'manual'))
+    with pytest.raises(DataError, match=named):
+        built(tmp_path)
+
+
+@pytest.mark.parametrize('lists, named', [
+    (LISTS | {'test': TRAIN[:1]}, 'stands in two of'),
+    (LISTS | {'test': TEST[:1]}, 'stands in none of'),
+    (LISTS | {'test': [103]}, "line 'class_00103'"),
+])
+def test_class_lists_must_divide_the_classes(tmp_path, lists, named):
+    make(tmp_path / 'manual', lists=lists)
+    with pytest.raises(DataError, match=named):
+        built(tmp_path)
+
+
+def test_a_split_without_images_and_missing_masks_are_named(tmp_path, warnings):
+    make(tmp_path / 'manual', images={n: b'' for n in (4, 8, 12)})
+    with pytest.raises(DataError, match='Split test .* has no image'):
+        built(tmp_path, on_error='skip')
+    with pytest.raises(DataError, match='102segmentations.tgz is missing'):
+        built(tmp_path, 'flowers102_captions/masks')
+    with pytest.raises(DataError, match='on_error'):
+        built(tmp_path, on_error='ignore')
+
+
+class Downloads:
+    """Stands for TFDS' download manager: hands out files of a folder, and remembers what it was asked for."""
+
+    def __init__(self, folder):
+        self.folder, self.asked = folder, []
+
+    def download(self, url):
+        self.asked.append(url)
+        if self.folder is None:
+            raise ConnectionError('no network')
+        return self.folder / url.rsplit('/', 1)[1]
+
+
+def test_images_and_labels_are_fetched_where_they_are_missing(tmp_path, warnings):
+    make(tmp_path / 'server')
+    manual = make(tmp_path / 'manual')
+    (manual / '102flowers.tgz').unlink()
+    (manual / 'imagelabels.mat').unlink()
+    builder, downloads = get_builder('flowers102_captions', data_dir=tmp_path / 'data', manual_dir=manual), Downloads(tmp_path / 'server')
+    generators = builder._split_generators(downloads)
+    assert downloads.asked == [URL + '102flowers.tgz', URL + 'imagelabels.mat']
+    assert len(list(generators['test'])) == 3
+    with pytest.raises(DataError, match=r'Cannot fetch .*102flowers.tgz \(no network\).* by hand'):
+        builder._split_generators(Downloads(None))
+
+
+def test_what_is_fetched_has_a_known_checksum():
+    infos = Flowers102Captions.url_infos
+    assert {url: (info.size, info.checksum, info.filename) for url, info in infos.items()} == {
+        URL + '102flowers.tgz': (344862509, '2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246', '102flowers.tgz'),
+        URL + 'imagelabels.mat': (502, '4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d', 'imagelabels.mat'),
+    }
+
+
+def test_class_names():
+    assert len(set(classes.CLASS_NAMES)) == 102
+    assert (classes.CLASS_NAMES[0], classes.CLASS_NAMES[101]) == ('pink primrose', 'blackberry lily')
+
+
+def test_build_reports_and_does_not_build_twice(tmp_path, warnings):
+    make(tmp_path / 'manual', lists=LISTS)
+    builder = build.build('flowers102_captions', tmp_path / 'data', tmp_path / 'manual')
+    report = build.report(builder)
+    assert str(builder.data_path) in report and 'train: 3 examples' in report and 'reed_cvpr2016' in report
+    assert build.report(build.build('flowers102_captions', tmp_path / 'data')) == report      # the manual folder is not asked for again
+
+
+def test_build_names_an_option_that_the_data_set_lacks(tmp_path, monkeypatch):
+    class Drawn(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version('1.0.0')
+        _info = _split_generators = _generate_examples = None
+
+    monkeypatch.setattr(build, 'get_builder', lambda name, **kwargs: Drawn(**kwargs))
+    with pytest.raises(DataError, match='drawn takes no --manual_dir'):
+        build.build('drawn', tmp_path, manual_dir=tmp_path)
+
+
+def test_command_line_prints_one_message_and_no_traceback(tmp_path):
+    command = [sys.executable, '-m', 'tfds_builders.build', 'flowers102_captions']
+    run = subprocess.run([*command, f'--data_dir={tmp_path}', f'--manual_dir={tmp_path / "none"}'], capture_output=True, text=True)
+    assert run.returncode == 1 and 'Traceback' not in run.stderr
+    assert f'Manual folder {tmp_path / "none"} does not exist' in run.stderr and 'cvpr2016_flowers.tar.gz' in run.stderr
