@@ -19,6 +19,61 @@ def bce(logits, label):
     return bce_per_row(logits, label).mean()
 
 
+def _logistic_d_loss(real_logits, fake_logits):
+    return bce(real_logits, 1.0) + bce(fake_logits, 0.0)
+
+
+def _hinge_d_loss(real_logits, fake_logits):
+    return jax.nn.relu(1 - real_logits.astype(jnp.float32)).mean() + jax.nn.relu(1 + fake_logits.astype(jnp.float32)).mean()
+
+
+def _critic_d_loss(real_logits, fake_logits):
+    return fake_logits.astype(jnp.float32).mean() - real_logits.astype(jnp.float32).mean()
+
+
+def _critic_g_loss(fake_logits):
+    return -fake_logits.astype(jnp.float32).mean()
+
+
+ADVERSARIAL = {
+    'nonsaturating': (_logistic_d_loss, lambda fake_logits: bce(fake_logits, 1.0)),
+    'minimax': (_logistic_d_loss, lambda fake_logits: -bce(fake_logits, 0.0)),
+    'hinge': (_hinge_d_loss, _critic_g_loss),
+    'wgan': (_critic_d_loss, _critic_g_loss),
+}
+
+
+def adversarial(kind):
+    """The two losses of an adversarial game: d_loss(real_logits, fake_logits) and g_loss(fake_logits), each -> scalar.
+
+    | kind | d_loss | g_loss | source |
+    |---|---|---|---|
+    | 'nonsaturating' | mean softplus(-real) + mean softplus(fake) | mean softplus(-fake) | Goodfellow et al., 2014 |
+    | 'minimax' | the same | mean log(1 - sigmoid(fake)) | the same, the value function itself |
+    | 'hinge' | mean max(0, 1 - real) + mean max(0, 1 + fake) | -mean fake | Lim and Ye, 2017 |
+    | 'wgan' | mean fake - mean real | -mean fake | Arjovsky et al., 2017; needs `gradient_penalty` or the like |
+
+    The terms of d_loss are added, not halved. Logits may have any shape. Raises ValueError for another kind.
+    """
+    if kind not in ADVERSARIAL:
+        raise ValueError(f'There is no adversarial loss {kind!r}; there are {", ".join(ADVERSARIAL)}.')
+    return ADVERSARIAL[kind]
+
+
+def gradient_penalty(critic, real, fake, key, weight=10.0):
+    """weight * mean (|d critic(x) / dx| - 1)^2 at random points x between pairs of real and fake -> scalar (Gulrajani et al., 2017).
+
+    critic: (B, ...) -> logits (B,), each of which depends on its own row alone: a network in evaluation mode. real, fake: (B, ...).
+    The norm is over all entries of a row.
+    """
+    real, fake = real.astype(jnp.float32), fake.astype(jnp.float32)
+    share = jax.random.uniform(key, (len(real),) + (1,) * (real.ndim - 1))
+    gradient = jax.grad(lambda x: critic(x).astype(jnp.float32).sum())(share * real + (1 - share) * fake)
+    squares = jnp.square(gradient).sum(range(1, real.ndim))
+    norm = jnp.sqrt(squares + 1e-12)                       # the root has no derivative at 0, where a critic may well start
+    return weight * jnp.square(norm - 1).mean()
+
+
 def structured_joint_embedding(image_vectors, text_vectors, *, margin=1.0, symmetric=True):
     """Hinge loss on the scores s_ij = image_i . text_j of K matching pairs (K, D) x (K, D) -> scalar (Reed et al., CVPR 2016).
 

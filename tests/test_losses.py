@@ -43,3 +43,64 @@ def test_bce_of_patches_and_of_a_label_for_each_row():
     assert rows == pytest.approx([np.log(2), np.log1p(np.exp(-4))], rel=1e-6)
     assert losses.bce(patches, 1.0) == pytest.approx(float(rows.mean()))
     assert losses.bce_per_row(jnp.zeros((2, 1)), jnp.array([[1.], [.5]])) == pytest.approx([np.log(2)] * 2)
+
+
+def test_adversarial_losses_of_zero_logits():
+    zero = jnp.zeros(4)
+    expected = {'nonsaturating': (2 * np.log(2), np.log(2)), 'minimax': (2 * np.log(2), -np.log(2)), 'hinge': (2, 0), 'wgan': (0, 0)}
+    assert expected.keys() == losses.ADVERSARIAL.keys()
+    for kind, (d, g) in expected.items():
+        d_loss, g_loss = losses.adversarial(kind)
+        assert (d_loss(zero, zero), g_loss(zero)) == (pytest.approx(d), pytest.approx(g)), kind
+
+
+def test_adversarial_losses_by_hand():
+    real, fake = jnp.array([.5, 3.]), jnp.array([-2., 1.])
+    d_loss, g_loss = losses.adversarial('hinge')
+    assert (d_loss(real, fake), g_loss(fake)) == (.25 + 1., .5)
+    d_loss, g_loss = losses.adversarial('wgan')
+    assert (d_loss(real, fake), g_loss(fake)) == (-.5 - 1.75, .5)
+    probability = 1 / (1 + np.exp(-np.array(fake)))
+    assert losses.adversarial('minimax')[1](fake) == pytest.approx(np.log(1 - probability).mean())
+    assert losses.adversarial('nonsaturating')[1](fake) == pytest.approx(-np.log(probability).mean())
+
+
+@pytest.mark.parametrize('kind', losses.ADVERSARIAL)
+def test_every_generator_wants_larger_logits_and_every_discriminator_a_gap(kind):
+    d_loss, g_loss = losses.adversarial(kind)
+    zero = jnp.zeros((2, 3, 3), jnp.bfloat16)                                    # patches, too, and in float32 whatever comes in
+    assert d_loss(zero, zero).dtype == g_loss(zero).dtype == jnp.float32
+    d_real, d_fake = jax.grad(d_loss, (0, 1))(zero, zero)
+    assert (d_real < 0).all() and (d_fake > 0).all() and (jax.grad(g_loss)(zero) < 0).all()
+
+
+def test_a_wrong_kind_names_those_that_exist():
+    with pytest.raises(ValueError, match="'lsgan'; there are nonsaturating, minimax, hinge, wgan"):
+        losses.adversarial('lsgan')
+
+
+def test_the_penalty_of_a_linear_critic():
+    real, fake, weights = jax.random.normal(jax.random.key(0), (3, 5, 4, 4, 3))
+    w = weights[0]
+
+    def critic(x):
+        return jnp.einsum('bhwc,hwc->b', x, w)
+    norm = np.linalg.norm(w)
+    assert losses.gradient_penalty(critic, real, fake, jax.random.key(1), weight=1.0) == pytest.approx((norm - 1) ** 2)
+    assert losses.gradient_penalty(critic, real, fake, jax.random.key(1)) == pytest.approx(10 * (norm - 1) ** 2)
+
+
+def test_the_penalty_of_a_critic_that_is_flat_has_a_finite_gradient():
+    def penalty(scale):
+        return losses.gradient_penalty(lambda x: scale * x.sum(-1), jnp.ones((2, 3)), jnp.zeros((2, 3)), jax.random.key(0))
+    value, slope = jax.value_and_grad(penalty)(0.0)
+    assert value == pytest.approx(10, rel=1e-5) and np.isfinite(slope)
+
+
+def test_the_penalty_is_taken_between_real_and_fake():
+    def critic(x):                                                               # its slope at x is x
+        return (x ** 2).sum(-1) / 2
+    real, fake = jnp.full((1, 1), 3.), jnp.full((1, 1), 1.)
+    penalties = [losses.gradient_penalty(critic, real, fake, jax.random.key(i), weight=1.0) for i in range(20)]
+    places = np.sqrt(penalties) + 1
+    assert (1 <= places).all() and (places <= 3).all() and places.min() < 1.5 and places.max() > 2.5

@@ -11,6 +11,14 @@ def lrelu(x):
     return jax.nn.leaky_relu(x, 0.2)
 
 
+def levels(size):
+    """How many times a 4 x 4 map is doubled to reach the image; raises ValueError for a size that is not 4 * 2^n."""
+    n = size.bit_length() - 3
+    if n < 2 or size != 4 << n:
+        raise ValueError(f'An image side of {size} cannot be made by doubling 4 x 4 maps: use 16, 32, 64, 128, ...')
+    return n
+
+
 def linear(c, d, *, use_bias=False, rngs):
     """A dense layer with a normal(0, 0.02) kernel."""
     return nnx.Linear(c, d, use_bias=use_bias, kernel_init=NORMAL, rngs=rngs)

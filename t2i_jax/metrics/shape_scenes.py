@@ -1,9 +1,9 @@
 """Does a picture show what its caption says? An exact reader of `shape_scenes` pictures, and scores from it.
 
-The reader (`decode`) finds flat patches of the seven colours, names them by template and writes the table in which the data set describes its
-scenes, so that `holds` and `entails` answer for generated pictures, too. It is no network: nothing is trained, so nothing can be exploited.
-Sharp pictures of 64 px and more are read without error; blur of 2 px at 64 px costs a third of the objects, so report the scores of the real
-test pictures (upper bound) and of shuffled captions (lower bound) beside those of a model.
+The reader (`decode`) finds flat patches of the seven colours, names them by template and writes the table in which the data set
+describes its scenes, so that `holds` and `entails` answer for generated pictures, too. It is no network: nothing is trained, so nothing
+can be exploited. Sharp pictures of 64 px and more are read without error; blur of 2 px at 64 px costs a third of the objects, so report
+the scores of the real test pictures (upper bound) and of shuffled captions (lower bound) beside those of a model.
 """
 import functools
 
@@ -173,8 +173,9 @@ def caption_results(scenes, facts):
 
 
 def score(scenes, facts):
-    """{name: share} of `caption_results` over the captions that ask (nan where none does), and `atoms`, the share of single facts that hold."""
-    shares = {name: float(right[asked].mean()) if asked.any() else float('nan') for name, (right, asked) in caption_results(scenes, facts).items()}
+    """{name: share} of `caption_results` over the captions that ask (nan where none does), and `atoms`, the share of facts that hold."""
+    results = caption_results(scenes, facts).items()
+    shares = {name: float(right[asked].mean()) if asked.any() else float('nan') for name, (right, asked) in results}
     used = facts[..., 0] >= 0
     shares['atoms'] = float(holds(facts, scenes)[used].mean()) if used.any() else float('nan')
     return shares

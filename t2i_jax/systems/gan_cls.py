@@ -26,19 +26,11 @@ from flax import nnx
 
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.encoders.small_cnn import SmallCnn
-from t2i_jax.layers.blocks import Bottleneck, linear, lrelu, torch_linear
+from t2i_jax.layers.blocks import Bottleneck, levels, linear, lrelu, torch_linear
 from t2i_jax.layers.conv import Conv, ConvTranspose
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.losses import bce, bce_per_row, structured_joint_embedding
 from t2i_jax.stage import Phase, Stage, normal_rows
-
-
-def levels(size):
-    """How many times a 4 x 4 map is doubled to reach the image; raises ValueError for a size that is not 4 * 2^n."""
-    n = size.bit_length() - 3
-    if size != 4 << n or n < 2:
-        raise ValueError(f'An image side of {size} cannot be made by doubling 4 x 4 maps: use 16, 32, 64, 128, ...')
-    return n
 
 
 class Generator(nnx.Module):
@@ -152,9 +144,9 @@ class GanCls(Stage):
     ema, loads = ('G',), {'text': 'text'}
     tiny = dict(ngf=24, ndf=24, nt=64)
 
-    def __init__(self, meta, *, ngf=128, ndf=64, nz=100, nt=128, cls=True, interpolate=False, cls_weight=0.5,
+    def __init__(self, meta, *, ngf=128, ndf=64, nz=100, nt=128, matching_aware=True, interpolate=False, cls_weight=0.5,
                  interp_weight=1.0, interp_extrapolate=False, text_norm=True, third_activation=False, large=False, text, rngs):
-        """cls, interpolate: GAN, GAN-CLS, GAN-INT, GAN-INT-CLS. interp_extrapolate: move from h_i by alpha (h_j - h_i),
+        """matching_aware, interpolate: GAN, GAN-CLS, GAN-INT, GAN-INT-CLS. interp_extrapolate: move from h_i by alpha (h_j - h_i),
         alpha ~ U(-1, 1), instead of to the midpoint. text_norm: batch norm in D's text branch (not for COCO).
         third_activation: leaky ReLU after D's third convolution (COCO's script; that for birds and flowers lacks it).
         text: the trained CharCnnRnn, or None where the data hold sentence vectors.
@@ -165,9 +157,9 @@ class GanCls(Stage):
         self.text, self.nz = text, nz
         self.G = Generator(meta.size, embedding, ngf, nz, nt, large, rngs=rngs)
         self.D = Discriminator(meta.size, embedding, ndf, nt, text_norm, third_activation, rngs=rngs)
-        self.cls_weight, self.interpolate = cls_weight if cls else 0.0, interpolate
+        self.cls_weight, self.interpolate = cls_weight if matching_aware else 0.0, interpolate
         self.interp_weight, self.extrapolate = interp_weight, interp_extrapolate
-        self.needs = ('image',) + (('wrong_image',) if cls else ()) + (('chars',) if text else ('embedding',))
+        self.needs = ('image',) + (('wrong_image',) if matching_aware else ()) + (('chars',) if text else ('embedding',))
 
     def encode(self, batch):
         """Sentence vectors b d; where a row has several captions, their mean."""

@@ -1,8 +1,8 @@
 """Captions: what to say about a scene (`plan`), how to say it (`realise`), and captions that are wrong.
 
 Levels: L1 one object with all its attributes; L2 the whole scene; L3 a part of the objects or attributes, or how many there are;
-L4 a relation or a place; L5 what there is not (off by default). In `single`, where one object is all there is, L1 is size, colour and class,
-L2 adds the place, `pair` is colour and class, and L3 leaves the colour or the class out.
+L4 a relation or a place; L5 what there is not (off by default). In `single`, where one object is all there is, L1 is size, colour and
+class, L2 adds the place, `pair` is colour and class, and L3 leaves the colour or the class out.
 
 A caption never says less than the scene: 'a ring' is said where there is one, 'two rings' where there are exactly two. Places and relations
 are said only where they are true with some room (CLEAR), so that they survive the rounding of pixels.
@@ -10,10 +10,10 @@ are said only where they are true with some room (CLEAR), so that they survive t
 import numpy as np
 
 from tfds_builders.shape_scenes import phrases
-from tfds_builders.shape_scenes.facts import (APART, ABOVE, ATOMS, BACKGROUND, BELOW, CLOSE, COUNT, EXISTS, LEFT, NEAR, PLACE, PLACES, RELATION,
-                                              RELATIONS, RIGHT, entails, pack, table, unpack)
-from tfds_builders.shape_scenes.scenes import (BACKGROUNDS, CLASS, CLASSES, COLOUR, COLOURS, CX, CY, H, HELD_OUT, MAX_OBJECTS, SIZE, SIZES, UNIT,
-                                               W, bins, objects_of, sample)
+from tfds_builders.shape_scenes.facts import (ABOVE, APART, ATOMS, BACKGROUND, BELOW, CLOSE, COUNT, EXISTS, LEFT, NEAR, PLACE, PLACES,
+                                              RELATION, RELATIONS, RIGHT, entails, pack, table, unpack)
+from tfds_builders.shape_scenes.scenes import (BACKGROUNDS, CLASS, CLASSES, COLOUR, COLOURS, CX, CY, HELD_OUT, MAX_OBJECTS, SIZE, SIZES,
+                                               UNIT, H, W, bins, objects_of, sample)
 
 MAX_TOKENS, MAX_CHARACTERS = 18, 201
 CLEAR = round(.02 * UNIT)
@@ -75,8 +75,8 @@ def _plan_single(rows, level, draws):
     if level in ('L1', 'L4'):
         return [(EXISTS, shape, colour, size, -1, -1)]
     if level == 'L3':
-        described = draws.pick(((shape, -1, -1), (shape, -1, size), (-1, colour, -1), (-1, colour, size), (shape, -1, -1), (-1, colour, -1)))
-        return [(EXISTS, *described, -1, -1)] if draws.random() < .75 else _placed(row, described, draws)
+        words = draws.pick(((shape, -1, -1), (shape, -1, size), (-1, colour, -1), (-1, colour, size), (shape, -1, -1), (-1, colour, -1)))
+        return [(EXISTS, *words, -1, -1)] if draws.random() < .75 else _placed(row, words, draws)
     return _placed(row, (shape, colour, size if draws.random() < .5 else -1), draws)
 
 
@@ -186,8 +186,9 @@ def _realise(atoms, choices):
                                                              where=pick(phrases.PLACE_WORDS[other], choices[1]))
     elif kind == RELATION:
         a, b = phrases.noun(shape, colour, size, own), phrases.noun(*unpack(other), choices[6:8])
-        text = pick(phrases.RELATION_FRAMES, choices[0]).format(a=phrases.article(a), b=phrases.article(b), the_a=f'the {a}', the_b=f'the {b}',
-                                                                rel=pick(phrases.RELATION_WORDS[argument], choices[1]))
+        text = pick(phrases.RELATION_FRAMES, choices[0]).format(
+            a=phrases.article(a), b=phrases.article(b), the_a=f'the {a}', the_b=f'the {b}',
+            rel=pick(phrases.RELATION_WORDS[argument], choices[1]))
     elif kind == EXISTS and len(atoms) == 1 and argument < 0 and choices[2] > .8 and max(colour, size) >= 0:
         text = pick(phrases.PREDICATES, choices[0]).format(head=phrases.head(shape, own[1]),
                                                            adjectives=' and '.join(phrases.adjectives(colour, size, own[0])))
@@ -202,8 +203,8 @@ def _realise(atoms, choices):
 def sample_wrong(scene, mode, draws, atoms=None, hard=False, split='train', seed=0):
     """(text, facts (6, 6)) of a caption that is certainly false for the scene.
 
-    Random: a caption of another scene of the split. Hard: `atoms` (of a true caption, a list or an array) with one class, colour, size, number,
-    relation or place changed. Neither names a held-out pair unless the split is test_unseen.
+    Random: a caption of another scene of the split. Hard: `atoms` (of a true caption, a list or an array) with one class, colour, size,
+    number, relation or place changed. Neither names a held-out pair unless the split is test_unseen.
     """
     if hard and atoms is None:
         raise ValueError('sample_wrong(hard=True) needs the atoms of a caption that is to be changed')

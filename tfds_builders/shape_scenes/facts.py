@@ -11,8 +11,8 @@ A fact (atom) is a row of 6 ints; a caption has up to ATOMS of them, unused rows
     5 NO_RELATION   shape  colour  size  relation              the other object, packed
 
 EXISTS with n = -1 means at least one such object, otherwise exactly n (0: none). COUNT is the number of all objects. PLACE is EXISTS of
-what stands at that place. RELATION: one object of the first description stands so to another one of the second ('left' = the first is left of
-the second); NO_RELATION: there is no such pair.
+what stands at that place. RELATION: one object of the first description stands so to another one of the second ('left' = the first is
+left of the second); NO_RELATION: there is no such pair.
 
 Scenes are the tables of `scenes.py`. In a decoded scene -1 is unknown: an object of unknown class counts as an object, but satisfies no
 description that names a class. Places and relations are defined below in whole numbers, so numpy and jax.numpy agree exactly.
@@ -59,7 +59,7 @@ def holds(facts, scene, xp=np):
     facts: int (..., A, 6), scene: int (..., R + 1, F); leading axes broadcast. xp is numpy or jax.numpy.
     """
     atoms, objects = facts[..., :, None, :], scene[..., None, :-1, :]                     # ... A 1 6, ... 1 R F
-    kind, argument, other = facts[..., 0], facts[..., 4], facts[..., 5]
+    kind, argument = facts[..., 0], facts[..., 4]
     exists = objects[..., W] >= 0                                                          # ... 1 R
 
     def like(shape, colour, size):
@@ -77,7 +77,7 @@ def holds(facts, scene, xp=np):
 
     second = like(*unpack(atoms[..., 5]))
     pair = first[..., :, None] & second[..., None, :]                                      # ... A R R: i stands so to j
-    related = (pair & _stands(objects, facts[..., 4][..., None, None], xp)).any((-2, -1))
+    related = (pair & _stands(objects, argument[..., None, None], xp)).any((-2, -1))
 
     ground = argument == scene[..., None, -1, 0]
     true = xp.where(kind == RELATION, related, exactly)
@@ -107,5 +107,6 @@ def _stands(objects, relation, xp):
 
 
 def entails(facts, scene, xp=np):
-    """Whether all atoms of a caption are true of a scene: bool, the leading axes of facts (..., A, 6) and scene (..., R + 1, F) broadcast."""
+    """Whether all atoms of a caption are true of a scene: bool, the leading axes of facts (..., A, 6) and scene (..., R + 1, F)
+    broadcast."""
     return holds(facts, scene, xp).all(-1)

@@ -4,12 +4,13 @@ import re
 from tfds_builders.shape_scenes.facts import ABOVE, BELOW, LEFT, NEAR, PLACES, RIGHT
 from tfds_builders.shape_scenes.scenes import COLOURS
 
-SHAPES = (('circle', 'circles'), ('disc', 'discs'), ('dot', 'dots'), ('round shape', 'round shapes')), \
-    (('square', 'squares'), ('box', 'boxes'), ('block', 'blocks')), \
-    (('triangle', 'triangles'),), \
-    (('diamond', 'diamonds'), ('rhombus', 'rhombuses')), \
-    (('cross', 'crosses'), ('plus sign', 'plus signs')), \
-    (('ring', 'rings'), ('donut', 'donuts'), ('hoop', 'hoops'))
+SHAPES = (                      # singular and plural of the synonyms of each class; the first has one word
+    (('circle', 'circles'), ('disc', 'discs'), ('dot', 'dots'), ('round shape', 'round shapes')),
+    (('square', 'squares'), ('box', 'boxes'), ('block', 'blocks')),
+    (('triangle', 'triangles'),),
+    (('diamond', 'diamonds'), ('rhombus', 'rhombuses')),
+    (('cross', 'crosses'), ('plus sign', 'plus signs')),
+    (('ring', 'rings'), ('donut', 'donuts'), ('hoop', 'hoops')))
 ANY_SHAPE = ('shape', 'shapes'), ('object', 'objects'), ('figure', 'figures')
 SIZE_WORDS = ('small', 'tiny', 'little'), ('medium', 'mid-sized'), ('large', 'big', 'huge')
 NUMBERS = 'no', 'one', 'two', 'three', 'four', 'five'
@@ -21,16 +22,16 @@ FRAMES = (
     'a picture of {x}', 'an image with {x}', 'a drawing that shows {x}', 'here {is} {x}', 'you can see {x} in this picture',
     'this drawing has {x} in it', 'in this image there {is} {x}', 'someone drew {x}')
 # One described object and its attributes as a predicate: {head} is the noun without them, {adjectives} e.g. 'small and red'.
-PREDICATES = ('the {head} in the picture is {adjectives}', 'there is a {head} that is {adjectives}', 'the {head} shown here is {adjectives}',
-              'the picture shows a {head} which is {adjectives}', 'a {head} that is {adjectives}')
+PREDICATES = ('the {head} in the picture is {adjectives}', 'there is a {head} that is {adjectives}',
+              'the {head} shown here is {adjectives}', 'the picture shows a {head} which is {adjectives}', 'a {head} that is {adjectives}')
 PLACE_FRAMES = (
     '{x} {where}', 'there is {x} {where}', 'the picture shows {x} {where}', 'this image contains {x} {where}', '{x} can be seen {where}',
     'we can see {x} {where}', 'a picture of {x} {where}', 'an image with {x} {where}', 'here is {x} {where}', '{where} there is {x}',
     '{where} we can see {x}', '{the} is {where}', '{the} sits {where}', '{where} is {x}')
 RELATION_FRAMES = (
-    '{a} {rel} {b}', 'there is {a} {rel} {b}', '{a} is {rel} {b}', '{a} sits {rel} {b}', 'we can see {a} {rel} {b}', '{the_a} lies {rel} {the_b}',
-    'the picture shows {a} {rel} {b}', '{a} can be seen {rel} {b}', '{rel} {b} there is {a}', '{rel} {b} we can see {a}', '{the_a} is {rel} {the_b}',
-    'an image with {a} {rel} {b}', '{the_a} sits {rel} {b}')
+    '{a} {rel} {b}', 'there is {a} {rel} {b}', '{a} is {rel} {b}', '{a} sits {rel} {b}', 'we can see {a} {rel} {b}',
+    '{the_a} lies {rel} {the_b}', 'the picture shows {a} {rel} {b}', '{a} can be seen {rel} {b}', '{rel} {b} there is {a}',
+    '{rel} {b} we can see {a}', '{the_a} is {rel} {the_b}', 'an image with {a} {rel} {b}', '{the_a} sits {rel} {b}')
 PLACE_WORDS = {
     PLACES['left']: ('on the left', 'at the left', 'on the left side'),
     PLACES['right']: ('on the right', 'at the right', 'on the right side'),

@@ -3,6 +3,7 @@ import numpy as np
 
 from tfds_builders.shape_scenes import render, scenes
 from tfds_builders.shape_scenes.captions import captions, table_of
+from tfds_builders.shape_scenes.dialog import dialog
 from tfds_builders.shape_scenes.scenes import Draws
 
 SCENES, CAPTIONS, DIALOG = range(3)         # streams: a change of the captions leaves the scenes as they are
@@ -14,10 +15,12 @@ def make(mode, split, index, size, seed=0, overlap='none', caption_bg=False, neg
     image uint8 (S, S, 3); captions [str] * K; levels [str] * K; facts int32 (K, 6, 6); scene int32 (6, 8); class_id int; class_name str;
     boxes, visible_boxes float32 (R, 4) cx cy w h in [0, 1]; object_labels, colours, sizes int32 (R,); masks bool (R, S, S) amodal;
     seg int32 (S, S); mask bool (S, S); layout float32 (S, S, 6); attributes float32 (22,) or (48,); attribute_known of that shape, ones;
-    label_set, counts int32 (6,); scene_key int.
+    label_set, counts int32 (6,); scene_key int; dialog, ten Rounds (`questions.py`) about what the first caption leaves open, and its
+    questions and answers [str] * 10.
     """
     scene = scenes.sample(mode, split, index, seed, overlap)
     found = captions(scene, mode, split, Draws(seed, mode, split, index, overlap, CAPTIONS), caption_bg, negations)
+    rounds = dialog(scene, found[0][1], Draws(seed, mode, split, index, overlap, DIALOG))
     masks = render.masks(scene, size)
     seg = render.segmentation(masks)
     attributes = scenes.attributes(scene, mode)
@@ -31,5 +34,6 @@ def make(mode, split, index, size, seed=0, overlap='none', caption_bg=False, neg
         'masks': masks, 'seg': seg, 'mask': seg > 0, 'layout': render.layout(scene, seg),
         'attributes': attributes, 'attribute_known': np.ones_like(attributes),
         'label_set': (counts > 0).astype(np.int32), 'counts': counts,
+        'dialog': rounds, 'questions': [r.question for r in rounds], 'answers': [r.answer for r in rounds],
         'scene_key': scenes.scene_key(scene, mode),
     }

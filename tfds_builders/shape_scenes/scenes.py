@@ -39,8 +39,8 @@ SEEN_PAIRS = tuple(pair for pair in ALL_PAIRS if pair not in HELD_OUT)
 UNSEEN_PAIRS = tuple(sorted(HELD_OUT))
 
 SPLIT_RULE = (
-    'A scene is a function of (seed, mode, split, index). Scenes whose key hashes to 0-7 modulo 10 belong to train, 8 to validation, 9 to test; '
-    'the key is the multiset of (class, colour, size), in mode single with the position in 1/64 and the background. '
+    'A scene is a function of (seed, mode, split, index). Scenes whose key hashes to 0-7 modulo 10 belong to train, 8 to validation, 9 to '
+    'test; the key is the multiset of (class, colour, size), in mode single with the position in 1/64 and the background. '
     'The 12 held-out pairs (class, colour) occur in test_unseen only, where every scene has at least one.')
 
 
@@ -83,8 +83,9 @@ class Draws:
 def sample(mode, split, index, seed=0, overlap='none'):
     """The scene table, int32 (6, 8).
 
-    Counts are uniform in 1..5 and pairs (class, colour) uniform over those that the split may show. Sizes are drawn again with the places when
-    a scene does not fit, so that in `multi` small objects are more frequent than large ones (about 56, 28 and 16 %).
+    Counts are uniform in 1..5 and pairs (class, colour) uniform over those that the split may show. Sizes are drawn again with the places
+    when a scene does not fit, so that in `multi` small objects are more frequent than large ones (measured: 45, 34
+    and 21 % with `none`, 36, 34 and 30 % with `mild`; uniform in `single`).
     """
     draws = Draws(seed, mode, split, index, overlap)
     count = 1 if mode == 'single' else 1 + draws.below(MAX_OBJECTS)

@@ -1,0 +1,36 @@
+"""GAN-CLS on shape_scenes/single, 64 px (Reed et al., ICML 2016, on the embedded data set).
+
+    python -m t2i_jax.main --config=experiments/gan_cls_shapes.py --workdir=runs/gan_cls_shapes
+
+Variants: `:quick`, 32 px and narrow networks, the first run of a newcomer on a laptop; `:tiny`, seconds, for tests.
+Deviations from the paper's settings for birds and flowers: pictures are neither cropped nor mirrored (the captions say left and
+large); one caption a row instead of the mean of four.
+"""
+from experiments import common
+
+
+def get_config(arg=''):
+    c = common.base('gan_cls', data=common.shapes('single'))
+    c.stages.text = dict(
+        steps=6000, batch_size=30, sampler='distinct_classes',            # 30 training classes; the paper has batches of 40 of 82 to 150
+        model=dict(encoder=dict(variant='icml_flowers')),
+        optim=dict(joint_loss=dict(name='rmsprop', lr=7e-4)),             # official code
+    )
+    c.stages.gan = dict(
+        epochs=600, batch_size=64, ema=.999,                              # epochs and batch: paper; ema: ours
+        optim=dict(d_loss=dict(lr=2e-4, b1=.5), g_loss=dict(lr=2e-4, b1=.5)),
+    )
+    return common.variant(c, arg, quick=quick)
+
+
+def quick(c):
+    """All numbers ours: the best pictures that two CPU cores make in a few minutes."""
+    c.data.name, c.data.size = 'shape_scenes/single_quick', 32
+    text = dict(variant='icml_flowers', channels=(48, 64), hidden=64, embedding=128)
+    c.stages.text.update(steps=2000, validate_every=500, checkpoint_every=1000)
+    c.stages.text.model.update(encoder=text, image_channels=(32, 64, 96))
+    c.stages.text.optim.joint_loss.update(name='adam', lr=2e-3)
+    c.stages.gan.update(epochs=0, steps=5000, batch_size=32, ema=.99, sample_every=500, validate_every=1000, checkpoint_every=1000)
+    c.stages.gan.model.update(ngf=24, ndf=24, nt=64, third_activation=True)
+    for phase in ('d_loss', 'g_loss'):
+        c.stages.gan.optim[phase].lr = 1e-3

@@ -1,0 +1,232 @@
+"""A run: a config and a workdir, and the stages that they make.
+
+    <workdir>/config.json, vocabulary.json, lock
+    <workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/, samples/<step>.png
+"""
+import fnmatch
+import importlib
+import json
+import math
+import pathlib
+
+import jax
+import ml_collections
+from flax import nnx
+
+from t2i_jax import optim
+from t2i_jax import stage as core
+from t2i_jax.checkpoint import Checkpoints
+from t2i_jax.errors import RunError
+from t2i_jax.text import Vocabulary
+
+# What may differ when a run is resumed; steps and epochs may only grow.
+FREE = ('data.dir', 'data.manual_dir', 'data.cache', 'data.workers', 'data.on_error', 'data.nominal*', 'mesh*', 'eval*', 'sample*', 'stages.*_every',
+        'stages.*.validate_batches', 'stages.*.keep_n')
+GROWING = ('stages.*.steps', 'stages.*.epochs')
+
+
+def system(name):
+    """The module of a system. Raises RunError with the names that exist."""
+    names = sorted(path.stem for path in (pathlib.Path(__file__).parent / 'systems').glob('[!_]*.py'))
+    if name not in names:
+        raise RunError(f'There is no system {name!r}. There are: {", ".join(names)}.')
+    return importlib.import_module(f't2i_jax.systems.{name}')
+
+
+def stage_names(config):
+    """The stages that this config trains, in order."""
+    return [name for name, cls in system(config.system).STAGES.items() if not cls.skip(config)]
+
+
+def plain(value):
+    """ConfigDict and lists -> dictionaries and tuples, as constructors take them."""
+    if isinstance(value, (dict, ml_collections.ConfigDict)):
+        return {name: plain(v) for name, v in value.items()}
+    return tuple(plain(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+# ------------------------------------------------------------------------------------------------------ config and workdir
+def to_json(config) -> str:
+    return json.dumps(json.loads(config.to_json()), indent=2) + '\n'
+
+
+def load_config(workdir):
+    """The config of a run that exists, locked. Raises RunError where there is none."""
+    path = pathlib.Path(workdir) / 'config.json'
+    try:
+        config = ml_collections.ConfigDict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise RunError(f'{workdir} holds no run: there is no {path}. Train one first with --config=experiments/<name>.py, or check the path.') from None
+    except ValueError as error:
+        raise RunError(f'{path} is damaged ({error}). Restore it, or give --config=experiments/<name>.py.') from None
+    return config.lock()
+
+
+def flat(tree, prefix=''):
+    """{'a.b': value} of nested dictionaries."""
+    out = {}
+    for name, value in tree.items():
+        out |= flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+    return out
+
+
+def claim(config, workdir):
+    """Writes the config of a run, or checks it against the one that is there. Raises RunError where they differ in what matters."""
+    path = pathlib.Path(workdir) / 'config.json'
+    if path.exists():
+        old, new = flat(load_config(workdir).to_dict()), flat(json.loads(to_json(config)))
+        changed = {name for name in old | new if plain(old.get(name)) != plain(new.get(name))}
+        refused = []
+        for name in sorted(changed):
+            if any(fnmatch.fnmatch(name, pattern) for pattern in FREE):
+                continue
+            if any(fnmatch.fnmatch(name, pattern) for pattern in GROWING) and new.get(name, 0) > old.get(name, 0):
+                continue
+            refused.append(f'  {name}: {old.get(name, "absent")} there, {new.get(name, "absent")} here')
+        if refused:
+            raise RunError(f'{workdir} belongs to a run with another config:\n' + '\n'.join(refused) +
+                           '\nChoose another --workdir, or leave out --config to resume that run with its own.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(to_json(config))
+    temporary.replace(path)
+
+
+# ------------------------------------------------------------------------------------------------------------------- stages
+def nominal_meta(config, name):
+    """What is known of the data without reading them: published values, from `config.data.nominal`."""
+    data = {**config.data, **config.stages[name].data}
+    known = dict(config.data.nominal)
+    if config.data.embedding == 'stored':
+        known.setdefault('embedding_dim', 1024)
+    return core.Meta(config.data.name, length=data['length'], size=data['size'], captions=data['captions'], nominal=True, **known)
+
+
+def source(config, workdir, stage):
+    """(config, folder) of the run that made an earlier stage: `init.<stage>`, or this one."""
+    other = config.init.get(stage)
+    return (load_config(other), pathlib.Path(other)) if other else (config, pathlib.Path(workdir) if workdir else None)
+
+
+def read_meta(folder, stage):
+    path = pathlib.Path(folder) / stage / 'meta.json'
+    try:
+        return core.Meta(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        raise RunError(f'{path.parent} holds no trained stage: {path.name} is missing or damaged. Train the stage first, or point '
+                       f'--config.init.{stage} to a run that has it.') from None
+
+
+def build(config, workdir, name, meta, key):
+    """The module of a stage, the networks that it loads included, with fresh weights."""
+    stages = system(config.system).STAGES
+    cls, loaded = stages[name], {}
+    for network, earlier in cls.loads.items():
+        if stages[earlier].skip(config):
+            loaded[network] = None
+            continue
+        other, folder = source(config, workdir, earlier)
+        other_meta = nominal_meta(other, earlier) if meta.nominal else read_meta(folder, earlier)
+        loaded[network] = getattr(build(other, folder, earlier, other_meta, key), network)
+    try:
+        module = cls(meta, **plain(config.stages[name].model), **loaded, rngs=nnx.Rngs(key))
+    except (ValueError, TypeError) as error:
+        raise RunError(f'Stage {name} cannot be built: {error}') from error
+    core.compute_in(module, config.dtype)
+    return module
+
+
+def abstract(config, workdir, name, meta):
+    """The module without its weights: sizes, phases, needs."""
+    return nnx.eval_shape(lambda: build(config, workdir, name, meta, 0))
+
+
+def total_steps(config, name, steps_per_epoch):
+    """Raises RunError unless exactly one of steps and epochs is set."""
+    steps, epochs = config.stages[name].steps, config.stages[name].epochs
+    if bool(steps) == bool(epochs):
+        raise RunError(f'stages.{name} has steps={steps} and epochs={epochs}: set one of them, the other to 0.')
+    return int(steps or round(epochs * steps_per_epoch))
+
+
+def make_program(config, name, module, steps_per_epoch=1):
+    """The stage's Program with its optimisers."""
+    block, total = config.stages[name], total_steps(config, name, steps_per_epoch)
+    txs = [optim.make(plain(block.optim.get(phase.loss, optim.DEFAULTS)), phase.trains, steps_per_epoch / phase.every, total / phase.every)
+           for phase in module.phases]
+    decay = .5 ** (block.batch_size / block.ema_half_life) if block.ema_half_life else block.ema
+    return core.program(module, txs, decay)
+
+
+def checkpoints(config, workdir, name):
+    keep = config.stages[name].keep
+    if keep != 'last' and not keep.startswith('best:'):
+        raise RunError(f'stages.{name}.keep is {keep!r}; it is last, or best:<a validation loss>.')
+    return Checkpoints(pathlib.Path(workdir) / name / 'checkpoints', config.stages[name].keep_n, keep.partition(':')[2] or None)
+
+
+def fresh_state(config, workdir, name, meta, prog):
+    """A function that makes the initial state; traced by the caller."""
+    def init():
+        _, params, stats = core.split(build(config, workdir, name, meta, config.seed))
+        return core.init_state(prog, params, stats, config.seed)
+    return init
+
+
+def restore(config, workdir, name, step=None, shardings=None):
+    """(step, state, program) of a stage's best or newest checkpoint. Raises RunError where there is none."""
+    folder = pathlib.Path(workdir) / name / 'checkpoints'
+    saved = checkpoints(config, workdir, name) if folder.exists() else None
+    step = step or (saved and saved.best_step())
+    if step is None:
+        raise RunError(f'{pathlib.Path(workdir) / name} has no finished checkpoint. Train it first: python -m t2i_jax.main --workdir={workdir}')
+    meta = read_meta(workdir, name)
+    prog = make_program(config, name, abstract(config, workdir, name, meta))
+    shapes = jax.eval_shape(fresh_state(config, workdir, name, meta, prog))
+    place = shardings or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    step, state, _ = saved.restore(shapes, step)
+    saved.close()
+    return step, state, prog
+
+
+def loaded_weights(config, workdir, name, vocabulary, place):
+    """({network: parameters}, {network: statistics}) of the networks that a stage loads, from the stages that made them."""
+    stages, params, stats = system(config.system).STAGES, {}, {}
+    for network, earlier in stages[name].loads.items():
+        if stages[earlier].skip(config):
+            continue
+        other, folder = source(config, workdir, earlier)
+        if folder != pathlib.Path(workdir) and Vocabulary.load(folder / 'vocabulary.json') != vocabulary:
+            raise RunError(f'{folder} has another vocabulary than {workdir}, so its {network!r} would misread sentences. '
+                           f'Train stage {earlier!r} here (leave out --config.init.{earlier}), or use the same data.')
+        _, state, _ = restore(other, folder, earlier, shardings=place)
+        params[network] = state.sampling_params()[network]
+        stats |= core.pick(state.stats, (network,))
+    return params, stats
+
+
+# ----------------------------------------------------------------------------------------------------------------- describe
+def describe(config) -> str:
+    """One line per stage and network, then phases, steps, batch and optimisers: without data, without allocating weights."""
+    lines, below = [], []
+    width = 24
+    for name in stage_names(config):
+        meta = nominal_meta(config, name)
+        module, block = abstract(config, None, name, meta), config.stages[name]
+        params = core.split(module).params
+        trained = {network for phase in module.phases for network in phase.trains}
+        for network, tree in params.items():
+            count = sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+            lines.append(f'{name + "." + network:<{width}} {count:>14,}  {"trained" if network in trained else "frozen"}')
+        length = f'{block.steps:,} steps' if block.steps else f'{block.epochs:g} epochs'
+        below.append(f'\nstage {name}: {length}, batch {block.batch_size}, sampler {block.sampler}, {meta.size} px, {config.dtype}, '
+                     f'reads {", ".join(module.needs)}')
+        below += [f'  {phase.loss}: trains {", ".join(phase.trains)}' + (f', every {phase.every} steps at {phase.at}' if phase.every > 1 else '') +
+                  f'; {optim.describe(plain(block.optim.get(phase.loss, optim.DEFAULTS)), phase.trains)}' for phase in module.phases]
+        averaged = [network for network in module.ema if network in trained]
+        if averaged:
+            below.append(f'  moving average of {", ".join(averaged)}: ' +
+                         (f'half-life {block.ema_half_life:g} images' if block.ema_half_life else f'{block.ema:g}'))
+    below.append(f'\ndata {config.data.name}: {config.data.split}; sizes above are for its published values ({dict(config.data.nominal)})')
+    return '\n'.join([f'{"stage.network":<{width}} {"parameters":>14}', *lines, *below])

@@ -1,0 +1,287 @@
+"""The training loop, readable from top to bottom: data, step, log, validate, sample, save.
+
+One loop serves every stage of every system. What a step does is stage.py's; what a batch is, data.py's.
+"""
+import collections
+import functools
+import json
+import pathlib
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from t2i_jax import data, log, run, sharding
+from t2i_jax import stage as core
+from t2i_jax.augment import augment
+from t2i_jax.errors import DataError, RunError
+from t2i_jax.sample import Sampler, to_uint8
+from t2i_jax.text import Vocabulary
+
+SHOWN = 8            # captions of a sample grid
+SAMPLES = 7          # samples of each
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM came, and everything is saved."""
+
+
+def train(config, workdir):
+    """Trains the stages of a system in order, or resumes where an earlier process stopped. Raises RunError or DataError."""
+    workdir = pathlib.Path(workdir)
+    with log.Lock(workdir) if jax.process_index() == 0 else Signals(), Signals() as signals:
+        run.claim(config, workdir)
+        mesh = sharding.make_mesh(config.mesh.fsdp)
+        for name in run.stage_names(config):
+            if config.init.get(name):
+                print(f'Stage {name}: taken from {config.init[name]}.')
+                continue
+            Trainer(config, workdir, name, mesh, signals).train()
+    report(config, workdir)
+
+
+class Signals:
+    """While it is open, SIGINT and SIGTERM are noted in `received` and stop the loop at its next step; a second one stops at once."""
+
+    def __init__(self):
+        self.received = None
+
+    def _note(self, number, frame):
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+        print(f'\n{self.received}: saving, then leaving. Once more to leave without saving.', flush=True)
+
+    def __enter__(self):
+        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """One stage of one run: its data, its program and its state."""
+
+    def __init__(self, config, workdir, name, mesh, signals):
+        self.config, self.workdir, self.name, self.mesh, self.signals = config, workdir, name, mesh, signals
+        self.block, self.folder = config.stages[name], workdir / name
+        sharding.check_batch(self.block.batch_size, mesh, name)
+
+    def train(self):
+        self.open_data()
+        self.open_model()
+        checkpoints = run.checkpoints(self.config, self.workdir, self.name)
+        try:
+            state = self.start(checkpoints)
+            if int(state.step) >= self.total:
+                print(f'Stage {self.name}: finished, {self.total:,} steps.')
+                return
+            with log.Log(self.folder, int(state.step)) as self.log:
+                self.loop(state, checkpoints)
+        finally:
+            checkpoints.close()
+
+    # ------------------------------------------------------------------------------------------------------------ opening
+    def open_data(self):
+        config, block = self.config, self.block
+        needs = run.abstract(config, self.workdir, self.name, run.nominal_meta(config, self.name)).needs
+        path = self.workdir / 'vocabulary.json'
+        vocabulary = Vocabulary.load(path) if path.exists() else None
+        self.data = {**config.data, **block.data}
+        self.split = data.Split(config.data, config.data.split, needs, vocabulary, block.data)
+        if vocabulary is None and jax.process_index() == 0:
+            self.split.vocabulary.save(path)
+        self.vocabulary = self.split.vocabulary
+        self.held_out = data.Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data)
+        self.meta = self.split.meta
+        if jax.process_index() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / 'meta.json').write_text(json.dumps(self.meta._asdict(), indent=2) + '\n')
+        self.plan = data.Plan(self.split, block.batch_size, config.seed, needs, block.sampler, self.meta.captions, block.captioned_share)
+        self.validation_plan = self.plan_of_validation(needs)
+        self.total = run.total_steps(config, self.name, self.plan.steps_per_epoch)
+        self.cache = self.data['cache']
+
+    def plan_of_validation(self, needs):
+        """As the training plan, with a batch that the held-out split can fill; None where it is too small for the devices."""
+        size = min(self.block.batch_size, len(self.held_out))
+        if self.block.sampler == 'distinct_classes':
+            size = min(size, len(np.unique(self.held_out.tables['label'])))
+        size -= size % self.mesh.size
+        if not size or not self.block.validate_every:
+            return None
+        return data.Plan(self.held_out, size, 0, needs, self.block.sampler, self.meta.captions, self.block.captioned_share)
+
+    def open_model(self):
+        self.module = run.abstract(self.config, self.workdir, self.name, self.meta)
+        self.prog = prog = run.make_program(self.config, self.name, self.module, self.plan.steps_per_epoch)
+        self.init = run.fresh_state(self.config, self.workdir, self.name, self.meta, prog)
+        shapes = jax.eval_shape(self.init)
+        self.place = sharding.state_shardings(self.mesh, shapes)
+        self.shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.place)
+        everywhere = sharding.replicated(self.mesh)
+        self.tables = data.device_tables(self.split, everywhere) if self.cache == 'device' else {}
+        self.held_out_tables = data.device_tables(self.held_out, everywhere) if self.cache == 'device' else {}
+
+        def batch_of(tables, rows, key, training):
+            raw = data.gather(tables, rows, self.split.wrong_fields) if tables else rows
+            return augment(raw, jax.random.fold_in(key, 1), self.split.geometry, training)
+
+        @functools.partial(jax.jit, donate_argnums=0, out_shardings=(self.place, everywhere))
+        def step(state, tables, rows):
+            key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+            return core.train_step(prog, state, batch_of(tables, rows, key, True))
+
+        @jax.jit
+        def losses(state, tables, rows, index):
+            key = jax.random.fold_in(jax.random.key(0), index)
+            return core.validation_losses(prog, state, batch_of(tables, rows, key, False), key)
+        self.step, self.losses = step, losses
+
+    def start(self, checkpoints):
+        """The state to go on from: the newest whole checkpoint, or a fresh one with the weights of earlier stages."""
+        found = checkpoints.restore(self.shapes)
+        if found:
+            step, state, extra = found
+            # the position in the data is a function of these three
+            for name, here in (('seed', self.config.seed), ('batch_size', self.block.batch_size), ('records', len(self.split))):
+                if extra[name] != here:
+                    raise RunError(f'The checkpoint of stage {self.name} was made with {name} {extra[name]}, here it is {here}: the data would '
+                                   'not go on where they were. Put it back, or choose another --workdir.')
+            checkpoints.discard_after(step)
+            if step < self.total:
+                print(f'Stage {self.name}: resumed at step {step:,} of {self.total:,}.')
+            return state
+        state = jax.jit(self.init, out_shardings=self.place)()
+        params, stats = run.loaded_weights(self.config, self.workdir, self.name, self.vocabulary, sharding.replicated(self.mesh))
+        return state.replace(params={**state.params, **params}, stats={**state.stats, **stats})
+
+    # --------------------------------------------------------------------------------------------------------------- the loop
+    def loop(self, state, checkpoints):
+        block, start = self.block, int(state.step)
+        share = jax.process_index(), jax.process_count()
+        batches = data.batches(self.split, self.plan, start, self.total, self.cache, self.data['workers'], share)
+        pending, in_flight, waited, since = [], collections.deque(), 0.0, time.monotonic()
+        self.validation = {}
+        if start == 0:
+            self.draw(0, state)
+        with log.progress(self.total, start, self.name) as progress:
+            for step in range(start + 1, self.total + 1):
+                asked = time.monotonic()
+                rows = sharding.put_rows(self.mesh, next(batches))
+                waited += time.monotonic() - asked
+                state, metrics = self.step(state, self.tables, rows)
+                pending.append(metrics)
+                # two steps ahead of the device are enough to keep it busy; more would only delay signals
+                in_flight.append(metrics)
+                if len(in_flight) > 2:
+                    jax.block_until_ready(in_flight.popleft())
+
+                last, due = step == self.total, functools.partial(self.due, step)
+                if due(block.log_every):
+                    means = mean_of(pending)
+                    self.check(state, checkpoints)
+                    spent = time.monotonic() - since
+                    speed = len(pending) * block.batch_size / spent
+                    self.log.write(step, {**means, 'images_per_s': speed, 'data_wait': waited / spent}, 'train/')
+                    progress.update(len(pending), means, speed)
+                    pending, waited, since = [], 0.0, time.monotonic()
+                if self.validation_plan and due(block.validate_every):
+                    self.validate(step, state)
+                if due(block.sample_every):
+                    self.draw(step, state)
+                if due(block.checkpoint_every) or self.signals.received:
+                    self.check(state, checkpoints)
+                    self.save(step, state, checkpoints, wait=last or self.signals.received)
+                if (step % block.log_every and last) or due(block.validate_every) or due(block.sample_every):
+                    since = time.monotonic() - (time.monotonic() - since if pending else 0)
+                if self.signals.received and not last:
+                    raise Interrupted(f'{self.signals.received}: stage {self.name} is saved at step {step:,} of {self.total:,}. '
+                                      f'Resume with: python -m t2i_jax.main --workdir={self.workdir}')
+        batches.close()
+
+    def due(self, step, every):
+        return step == self.total or (every and step % every == 0)
+
+    def check(self, state, checkpoints):
+        """Stops the run where a loss or gradient was not finite. Nothing after that step has changed the state."""
+        bad = int(state.bad_step)
+        if bad >= 0:
+            phase = self.module.phases[int(state.bad_phase)].loss
+            checkpoints.wait()
+            good = checkpoints.steps()
+            kept = f'The last good checkpoint is step {good[0]:,}' if good else 'There is no checkpoint yet'
+            raise RunError(f'Stage {self.name}, step {bad + 1:,}: the loss of phase {phase} or its gradient is not finite. {kept}; no later state was '
+                           f'saved. Lower stages.{self.name}.optim.{phase}.lr, clip gradients (clip=...), or use dtype=float32, in another --workdir.')
+
+    def save(self, step, state, checkpoints, wait=False):
+        extra = dict(seed=self.config.seed, batch_size=self.block.batch_size, records=len(self.split))
+        checkpoints.save(step, state, extra, self.validation or None, wait=bool(wait))
+
+    def validate(self, step, state):
+        """The phases' losses on the held-out split, with the averaged parameters."""
+        plan, each = self.validation_plan, self.block.validate_batches
+        count = min(each, plan.steps_per_epoch) if each else plan.steps_per_epoch
+        share = jax.process_index(), jax.process_count()
+        rows = data.batches(self.held_out, plan, 0, count, self.cache, self.data['workers'], share)
+        found = [self.losses(state, self.held_out_tables, sharding.put_rows(self.mesh, r), i) for i, r in enumerate(rows)]
+        self.validation = mean_of(found)
+        name = self.block.keep.partition(':')[2]
+        if name and name not in self.validation:
+            raise RunError(f'stages.{self.name}.keep names {name!r}, but the validation losses are {", ".join(self.validation)}.')
+        self.log.write(step, self.validation, 'validation/')
+
+    def draw(self, step, state):
+        """The sample grid: fixed captions of the held-out split, fixed noise, the real pictures beside them."""
+        if type(self.module).sample is core.Stage.sample or jax.process_count() > 1 and jax.process_index():
+            return
+        sampler = Sampler(self.prog, self.module, state.sampling_params(), state.stats, self.vocabulary, self.meta, chunk=SHOWN * SAMPLES)
+        if not hasattr(self, 'shown'):
+            self.shown = self.rows_to_show()
+            self._draw = sampler._draw
+        sampler._draw = self._draw
+        batch, labels, real = self.shown
+        noise = {name: np.tile(np.asarray(x), (SHOWN,) + (1,) * (x.ndim - 1))
+                 for name, x in self.module.noise(jax.random.key(0), SAMPLES).items()}
+        out = sampler.draw(jax.tree.map(lambda x: np.repeat(x, SAMPLES, 0), batch), noise, (SHOWN, SAMPLES))
+        if 'image' in out:
+            picture = log.sheet(out['image'], labels, self.folder / 'samples' / f'{step:08d}.png', real=real,
+                                title=f'{self.name}, step {step:,}')
+            self.log.image(step, 'samples', picture)
+
+    def rows_to_show(self):
+        """(batch, captions, real pictures) of a few records of the held-out split, spread over it."""
+        rows = np.linspace(0, len(self.held_out) - 1, SHOWN).astype(np.int32)
+        wanted = {'index': rows, 'caption': np.zeros((SHOWN, self.meta.captions), np.int32)}
+        raw = data.gather(self.held_out.kept(), wanted)
+        batch = jax.tree.map(np.asarray, augment(raw, jax.random.key(0), self.split.geometry, False))
+        texts = [self.held_out.texts[i] for i in rows]
+        reads_text = {'tokens', 'chars', 'embedding'} & set(self.module.needs)
+        labels = [t[0] for t in texts] if reads_text and all(texts) else None
+        real = np.asarray(to_uint8(batch['image'])) if 'image' in batch and labels else None
+        return batch, labels, real
+
+
+def mean_of(metrics):
+    """Mean over steps of a list of {name: scalar}; NaN (a phase that did not run) is left out."""
+    found = jax.device_get(metrics)
+    out = {}
+    for name in dict.fromkeys(name for one in found for name in one):
+        values = np.array([one[name] for one in found if name in one], np.float64)
+        out[name] = float(np.nanmean(values)) if not np.isnan(values).all() else float('nan')
+    return out
+
+
+def report(config, workdir):
+    """Where everything is."""
+    print(f'\nTrained: {config.system} on {config.data.name}. Everything is in {workdir}:')
+    for name in run.stage_names(config):
+        grids = sorted((workdir / name / 'samples').glob('*.png'))
+        found = [f'checkpoints {workdir / name / "checkpoints"}', f'losses {workdir / name / "metrics.jsonl"}']
+        print(f'  {name}: ' + ', '.join(found + ([f'last sample grid {grids[-1]}'] if grids else [])))
+    print(f'  curves: tensorboard --logdir={workdir}\n  pictures: python -m t2i_jax.main --workdir={workdir} --mode=sample --text="..."')

@@ -1,0 +1,150 @@
+"""Metrics that survive a crash, contact sheets that show what they were given, and a lock that lets one process in."""
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
+
+from t2i_jax.errors import DataError, RunError
+from t2i_jax.log import Lock, Log, Progress, save_png, sheet
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+
+
+def events(folder):
+    """What TensorBoard reads: records of length, checksum, bytes, checksum."""
+    found = []
+    for path in sorted((folder / 'tensorboard').iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            length, = struct.unpack_from('<Q', data, at)
+            found.append(Event.FromString(data[at + 12:at + 12 + length]))
+            at += 16 + length
+    return found
+
+
+def test_a_phase_that_did_not_run_leaves_no_value(tmp_path):
+    with Log(tmp_path) as log:
+        log.write(1, {'d_loss': np.float32(.5), 'g_loss': np.float32(np.nan), 'text_loss': None})
+        log.write(2, {'g_loss': np.nan})
+        log.write(2, {'d_loss': .25}, prefix='validation/')
+        log.image(2, 'samples', np.zeros((8, 8, 3), np.uint8))
+    assert lines(tmp_path) == [{'step': 1, 'd_loss': .5}, {'step': 2, 'validation/d_loss': .25}]
+    tags = [(event.step, value.tag) for event in events(tmp_path) for value in event.summary.value]
+    assert tags == [(1, 'd_loss'), (2, 'validation/d_loss'), (2, 'samples')]
+
+
+def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
+    with Log(tmp_path) as log:
+        for step in (1, 2, 3, 4):
+            log.write(step, {'loss': step})
+    with open(tmp_path / 'metrics.jsonl', 'a') as file:
+        file.write('{"step": 2, "lo')                                            # killed while it wrote
+    with Log(tmp_path, step=2) as log:
+        log.write(3, {'loss': 30})
+    assert lines(tmp_path) == [{'step': 1, 'loss': 1}, {'step': 2, 'loss': 2}, {'step': 3, 'loss': 30}]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith('.')]
+    # TensorBoard drops the events of this step and later ones when it meets the mark of a restart
+    assert [event.step for event in events(tmp_path) if event.HasField('session_log')] == [1, 3]
+
+
+def test_progress_without_a_terminal_is_a_few_plain_lines():
+    file = io.StringIO()
+    with Progress(200, 100, 'gan', file) as bar:
+        for step in range(100):
+            bar.update(1, {'d_loss': 1.5, 'd_real': .7, 'g_loss': float('nan')} if step % 10 == 0 else None, 512.)
+    first, last = file.getvalue().splitlines()
+    assert first.startswith('gan  step 101/200  d_loss 1.5  512 images/s') and first.endswith('left')
+    assert last.startswith('gan  step 200/200') and last.endswith('00:00 left')
+
+
+def test_progress_on_a_terminal_is_one_bar():
+    file = io.StringIO()
+    file.isatty = lambda: True
+    with Progress(200, 100, 'gan', file) as bar:
+        bar.update(100, {'d_loss': 1.5}, 512.)
+    assert '200/200' in file.getvalue() and 'd_loss 1.5  512 images/s' in file.getvalue()
+
+
+def test_a_sheet_shows_every_picture_enlarged_and_the_sentences_beside_them(tmp_path):
+    rows = np.arange(6, dtype=np.uint8).reshape(3, 2, 1, 1, 1) * 30 + np.zeros((3, 2, 16, 16, 3), np.uint8)
+    real = np.broadcast_to(np.uint8([[200, 0, 0]]), (3, 16, 16, 3))
+    picture = sheet(rows, ['a red bird', '', 'a word ' * 40], tmp_path / 'deep' / 'sheet.png', real=real, title='step 10')
+    assert picture.dtype == np.uint8 and (picture[0] == 255).all() and (picture[:, -1] == 255).all()
+    for value in rows[:, :, 0, 0].reshape(6, 3):
+        assert (picture == value).all(-1).sum() >= 64 * 64       # more where the smooth edges of letters have this grey, too
+    assert ((picture == [200, 0, 0]).all(-1)).sum() == 3 * 64 * 64
+    assert (np.asarray(Image.open(tmp_path / 'deep' / 'sheet.png')) == picture).all()
+    assert [path.name for path in (tmp_path / 'deep').iterdir()] == ['sheet.png']
+
+
+def test_a_long_sentence_makes_its_row_higher_and_none_takes_no_space():
+    rows = np.zeros((2, 3, 64, 64, 3), np.uint8)
+    plain, short, long = (sheet(rows, labels) for labels in (None, ['a', 'b'], ['a', 'b ' * 400]))
+    assert plain.shape[1] < short.shape[1] == long.shape[1] and plain.shape[0] < short.shape[0] < long.shape[0]
+
+
+@pytest.mark.parametrize('n, columns, across', [(9, None, 3), (5, 5, 5), (2, 8, 2)])
+def test_single_samples_lie_in_a_square(n, columns, across):
+    rows = np.zeros((n, 1, 256, 256, 3), np.uint8)
+    picture = sheet(rows, ['a bird'] * n, columns=columns)
+    dark = (picture == 0).all(-1)
+    assert dark.any(0).sum() == 256 * across and picture.shape[1] < across * 320
+
+
+def test_many_samples_fill_several_lines():
+    rows = np.zeros((1, 64, 64, 64, 3), np.uint8)
+    dark = (sheet(rows, real=rows[:, 0]) == 0).all(-1)
+    assert dark.any(0).sum() == 9 * 64 and dark.any(1).sum() >= 8 * 64
+
+
+def test_a_sheet_refuses_what_is_no_picture():
+    with pytest.raises(ValueError, match='uint8.* 2 labels'):
+        sheet(np.zeros((2, 3, 64, 64, 3)), ['a', 'b'])
+    with pytest.raises(ValueError, match='3 labels'):
+        sheet(np.zeros((2, 3, 64, 64, 3), np.uint8), ['a', 'b', 'c'])
+    with pytest.raises(ValueError, match='real'):
+        sheet(np.zeros((2, 3, 64, 64, 3), np.uint8), real=np.zeros((3, 64, 64, 3), np.uint8))
+
+
+def test_a_failed_save_leaves_the_old_picture(tmp_path):
+    save_png(tmp_path / 'a.png', np.full((4, 4, 3), 7, np.uint8))
+    with pytest.raises(TypeError):
+        save_png(tmp_path / 'a.png', np.zeros((4, 4, 7), np.uint8))
+    assert (np.asarray(Image.open(tmp_path / 'a.png')) == 7).all() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_workdir_lets_one_process_in(tmp_path):
+    other = ('import sys\nfrom t2i_jax.log import Lock\nfrom t2i_jax.errors import RunError\n'
+             'try:\n    with Lock(sys.argv[1]):\n        print("in")\nexcept RunError as error:\n    print(error)')
+
+    def enter():
+        return subprocess.run([sys.executable, '-c', other, tmp_path / 'run'], capture_output=True, text=True, check=True).stdout
+    with Lock(tmp_path / 'run'):
+        message = enter()
+        assert f'in use by process {os.getpid()} on' in message and 'choose another --workdir' in message
+        with pytest.raises(RunError, match='in use'), Lock(tmp_path / 'run'):
+            pass
+    assert not (tmp_path / 'run' / 'lock').exists()
+    assert enter() == 'in\n'
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, caplog):
+    (tmp_path / 'lock').write_text(json.dumps({'pid': 4_000_001, 'host': 'there', 'started': '2020-01-02 03:04:05'}))
+    caplog.set_level('INFO', logger='absl')
+    with Lock(tmp_path):
+        assert json.loads((tmp_path / 'lock').read_text())['pid'] == os.getpid()
+    message, = (record.getMessage() for record in caplog.records)
+    assert 'process 4000001 on there since 2020-01-02 03:04:05, which is gone' in message
+
+
+def test_errors_are_value_errors_with_one_message():
+    assert issubclass(RunError, ValueError) and issubclass(DataError, ValueError)

@@ -1,0 +1,97 @@
+"""Samples as plain records (bytes, strings, numbers) for the builder, made by worker processes.
+
+A worker is `python -m tfds_builders.shape_scenes.records`: a fresh interpreter that imports numpy and OpenCV only. So it starts fast,
+does not fork a process in which jax runs threads, and does not import the caller's main module as multiprocessing would.
+"""
+import contextlib
+import io
+import json
+import os
+import pathlib
+import pickle
+import struct
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+
+from tfds_builders.shape_scenes import render, scenes
+from tfds_builders.shape_scenes.sample import make
+
+CHUNK = 200                     # records per message
+FEW = 600                       # below this a second process does not pay
+
+
+def png(pixels, bits=8):
+    """PNG bytes of uint8 (H, W) or RGB (H, W, 3); with bits = 1 of a mask of 0 and 255."""
+    pixels = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1] if bits == 8 else [cv2.IMWRITE_PNG_BILEVEL, 1]
+    return cv2.imencode('.png', pixels, options)[1].tobytes()
+
+
+def record(mode, split, index, size, seed=0, overlap='none'):
+    """One record of the builder; `objects` are [(ymin, xmin, ymax, xmax), class name] and `bbox` is such a box."""
+    one = make(mode, split, index, size, seed, overlap)
+    small = one['masks'] if size == render.MASK_SIZE else render.masks(one['scene'], render.MASK_SIZE)
+    objects = [(_box(row), scenes.CLASSES[row[scenes.CLASS]]) for row in scenes.objects_of(one['scene'])]
+    return {
+        'image': png(one['image']), 'captions': one['captions'], 'file_name': f'{split}_{index:06d}.png',
+        'label': one['class_id'], 'class_name': one['class_name'], 'bbox': objects[0][0], 'objects': objects,
+        'mask': png(one['mask'].astype(np.uint8) * 255, bits=1),
+        'object_masks': png(small.reshape(-1, render.MASK_SIZE).astype(np.uint8) * 255, bits=1),
+        'attributes': one['attributes'], 'dialog': {'questions': one['questions'], 'answers': one['answers']},
+        'scene': one['scene'], 'facts': one['facts'],
+    }
+
+
+def _box(row):
+    cx, cy, w, h = (row[column] / scenes.UNIT for column in (scenes.CX, scenes.CY, scenes.W, scenes.H))
+    return cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2
+
+
+def records(count, workers=None, chunk=CHUNK, **arguments):
+    """Yields (index, record) of samples 0 to count - 1 in order; `arguments` are those of `record` but the index.
+
+    workers: processes, by default one for each core, or 0 (this process) for a small job. The records do not depend on it.
+    """
+    if workers is None:
+        workers = 0 if count < FEW else os.cpu_count() or 1
+    if workers < 1:
+        for index in range(count):
+            yield index, record(index=index, **arguments)
+        return
+    root = str(pathlib.Path(__file__).resolve().parents[2])
+    # One thread each: OpenCV and BLAS gain nothing on patches of this size and would compete for the cores.
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')])), 'OPENBLAS_NUM_THREADS': '1'}
+    command = [sys.executable, '-m', 'tfds_builders.shape_scenes.records']
+    share = {**arguments, 'count': count, 'chunk': chunk, 'step': chunk * workers}
+    processes = [subprocess.Popen([*command, json.dumps({**share, 'first': chunk * i})], stdout=subprocess.PIPE, env=environment)
+                 for i in range(workers)]
+    try:
+        for start in range(0, count, chunk):
+            process = processes[start // chunk % workers]
+            header = process.stdout.read(8)
+            if len(header) < 8:
+                raise RuntimeError(f'a worker that draws shape scenes ended with status {process.wait()}; its message stands above')
+            yield from zip(range(start, start + chunk), pickle.loads(process.stdout.read(*struct.unpack('<q', header))), strict=False)
+    finally:
+        for process in processes:
+            process.stdout.close()
+            process.kill()
+            process.wait()
+
+
+def _work(count, first, chunk, step, **arguments):
+    out = io.FileIO(os.dup(sys.stdout.fileno()), 'w')
+    sys.stdout = sys.stderr                                             # nothing else may write into the stream of records
+    for start in range(first, count, step):
+        message = pickle.dumps([record(index=index, **arguments) for index in range(start, min(start + chunk, count))], protocol=5)
+        message = memoryview(struct.pack('<q', len(message)) + message)
+        while message:
+            message = message[out.write(message):]
+
+
+if __name__ == '__main__':
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        _work(**json.loads(sys.argv[1]))
