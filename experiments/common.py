@@ -80,6 +80,8 @@ def keywords(cls):
 def tiny(c):
     """Sizes, steps and batch that run on a laptop in seconds; widths from each stage's `tiny`."""
     c.data.size, c.data.load_size, c.data.cache = 16, 0, 'host'
+    if c.data.name in ('shape_scenes/single', 'shape_scenes/multi'):
+        c.data.name += '_quick'
     for name, cls in run.system(c.system).STAGES.items():
         block = c.stages[name]
         block.update(steps=20, epochs=0, batch_size=8, log_every=10, sample_every=20, validate_every=20, validate_batches=2, checkpoint_every=10)

@@ -229,7 +229,7 @@ class Lock:
         except OSError as error:
             raise RunError(f'workdir {self.workdir} cannot be written: {error}; choose another --workdir.') from error
         if self.file.read(1):
-            logging.info('workdir %s: taken over from %s, which is gone.', self.workdir, self._holder())
+            logging.warning('workdir %s: taken over from %s, which is gone.', self.workdir, self._holder())
         self.file.seek(0)
         self.file.truncate()
         json.dump({'pid': os.getpid(), 'host': socket.gethostname(), 'started': time.strftime('%Y-%m-%d %H:%M:%S')}, self.file)

@@ -64,7 +64,7 @@ def cli(argv=None):
     """The program; what a person can put right ends in one message and exit status 1."""
     argv = sys.argv if argv is None else argv
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(logging.WARNING)     # Orbax tells every rename at INFO
     from t2i_jax.errors import DataError, RunError
     from t2i_jax.train import Interrupted
     try:

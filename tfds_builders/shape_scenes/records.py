@@ -20,7 +20,7 @@ from tfds_builders.shape_scenes import render, scenes
 from tfds_builders.shape_scenes.sample import make
 
 CHUNK = 200                     # records per message
-FEW = 600                       # below this a second process does not pay
+FEW = 300                       # below this a second process does not pay
 
 
 def png(pixels, bits=8):
@@ -63,7 +63,8 @@ def records(count, workers=None, chunk=CHUNK, **arguments):
         return
     root = str(pathlib.Path(__file__).resolve().parents[2])
     # One thread each: OpenCV and BLAS gain nothing on patches of this size and would compete for the cores.
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')])), 'OPENBLAS_NUM_THREADS': '1'}
+    paths = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
+    environment = {**os.environ, 'PYTHONPATH': paths, 'OPENBLAS_NUM_THREADS': '1'}
     command = [sys.executable, '-m', 'tfds_builders.shape_scenes.records']
     share = {**arguments, 'count': count, 'chunk': chunk, 'step': chunk * workers}
     processes = [subprocess.Popen([*command, json.dumps({**share, 'first': chunk * i})], stdout=subprocess.PIPE, env=environment)
