@@ -78,20 +78,20 @@ def constant(value):
     return jnp.full((4, 2, 2, 3), value)
 
 
-@pytest.mark.parametrize('keywords', [dict(), dict(cls_weight=0.0), dict(interpolate=True), dict(cls_weight=0.0, interpolate=True)])
+@pytest.mark.parametrize('keywords', [dict(), dict(matching_aware=False), dict(interpolate=True), dict(matching_aware=False, interpolate=True)])
 def test_losses_where_the_logits_are_zero(keywords):
     stage = stubbed(**keywords)
     data = {'image': constant(0.), 'wrong_image': constant(0.), 'embedding': jnp.zeros((4, 3))}
     out = stage.forward(data, jax.random.key(0))
     loss, logs = stage.d_loss(data, None, out)
-    assert loss == pytest.approx(2 * np.log(2)) and ('d_wrong' in logs) == ('cls_weight' not in keywords)
+    assert loss == pytest.approx(2 * np.log(2)) and ('d_wrong' in logs) == ('wrong_image' in stage.needs) == keywords.get('matching_aware', True)
     assert stage.g_loss(data, None, out)[0] == pytest.approx(np.log(2))
 
 
 def test_the_discriminator_weighs_wrong_pairs_against_fakes():
     data = {'image': constant(1.), 'wrong_image': constant(2.), 'embedding': jnp.full((4, 3), -.5)}       # so the fakes are -0.5
     real, wrong, fake = np.log1p(np.exp([-1., 2., -.5]))
-    for keywords, share in (({}, .5), (dict(cls_weight=.3), .3), (dict(cls_weight=0.0), 0)):                # with 0 it is a plain GAN
+    for keywords, share in (({}, .5), (dict(cls_weight=.3), .3), (dict(matching_aware=False), 0)):
         stage, expected = stubbed(**keywords), real + share * wrong + (1 - share) * fake
         assert stage.d_loss(data, None, stage.forward(data, jax.random.key(0)))[0] == pytest.approx(expected)
 
@@ -159,9 +159,9 @@ def test_several_captions_of_a_row_are_averaged():
 
 def test_what_a_stage_asks_for():
     assert nnx.merge(*parts()).needs == ('image', 'wrong_image', 'embedding')
-    assert nnx.merge(*tiny()).needs == ('image', 'wrong_image', 'chars')
+    assert nnx.merge(*tiny(matching_aware=False)).needs == ('image', 'chars')
     assert tuple(STAGES) == ('text', 'gan') and GanCls.loads == {'text': 'text'}
     with pytest.raises(ValueError, match='neither a text encoder nor a stored sentence vector'):
         parts(embedding_dim=0)
     with pytest.raises(ValueError, match='512 dimensions, the text encoder 1024'):
-        JointEmbedding(Meta('birds'), features=512, rngs=nnx.Rngs(0))
+        nnx.eval_shape(lambda: JointEmbedding(Meta('birds'), features=512, rngs=nnx.Rngs(0)))

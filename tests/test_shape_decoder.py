@@ -65,16 +65,14 @@ def read(mode, overlap, size, change, count=SCENES, first=0):
 @pytest.mark.parametrize(('mode', 'overlap', 'size', 'change', 'published'), TABLE)
 def test_the_error_table(mode, overlap, size, change, published):
     found = read(mode, overlap, size, change)
-    # No share is more than 2 points below the table; three standard errors for whole scenes, where 300 of them leave that much open.
     for share, wanted in zip(found[-len(published):], published, strict=True):
-        spread = 3 * (wanted * (1 - wanted) / SCENES) ** .5 if wanted == published[-1] else 0
-        assert share >= wanted - max(.02, spread), (found, published)
+        assert share >= wanted - .02, (found, published)            # reading better than the table is no fault
 
 
 def test_clean_scenes_are_read_exactly():
     assert read('multi', 'none', 64, clean, 1000)[-1] >= .999
     assert read('single', 'none', 64, clean, 300)[-1] >= .999
-    assert read('multi', 'mild', 64, clean, 1000)[-1] >= .975
+    assert read('multi', 'mild', 64, clean, 1000)[-1] >= .975       # .980 of 3,000, with a standard error of .003
 
 
 def test_shuffled_captions_are_chance():

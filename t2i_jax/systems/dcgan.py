@@ -148,6 +148,7 @@ class MlpDiscriminator(nnx.Module):
 
 
 class Dcgan(Stage):
+    phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
     ema, needs = ('G',), ('image',)
     tiny = dict(ngf=16, ndf=16, nz=32)
 
@@ -176,10 +177,11 @@ class Dcgan(Stage):
         if min(d_steps, g_steps) != 1 or (alternate and max(d_steps, g_steps) != 1):
             raise ValueError(f'DCGAN cannot have alternate={alternate}, d_steps={d_steps} and g_steps={g_steps}: '
                              'set one of the three, and the steps to 1 or more.')
+        d, g = self.phases
         if alternate:
-            self.phases = (Phase('g_loss', ('G',), every=2, at=0), Phase('d_loss', ('D',), every=2, at=1))
+            self.phases = g._replace(every=2), d._replace(every=2, at=1)
         else:
-            self.phases = (Phase('d_loss', ('D',), every=g_steps), Phase('g_loss', ('G',), every=d_steps, at=d_steps - 1))
+            self.phases = d._replace(every=g_steps), g._replace(every=d_steps, at=d_steps - 1)
 
     def noise(self, key, n):
         return {'z': NOISE[self.z](key, n, (self.nz,))}
