@@ -288,7 +288,8 @@ class Plan:
                 return {'wrong': wrong, 'wrong_caption': caption}
             wrong[rows] = rng.integers(0, self.n, len(rows))
             caption[rows] = self._captions(wrong[rows], rng)
-            open_rows[rows] = self._matches(plan['index'][rows], plan['caption'][rows], wrong[rows], caption[rows])
+            match = self._matches(plan['index'][rows], plan['caption'][rows], wrong[rows], caption[rows])
+            open_rows[rows] = match & (self.counts[plan['index'][rows]] > 0)             # without a caption nothing can match
         raise DataError('No record that certainly does not match was found for some captions: the data set is too small or all alike.')
 
     def _matches(self, index, caption, wrong, wrong_caption):

@@ -29,7 +29,7 @@ class Log(contextlib.AbstractContextManager):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         _drop_after(folder / 'metrics.jsonl', step)
-        self.lines = open(folder / 'metrics.jsonl', 'a', buffering=1, encoding='utf-8')
+        self.lines = open(folder / 'metrics.jsonl', 'a', buffering=1, encoding='utf-8')     # noqa: SIM115 - close() does
         # TensorBoard forgets purge_step itself, too, but `step` belongs to the checkpoint; files of one second would share a name
         self.writer = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1, filename_suffix=f'.{step}')
 
@@ -238,7 +238,7 @@ class Lock:
 
     def _acquire(self):
         while True:
-            file = open(self.path, 'a+', encoding='utf-8')
+            file = open(self.path, 'a+', encoding='utf-8')   # noqa: SIM115 - it stays open while the lock is held
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

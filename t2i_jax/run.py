@@ -141,9 +141,11 @@ def abstract(config, workdir, name, meta):
     return nnx.eval_shape(lambda: build(config, workdir, name, meta, 0))
 
 
-def total_steps(config, name, steps_per_epoch):
-    """Raises RunError unless exactly one of steps and epochs is set."""
+def total_steps(config, name, module, steps_per_epoch):
+    """0 for a stage without phases. Raises RunError unless exactly one of steps and epochs is set."""
     steps, epochs = config.stages[name].steps, config.stages[name].epochs
+    if not module.phases:
+        return 0
     if bool(steps) == bool(epochs):
         raise RunError(f'stages.{name} has steps={steps} and epochs={epochs}: set one of them, the other to 0.')
     return int(steps or round(epochs * steps_per_epoch))
@@ -151,7 +153,7 @@ def total_steps(config, name, steps_per_epoch):
 
 def make_program(config, name, module, steps_per_epoch=1):
     """The stage's Program with its optimisers."""
-    block, total = config.stages[name], total_steps(config, name, steps_per_epoch)
+    block, total = config.stages[name], total_steps(config, name, module, steps_per_epoch)
     txs = [optim.make(plain(block.optim.get(phase.loss, optim.DEFAULTS)), phase.trains, steps_per_epoch / phase.every, total / phase.every)
            for phase in module.phases]
     decay = .5 ** (block.batch_size / block.ema_half_life) if block.ema_half_life else block.ema

@@ -17,12 +17,13 @@ def start_hosts():
         jax.distributed.initialize()
 
 
-def make_mesh(fsdp=1):
-    """A mesh over all devices with axes `data` and `fsdp`. Raises RunError where they do not divide."""
-    devices = jax.device_count()
-    if fsdp < 1 or devices % fsdp:
-        raise RunError(f'mesh.fsdp={fsdp} does not divide the {devices} devices. Choose a divisor of {devices}.')
-    return jax.make_mesh((devices // fsdp, fsdp), ('data', 'fsdp'), axis_types=(AxisType.Auto, AxisType.Auto))
+def make_mesh(fsdp=1, devices=None):
+    """A mesh over `devices` (None: all) with axes `data` and `fsdp`. Raises RunError where they do not divide."""
+    devices = jax.devices() if devices is None else devices
+    n = len(devices)
+    if fsdp < 1 or n % fsdp:
+        raise RunError(f'mesh.fsdp={fsdp} does not divide the {n} devices. Choose a divisor of {n}.')
+    return jax.make_mesh((n // fsdp, fsdp), ('data', 'fsdp'), axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
 
 
 def check_batch(batch_size, mesh, stage):

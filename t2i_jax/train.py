@@ -29,12 +29,15 @@ class Interrupted(Exception):
     """SIGINT or SIGTERM came, and everything is saved."""
 
 
-def train(config, workdir):
-    """Trains the stages of a system in order, or resumes where an earlier process stopped. Raises RunError or DataError."""
+def train(config, workdir, devices=None):
+    """Trains the stages of a system in order, or resumes where an earlier process stopped. Raises RunError or DataError.
+
+    devices: those to train on; None: all.
+    """
     workdir = pathlib.Path(workdir)
     with log.Lock(workdir) if jax.process_index() == 0 else Signals(), Signals() as signals:
         run.claim(config, workdir)
-        mesh = sharding.make_mesh(config.mesh.fsdp)
+        mesh = sharding.make_mesh(config.mesh.fsdp, devices)
         for name in run.stage_names(config):
             if config.init.get(name):
                 print(f'Stage {name}: taken from {config.init[name]}.')
@@ -78,6 +81,8 @@ class Trainer:
         checkpoints = run.checkpoints(self.config, self.workdir, self.name)
         try:
             state = self.start(checkpoints)
+            if not self.prog.phases:                                    # nothing to train: sampling needs what it loads
+                self.save(0, state, checkpoints, wait=True)
             if int(state.step) >= self.total:
                 print(f'Stage {self.name}: finished, {self.total:,} steps.')
                 return
@@ -89,7 +94,8 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------------ opening
     def open_data(self):
         config, block = self.config, self.block
-        needs = run.abstract(config, self.workdir, self.name, run.nominal_meta(config, self.name)).needs
+        nominal = run.abstract(config, self.workdir, self.name, run.nominal_meta(config, self.name))
+        needs = nominal.needs
         path = self.workdir / 'vocabulary.json'
         vocabulary = Vocabulary.load(path) if path.exists() else None
         self.data = {**config.data, **block.data}
@@ -104,7 +110,7 @@ class Trainer:
             (self.folder / 'meta.json').write_text(json.dumps(self.meta._asdict(), indent=2) + '\n')
         self.plan = data.Plan(self.split, block.batch_size, config.seed, needs, block.sampler, self.meta.captions, block.captioned_share)
         self.validation_plan = self.plan_of_validation(needs)
-        self.total = run.total_steps(config, self.name, self.plan.steps_per_epoch)
+        self.total = run.total_steps(config, self.name, nominal, self.plan.steps_per_epoch)
         self.cache = self.data['cache']
 
     def plan_of_validation(self, needs):
@@ -128,19 +134,19 @@ class Trainer:
         self.tables = data.device_tables(self.split, everywhere) if self.cache == 'device' else {}
         self.held_out_tables = data.device_tables(self.held_out, everywhere) if self.cache == 'device' else {}
 
-        def batch_of(tables, rows, key, training):
+        def batch_of(tables, rows, step, key, training):
             raw = data.gather(tables, rows, self.split.wrong_fields) if tables else rows
-            return augment(raw, jax.random.fold_in(key, 1), self.split.geometry, training)
+            return augment(raw, jax.random.fold_in(key, 1), self.split.geometry, training) | {'step': step}
 
         @functools.partial(jax.jit, donate_argnums=0, out_shardings=(self.place, everywhere))
         def step(state, tables, rows):
             key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-            return core.train_step(prog, state, batch_of(tables, rows, key, True))
+            return core.train_step(prog, state, batch_of(tables, rows, state.step, key, True))
 
         @jax.jit
         def losses(state, tables, rows, index):
             key = jax.random.fold_in(jax.random.key(0), index)
-            return core.validation_losses(prog, state, batch_of(tables, rows, key, False), key)
+            return core.validation_losses(prog, state, batch_of(tables, rows, state.step, key, False), key)
         self.step, self.losses = step, losses
 
     def start(self, checkpoints):

@@ -135,7 +135,7 @@ def test_who_learns_when():
     assert phases(variant='radford', alternate=False) == phases()
     assert phases(d_steps=5) == phases(variant='radford', d_steps=5) == [('d_loss', 1, 0), ('g_loss', 5, 4)]
     assert phases(g_steps=2) == [('d_loss', 2, 0), ('g_loss', 1, 0)]
-    assert STAGES == {'gan': Dcgan}
+    assert list(STAGES.items()) == [('gan', Dcgan)]
 
 
 @pytest.mark.parametrize('wrong, message', [

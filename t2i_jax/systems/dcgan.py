@@ -193,7 +193,9 @@ class Dcgan(Stage):
     def d_loss(self, batch, key, out):
         real, fake = self.D(batch['image'], train=True), self.D(out, train=True)
         loss = adversarial(self.loss)[0](real, fake)
-        logs = {'d_right': ((real > 0).mean() + (fake < 0).mean()) / 2}   # near 1 for long: D has won, and G learns nothing
+        logs = {}
+        if self.loss != 'wgan':                                           # a critic's sign says nothing
+            logs['d_right'] = ((real > 0).mean() + (fake < 0).mean()) / 2     # near 1 for long: D has won, and G learns nothing
         if self.penalty:
             _, penalty_key = jax.random.split(key)
             logs['penalty'] = gradient_penalty(lambda x: self.D(x, train=False), batch['image'], out, penalty_key, self.penalty)

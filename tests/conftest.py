@@ -1,0 +1,67 @@
+"""What all tests share: eight small CPU devices, compiled programs kept between runs, one small data set, one tiny trained run."""
+import importlib
+import os
+import pathlib
+
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1'
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(pathlib.Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 't2i_jax' / 'tests')
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+flags.FLAGS.mark_as_parsed()
+
+
+def bit_equal(a, b):
+    """Whether two trees have the same leaves, NaN included."""
+    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
+    return len(a) == len(b) and all(np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True) for x, y in zip(a, b))
+
+
+@pytest.fixture(scope='session')
+def data_dir(tmp_path_factory):
+    """A folder that holds shape_scenes/single_quick."""
+    from tfds_builders import get_builder
+    folder = tmp_path_factory.mktemp('data')
+    get_builder('shape_scenes/single_quick', folder).download_and_prepare()
+    return folder
+
+
+@pytest.fixture(scope='session')
+def on_shapes(data_dir):
+    """A function: the name of an experiment -> its tiny variant, reading the first records of shape_scenes/single_quick."""
+    def make(experiment):
+        config = importlib.import_module(f'experiments.{experiment}').get_config('tiny')
+        config.data.update(name='shape_scenes/single_quick', dir=str(data_dir), split='train[:256]', validation_split='validation[:40]', flip=False)
+        return config
+    return make
+
+
+@pytest.fixture(scope='session')
+def tiny(on_shapes):
+    """A function: keywords of the stages of gan_cls_shapes -> its tiny variant with networks of a few channels, a few steps long."""
+    def make(text=(), gan=()):
+        config = on_shapes('gan_cls_shapes')
+        config.stages.text.model.update(encoder=dict(variant='icml_flowers', channels=(8, 8), hidden=8, embedding=8), image_channels=(4, 8))
+        config.stages.text.optim.joint_loss.update(name='adam', lr=.05)
+        config.stages.gan.model.update(ngf=4, ndf=4, nz=128, nt=8)             # one kernel is large enough to be sharded
+        every = dict(log_every=1, validate_every=3, checkpoint_every=3)
+        config.stages.text.update(steps=4, sample_every=0, **every)
+        config.stages.gan.update(steps=6, sample_every=3, **every)
+        for name, changes in (('text', text), ('gan', gan)):
+            config.stages[name].update(dict(changes))
+        return config.lock()
+    return make
+
+
+@pytest.fixture(scope='session')
+def trained(tiny, tmp_path_factory):
+    """The workdir of a finished run of `tiny()`, which nothing interrupted."""
+    from t2i_jax.train import train
+    workdir = tmp_path_factory.mktemp('trained')
+    train(tiny(), workdir, jax.devices()[:1])
+    return workdir

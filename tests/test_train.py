@@ -1,0 +1,217 @@
+"""A run ends in the same state on any number of devices and however often it is interrupted; what goes wrong costs a few steps at most."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import bit_equal
+from t2i_jax import log, run, sharding
+from t2i_jax.errors import RunError
+from t2i_jax.systems.gan_cls import GanCls
+from t2i_jax.train import Interrupted, Signals, Trainer, mean_of, train
+
+ONE = jax.devices()[:1]
+CLOCK = ('train/images_per_s', 'train/data_wait')
+
+
+def lines(workdir, stage):
+    """metrics.jsonl, without what depends on the clock."""
+    found = [json.loads(line) for line in (workdir / stage / 'metrics.jsonl').read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in CLOCK} for line in found]
+
+
+def saved_steps(workdir, stage='gan'):
+    return sorted(int(path.name) for path in (workdir / stage / 'checkpoints').iterdir() if path.name.isdigit())
+
+
+def interrupt_at(monkeypatch, stage, step, number=signal.SIGTERM):
+    """Sends this process a signal when it has logged a step."""
+    write = log.Log.write
+
+    def write_then_signal(self, at, metrics, prefix=''):
+        write(self, at, metrics, prefix)
+        if at == step and prefix == 'train/' and stage in self.lines.name:
+            os.kill(os.getpid(), number)
+    monkeypatch.setattr(log.Log, 'write', write_then_signal)
+
+
+def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(tiny, trained, tmp_path, monkeypatch, capsys):
+    for stage, step, number in (('text', 1, signal.SIGTERM), ('gan', 4, signal.SIGINT)):
+        with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f'stage {stage} is saved at step {step} of') as stopped:
+            interrupt_at(patch, f'/{stage}/', step, number)
+            train(tiny(), tmp_path, ONE)
+        assert f'--workdir={tmp_path}' in str(stopped.value) and saved_steps(tmp_path, stage)[-1] == step
+    train(tiny(), tmp_path, ONE)
+    told = capsys.readouterr().out
+    assert 'text: resumed at step 1 of 4' in told and 'text: finished, 4 steps' in told and 'gan: resumed at step 4 of 6' in told
+
+    for stage in ('text', 'gan'):
+        (there, whole, _), (here, resumed, _) = (run.restore(tiny(), workdir, stage) for workdir in (trained, tmp_path))
+        assert there == here == whole.step == resumed.step and bit_equal(whole, resumed)
+        assert lines(trained, stage) == lines(tmp_path, stage)
+    assert not bit_equal(whole.params, whole.sampling_params())
+
+
+def test_a_finished_run_is_left_as_it_is(tiny, trained, capsys):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob('*') if path.is_file() and path.name not in ('meta.json', 'config.json')}
+    train(tiny(), trained, ONE)
+    assert 'gan: finished, 6 steps' in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_what_a_run_leaves_behind(trained):
+    assert {path.name for path in trained.iterdir()} == {'config.json', 'vocabulary.json', 'text', 'gan'}         # the lock is gone
+    assert {path.name for path in (trained / 'text').iterdir()} == {'checkpoints', 'meta.json', 'metrics.jsonl', 'tensorboard'}
+    assert saved_steps(trained, 'text') == [3, 4] and saved_steps(trained) == [3, 6]
+    grids = sorted((trained / 'gan' / 'samples').iterdir())
+    assert [path.name for path in grids] == [f'{step:08d}.png' for step in (0, 3, 6)]
+    assert min(Image.open(grids[-1]).size) > 7 * 64 and list((trained / 'gan' / 'tensorboard').glob('events.*'))
+    for stage, losses in (('text', {'joint_loss', 'top1'}), ('gan', {'d_loss', 'g_loss', 'd_real', 'd_wrong', 'd_fake'})):
+        found = lines(trained, stage)
+        for prefix, steps in (('train', range(1, found[-1]['step'] + 1)), ('validation', [3, found[-1]['step']])):
+            mine = [line for line in found if f'{prefix}/{min(losses)}' in line]
+            assert [line['step'] for line in mine] == sorted({*steps})
+            assert all(set(line) == {'step'} | {f'{prefix}/{name}' for name in losses} for line in mine)
+            assert np.isfinite([value for line in mine for value in line.values()]).all()
+
+
+def test_a_longer_run_goes_on_and_another_one_is_refused(tiny, trained):
+    run.claim(tiny(gan=dict(steps=7)), trained)                            # growing is allowed ...
+    with pytest.raises(RunError, match='stages.gan.steps: 7 there, 6 here'):
+        run.claim(tiny(), trained)                                         # ... shrinking is not
+    (trained / 'config.json').write_text(run.to_json(tiny()))
+
+
+# ----------------------------------------------------------------------------------------------------------------- devices
+def few_steps(config, workdir, mesh, steps=3):
+    """(initial state, state after some steps, metrics of each) on a mesh."""
+    workdir.mkdir()
+    trainer = Trainer(config, workdir, 'gan', mesh, Signals())
+    trainer.open_data()
+    trainer.open_model()
+    checkpoints = run.checkpoints(config, workdir, 'gan')
+    state = trainer.start(checkpoints)
+    checkpoints.close()
+    start, metrics = jax.device_get(state), []
+    for step in range(steps):
+        state, found = trainer.step(state, trainer.tables, sharding.put_rows(mesh, trainer.plan(step)))
+        metrics.append(jax.device_get(found))
+    return start, state, metrics, trainer
+
+
+def test_one_device_equals_four_and_sharded_parameters_equal_whole_ones(tiny, trained, tmp_path):
+    config = tiny().unlock()
+    config.init.text = str(trained)
+    for phase in ('d_loss', 'g_loss'):      # where a gradient is almost 0, Adam would make much of a rounding error
+        config.stages.gan.optim[phase].update(name='sgd', lr=.05)
+    start, one, losses, trainer = few_steps(config, tmp_path / 'one', sharding.make_mesh(devices=ONE))
+    assert not bit_equal(start.params['G'], one.params['G'])
+    for name, fsdp in (('four', 1), ('fsdp', 2)):
+        mesh = sharding.make_mesh(fsdp, jax.devices()[:4])
+        same_start, four, found, _ = few_steps(config, tmp_path / name, mesh)
+        assert bit_equal(start, same_start)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), losses, found)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), jax.device_get(one), jax.device_get(four))
+        kernel = four.params['G']['first']['kernel']
+        assert kernel.size >= 2 ** 14 and len(kernel.sharding.device_set) == 4
+        assert kernel.addressable_shards[0].data.size * fsdp == kernel.size == four.ema['G']['first']['kernel'].addressable_shards[0].data.size * fsdp
+    held_out = [trainer.losses(one, trainer.held_out_tables, sharding.put_rows(trainer.mesh, trainer.validation_plan(0)), 0)]
+    assert set(mean_of(held_out)) == set(losses[0])
+
+
+def test_a_state_saved_on_four_devices_goes_on_on_one(tiny, trained, tmp_path):
+    config = tiny(gan=dict(steps=3)).unlock()
+    config.init.text = str(trained)
+    config.mesh.fsdp = 2
+    train(config, tmp_path, jax.devices()[:4])
+    config.mesh.fsdp, config.stages.gan.steps = 1, 4
+    train(config, tmp_path, ONE)
+    assert saved_steps(tmp_path) == [3, 4]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(run.restore(config, tmp_path, 'gan')[1]))
+
+
+@pytest.mark.parametrize('fsdp, devices', [(0, 4), (3, 4)])
+def test_a_mesh_that_cannot_be(fsdp, devices):
+    with pytest.raises(RunError, match=f'mesh.fsdp={fsdp} does not divide the {devices} devices'):
+        sharding.make_mesh(fsdp, jax.devices()[:devices])
+
+
+# ---------------------------------------------------------------------------------------------------------- what goes wrong
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(tiny, trained, tmp_path, monkeypatch):
+    loss = GanCls.g_loss
+
+    def poisoned(self, batch, key, out):
+        value, logs = loss(self, batch, key, out)
+        return value + jnp.where(batch['step'] >= 4, jnp.nan, 0), logs
+    monkeypatch.setattr(GanCls, 'g_loss', poisoned)
+    config = tiny(gan=dict(steps=20, log_every=10, checkpoint_every=2, validate_every=0)).unlock()
+    config.init.text = str(trained)
+    with pytest.raises(RunError) as error:
+        train(config, tmp_path, ONE)
+    for part in ('Stage gan, step 5', 'phase g_loss', 'last good checkpoint is step 4', 'optim.g_loss.lr'):
+        assert part in str(error.value)
+    assert saved_steps(tmp_path) == [2, 4]
+    state = run.restore(config, tmp_path, 'gan')[1]
+    assert state.bad_step == -1 and all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+    assert not (tmp_path / 'lock').exists()
+
+
+def test_an_absurd_learning_rate_ends_the_run_before_anything_is_saved(tiny, trained, tmp_path):
+    config = tiny().unlock()
+    config.init.text = str(trained)
+    config.stages.gan.optim.d_loss.lr = 1e30
+    with pytest.raises(RunError, match='There is no checkpoint yet'):
+        train(config, tmp_path, ONE)
+    assert not saved_steps(tmp_path)
+
+
+def test_a_killed_process_loses_the_steps_since_its_last_checkpoint_at_most(tiny, trained, tmp_path):
+    config = tiny(gan=dict(steps=60, checkpoint_every=1, validate_every=0, sample_every=0, keep_n=100)).unlock()
+    config.init.text = str(trained)
+    run.claim(config, tmp_path)
+    environment = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=1'}
+    process = subprocess.Popen([sys.executable, '-m', 't2i_jax.main', f'--workdir={tmp_path}'], env=environment,
+                               cwd=pathlib.Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    folder, deadline = tmp_path / 'gan' / 'checkpoints', time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if folder.exists() and len(saved_steps(tmp_path)) >= 3 and list(folder.glob('*orbax-checkpoint-tmp*')):
+            break
+        time.sleep(.001)
+    process.kill()
+    process.wait()
+    finished, logged = saved_steps(tmp_path), lines(tmp_path, 'gan')[-1]['step']
+    assert 3 <= finished[-1] < 60 and logged - finished[-1] <= 2, process.stdout.read().decode()
+    process.stdout.close()
+
+    config.stages.gan.steps = 62
+    train(config, tmp_path, ONE)
+    assert saved_steps(tmp_path) == list(range(1, 63))
+    assert [line['step'] for line in lines(tmp_path, 'gan')] == list(range(1, 63))
+    assert run.restore(config, tmp_path, 'gan')[1].step == 62
+
+
+def test_a_checkpoint_of_other_data_is_refused(tiny, trained):
+    config = tiny(gan=dict(steps=7)).unlock()
+    config.data.split = 'train[:200]'
+    trainer = Trainer(config, trained, 'gan', sharding.make_mesh(devices=ONE), Signals())
+    trainer.open_data()
+    trainer.open_model()
+    checkpoints = run.checkpoints(config, trained, 'gan')
+    with pytest.raises(RunError, match='made with records 256, here it is 200'):
+        trainer.start(checkpoints)
+    checkpoints.close()
+
+
+def test_means_leave_out_phases_that_did_not_run():
+    nan = np.float32(np.nan)
+    found = mean_of([{'a': np.float32(1), 'b': nan}, {'a': np.float32(3), 'b': nan}, {'a': nan, 'b': nan}])
+    assert found['a'] == 2 and np.isnan(found['b'])
