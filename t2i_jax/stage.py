@@ -197,7 +197,7 @@ def run_phase(prog, index, state, batch, key, out, pull_back):
         opt=state.opt[:index] + (opt,) + state.opt[index + 1:],
         ema={**state.ema, **optax.incremental_update(averaged, pick(state.ema, averaged), 1 - prog.decay)},
     )
-    return new, {phase.loss: loss, **logs}, jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+    return new, {phase.loss: loss, **logs}, jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
 
 
 def validation_losses(prog: Program, state: State, batch, key) -> dict[str, jax.Array]:

@@ -18,7 +18,7 @@ from t2i_jax import data, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.augment import augment
 from t2i_jax.errors import DataError, RunError
-from t2i_jax.sample import Sampler, to_uint8
+from t2i_jax.sample import TEXT, Sampler, to_uint8
 from t2i_jax.text import Vocabulary
 
 SHOWN = 8            # captions of a sample grid
@@ -94,13 +94,15 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------------ opening
     def open_data(self):
         config, block = self.config, self.block
-        nominal = run.abstract(config, self.workdir, self.name, run.nominal_meta(config, self.name))
-        needs = nominal.needs
+        nominal = {name: run.abstract(config, self.workdir, name, run.nominal_meta(config, name)) for name in run.stage_names(config)}
+        needs = nominal[self.name].needs
         path = self.workdir / 'vocabulary.json'
         vocabulary = Vocabulary.load(path) if path.exists() else None
+        if vocabulary is None and any('dialog' in module.needs for module in nominal.values()):
+            vocabulary = data.Split(config.data, config.data.split, ('dialog',)).vocabulary     # one for all stages, with the dialogues' words
         self.data = {**config.data, **block.data}
         self.split = data.Split(config.data, config.data.split, needs, vocabulary, block.data)
-        if vocabulary is None and jax.process_index() == 0:
+        if not path.exists() and jax.process_index() == 0:
             self.split.vocabulary.save(path)
         self.vocabulary = self.split.vocabulary
         self.held_out = data.Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data)
@@ -110,7 +112,7 @@ class Trainer:
             (self.folder / 'meta.json').write_text(json.dumps(self.meta._asdict(), indent=2) + '\n')
         self.plan = data.Plan(self.split, block.batch_size, config.seed, needs, block.sampler, self.meta.captions, block.captioned_share)
         self.validation_plan = self.plan_of_validation(needs)
-        self.total = run.total_steps(config, self.name, nominal, self.plan.steps_per_epoch)
+        self.total = run.total_steps(config, self.name, nominal[self.name], self.plan.steps_per_epoch)
         self.cache = self.data['cache']
 
     def plan_of_validation(self, needs):
@@ -252,8 +254,11 @@ class Trainer:
             self._draw = sampler._draw
         sampler._draw = self._draw
         batch, labels, real = self.shown
-        noise = {name: np.tile(np.asarray(x), (SHOWN,) + (1,) * (x.ndim - 1))
-                 for name, x in self.module.noise(jax.random.key(0), SAMPLES).items()}
+        if labels:                                                      # each sentence with the same few noises
+            noise = {name: np.tile(np.asarray(x), (SHOWN,) + (1,) * (x.ndim - 1))
+                     for name, x in self.module.noise(jax.random.key(0), SAMPLES).items()}
+        else:
+            noise = self.module.noise(jax.random.key(0), SHOWN * SAMPLES)
         out = sampler.draw(jax.tree.map(lambda x: np.repeat(x, SAMPLES, 0), batch), noise, (SHOWN, SAMPLES))
         if 'image' in out:
             picture = log.sheet(out['image'], labels, self.folder / 'samples' / f'{step:08d}.png', real=real,
@@ -267,7 +272,7 @@ class Trainer:
         raw = data.gather(self.held_out.kept(), wanted)
         batch = jax.tree.map(np.asarray, augment(raw, jax.random.key(0), self.split.geometry, False))
         texts = [self.held_out.texts[i] for i in rows]
-        reads_text = {'tokens', 'chars', 'embedding'} & set(self.module.needs)
+        reads_text = TEXT & set(self.module.needs)
         labels = [t[0] for t in texts] if reads_text and all(texts) else None
         real = np.asarray(to_uint8(batch['image'])) if 'image' in batch and labels else None
         return batch, labels, real
@@ -290,4 +295,6 @@ def report(config, workdir):
         grids = sorted((workdir / name / 'samples').glob('*.png'))
         found = [f'checkpoints {workdir / name / "checkpoints"}', f'losses {workdir / name / "metrics.jsonl"}']
         print(f'  {name}: ' + ', '.join(found + ([f'last sample grid {grids[-1]}'] if grids else [])))
-    print(f'  curves: tensorboard --logdir={workdir}\n  pictures: python -m t2i_jax.main --workdir={workdir} --mode=sample --text="..."')
+    module = run.abstract(config, workdir, name, run.nominal_meta(config, name))
+    reads_text = TEXT & set(module.needs)
+    print(f'  curves: tensorboard --logdir={workdir}\n  pictures: python -m t2i_jax.main --workdir={workdir} --mode=sample' + (' --text="..."' if reads_text else ''))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from conftest import bit_equal
 from t2i_jax import log, run, sharding
+from t2i_jax.data import batches
 from t2i_jax.errors import RunError
 from t2i_jax.systems.gan_cls import GanCls
 from t2i_jax.train import Interrupted, Signals, Trainer, mean_of, train
@@ -102,10 +103,10 @@ def few_steps(config, workdir, mesh, steps=3):
     state = trainer.start(checkpoints)
     checkpoints.close()
     start, metrics = jax.device_get(state), []
-    for step in range(steps):
-        state, found = trainer.step(state, trainer.tables, sharding.put_rows(mesh, trainer.plan(step)))
+    for rows in batches(trainer.split, trainer.plan, 0, steps, trainer.cache, workers=1):
+        state, found = trainer.step(state, trainer.tables, sharding.put_rows(mesh, rows))
         metrics.append(jax.device_get(found))
-    return start, state, metrics, trainer
+    return start, state, metrics
 
 
 def test_one_device_equals_four_and_sharded_parameters_equal_whole_ones(tiny, trained, tmp_path):
@@ -113,19 +114,17 @@ def test_one_device_equals_four_and_sharded_parameters_equal_whole_ones(tiny, tr
     config.init.text = str(trained)
     for phase in ('d_loss', 'g_loss'):      # where a gradient is almost 0, Adam would make much of a rounding error
         config.stages.gan.optim[phase].update(name='sgd', lr=.05)
-    start, one, losses, trainer = few_steps(config, tmp_path / 'one', sharding.make_mesh(devices=ONE))
+    start, one, losses = few_steps(config, tmp_path / 'one', sharding.make_mesh(devices=ONE))
     assert not bit_equal(start.params['G'], one.params['G'])
     for name, fsdp in (('four', 1), ('fsdp', 2)):
         mesh = sharding.make_mesh(fsdp, jax.devices()[:4])
-        same_start, four, found, _ = few_steps(config, tmp_path / name, mesh)
+        same_start, four, found = few_steps(config, tmp_path / name, mesh)
         assert bit_equal(start, same_start)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), losses, found)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), jax.device_get(one), jax.device_get(four))
         kernel = four.params['G']['first']['kernel']
         assert kernel.size >= 2 ** 14 and len(kernel.sharding.device_set) == 4
         assert kernel.addressable_shards[0].data.size * fsdp == kernel.size == four.ema['G']['first']['kernel'].addressable_shards[0].data.size * fsdp
-    held_out = [trainer.losses(one, trainer.held_out_tables, sharding.put_rows(trainer.mesh, trainer.validation_plan(0)), 0)]
-    assert set(mean_of(held_out)) == set(losses[0])
 
 
 def test_a_state_saved_on_four_devices_goes_on_on_one(tiny, trained, tmp_path):

@@ -8,14 +8,19 @@ from t2i_jax.layers.norm import BatchNorm
 
 
 class SmallCnn(nnx.Module):
-    """Stride-2 convolutions with batch norm, the mean over the map, a linear layer. b s s 3 in [-1, 1] -> b d"""
+    """Stride-2 convolutions with batch norm, then a linear layer. b s s 3 in [-1, 1] -> b d
 
-    def __init__(self, channels, d, *, rngs):
+    flat: the linear layer reads the whole last map, so that it sees where things are, and the size is fixed; else its mean.
+    """
+
+    def __init__(self, size, channels, d, flat=False, *, rngs):
         self.convs = nnx.List([Conv(a, b, 4, stride=2, padding=1, rngs=rngs) for a, b in zip((3, *channels), channels)])
         self.norms = nnx.List([BatchNorm(c, rngs=rngs) for c in channels])
-        self.head = linear(channels[-1], d, use_bias=True, rngs=rngs)
+        side = size >> len(channels) if flat else 1
+        self.head = linear(side * side * channels[-1], d, use_bias=True, rngs=rngs)
+        self.flat = flat
 
     def __call__(self, x, *, train):
         for conv, norm in zip(self.convs, self.norms):
             x = lrelu(norm(conv(x), train=train))
-        return self.head(jnp.mean(x, (1, 2)))
+        return self.head(x.reshape(len(x), -1) if self.flat else jnp.mean(x, (1, 2)))

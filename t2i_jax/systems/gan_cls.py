@@ -110,8 +110,8 @@ class JointEmbedding(Stage):
     phases = (Phase('joint_loss', trains=('text', 'image')),)
     tiny = dict(encoder=dict(channels=(32, 48), hidden=48, embedding=64), image_channels=(16, 32, 48))
 
-    def __init__(self, meta, *, encoder=None, image_channels=(64, 128, 256, 256), features=0, margin=1.0, rngs):
-        """encoder: keywords of CharCnnRnn. features: dimension of stored image features, 0 = learn them from pixels."""
+    def __init__(self, meta, *, encoder=None, image_channels=(64, 128, 256, 256), image_flat=False, features=0, margin=1.0, rngs):
+        """encoder: keywords of CharCnnRnn. image_channels, image_flat: of SmallCnn. features: dimension of stored image features, 0 = learn them from pixels."""
         self.text = CharCnnRnn(**(encoder or {}), rngs=rngs)
         self.margin = margin
         if features and features != self.text.embedding:
@@ -119,7 +119,7 @@ class JointEmbedding(Stage):
         if features:
             self.phases, self.image = (Phase('joint_loss', trains=('text',)),), None
         else:
-            self.image = SmallCnn(image_channels, self.text.embedding, rngs=rngs)
+            self.image = SmallCnn(meta.size, image_channels, self.text.embedding, image_flat, rngs=rngs)
         self.needs = ('image_features' if features else 'image', 'chars')
 
     @classmethod
@@ -145,11 +145,13 @@ class GanCls(Stage):
     tiny = dict(ngf=24, ndf=24, nt=64)
 
     def __init__(self, meta, *, ngf=128, ndf=64, nz=100, nt=128, matching_aware=True, interpolate=False, cls_weight=0.5,
-                 interp_weight=1.0, interp_extrapolate=False, text_norm=True, third_activation=False, large=False, text, rngs):
+                 interp_weight=1.0, interp_extrapolate=False, text_norm=True, third_activation=False, large=False, unit_text=False,
+                 text, rngs):
         """matching_aware, interpolate: GAN, GAN-CLS, GAN-INT, GAN-INT-CLS. interp_extrapolate: move from h_i by alpha (h_j - h_i),
         alpha ~ U(-1, 1), instead of to the midpoint. text_norm: batch norm in D's text branch (not for COCO).
         third_activation: leaky ReLU after D's third convolution (COCO's script; that for birds and flowers lacks it).
-        text: the trained CharCnnRnn, or None where the data hold sentence vectors.
+        unit_text: sentence vectors are scaled to a mean square of 1 (ours): those of a briefly trained encoder are so short that
+        G does not hear them beside z. text: the trained CharCnnRnn, or None where the data hold sentence vectors.
         """
         embedding = text.embedding if text else meta.embedding_dim
         if not embedding:
@@ -158,7 +160,7 @@ class GanCls(Stage):
         self.G = Generator(meta.size, embedding, ngf, nz, nt, large, rngs=rngs)
         self.D = Discriminator(meta.size, embedding, ndf, nt, text_norm, third_activation, rngs=rngs)
         self.cls_weight, self.interpolate = cls_weight if matching_aware else 0.0, interpolate
-        self.interp_weight, self.extrapolate = interp_weight, interp_extrapolate
+        self.interp_weight, self.extrapolate, self.unit_text = interp_weight, interp_extrapolate, unit_text
         self.needs = ('image',) + (('wrong_image',) if matching_aware else ()) + (('chars',) if text else ('embedding',))
 
     def encode(self, batch):
@@ -168,7 +170,9 @@ class GanCls(Stage):
         else:
             chars = batch['chars']
             text = self.text(chars.reshape(-1, chars.shape[-1]), train=False).reshape(*chars.shape[:-1], -1)
-        return text.mean(1) if text.ndim == 3 else text
+        text = text.astype(jnp.float32)
+        text = text.mean(1) if text.ndim == 3 else text
+        return text * jax.lax.rsqrt((text ** 2).mean(-1, keepdims=True) + 1e-12) if self.unit_text else text
 
     def noise(self, key, n):
         return {'z': normal_rows(key, n, (self.nz,))}
