@@ -3,13 +3,11 @@
 A worker is `python -m tfds_builders.shape_scenes.records`: a fresh interpreter that imports numpy and OpenCV only. So it starts fast,
 does not fork a process in which jax runs threads, and does not import the caller's main module as multiprocessing would.
 """
+import base64
 import contextlib
-import io
 import json
 import os
 import pathlib
-import pickle
-import struct
 import subprocess
 import sys
 
@@ -19,7 +17,9 @@ import numpy as np
 from tfds_builders.shape_scenes import render, scenes
 from tfds_builders.shape_scenes.sample import make
 
-CHUNK = 200                     # records per message
+CHUNK = 200                     # records that a worker makes before it is the next one's turn
+PICTURES = ('image', 'mask', 'object_masks')
+TABLES = {'attributes': np.float32, 'scene': np.int32, 'facts': np.int32}
 FEW = 300                       # below this a second process does not pay
 
 
@@ -70,12 +70,12 @@ def records(count, workers=None, chunk=CHUNK, **arguments):
     processes = [subprocess.Popen([*command, json.dumps({**share, 'first': chunk * i})], stdout=subprocess.PIPE, env=environment)
                  for i in range(workers)]
     try:
-        for start in range(0, count, chunk):
-            process = processes[start // chunk % workers]
-            header = process.stdout.read(8)
-            if len(header) < 8:
+        for index in range(count):
+            process = processes[index // chunk % workers]
+            line = process.stdout.readline()
+            if not line.endswith(b'\n'):
                 raise RuntimeError(f'a worker that draws shape scenes ended with status {process.wait()}; its message stands above')
-            yield from zip(range(start, start + chunk), pickle.loads(process.stdout.read(*struct.unpack('<q', header))), strict=False)
+            yield index, from_json(line)
     finally:
         for process in processes:
             process.stdout.close()
@@ -83,14 +83,25 @@ def records(count, workers=None, chunk=CHUNK, **arguments):
             process.wait()
 
 
+def to_json(one):
+    """A record as one line."""
+    pictures = {name: base64.b64encode(one[name]).decode() for name in PICTURES}
+    return json.dumps({**one, **pictures, **{name: one[name].tolist() for name in TABLES}})
+
+
+def from_json(line):
+    one = json.loads(line)
+    return {**one, **{name: base64.b64decode(one[name]) for name in PICTURES},
+            **{name: np.array(one[name], dtype) for name, dtype in TABLES.items()}}
+
+
 def _work(count, first, chunk, step, **arguments):
-    out = io.FileIO(os.dup(sys.stdout.fileno()), 'w')
+    out = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
     sys.stdout = sys.stderr                                             # nothing else may write into the stream of records
     for start in range(first, count, step):
-        message = pickle.dumps([record(index=index, **arguments) for index in range(start, min(start + chunk, count))], protocol=5)
-        message = memoryview(struct.pack('<q', len(message)) + message)
-        while message:
-            message = message[out.write(message):]
+        for index in range(start, min(start + chunk, count)):
+            out.write(to_json(record(index=index, **arguments)) + '\n')
+        out.flush()
 
 
 if __name__ == '__main__':
