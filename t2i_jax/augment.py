@@ -40,6 +40,7 @@ def _augment_row(row, key, geometry, training):
     row = dict(row)
     crop_key, flip_key, words_key = jax.random.split(key, 3)
     extent = row.pop('extent', jnp.array([geometry.load_size] * 2))
+    crops = (row['image'].shape[0] if 'image' in row else geometry.load_size) != geometry.size
     room = jnp.maximum(extent - geometry.size, 0)
     corner = jax.random.randint(crop_key, (2,), 0, room + 1) if training else room // 2           # top, left
     mirrored = jax.random.bernoulli(flip_key) if training and geometry.flip else jnp.bool_(False)
@@ -60,7 +61,7 @@ def _augment_row(row, key, geometry, training):
     if 'object_labels' in row and 'boxes' in row:
         row['object_labels'] = jnp.where(row['boxes'][:, 2] > 0, row['object_labels'], -1)
     if 'object_masks' in row:
-        row['object_masks'] = crop_masks(row['object_masks'], corner, extent, geometry, mirrored)
+        row['object_masks'] = crop_masks(row['object_masks'], corner, extent, geometry.size, mirrored, crops)
     if 'tokens' in row:
         row['tokens'], row['length'] = choose_words(row['tokens'], row.pop('words'), words_key, geometry.length, training)
     for name in ('tokens', 'length', 'chars', 'facts', 'embedding'):                              # one caption: no caption axis
@@ -88,13 +89,13 @@ def crop_boxes(boxes, corner, extent, size, mirrored):
     return jnp.where(there, jnp.concatenate([centre, side], -1), 0)
 
 
-def crop_masks(masks, corner, extent, geometry, mirrored):
-    """uint8 r h w over the whole picture -> float r h w in [0, 1] over the crop."""
+def crop_masks(masks, corner, extent, size, mirrored, crops=True):
+    """uint8 r h w over the whole picture -> float r h w in [0, 1] over the crop. crops: False where the crop is the whole picture."""
     h, w = masks.shape[-2:]
     x = rearrange(masks.astype(jnp.float32) / 255, 'r h w -> h w r')
-    if geometry.load_size != geometry.size:
-        scale = extent / geometry.size
-        shift = -corner / geometry.size * jnp.array([h, w])
+    if crops:
+        scale = extent / size
+        shift = -corner / size * jnp.array([h, w])
         x = jax.image.scale_and_translate(x, x.shape, (0, 1), scale, shift, 'linear')
     x = jnp.where(mirrored, x[:, ::-1], x)
     return rearrange(x, 'h w r -> r h w')

@@ -77,7 +77,7 @@ class Split:
         self.vocabulary = vocabulary or text.Vocabulary.from_captions(
             caption for row, texts in zip(rows, self.texts) for caption in (*texts, *row.get('rounds', ())))
         self._add_words(rows)
-        self.tables = {name: np.stack([row[name] for row in rows]) for name in rows[0] if name != 'rounds'}
+        self.tables = {name: (filled if name in PER_CAPTION else np.stack)([row[name] for row in rows]) for name in rows[0] if name != 'rounds'}
         if lazy:
             self.tables |= {f: LazyPictures(self, f) for f in pictures}
             if 'image' in pictures:
@@ -102,7 +102,7 @@ class Split:
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             read = functools.partial(self._row, pictures=pictures)
             rows = pool.map(read, range(len(self.source)))
-            return list(tqdm(rows, f'reading {self.split}', total=len(self.source), unit=' records', leave=False, mininterval=.5))
+            return list(tqdm(rows, f'reading {self.split}', total=len(self.source), unit=' records', leave=False, mininterval=.5, disable=None))
 
     def _row(self, number, pictures):
         """One record as a dictionary of arrays of fixed shape, besides `texts` (and `rounds`), which become tokens later."""
@@ -114,9 +114,9 @@ class Split:
         if 'embedding' in fields:
             row['embedding'] = np.asarray(record['embedding'], np.float32)
         if 'chars' in fields:
-            row['chars'] = np.stack([text.encode_chars(t) for t in row['texts']]).astype(np.uint8)
+            row['chars'] = np.array([text.encode_chars(t) for t in row['texts']], np.uint8).reshape(-1, text.CHARS)
         if 'captioned' in fields:
-            row['captioned'] = np.bool_(row['texts'])
+            row['captioned'] = np.bool_(len(row['texts']))
         if 'box' in fields:
             row['box'] = _centred(np.asarray(record['bbox'], np.float32))
         if 'boxes' in fields or 'object_labels' in fields:
@@ -163,7 +163,7 @@ class Split:
         for row, texts in zip(rows, self.texts):
             if 'tokens' in self.fields:
                 encoded = [self.vocabulary.encode(t, text.MAX_WORDS) for t in texts]
-                row['tokens'] = np.stack([ids for ids, _ in encoded])
+                row['tokens'] = np.array([ids for ids, _ in encoded], np.int32).reshape(-1, text.MAX_WORDS)
                 row['words'] = np.array([n for _, n in encoded], np.int32)
             if 'dialog' in self.fields:
                 encoded = [self.vocabulary.encode(t, ROUND_WORDS) for t in row['rounds']]
@@ -195,6 +195,14 @@ def stored_fields(needs):
         fields |= dict.fromkeys(STORED.get(need, (need,)))
     fields.pop('index', None)
     return tuple(fields)
+
+
+def filled(arrays):
+    """Arrays of records with different numbers of captions -> one, zeros where a record has fewer than another."""
+    out = np.zeros((len(arrays), max(1, *map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, array in zip(out, arrays):
+        row[:len(array)] = array
+    return out
 
 
 def _centred(box):

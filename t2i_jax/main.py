@@ -4,6 +4,7 @@ python -m t2i_jax.main --config=experiments/gan_cls_shapes.py:quick --workdir=ru
 python -m t2i_jax.main --workdir=runs/quick --mode=sample --text="a green circle"               # text -> PNG
 python -m t2i_jax.main --config=experiments/gan_cls_flowers.py --mode=describe                  # sizes and settings
 """
+import importlib.util
 import os
 import pathlib
 import sys
@@ -41,43 +42,84 @@ def main(argv):
     sample.to_files(FLAGS.workdir, texts, FLAGS.num, FLAGS.seed, FLAGS.out)
 
 
-def define_config(argv):
-    """--config from a file, or, where it is not given, the config of the run that exists, so that --config.x=... works on both."""
+def option(argv, name):
+    """(the value of --name, None where it is not given; argv without it)"""
+    value, rest, words = None, [], iter(argv)
+    for word in words:
+        flag, equals, text = word.partition('=')
+        if flag.startswith('-') and flag.lstrip('-') == name:
+            value = text if equals else next(words, '')
+        else:
+            rest.append(word)
+    return value, rest
+
+
+def experiment(text):
+    """'experiments/<name>.py:variant' -> its config. Raises RunError for a file or a variant that does not exist."""
+    from t2i_jax.errors import RunError
+    name, _, variant = text.partition(':')
+    if not name.endswith('.py') or not os.path.isfile(name):
+        known = sorted(p.stem for p in pathlib.Path('experiments').glob('*.py') if p.stem not in ('common', '__init__'))
+        raise RunError(f'There is no experiment {name}. Under experiments/ there are: {", ".join(known)}.')
+    spec = importlib.util.spec_from_file_location('experiment', name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+        raise RunError(f'{name} is no experiment: it has no get_config. docs/add_a_system.md shows what one looks like.')
+    return module.get_config(variant)
+
+
+def parse(argv):
+    """--config from a file, or, where it is not given, the config of the run that exists, so that --config.x=... works on both.
+
+    -> what FLAGS did not understand. Raises RunError for a config or a key that does not exist.
+    """
     from t2i_jax import run
     from t2i_jax.errors import RunError
-    given = [a.removeprefix('-').removeprefix('-') for a in argv]
-    files = [a.partition('=')[2] for a in given if a.startswith('config=')] + [b for a, b in zip(given, given[1:]) if a == 'config']
-    workdirs = [a.partition('=')[2] for a in given if a.startswith('workdir=')] + [b for a, b in zip(given, given[1:]) if a == 'workdir']
-    if files:
-        path = pathlib.Path(files[-1].partition(':')[0])
-        if not path.exists():
-            known = sorted(p.stem for p in pathlib.Path('experiments').glob('*.py') if p.stem not in ('common', '__init__'))
-            raise RunError(f'There is no experiment {path}. Under experiments/ there are: {", ".join(known)}.')
-        config_flags.DEFINE_config_file('config', lock_config=True)
-    elif workdirs and not any(a in ('help', 'helpfull', 'helpshort') for a in given):
-        config_flags.DEFINE_config_dict('config', run.load_config(os.path.expanduser(workdirs[-1])), lock_config=True)
+    text, argv = option(argv, 'config')
+    workdir, _ = option(argv, 'workdir')
+    app.define_help_flags()
+    helps = any(word.lstrip('-') in ('help', 'helpfull', 'helpshort') for word in argv)
+    if text is not None:
+        config = experiment(text)
+    elif workdir and not helps:
+        config = run.load_config(os.path.expanduser(workdir))
     else:
-        config_flags.DEFINE_config_file('config', help_string='experiments/<name>.py, or experiments/<name>.py:variant.', lock_config=True)
+        flags.DEFINE_string('config', None, 'experiments/<name>.py, or experiments/<name>.py:variant. --config.<key>=... changes a setting.')
+        return FLAGS(argv)
+    try:
+        config_flags.DEFINE_config_dict('config', config, lock_config=True, sys_argv=argv)
+    except (AttributeError, KeyError, TypeError) as error:        # how ml_collections says that there is no such key
+        raise RunError(unknown_key(config, argv) or str(error)) from None
+    return FLAGS(argv)
+
+
+def unknown_key(config, argv):
+    """The message for the first --config.<key> that does not exist; None where all do."""
+    for word in argv:
+        name = word.lstrip('-').partition('=')[0]
+        if word.startswith('-') and name.startswith('config.'):
+            block, done = config, 'config'
+            for part in name.split('.')[1:]:
+                if not hasattr(block, 'keys') or part not in block:
+                    keys = f'there are {", ".join(block)}' if hasattr(block, 'keys') else 'it is a value, not a block'
+                    return f'There is no setting --{name}: in {done} {keys}.'
+                block, done = block[part], f'{done}.{part}'
+    return None
 
 
 def cli(argv=None):
     """The program; what a person can put right ends in one message and exit status 1."""
-    argv = sys.argv if argv is None else argv
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     logging.set_verbosity(logging.WARNING)     # Orbax tells every rename at INFO
     from t2i_jax.errors import DataError, RunError
     from t2i_jax.train import Interrupted
     try:
-        define_config(argv)
-        rest = FLAGS(argv)
+        rest = parse(sys.argv if argv is None else argv)
         start_jax()
         main(rest)
     except (DataError, RunError, flags.Error) as error:
         sys.exit(f'Error: {error}')
-    except (AttributeError, KeyError) as error:
-        if 'Did you mean' in str(error) or 'config' in str(error).lower():
-            sys.exit(f'Error: {error}')
-        raise
     except Interrupted as error:
         print(error)
         sys.exit(130)

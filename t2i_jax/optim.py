@@ -27,8 +27,8 @@ def schedule(lr, config, updates_per_epoch, total):
         if config['kind'] == 'constant':
             fraction = 1.0
         elif config['kind'] == 'step':
-            # XLA divides by multiplying with the inverse, which may end just below a whole number
-            fraction = jnp.maximum(config['factor'] ** jnp.floor(done / every * (1 + 1e-6)), config['floor'])
+            # half an update more, so that no rounding can put a boundary one update earlier or later
+            fraction = jnp.maximum(config['factor'] ** jnp.floor((done + .5) / every), config['floor'])
         else:
             part = jnp.minimum(done / length, 1.0)
             curve = 1 - part if config['kind'] == 'linear' else (1 + jnp.cos(jnp.pi * part)) / 2
@@ -41,7 +41,7 @@ def single(config, updates_per_epoch, total):
     """One optimiser from one block of config: clip by global norm, L2, the rule, decoupled weight decay, the learning rate."""
     rules = {
         'adam': lambda: optax.scale_by_adam(config['b1'], config['b2'], config['eps']),
-        'rmsprop': lambda: optax.scale_by_rms(config['decay'], config['eps']),
+        'rmsprop': lambda: optax.scale_by_rms(config['decay'], config['eps'], eps_in_sqrt=False),     # as Torch has it
         'sgd': lambda: optax.trace(config['momentum']) if config['momentum'] else optax.identity(),
     }
     if config['name'] not in rules:
@@ -63,12 +63,25 @@ def merged(config, network=None):
 def make(config, networks, updates_per_epoch, total):
     """The optimiser of a phase. config: `optim.<phase>`; networks: those that the phase trains.
 
-    Where a network has a block of its own, each network is optimised by itself, also for clipping by global norm.
+    Where a network has a block of its own, each network is optimised by itself, also for clipping by global norm. Raises RunError
+    for a name that does not exist.
     """
+    check(config, networks)
     if not any(config.get(network) for network in networks):
         return single(merged(config), updates_per_epoch, total)
     txs = {network: single(merged(config, network), updates_per_epoch, total) for network in networks}
     return optax.multi_transform(txs, {network: network for network in networks})
+
+
+def check(config, networks):
+    """Raises RunError for a setting that does not exist, in a phase's block or in those of its networks."""
+    blocks = {'': {name: value for name, value in config.items() if name not in networks}}
+    blocks |= {f'{network}.': config.get(network) or {} for network in networks}
+    unknown = [at + name for at, block in blocks.items() for name in block if name not in DEFAULTS]
+    unknown += [f'{at}schedule.{name}' for at, block in blocks.items() for name in block.get('schedule', ()) if name not in DEFAULTS['schedule']]
+    if unknown:
+        raise RunError(f'An optimiser has no setting {", ".join(unknown)}. It has {", ".join(DEFAULTS)} (a schedule: '
+                       f'{", ".join(DEFAULTS["schedule"])}), and blocks of what its phase trains: {", ".join(networks)}.')
 
 
 def describe(config, networks) -> str:

@@ -128,6 +128,8 @@ def build(config, workdir, name, meta, key):
         other, folder = source(config, workdir, earlier)
         other_meta = nominal_meta(other, earlier) if meta.nominal else read_meta(folder, earlier)
         loaded[network] = getattr(build(other, folder, earlier, other_meta, key), network)
+    if config.dtype not in ('float32', 'bfloat16'):
+        raise RunError(f'dtype is {config.dtype!r}; it is float32 or bfloat16.')
     try:
         module = cls(meta, **plain(config.stages[name].model), **loaded, rngs=nnx.Rngs(key))
     except (ValueError, TypeError) as error:
@@ -179,9 +181,12 @@ def restore(config, workdir, name, step=None, shardings=None):
     """(step, state, program) of a stage's best or newest checkpoint. Raises RunError where there is none."""
     folder = pathlib.Path(workdir) / name / 'checkpoints'
     saved = checkpoints(config, workdir, name) if folder.exists() else None
-    step = step or (saved and saved.best_step())
-    if step is None:
+    there = saved.steps() if saved else []
+    if not there:
         raise RunError(f'{pathlib.Path(workdir) / name} has no finished checkpoint. Train it first: python -m t2i_jax.main --workdir={workdir}')
+    if step is not None and step not in there:
+        raise RunError(f'{pathlib.Path(workdir) / name} has no checkpoint of step {step}. It has: {", ".join(map(str, sorted(there)))}.')
+    step = saved.best_step() if step is None else step
     meta = read_meta(workdir, name)
     prog = make_program(config, name, abstract(config, workdir, name, meta))
     shapes = jax.eval_shape(fresh_state(config, workdir, name, meta, prog))
@@ -216,6 +221,7 @@ def describe(config) -> str:
     for name in stage_names(config):
         meta = nominal_meta(config, name)
         module, block = abstract(config, None, name, meta), config.stages[name]
+        make_program(config, name, module)                                # refuses the settings that training would refuse
         params = core.split(module).params
         trained = {network for phase in module.phases for network in phase.trains}
         for network, tree in params.items():

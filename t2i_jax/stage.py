@@ -133,8 +133,8 @@ def init_state(prog: Program, params, stats, seed) -> State:
 def train_step(prog: Program, state: State, batch) -> tuple[State, dict[str, jax.Array]]:
     """One step: the shared forward, then every phase in order. -> (state, metrics)
 
-    A step whose losses and gradients are not all finite changes nothing but `bad_step` and `bad_phase`, and no later
-    step changes anything: so a bad state is never saved. Metrics of a phase that did not run are NaN.
+    A step after which not everything would be finite changes nothing but `bad_step` and `bad_phase`, and no later step
+    changes anything: so a bad state is never saved. Metrics of a phase that did not run are NaN.
     """
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     out, pull_back, new = shared_forward(prog, state, batch, key)
@@ -175,7 +175,7 @@ def shared_forward(prog, state, batch, key):
 
 
 def run_phase(prog, index, state, batch, key, out, pull_back):
-    """Updates the networks of one phase. -> (state, metrics, whether loss and gradients are finite)"""
+    """Updates the networks of one phase. -> (state, metrics, whether the loss and all that changed are finite)"""
     phase, tx = prog.phases[index], prog.txs[index]
     train = pick(state.params, phase.trains)
 
@@ -190,14 +190,15 @@ def run_phase(prog, index, state, batch, key, out, pull_back):
 
     updates, opt = tx.update(grads, state.opt[index], train)
     train = optax.apply_updates(train, updates)
-    averaged = pick(train, prog.ema)
+    stats, averaged = pick(stats, phase.trains), pick(train, prog.ema)    # the statistics of the other networks are dropped
     new = state.replace(
         params={**state.params, **train},
-        stats={**state.stats, **pick(stats, phase.trains)},               # those of the other networks are dropped
+        stats={**state.stats, **stats},
         opt=state.opt[:index] + (opt,) + state.opt[index + 1:],
         ema={**state.ema, **optax.incremental_update(averaged, pick(state.ema, averaged), 1 - prog.decay)},
     )
-    return new, {phase.loss: loss, **logs}, jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+    # norms, because XLA needs several times as long to compile a test of each array; what overflows the optimiser overflows that of grads
+    return new, {phase.loss: loss, **logs}, jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(optax.tree.norm((train, stats)))
 
 
 def validation_losses(prog: Program, state: State, batch, key) -> dict[str, jax.Array]:

@@ -199,6 +199,7 @@ class Trainer:
                     self.log.write(step, {**means, 'images_per_s': speed, 'data_wait': waited / spent}, 'train/')
                     progress.update(len(pending), means, speed)
                     pending, waited, since = [], 0.0, time.monotonic()
+                aside = time.monotonic()
                 if self.validation_plan and due(block.validate_every):
                     self.validate(step, state)
                 if due(block.sample_every):
@@ -206,8 +207,7 @@ class Trainer:
                 if due(block.checkpoint_every) or self.signals.received:
                     self.check(state, checkpoints)
                     self.save(step, state, checkpoints, wait=last or self.signals.received)
-                if (step % block.log_every and last) or due(block.validate_every) or due(block.sample_every):
-                    since = time.monotonic() - (time.monotonic() - since if pending else 0)
+                since += time.monotonic() - aside                         # images/s are those of training alone
                 if self.signals.received and not last:
                     raise Interrupted(f'{self.signals.received}: stage {self.name} is saved at step {step:,} of {self.total:,}. '
                                       f'Resume with: python -m t2i_jax.main --workdir={self.workdir}')

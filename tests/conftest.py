@@ -59,6 +59,18 @@ def tiny(on_shapes):
 
 
 @pytest.fixture(scope='session')
+def dense(on_shapes):
+    """A function: keywords of the stage -> a GAN of dense layers, which compiles fast, 6 steps long."""
+    def make(**gan):
+        config = on_shapes('dcgan_shapes')
+        config.stages.gan.model.update(variant='mlp', ngf=16, ndf=4, nz=8)     # one kernel is large enough to be sharded
+        config.stages.gan.update(steps=6, log_every=1, validate_every=0, sample_every=0, checkpoint_every=3)
+        config.stages.gan.update(gan)
+        return config.lock()
+    return make
+
+
+@pytest.fixture(scope='session')
 def trained(tiny, tmp_path_factory):
     """The workdir of a finished run of `tiny()`, which nothing interrupted."""
     from t2i_jax.train import train

@@ -6,15 +6,15 @@ import pytest
 from flax import nnx
 
 from t2i_jax.layers.blocks import Bottleneck, levels
-from t2i_jax.layers.conv import DIMENSIONS, ConvTranspose, conv_transpose
+from t2i_jax.layers.conv import DIMENSIONS, Conv, ConvTranspose, conv_transpose
 from t2i_jax.layers.norm import BatchNorm
 
 
-@pytest.mark.parametrize('kernel, padding', [(4, (2, 2)), (5, (2, 3))])
-def test_transposed_convolution_is_the_input_gradient_of_a_convolution_and_its_gradients_are_those_that_jax_derives(kernel, padding):
+@pytest.mark.parametrize('kernel, padding, d', [(4, (2, 2), 5), (4, (2, 2), 3), (5, (2, 3), 5)])
+def test_transposed_convolution_is_the_input_gradient_of_a_convolution_and_its_gradients_are_those_that_jax_derives(kernel, padding, d):
     keys = jax.random.split(jax.random.key(0), 3)
-    x, k = jax.random.normal(keys[0], (2, 6, 6, 3)), jax.random.normal(keys[1], (kernel, kernel, 3, 5))
-    dy = jax.random.normal(keys[2], (2, 12, 12, 5))
+    x, k = jax.random.normal(keys[0], (2, 6, 6, 3)), jax.random.normal(keys[1], (kernel, kernel, 3, d))
+    dy = jax.random.normal(keys[2], (2, 12, 12, d))
 
     def derived(x, k):
         return jax.lax.conv_general_dilated(x, k, (1, 1), (padding, padding), lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
@@ -27,10 +27,17 @@ def test_transposed_convolution_is_the_input_gradient_of_a_convolution_and_its_g
 
     # <T x, y> = <x, C y> for the convolution C whose transpose T is
     y = conv_transpose(x, k, padding)
-    assert y.shape == (2, 12, 12, 5)
+    assert y.shape == (2, 12, 12, d)
     pads = tuple(kernel - 1 - p for p in padding)
     back = jax.lax.conv_general_dilated(dy, k[::-1, ::-1].swapaxes(2, 3), (2, 2), (pads, pads), dimension_numbers=DIMENSIONS)
     np.testing.assert_allclose((y * dy).sum(), (x * back).sum(), rtol=1e-3)
+
+
+def test_convolution_of_pictures_is_the_plain_one():
+    x, layer = jax.random.normal(jax.random.key(0), (2, 8, 8, 3)), Conv(3, 5, 4, stride=2, padding=1, rngs=nnx.Rngs(0))
+    assert layer.few
+    expected = jax.lax.conv_general_dilated(x, layer.kernel[...], (2, 2), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_layers_compute_in_the_type_that_they_are_told_and_keep_their_parameters():

@@ -3,6 +3,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 
 NORMAL = nnx.initializers.normal(0.02)
@@ -15,6 +16,13 @@ class Conv(nnx.Conv):
     def __init__(self, c, d, kernel, stride=1, padding=0, *, kernel_init=NORMAL, rngs):
         super().__init__(c, d, (kernel, kernel), strides=(stride, stride), padding=((padding, padding),) * 2,
                          use_bias=False, kernel_init=kernel_init, rngs=rngs)
+        self.few = c <= 4 and (kernel, stride, padding) == (4, 2, 1)
+
+    def __call__(self, x):
+        if not self.few:
+            return super().__call__(x)
+        x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
+        return conv_few(x, kernel)
 
 
 class ConvTranspose(nnx.Module):
@@ -43,6 +51,17 @@ def conv_transpose(x, kernel, padding):
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), (padding, padding), lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
 
 
+def conv_few(x, kernel):
+    """Convolution of kernel 4, stride 2, padding 1 for few channels (pictures): b h w c, 4 4 c d -> b h/2 w/2 d.
+
+    Blocks of 2 x 2 pixels become channels and the kernel becomes 2 x 2: the same sums, up to 8 times as fast on CPU.
+    """
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = rearrange(x, 'b (h i) (w j) c -> b h w (i j c)', i=2, j=2)
+    kernel = rearrange(kernel, '(h i) (w j) c d -> h w (i j c) d', i=2, j=2)
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', dimension_numbers=DIMENSIONS)
+
+
 def _flip(kernel):
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
@@ -56,6 +75,8 @@ def _backward(padding, saved, dy):
     pads = tuple(kernel.shape[0] - 1 - p for p in padding)
 
     def conv(flipped):
+        if dy.shape[-1] <= 4 and pads == (1, 1):
+            return conv_few(dy, flipped)
         return jax.lax.conv_general_dilated(dy, flipped, (2, 2), (pads, pads), dimension_numbers=DIMENSIONS)
     dx, pull_back = jax.vjp(conv, _flip(kernel))
     return dx, _flip(pull_back(x)[0])

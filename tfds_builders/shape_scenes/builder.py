@@ -10,17 +10,19 @@ from tfds_builders.shape_scenes.facts import ATOMS
 from tfds_builders.shape_scenes.records import records
 
 FULL = {'train': 20_000, 'validation': 1_000, 'test': 2_000, 'test_unseen': 2_000}
-QUICK = {'train': 4_000, 'validation': 250, 'test': 500, 'test_unseen': 500}
+QUICK = {'single': {'train': 12_000, 'validation': 250, 'test': 500, 'test_unseen': 500},
+         'multi': {'train': 8_000, 'validation': 250, 'test': 500, 'test_unseen': 500}}
 
 
 @dataclasses.dataclass(kw_only=True)
 class ShapeScenesConfig(tfds.core.BuilderConfig):
     """mode: 'single' (one object that fills the frame) or 'multi' (1 to 5); size in pixels; counts: scenes in each split;
-    overlap: 'none' or 'mild'."""
+    overlap: 'none' or 'mild'; backgrounds: names of those that may occur."""
     mode: str = 'single'
     size: int = 64
     counts: dict = dataclasses.field(default_factory=lambda: dict(FULL))
     overlap: str = 'none'
+    backgrounds: tuple = scenes.BACKGROUNDS
     seed: int = 0
 
 
@@ -28,7 +30,8 @@ def _configs():
     what = {'single': 'one object', 'multi': 'one to five objects'}
     for mode in scenes.MODES:
         yield ShapeScenesConfig(name=mode, description=f'{what[mode]}, 64 px', mode=mode)
-        yield ShapeScenesConfig(name=f'{mode}_quick', description=f'{what[mode]}, 32 px, fewer scenes', mode=mode, size=32, counts=QUICK)
+        yield ShapeScenesConfig(name=f'{mode}_quick', description=f'{what[mode]}, 32 px, fewer scenes, no patterns behind them', mode=mode,
+                                size=32, counts=QUICK[mode], backgrounds=scenes.PLAIN)
         for size in (32, 128, 256):
             yield ShapeScenesConfig(name=f'{mode}_{size}', description=f'{what[mode]}, {size} px', mode=mode, size=size)
     yield ShapeScenesConfig(name='multi_overlap', description='one to five objects that may cover each other a little, 64 px', mode='multi',
@@ -74,7 +77,8 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split, count):
         config = self.builder_config
-        for index, one in records(count, mode=config.mode, split=split, size=config.size, seed=config.seed, overlap=config.overlap):
+        for index, one in records(count, mode=config.mode, split=split, size=config.size, seed=config.seed, overlap=config.overlap,
+                                  backgrounds=config.backgrounds):
             one['bbox'] = tfds.features.BBox(*one['bbox'])
             one['objects'] = [{'bbox': tfds.features.BBox(*box), 'label': name} for box, name in one['objects']]
             yield index, one

@@ -30,9 +30,9 @@ def png(pixels, bits=8):
     return cv2.imencode('.png', pixels, options)[1].tobytes()
 
 
-def record(mode, split, index, size, seed=0, overlap='none'):
+def record(mode, split, index, size, seed=0, overlap='none', backgrounds=scenes.BACKGROUNDS):
     """One record of the builder; `objects` are [(ymin, xmin, ymax, xmax), class name] and `bbox` is such a box."""
-    one = make(mode, split, index, size, seed, overlap)
+    one = make(mode, split, index, size, seed, overlap, backgrounds)
     small = one['masks'] if size == render.MASK_SIZE else render.masks(one['scene'], render.MASK_SIZE)
     objects = [(_box(row), scenes.CLASSES[row[scenes.CLASS]]) for row in scenes.objects_of(one['scene'])]
     return {

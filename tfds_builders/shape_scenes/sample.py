@@ -9,7 +9,7 @@ from tfds_builders.shape_scenes.scenes import Draws
 SCENES, CAPTIONS, DIALOG = range(3)         # streams: a change of the captions leaves the scenes as they are
 
 
-def make(mode, split, index, size, seed=0, overlap='none', caption_bg=False, negations=False):
+def make(mode, split, index, size, seed=0, overlap='none', backgrounds=scenes.BACKGROUNDS, caption_bg=False, negations=False):
     """A dictionary, with R = 5 objects and K = 10 (`single`) or 5 (`multi`) captions. Unused rows of tables are -1.
 
     image uint8 (S, S, 3); captions [str] * K; levels [str] * K; facts int32 (K, 6, 6); scene int32 (6, 8); class_id int; class_name str;
@@ -18,7 +18,7 @@ def make(mode, split, index, size, seed=0, overlap='none', caption_bg=False, neg
     label_set, counts int32 (6,); scene_key int; dialog, ten Rounds (`questions.py`) about what the first caption leaves open, and its
     questions and answers [str] * 10.
     """
-    scene = scenes.sample(mode, split, index, seed, overlap)
+    scene = scenes.sample(mode, split, index, seed, overlap, backgrounds)
     found = captions(scene, mode, split, Draws(seed, mode, split, index, overlap, CAPTIONS), caption_bg, negations)
     rounds = dialog(scene, found[0][1], Draws(seed, mode, split, index, overlap, DIALOG))
     masks = render.masks(scene, size)

@@ -17,6 +17,7 @@ COLOURS = ('red', 'green', 'blue', 'yellow', 'purple', 'orange', 'cyan')
 RGB = ((214, 39, 40), (44, 160, 44), (40, 70, 215), (240, 220, 40), (150, 50, 190), (250, 140, 20), (60, 205, 225))
 SIZES = ('small', 'medium', 'large')
 BACKGROUNDS = ('white', 'grey', 'black', 'gradient', 'stripes', 'checker', 'pastel', 'noise')
+PLAIN = ('white', 'grey', 'black', 'gradient', 'pastel')                              # those without a pattern
 CLASS_IDS = tuple(f'{colour} {name}' for name in CLASSES for colour in COLOURS)     # class_id = class * 7 + colour
 
 UNIT = 4096                     # lengths per frame
@@ -80,7 +81,7 @@ class Draws:
         return items
 
 
-def sample(mode, split, index, seed=0, overlap='none'):
+def sample(mode, split, index, seed=0, overlap='none', backgrounds=BACKGROUNDS):
     """The scene table, int32 (6, 8).
 
     Counts are uniform in 1..5 and pairs (class, colour) uniform over those that the split may show. Sizes are drawn again with the places
@@ -96,7 +97,7 @@ def sample(mode, split, index, seed=0, overlap='none'):
         objects = _place(pairs, mode, overlap, draws)
         scene = np.full((MAX_OBJECTS + 1, COLUMNS), -1, np.int32)
         scene[:count] = objects
-        scene[-1, :2] = draws.below(len(BACKGROUNDS)), draws.below(UNIT)
+        scene[-1, :2] = BACKGROUNDS.index(draws.pick(backgrounds)), draws.below(UNIT)
         while mode == 'single' and not _belongs(scene, mode, split):    # keep the object, look for a place that is this split's
             _move(scene, draws)
         if _belongs(scene, mode, split):

@@ -1,0 +1,341 @@
+"""Batches are a pure function of (seed, step), however the data are kept; wrong pairs are wrong; whatever the files hold, pictures have three channels."""
+import io
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from conftest import bit_equal
+from t2i_jax import data
+from t2i_jax.data import Plan, Split, batches, device_tables, gather
+from t2i_jax.errors import DataError
+from tfds_builders.shape_scenes.facts import entails
+
+EVERYTHING = ('image', 'images', 'wrong_image', 'tokens', 'length', 'wrong_tokens', 'wrong_length', 'chars', 'label', 'box', 'boxes', 'object_labels',
+              'object_masks', 'mask', 'attributes', 'dialog', 'dialog_length', 'facts', 'captioned', 'index')
+
+
+@pytest.fixture(scope='module')
+def config(on_shapes):
+    return on_shapes('gan_cls_shapes').data.unlock()
+
+
+@pytest.fixture(scope='module')
+def split(config):
+    return Split(config, 'train[:256]', EVERYTHING)
+
+
+def stand_in(labels=None, captions=None, n=60):
+    """A split as Plan sees it, without facts. captions: how many each record has."""
+    n = n if labels is None else len(labels)
+    texts = [['a'] * k for k in (np.full(n, 2) if captions is None else captions)]
+
+    class Records(SimpleNamespace):
+        def __len__(self):
+            return n
+    return Records(tables={} if labels is None else {'label': np.array(labels)}, texts=texts, meta=SimpleNamespace(name='cats'), split='train')
+
+
+# -------------------------------------------------------------------------------------------------------------------- plans
+def test_a_plan_is_a_function_of_seed_and_step(split):
+    one, same, other = (Plan(split, 16, seed, ('image', 'wrong_image'), captions=2) for seed in (3, 3, 4))
+    ahead = [one(step) for step in (7, 0, 100, 7)]
+    assert bit_equal([same(step) for step in (7, 0, 100, 7)], ahead) and not bit_equal(ahead[0], ahead[2])
+    assert all(not np.array_equal(one(step)[name], other(step)[name]) for step in (0, 7) for name in ('index', 'wrong'))
+    assert {name: (value.shape, value.dtype) for name, value in one(0).items()} == {
+        'index': ((16,), np.int32), 'caption': ((16, 2), np.int32), 'wrong': ((16,), np.int32), 'wrong_caption': ((16, 2), np.int32)}
+    assert set(Plan(split, 16, 0, ('image',))(0)) == {'index', 'caption'}
+
+
+def test_uniform_visits_every_record_once_an_epoch():
+    plan = Plan(stand_in(n=60), 8, 0, ('image',))
+    assert plan.steps_per_epoch == 7
+    epochs = [np.concatenate([plan(epoch * 7 + step)['index'] for step in range(7)]) for epoch in range(12)]
+    assert all(len(set(epoch)) == 56 for epoch in epochs) and not np.array_equal(*epochs[:2])
+    assert set(np.concatenate(epochs)) == set(range(60))                   # what one epoch drops another one shows
+    whole = Plan(stand_in(n=60), 12, 0, ('image',))
+    assert sorted(np.concatenate([whole(step)['index'] for step in range(5, 10)])) == list(range(60))
+
+
+def test_class_balanced_does_not_care_how_large_a_class_is():
+    labels = [5] * 50 + [2] * 5 + [9] * 5
+    drawn = np.concatenate([Plan(stand_in(labels), 10, 0, ('image',), 'class_balanced')(step)['index'] for step in range(120)])
+    assert all(abs((np.array(labels)[drawn] == label).mean() - 1 / 3) < .06 for label in (2, 5, 9)) and set(drawn) == set(range(60))
+
+
+def test_distinct_classes_never_has_a_class_twice(split):
+    plan = Plan(split, 20, 0, ('image',), 'distinct_classes')
+    for step in range(20):
+        assert len(set(split.tables['label'][plan(step)['index']])) == 20
+
+
+def test_mixed_has_its_share_of_captioned_records():
+    captions = np.arange(60) % 3
+    plan = Plan(stand_in(captions=captions), 8, 0, ('image',), 'mixed', captioned_share=.25)
+    for step in range(20):
+        assert (captions[plan(step)['index']] > 0).tolist() == [True] * 2 + [False] * 6
+
+
+def test_captions_of_a_row_are_different_ones_where_there_are_enough():
+    captions = [1, 2, 3, 7] * 15
+    plan = Plan(stand_in(captions=captions), 20, 0, ('tokens',), captions=3)
+    seen = {1: set(), 2: set(), 3: set(), 7: set()}
+    for step in range(30):
+        found = plan(step)
+        for index, chosen in zip(found['index'], found['caption']):
+            assert chosen.max() < captions[index] and len(set(chosen)) == min(captions[index], 3)
+            seen[captions[index]] |= set(chosen)
+    assert all(chosen == set(range(n)) for n, chosen in seen.items())
+
+
+# -------------------------------------------------------------------------------------------------------------- wrong pairs
+def test_wrong_pairs_are_false_whatever_their_class(split):
+    facts, scene = split.tables['facts'], split.tables['scene']
+    plan = Plan(split, 32, 0, ('wrong_image', 'wrong_tokens'))
+    same_class = 0
+    for step in range(30):
+        found = plan(step)
+        index, wrong = found['index'], found['wrong']
+        assert entails(facts[index, found['caption'][:, 0]], scene[index]).all()
+        assert not entails(facts[index, found['caption'][:, 0]], scene[wrong]).any()
+        assert not entails(facts[wrong, found['wrong_caption'][:, 0]], scene[index]).any()
+        same_class += (split.tables['label'][index] == split.tables['label'][wrong]).sum()
+    assert same_class > 5
+
+
+def test_of_several_captions_one_is_false_of_the_wrong_picture(split):
+    plan = Plan(split, 32, 0, ('wrong_image',), captions=3)
+    for step in range(10):
+        found = plan(step)
+        holds = entails(split.tables['facts'][found['index'][:, None], found['caption']], split.tables['scene'][found['wrong']][:, None])
+        assert not holds.all(1).any()
+
+
+def test_without_facts_a_wrong_record_is_of_another_class_or_at_least_another_one():
+    labels = np.arange(60) % 4
+    plan, unlabelled = Plan(stand_in(labels), 20, 0, ('wrong_image',)), Plan(stand_in(n=20), 20, 0, ('wrong_image',))
+    for step in range(20):
+        found = plan(step)
+        assert (labels[found['index']] != labels[found['wrong']]).all()
+        found = unlabelled(step)
+        assert (found['index'] != found['wrong']).all()
+    with pytest.raises(DataError, match='certainly does not match'):
+        Plan(stand_in([1] * 20), 8, 0, ('wrong_image',))(0)
+
+
+# ----------------------------------------------------------------------------------------------------------- tables, batches
+def test_what_the_tables_hold(split):
+    tables = split.kept()
+    n, r = 256, split.meta.max_objects
+    k = split.tables['facts'].shape[1]
+    assert {name: (value.shape, value.dtype.name) for name, value in tables.items()} == {
+        'image': ((n, 16, 16, 3), 'uint8'), 'extent': ((n, 2), 'int32'), 'mask': ((n, 16, 16, 1), 'uint8'), 'object_masks': ((n, r, 64, 64), 'uint8'),
+        'tokens': ((n, k, 64), 'int32'), 'words': ((n, k), 'int32'), 'chars': ((n, k, 201), 'uint8'), 'facts': ((n, k, 6, 6), 'int32'),
+        'label': ((n,), tables['label'].dtype.name), 'box': ((n, 4), 'float32'), 'boxes': ((n, r, 4), 'float32'), 'object_labels': ((n, r), 'int32'),
+        'attributes': ((n, split.meta.attributes), 'float32'), 'dialog': ((n, 10, 24), 'int32'), 'dialog_length': ((n, 10), 'int32'),
+        'captioned': ((n,), 'bool'), 'index': ((n,), 'int32')}
+    assert np.array_equal(tables['index'], np.arange(n)) and tables['captioned'].all() and (tables['dialog_length'] > 1).all()
+    for i in (0, 100, 255):
+        assert ' '.join(split.vocabulary.decode(tables['tokens'][i, 0][:tables['words'][i, 0]])) == \
+            ' '.join(split.vocabulary.decode(split.vocabulary.encode(split.texts[i][0], 64)[0]))
+    rows, columns = np.meshgrid((np.arange(64) + .5) / 64, (np.arange(64) + .5) / 64, indexing='ij')
+    for i in range(0, n, 16):                                              # one object: its box, the same as the main one, holds its mask
+        assert np.array_equal(tables['boxes'][i, 0], tables['box'][i]) and tables['object_labels'][i, 0] >= 0
+        assert (tables['object_labels'][i, 1:] == -1).all() and not tables['boxes'][i, 1:].any() and not tables['object_masks'][i, 1:].any()
+        (x, y, w, h), inside = tables['box'][i], tables['object_masks'][i, 0] > 127
+        for centre, side, place in ((x, w, columns[inside]), (y, h, rows[inside])):
+            np.testing.assert_allclose([place.min(), place.max()], [centre - side / 2, centre + side / 2], atol=.03)
+
+
+def test_meta_is_what_the_data_know(split, config):
+    meta = split.meta
+    assert (meta.name, meta.size, meta.length, meta.nominal) == ('shape_scenes/single_quick/1.0.0', 16, config.length, False)
+    assert (meta.vocabulary_size, meta.classes, meta.object_classes, meta.captions) == (len(split.vocabulary), 42, 6, 1)
+    validation = Split(config, 'validation[:40]', ('tokens',), split.vocabulary, {'size': 32, 'captions': 2})
+    assert validation.vocabulary is split.vocabulary and (validation.meta.size, validation.meta.captions) == (32, 2)
+
+
+def collected(split, plan, cache, **keywords):
+    found = list(batches(split, plan, 2, 5, cache, workers=2, **keywords))
+    if cache == 'device':
+        tables = device_tables(split, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        found = [gather(tables, rows, split.wrong_fields) for rows in found]
+    return found
+
+
+@pytest.mark.parametrize('resize', ['squash', 'keep'])
+def test_the_three_ways_to_keep_the_data_give_equal_batches(config, resize):
+    needs = ('image', 'wrong_image', 'wrong_tokens', 'tokens', 'mask', 'object_masks', 'chars')
+    found = {}
+    for cache in ('host', 'device', 'none'):
+        part = Split(config, 'train[:64]', needs, stage_data={'cache': cache, 'resize': resize, 'load_size': 20})
+        found[cache] = collected(part, Plan(part, 8, 0, needs, captions=2), cache)
+    assert set(found['host'][0]) == {'index', 'image', 'extent', 'mask', 'object_masks', 'tokens', 'words', 'chars',
+                                     'wrong_image', 'wrong_extent', 'wrong_tokens', 'wrong_words'}
+    assert len(found['host']) == 3 and found['host'][0]['tokens'].shape == (8, 2, 64)
+    assert bit_equal(found['host'], found['device']) and bit_equal(found['host'], found['none'])
+
+
+def test_a_batch_is_gathered_from_the_rows_of_its_plan(split):
+    plan = Plan(split, 8, 0, EVERYTHING)
+    for step, batch in enumerate(collected(split, plan, 'host'), start=2):
+        rows = plan(step)
+        assert np.array_equal(batch['index'], rows['index']) and np.array_equal(batch['image'], split.tables['image'][rows['index']])
+        assert np.array_equal(batch['wrong_image'], split.tables['image'][rows['wrong']])
+        assert np.array_equal(batch['tokens'][:, 0], split.tables['tokens'][rows['index'], rows['caption'][:, 0]])
+        assert np.array_equal(batch['wrong_tokens'][:, 0], split.tables['tokens'][rows['wrong'], rows['wrong_caption'][:, 0]])
+
+
+@pytest.mark.parametrize('cache', ['device', 'host'])
+def test_the_shares_of_two_hosts_make_the_whole(split, cache):
+    plan = Plan(split, 8, 0, EVERYTHING)
+    parts = [list(batches(split, plan, 0, 3, cache, 1, share=(i, 2))) for i in (0, 1)]
+    whole = list(batches(split, plan, 0, 3, cache, 1))
+    for one, two, both in zip(*parts, whole):
+        assert set(one) == set(both) and all(bit_equal(np.concatenate([one[name], two[name]]), both[name]) for name in both)
+
+
+def test_a_run_goes_on_at_its_step_and_may_leave_early(split):
+    plan = Plan(split, 8, 0, EVERYTHING)
+    whole = list(batches(split, plan, 0, 6, 'host', 2))
+    assert bit_equal(whole[4:], list(batches(split, plan, 4, 6, 'host', 4)))
+    some = batches(split, plan, 0, 10 ** 9, 'host', 2)
+    assert bit_equal(next(some), whole[0])
+    some.close()
+
+
+# ------------------------------------------------------------------------------------------------------------ odd pictures
+def encoded(array, mode=None, kind='PNG', **options):
+    stream = io.BytesIO()
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def gradient(height, width):
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), np.full((height, width), 90)], -1).astype(np.uint8)
+
+
+ODD = [('colour', encoded(gradient(20, 20))), ('grey', encoded(gradient(20, 20), 'L')), ('two_channels', encoded(gradient(20, 20), 'LA')),
+       ('transparent', encoded(np.dstack([gradient(20, 20), np.full((20, 20), 7, np.uint8)]))), ('palette', encoded(gradient(20, 20), 'P')),
+       ('bits', encoded(gradient(20, 20), '1')), ('sixteen', encoded((gradient(20, 20)[..., 0].astype(np.uint16) * 257))),
+       ('jpeg', encoded(gradient(20, 20), None, 'JPEG', quality=98)), ('cmyk', encoded(gradient(20, 20), 'CMYK', 'JPEG', quality=98)),
+       ('wide', encoded(gradient(20, 30))), ('wider', encoded(gradient(20, 80))), ('tall', encoded(gradient(25, 20))), ('tiny', encoded(gradient(3, 3)))]
+
+
+class OddPictures(tfds.core.GeneratorBasedBuilder):
+    """Pictures of all kinds, with 0 to 3 captions."""
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+            'image': tfds.features.Image(shape=(None, None, 3)), 'file_name': tfds.features.Text(),
+            'captions': tfds.features.Sequence(tfds.features.Text())}), metadata=tfds.core.MetadataDict(flip=True))
+
+    def _split_generators(self, dl_manager):
+        return {'train': self._generate_examples(ODD), 'broken': self._generate_examples([('rose_7.jpg', ODD[7][1][:40] + b'xx')])}
+
+    def _generate_examples(self, pictures):
+        for number, (name, content) in enumerate(pictures):
+            yield name, {'image': content, 'file_name': name, 'captions': [f'a {name} picture', 'a flower', 'red'][:number % 4]}
+
+
+@pytest.fixture
+def odd(monkeypatch, tmp_path_factory, config):
+    """config.data of a data set whose pictures are of all kinds, without classes and facts."""
+    builder = OddPictures(data_dir=tmp_path_factory.mktemp('odd'), file_format='array_record')
+    builder.download_and_prepare()
+    monkeypatch.setattr(data, 'prepared', lambda config: builder)
+    odd = config.copy_and_resolve_references()
+    odd.update(size=20, load_size=0, resize='squash', cache='host')
+    return odd
+
+
+def test_every_picture_has_three_channels(odd):
+    split = Split(odd, 'train', ('image',))
+    pictures = {split.record(i)['file_name'].decode(): image for i, image in enumerate(split.tables['image'])}
+    assert set(pictures) == dict(ODD).keys() and split.tables['image'].shape == (len(ODD), 20, 20, 3)
+    whole = gradient(20, 20).astype(int)
+    assert np.array_equal(pictures['colour'], whole) and np.array_equal(pictures['transparent'], whole)            # red is red
+    for name in ('grey', 'two_channels', 'sixteen', 'bits'):
+        assert (pictures[name] == pictures[name][..., :1]).all()
+    assert np.abs(pictures['grey'][..., 0] - whole @ [.299, .587, .114]).max() < 2 and np.array_equal(pictures['sixteen'][..., 0], whole[..., 0])
+    for name, tolerance in (('jpeg', 12), ('palette', 60), ('cmyk', 12), ('wide', 12), ('wider', 12), ('tall', 12), ('tiny', 80)):
+        assert np.abs(pictures[name] - whole).max() < tolerance, name
+
+
+def test_keep_cuts_the_longer_side_at_one_and_a_half_times_the_shorter(odd):
+    odd.update(resize='keep', size=16, load_size=20)
+    for cache in ('host', 'none'):
+        odd.cache = cache
+        split = Split(odd, 'train', ('image',))
+        found = gather(split.kept(), {'index': np.arange(len(ODD)), 'caption': np.zeros((len(ODD), 1), int)})
+        names = [split.record(i)['file_name'].decode() for i in range(len(ODD))]
+        extents = dict(zip(names, found['extent'].tolist()))
+        assert found['image'].shape == (len(ODD), 30, 30, 3)
+        assert [extents[name] for name in ('colour', 'wide', 'wider', 'tall', 'tiny')] == [[20, 20], [20, 30], [20, 30], [25, 20], [20, 20]]
+        pictures = dict(zip(names, found['image']))
+        assert np.array_equal(pictures['wide'][:20], gradient(20, 30)) and not pictures['wide'][20:].any() and not pictures['tall'][:, 20:].any()
+        assert np.array_equal(pictures['wider'][:20], gradient(20, 80)[:, 25:55])                                     # its middle
+
+
+def test_records_without_captions(odd):
+    split = Split(odd, 'train', ('image', 'wrong_image', 'tokens', 'captioned'))
+    plan = Plan(split, 8, 0, ('image', 'wrong_image', 'tokens'), 'mixed')
+    found = gather(split.kept(), plan(0), split.wrong_fields)
+    assert found['captioned'].tolist() == [True] * 4 + [False] * 4
+    assert (found['words'][:4] > 0).all() and not found['words'][4:].any() and not found['tokens'][4:].any()
+    with pytest.raises(DataError, match='Some records have no caption'):
+        Plan(split, 8, 0, ('tokens',), captions=2)
+
+
+def test_a_broken_picture_is_named(odd):
+    with pytest.raises(DataError, match=r'The image of rose_7.jpg in split broken cannot be decoded'):
+        Split(odd, 'broken', ('image',))
+    odd.cache = 'none'
+    split = Split(odd, 'broken', ('image',))
+    with pytest.raises(DataError, match='rose_7.jpg'):
+        list(batches(split, Plan(split, 1, 0, ('image',)), 0, 1, 'none', 1))
+
+
+# ------------------------------------------------------------------------------------------------------------------ refusals
+@pytest.mark.parametrize('needs, name, changes, parts', [
+    (('image', 'embedding'), 'train', {}, ["reads 'embedding'", 'shape_scenes/single_quick', 'captions', '--config.data.name']),
+    (('image', 'wrong_image_features'), 'train', {}, ["reads 'image_features'"]),
+    (('image',), 'trian', {}, ["no split 'trian'", 'train', 'validation', 'test_unseen']),
+    (('image',), 'train[:0]', {}, ["'train[:0]'"]),
+    (('image',), 'train[:x]', {}, ["no split 'train[:x]'"]),
+    (('image',), 'train', dict(name='shapes/single'), ["no data set 'shapes'", 'shape_scenes']),
+    (('image',), 'train', dict(name='shape_scenes/triple'), ["no config 'triple'", 'multi']),
+    (('image',), 'train', dict(flip=True), ['never mirrored', 'data.flip=False']),
+    (('image',), 'train', dict(resize='stretch'), ["'stretch'", 'squash or keep']),
+])
+def test_data_that_cannot_be_read(config, needs, name, changes, parts):
+    other = config.copy_and_resolve_references()
+    other.update(changes)
+    with pytest.raises(DataError) as error:
+        Split(other, name, needs)
+    for part in parts:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize('batch_size, sampler, records, parts', [
+    (61, 'uniform', stand_in(), ['cats', 'train', '60 records', 'batch of 61']),
+    (8, 'class_balanced', stand_in(), ['needs classes', 'cats', 'sampler=uniform']),
+    (5, 'distinct_classes', stand_in(np.arange(60) % 4), ['batch of 5 distinct classes', 'has 4']),
+    (8, 'random', stand_in(), ["no sampler 'random'", 'mixed']),
+])
+def test_plans_that_cannot_be(batch_size, sampler, records, parts):
+    with pytest.raises(DataError) as error:
+        Plan(records, batch_size, 0, ('image',), sampler)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_cache_that_does_not_exist(split):
+    with pytest.raises(DataError, match="data.cache is 'disk'; it is device, host or none"):
+        batches(split, Plan(split, 8, 0, ('image',)), 0, 1, 'disk', 1)
