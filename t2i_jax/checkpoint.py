@@ -4,6 +4,7 @@ Each step's folder holds the state and a small JSON with a checksum of every arr
 byte. A folder that cannot be restored or whose checksums differ is named and skipped, and the step before it is used.
 """
 import logging as python_logging
+import math
 import pathlib
 
 import jax
@@ -37,11 +38,14 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         policy = ocp.checkpoint_managers.preservation_policy
         keep = [policy.LatestN(keep_n)]
+
+        def loss(metrics):
+            return metrics[best] if math.isfinite(metrics[best]) else math.inf     # NaN would count as the best
         if best:
-            keep.append(policy.BestN(get_metric_fn=lambda metrics: metrics[best], reverse=True, n=1, keep_checkpoints_without_metrics=False))
+            keep.append(policy.BestN(get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False))
         self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
             preservation_policy=policy.AnyPreservationPolicy(keep), enable_async_checkpointing=True,
-            best_fn=(lambda metrics: metrics[best]) if best else None, best_mode='min'))
+            best_fn=loss if best else None, best_mode='min'))
 
     def steps(self):
         """Finished steps, the newest first. Unfinished ones are named in a warning."""

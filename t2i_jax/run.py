@@ -86,6 +86,8 @@ def claim(config, workdir):
         if refused:
             raise RunError(f'{workdir} belongs to a run with another config:\n' + '\n'.join(refused) +
                            '\nChoose another --workdir, or leave out --config to resume that run with its own.')
+    if jax.process_index():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.tmp')
     temporary.write_text(to_json(config))

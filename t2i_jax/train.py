@@ -3,6 +3,7 @@
 One loop serves every stage of every system. What a step does is stage.py's; what a batch is, data.py's.
 """
 import collections
+import contextlib
 import functools
 import json
 import pathlib
@@ -67,12 +68,23 @@ class Signals:
             signal.signal(number, handler)
 
 
+class NoLog(contextlib.AbstractContextManager):
+    """For the hosts that leave the log to the first one."""
+
+    def write(self, *_):
+        pass
+
+    def __exit__(self, *_):
+        pass
+
+
 class Trainer:
     """One stage of one run: its data, its program and its state."""
 
     def __init__(self, config, workdir, name, mesh, signals):
         self.config, self.workdir, self.name, self.mesh, self.signals = config, workdir, name, mesh, signals
         self.block, self.folder = config.stages[name], workdir / name
+        self.validation = {}                                            # losses of the step that is being saved
         sharding.check_batch(self.block.batch_size, mesh, name)
 
     def train(self):
@@ -86,7 +98,7 @@ class Trainer:
             if int(state.step) >= self.total:
                 print(f'Stage {self.name}: finished, {self.total:,} steps.')
                 return
-            with log.Log(self.folder, int(state.step)) as self.log:
+            with log.Log(self.folder, int(state.step)) if jax.process_index() == 0 else NoLog() as self.log:
                 self.loop(state, checkpoints)
         finally:
             checkpoints.close()
@@ -117,7 +129,10 @@ class Trainer:
 
     def plan_of_validation(self, needs):
         """As the training plan, with a batch that the held-out split can fill; None where it is too small for the devices."""
-        size = min(self.block.batch_size, len(self.held_out))
+        block, size = self.block, min(self.block.batch_size, len(self.held_out))
+        if block.keep != 'last' and (not block.validate_every or block.checkpoint_every % block.validate_every):
+            raise RunError(f'stages.{self.name}.keep={block.keep} compares checkpoints by their validation losses: '
+                           'set validate_every to a number that divides checkpoint_every.')
         if self.block.sampler == 'distinct_classes':
             size = min(size, len(np.unique(self.held_out.tables['label'])))
         size -= size % self.mesh.size
@@ -149,7 +164,7 @@ class Trainer:
         def losses(state, tables, rows, index):
             key = jax.random.fold_in(jax.random.key(0), index)
             return core.validation_losses(prog, state, batch_of(tables, rows, state.step, key, False), key)
-        self.step, self.losses = step, losses
+        self.step, self.losses, self.whole = step, losses, jax.jit(lambda tree: tree, out_shardings=everywhere)
 
     def start(self, checkpoints):
         """The state to go on from: the newest whole checkpoint, or a fresh one with the weights of earlier stages."""
@@ -175,12 +190,11 @@ class Trainer:
         share = jax.process_index(), jax.process_count()
         batches = data.batches(self.split, self.plan, start, self.total, self.cache, self.data['workers'], share)
         pending, in_flight, waited, since = [], collections.deque(), 0.0, time.monotonic()
-        self.validation = {}
         if start == 0:
             self.draw(0, state)
         with log.progress(self.total, start, self.name) as progress:
             for step in range(start + 1, self.total + 1):
-                asked = time.monotonic()
+                self.validation, asked = {}, time.monotonic()
                 rows = sharding.put_rows(self.mesh, next(batches))
                 waited += time.monotonic() - asked
                 state, metrics = self.step(state, self.tables, rows)
@@ -204,12 +218,13 @@ class Trainer:
                     self.validate(step, state)
                 if due(block.sample_every):
                     self.draw(step, state)
-                if due(block.checkpoint_every) or self.signals.received:
+                stop = self.signals.received
+                if due(block.checkpoint_every) or stop:
                     self.check(state, checkpoints)
-                    self.save(step, state, checkpoints, wait=last or self.signals.received)
+                    self.save(step, state, checkpoints, wait=last or stop)
                 since += time.monotonic() - aside                         # images/s are those of training alone
-                if self.signals.received and not last:
-                    raise Interrupted(f'{self.signals.received}: stage {self.name} is saved at step {step:,} of {self.total:,}. '
+                if stop and not last:
+                    raise Interrupted(f'{stop}: stage {self.name} is saved at step {step:,} of {self.total:,}. '
                                       f'Resume with: python -m t2i_jax.main --workdir={self.workdir}')
         batches.close()
 
@@ -224,8 +239,8 @@ class Trainer:
             checkpoints.wait()
             good = checkpoints.steps()
             kept = f'The last good checkpoint is step {good[0]:,}' if good else 'There is no checkpoint yet'
-            raise RunError(f'Stage {self.name}, step {bad + 1:,}: the loss of phase {phase} or its gradient is not finite. {kept}; no later state was '
-                           f'saved. Lower stages.{self.name}.optim.{phase}.lr, clip gradients (clip=...), or use dtype=float32, in another --workdir.')
+            raise RunError(f'Stage {self.name}, step {bad + 1:,}: the loss of phase {phase}, its gradient or its update is not finite. {kept}; no later '
+                           f'state was saved. Lower stages.{self.name}.optim.{phase}.lr, clip gradients (clip=...), or use dtype=float32, in another --workdir.')
 
     def save(self, step, state, checkpoints, wait=False):
         extra = dict(seed=self.config.seed, batch_size=self.block.batch_size, records=len(self.split))
@@ -246,9 +261,13 @@ class Trainer:
 
     def draw(self, step, state):
         """The sample grid: fixed captions of the held-out split, fixed noise, the real pictures beside them."""
-        if type(self.module).sample is core.Stage.sample or jax.process_count() > 1 and jax.process_index():
+        if type(self.module).sample is core.Stage.sample:
             return
-        sampler = Sampler(self.prog, self.module, state.sampling_params(), state.stats, self.vocabulary, self.meta, chunk=SHOWN * SAMPLES)
+        weights = self.whole((state.sampling_params(), state.stats))    # by all hosts, since each may have a part of them; the first one draws
+        if jax.process_index():
+            return
+        params, stats = jax.tree.map(lambda x: x.addressable_data(0), weights)
+        sampler = Sampler(self.prog, self.module, params, stats, self.vocabulary, self.meta, chunk=SHOWN * SAMPLES)
         if not hasattr(self, 'shown'):
             self.shown = self.rows_to_show()
             self._draw = sampler._draw

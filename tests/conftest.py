@@ -24,10 +24,14 @@ def bit_equal(a, b):
 
 @pytest.fixture(scope='session')
 def data_dir(tmp_path_factory):
-    """A folder that holds shape_scenes/single_quick."""
+    """A folder that holds the first scenes of shape_scenes/single_quick."""
     from tfds_builders import get_builder
+    from tfds_builders.shape_scenes.builder import QUICK
     folder = tmp_path_factory.mktemp('data')
-    get_builder('shape_scenes/single_quick', folder).download_and_prepare()
+    with pytest.MonkeyPatch.context() as patch:
+        for split, count in (('train', 400), ('validation', 60), ('test', 20), ('test_unseen', 20)):
+            patch.setitem(QUICK['single'], split, count)
+        get_builder('shape_scenes/single_quick', folder).download_and_prepare()
     return folder
 
 

@@ -146,12 +146,13 @@ class GanCls(Stage):
 
     def __init__(self, meta, *, ngf=128, ndf=64, nz=100, nt=128, matching_aware=True, interpolate=False, cls_weight=0.5,
                  interp_weight=1.0, interp_extrapolate=False, text_norm=True, third_activation=False, large=False, unit_text=False,
-                 text, rngs):
+                 r1=0.0, text, rngs):
         """matching_aware, interpolate: GAN, GAN-CLS, GAN-INT, GAN-INT-CLS. interp_extrapolate: move from h_i by alpha (h_j - h_i),
         alpha ~ U(-1, 1), instead of to the midpoint. text_norm: batch norm in D's text branch (not for COCO).
         third_activation: leaky ReLU after D's third convolution (COCO's script; that for birds and flowers lacks it).
         unit_text: sentence vectors are scaled to a mean square of 1 (ours): those of a briefly trained encoder are so short that
-        G does not hear them beside z. text: the trained CharCnnRnn, or None where the data hold sentence vectors.
+        G does not hear them beside z. r1: weight of a penalty on D's slope at real pairs (ours, off in the paper's settings), which
+        keeps D from winning on pictures that are easy to tell from drawn ones. text: the trained CharCnnRnn, or None where the data hold sentence vectors.
         """
         embedding = text.embedding if text else meta.embedding_dim
         if not embedding:
@@ -160,7 +161,7 @@ class GanCls(Stage):
         self.G = Generator(meta.size, embedding, ngf, nz, nt, large, rngs=rngs)
         self.D = Discriminator(meta.size, embedding, ndf, nt, text_norm, third_activation, rngs=rngs)
         self.cls_weight, self.interpolate = cls_weight if matching_aware else 0.0, interpolate
-        self.interp_weight, self.extrapolate, self.unit_text = interp_weight, interp_extrapolate, unit_text
+        self.interp_weight, self.extrapolate, self.unit_text, self.r1 = interp_weight, interp_extrapolate, unit_text, r1
         self.needs = ('image',) + (('wrong_image',) if matching_aware else ()) + (('chars',) if text else ('embedding',))
 
     def encode(self, batch):
@@ -192,7 +193,18 @@ class GanCls(Stage):
         d_real = bce(self.D(batch['image'], text, train=True), 1.0)
         d_wrong = bce(self.D(batch['wrong_image'], text, train=True), 0.0) if w else 0.0
         d_fake = bce(self.D(out.image[:b], text, train=True), 0.0)
-        return d_real + w * d_wrong + (1 - w) * d_fake, {'d_real': d_real, 'd_fake': d_fake, **({'d_wrong': d_wrong} if w else {})}
+        loss, logs = d_real + w * d_wrong + (1 - w) * d_fake, {'d_real': d_real, 'd_fake': d_fake, **({'d_wrong': d_wrong} if w else {})}
+        if self.r1:
+            logs['penalty'] = self.r1 / 2 * self.squared_slope(batch['image'], text, key)
+            loss += logs['penalty']
+        return loss, logs
+
+    def squared_slope(self, image, text, key, step=0.03):
+        """Mean over the batch of |grad D|^2 at the images (R1: Mescheder, Geiger, Nowozin, ICML 2018), estimated along one random
+        direction n, since E (n . grad D)^2 = |grad D|^2, and by a difference, since D's batch statistics belong to it."""
+        n = step * jax.random.normal(jax.random.fold_in(key, 1), image.shape)
+        slope = (self.D(image + n, text, train=True) - self.D(image - n, text, train=True)).astype(jnp.float32) / (2 * step)
+        return (slope ** 2).mean()
 
     def g_loss(self, batch, key, out):
         rows = bce_per_row(self.D(out.image, out.text, train=True), 1.0)
