@@ -77,7 +77,8 @@ class Split:
         self.vocabulary = vocabulary or text.Vocabulary.from_captions(
             caption for row, texts in zip(rows, self.texts) for caption in (*texts, *row.get('rounds', ())))
         self._add_words(rows)
-        self.tables = {name: (filled if name in PER_CAPTION else np.stack)([row[name] for row in rows]) for name in rows[0] if name != 'rounds'}
+        self.tables = {name: (filled if name in PER_CAPTION else np.stack)([row[name] for row in rows])
+                       for name in rows[0] if name != 'rounds'}
         if lazy:
             self.tables |= {f: LazyPictures(self, f) for f in pictures}
             if 'image' in pictures:

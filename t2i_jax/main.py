@@ -85,7 +85,7 @@ def parse(argv):
     elif workdir and not helps:
         config = run.load_config(os.path.expanduser(workdir))
     else:
-        flags.DEFINE_string('config', None, 'experiments/<name>.py, or experiments/<name>.py:variant. --config.<key>=... changes a setting.')
+        flags.DEFINE_string('config', None, 'experiments/<name>.py or experiments/<name>.py:variant; --config.<key>=... changes a setting.')
         return FLAGS(argv)
     try:
         config_flags.DEFINE_config_dict('config', config, lock_config=True, sys_argv=argv)

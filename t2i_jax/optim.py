@@ -78,7 +78,8 @@ def check(config, networks):
     blocks = {'': {name: value for name, value in config.items() if name not in networks}}
     blocks |= {f'{network}.': config.get(network) or {} for network in networks}
     unknown = [at + name for at, block in blocks.items() for name in block if name not in DEFAULTS]
-    unknown += [f'{at}schedule.{name}' for at, block in blocks.items() for name in block.get('schedule', ()) if name not in DEFAULTS['schedule']]
+    unknown += [f'{at}schedule.{name}' for at, block in blocks.items() for name in block.get('schedule', ())
+                if name not in DEFAULTS['schedule']]
     if unknown:
         raise RunError(f'An optimiser has no setting {", ".join(unknown)}. It has {", ".join(DEFAULTS)} (a schedule: '
                        f'{", ".join(DEFAULTS["schedule"])}), and blocks of what its phase trains: {", ".join(networks)}.')

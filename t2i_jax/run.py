@@ -211,7 +211,7 @@ def loaded_weights(config, workdir, name, vocabulary, place):
                            f'Train stage {earlier!r} here (leave out --config.init.{earlier}), or use the same data.')
         _, state, _ = restore(other, folder, earlier, shardings=place)
         params[network] = state.sampling_params()[network]
-        stats |= core.pick(state.stats, (network,))
+        stats |= core.pick(state.sampling_stats(), (network,))
     return params, stats
 
 

@@ -45,7 +45,7 @@ class Sampler:
         meta = run.read_meta(workdir, name)
         step, state, prog = run.restore(config, workdir, name, step)
         vocabulary = Vocabulary.load(pathlib.Path(workdir) / 'vocabulary.json')
-        return cls(prog, run.abstract(config, workdir, name, meta), state.sampling_params(), state.stats, vocabulary, meta, name, step, chunk)
+        return cls(prog, run.abstract(config, workdir, name, meta), state.sampling_params(), state.sampling_stats(), vocabulary, meta, name, step, chunk)
 
     def __call__(self, sentences=None, num=8, seed=0, noise=None, layout=None, dialog=None, image=None):
         """Draws `num` samples of each sentence (or of each row of a layout, a dialogue, a picture); of nothing, where the system is unconditional.

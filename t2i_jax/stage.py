@@ -72,12 +72,16 @@ class State(flax.struct.PyTreeNode):
     stats: dict[str, Any]      # network -> running statistics
     opt: tuple[Any, ...]       # one optimiser state a phase
     ema: dict[str, Any]        # network -> averaged parameters
+    ema_stats: dict[str, Any]  # network -> running statistics that fit them; see `settle`
     bad_step: jax.Array
     bad_phase: jax.Array
 
     def sampling_params(self):
         """Parameters as sampling uses them: averaged where there is an average."""
         return {**self.params, **self.ema}
+
+    def sampling_stats(self):
+        return {**self.stats, **self.ema_stats}
 
 
 class Program(NamedTuple):
@@ -126,8 +130,8 @@ def call(graph, params, stats, method, *args, training=True):
 
 def init_state(prog: Program, params, stats, seed) -> State:
     opt = tuple(tx.init(pick(params, phase.trains)) for phase, tx in zip(prog.phases, prog.txs, strict=True))
-    ema = jax.tree.map(jnp.copy, pick(params, prog.ema))                  # a copy: donated buffers must not be shared
-    return State(jnp.int32(0), jnp.uint32(seed), params, stats, opt, ema, jnp.int32(-1), jnp.int32(-1))
+    ema, ema_stats = jax.tree.map(jnp.copy, (pick(params, prog.ema), pick(stats, prog.ema)))     # copies: donated buffers must not be shared
+    return State(jnp.int32(0), jnp.uint32(seed), params, stats, opt, ema, ema_stats, jnp.int32(-1), jnp.int32(-1))
 
 
 def train_step(prog: Program, state: State, batch) -> tuple[State, dict[str, jax.Array]]:
@@ -198,13 +202,24 @@ def run_phase(prog, index, state, batch, key, out, pull_back):
         ema={**state.ema, **optax.incremental_update(averaged, pick(state.ema, averaged), 1 - prog.decay)},
     )
     # norms, because XLA needs several times as long to compile a test of each array; what overflows the optimiser overflows that of grads
-    return new, {phase.loss: loss, **logs}, jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(optax.tree.norm((train, stats)))
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(optax.tree.norm((train, stats)))
+    return new, {phase.loss: loss, **logs}, finite
+
+
+def settle(prog: Program, state: State, batch, key):
+    """`ema_stats`, moved by one batch of the shared forward pass with the averaged parameters.
+
+    The running statistics of training belong to the parameters of the last few steps. Averaged parameters have others: drawn
+    with those of training, the pictures of a generator with batch norm are grey until the learning rate is near 0.
+    """
+    _, stats = call(prog.graph, state.sampling_params(), state.sampling_stats(), 'forward', batch, key)
+    return pick(stats, prog.ema)
 
 
 def validation_losses(prog: Program, state: State, batch, key) -> dict[str, jax.Array]:
     """Every phase's loss on a batch, with the parameters that sampling would use; nothing is updated."""
     def evaluate(method, *args):
-        return call(prog.graph, state.sampling_params(), state.stats, method, batch, key, *args, training=False)[0]
+        return call(prog.graph, state.sampling_params(), state.sampling_stats(), method, batch, key, *args, training=False)[0]
     out, metrics = evaluate('forward') if prog.forward else None, {}
     for phase in prog.phases:
         loss, logs = evaluate(phase.loss, out)

@@ -24,6 +24,7 @@ from t2i_jax.text import Vocabulary
 
 SHOWN = 8            # captions of a sample grid
 SAMPLES = 7          # samples of each
+SETTLE = 50          # batches after which running statistics fit the averaged parameters: 0.9 ** 50 of the old ones is left
 
 
 class Interrupted(Exception):
@@ -130,7 +131,7 @@ class Trainer:
     def plan_of_validation(self, needs):
         """As the training plan, with a batch that the held-out split can fill; None where it is too small for the devices."""
         block, size = self.block, min(self.block.batch_size, len(self.held_out))
-        if block.keep != 'last' and (not block.validate_every or block.checkpoint_every % block.validate_every):
+        if block.keep.startswith('best:') and (not block.validate_every or block.checkpoint_every % block.validate_every):
             raise RunError(f'stages.{self.name}.keep={block.keep} compares checkpoints by their validation losses: '
                            'set validate_every to a number that divides checkpoint_every.')
         if self.block.sampler == 'distinct_classes':
@@ -164,6 +165,12 @@ class Trainer:
         def losses(state, tables, rows, index):
             key = jax.random.fold_in(jax.random.key(0), index)
             return core.validation_losses(prog, state, batch_of(tables, rows, state.step, key, False), key)
+
+        @jax.jit
+        def settle(state, tables, rows, index):
+            key = jax.random.fold_in(jax.random.key(state.seed), index)
+            return core.settle(prog, state, batch_of(tables, rows, state.step, key, True), key)
+        self.settle = settle
         self.step, self.losses, self.whole = step, losses, jax.jit(lambda tree: tree, out_shardings=everywhere)
 
     def start(self, checkpoints):
@@ -213,15 +220,17 @@ class Trainer:
                     self.log.write(step, {**means, 'images_per_s': speed, 'data_wait': waited / spent}, 'train/')
                     progress.update(len(pending), means, speed)
                     pending, waited, since = [], 0.0, time.monotonic()
-                aside = time.monotonic()
-                if self.validation_plan and due(block.validate_every):
-                    self.validate(step, state)
-                if due(block.sample_every):
-                    self.draw(step, state)
-                stop = self.signals.received
-                if due(block.checkpoint_every) or stop:
+                aside, stop = time.monotonic(), self.signals.received
+                if due(block.validate_every) or due(block.sample_every) or due(block.checkpoint_every) or stop:
                     self.check(state, checkpoints)
-                    self.save(step, state, checkpoints, wait=last or stop)
+                    settled = self.settled(state)
+                    if self.validation_plan and due(block.validate_every):
+                        self.validate(step, settled)
+                    if due(block.sample_every):
+                        self.draw(step, settled)
+                    if due(block.checkpoint_every) or stop:
+                        self.save(step, settled, checkpoints, wait=last or stop)
+                    del settled
                 since += time.monotonic() - aside                         # images/s are those of training alone
                 if stop and not last:
                     raise Interrupted(f'{stop}: stage {self.name} is saved at step {step:,} of {self.total:,}. '
@@ -239,8 +248,20 @@ class Trainer:
             checkpoints.wait()
             good = checkpoints.steps()
             kept = f'The last good checkpoint is step {good[0]:,}' if good else 'There is no checkpoint yet'
-            raise RunError(f'Stage {self.name}, step {bad + 1:,}: the loss of phase {phase}, its gradient or its update is not finite. {kept}; no later '
-                           f'state was saved. Lower stages.{self.name}.optim.{phase}.lr, clip gradients (clip=...), or use dtype=float32, in another --workdir.')
+            raise RunError(f'Stage {self.name}, step {bad + 1:,}: the loss of phase {phase}, its gradient or its update is not finite. {kept}; '
+                           f'no later state was saved. Lower stages.{self.name}.optim.{phase}.lr, clip gradients (clip=...), or use '
+                           'dtype=float32, in another --workdir.')
+
+    def settled(self, state):
+        """The state with running statistics that fit its averaged parameters; a function of the state alone."""
+        if not self.prog.forward or not jax.tree.leaves(state.ema_stats):
+            return state
+        share = jax.process_index(), jax.process_count()
+        rows = data.batches(self.split, self.plan, 0, SETTLE, self.cache, self.data['workers'], share)
+        state = state.replace(ema_stats=core.pick(state.stats, self.prog.ema))
+        for index, part in enumerate(rows):
+            state = state.replace(ema_stats=self.settle(state, self.tables, sharding.put_rows(self.mesh, part), index))
+        return state
 
     def save(self, step, state, checkpoints, wait=False):
         extra = dict(seed=self.config.seed, batch_size=self.block.batch_size, records=len(self.split))
@@ -263,7 +284,7 @@ class Trainer:
         """The sample grid: fixed captions of the held-out split, fixed noise, the real pictures beside them."""
         if type(self.module).sample is core.Stage.sample:
             return
-        weights = self.whole((state.sampling_params(), state.stats))    # by all hosts, since each may have a part of them; the first one draws
+        weights = self.whole((state.sampling_params(), state.sampling_stats()))    # by all hosts, since each may have a part; the first draws
         if jax.process_index():
             return
         params, stats = jax.tree.map(lambda x: x.addressable_data(0), weights)

@@ -16,6 +16,12 @@ from absl import flags  # noqa: E402
 flags.FLAGS.mark_as_parsed()
 
 
+def pytest_configure(config):
+    # Orbax leaves coroutines behind where a restore fails
+    left = 'Exception ignored in. .coroutine object _read_array'
+    config.addinivalue_line('filterwarnings', f'ignore:{left}:pytest.PytestUnraisableExceptionWarning')
+
+
 def bit_equal(a, b):
     """Whether two trees have the same leaves, NaN included."""
     a, b = jax.tree.leaves(a), jax.tree.leaves(b)
@@ -40,7 +46,8 @@ def on_shapes(data_dir):
     """A function: the name of an experiment -> its tiny variant, reading the first records of shape_scenes/single_quick."""
     def make(experiment):
         config = importlib.import_module(f'experiments.{experiment}').get_config('tiny')
-        config.data.update(name='shape_scenes/single_quick', dir=str(data_dir), split='train[:256]', validation_split='validation[:40]', flip=False)
+        config.data.update(name='shape_scenes/single_quick', dir=str(data_dir), split='train[:256]', validation_split='validation[:40]')
+        config.data.flip = False
         return config
     return make
 

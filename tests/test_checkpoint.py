@@ -5,23 +5,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from conftest import bit_equal
+
 from t2i_jax.checkpoint import Checkpoints
 from t2i_jax.errors import RunError
 from t2i_jax.stage import State
-
-
-# Orbax leaves coroutines behind where a restore fails
-pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 
 
 def state(step, width=64):
     """A state whose values are all different, in the types that states have."""
     rng = np.random.default_rng(step)
     weights = {'kernel': jnp.float32(rng.normal(size=(width, 96))), 'bias': jnp.float32(rng.normal(size=width))}
-    return State(jnp.int32(step), jnp.uint32(4_000_000_000), {'G': weights, 'empty': {}}, {'G': {'mean': jnp.float32(step)}},
-                 ((jnp.int32(step), {'G': weights}), ()), {'G': {'kernel': weights['kernel'] + 1}}, jnp.int32(-1), jnp.int32(-1))
+    return State(step=jnp.int32(step), seed=jnp.uint32(4_000_000_000), params={'G': weights, 'empty': {}}, stats={'G': {'mean': jnp.float32(step)}},
+                 opt=((jnp.int32(step), {'G': weights}), ()), ema={'G': {'kernel': weights['kernel'] + 1}}, ema_stats={'G': {'mean': jnp.float32(1)}},
+                 bad_step=jnp.int32(-1), bad_phase=jnp.int32(-1))
 
 
 def shapes(one=None):
@@ -50,7 +47,8 @@ def written(checkpoints, *steps, metrics=None):
 
 def data_files(folder):
     """The files of a checkpoint's arrays, the largest first."""
-    return sorted((path for path in (folder / 'state').rglob('*') if path.is_file() and '/d/' in str(path)), key=lambda path: -path.stat().st_size)
+    files = (path for path in (folder / 'state').rglob('*') if path.is_file() and '/d/' in str(path))
+    return sorted(files, key=lambda path: -path.stat().st_size)
 
 
 def flip(path, place):
@@ -82,7 +80,8 @@ def test_saving_goes_on_while_the_state_changes(opened):
 
 def test_the_last_ones_and_the_best_one_stay(opened):
     losses = {1: 5., 2: 1., 3: 3., 4: 4., 5: 2.}
-    checkpoints = written(opened(keep_n=2, best='d_loss'), *losses, metrics={step: {'d_loss': loss, 'x': 0.} for step, loss in losses.items()})
+    metrics = {step: {'d_loss': loss, 'x': 0.} for step, loss in losses.items()}
+    checkpoints = written(opened(keep_n=2, best='d_loss'), *losses, metrics=metrics)
     assert checkpoints.steps() == [5, 4, 2] and checkpoints.best_step() == 2
     again = opened(keep_n=2, best='d_loss')
     assert again.best_step() == 2

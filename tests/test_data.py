@@ -1,4 +1,4 @@
-"""Batches are a pure function of (seed, step), however the data are kept; wrong pairs are wrong; whatever the files hold, pictures have three channels."""
+"""Batches are a function of (seed, step), however the data are kept; wrong pairs are wrong; pictures always have three channels."""
 import io
 from types import SimpleNamespace
 
@@ -6,16 +6,16 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from conftest import bit_equal
 from PIL import Image
 
-from conftest import bit_equal
 from t2i_jax import data
 from t2i_jax.data import Plan, Split, batches, device_tables, gather
 from t2i_jax.errors import DataError
 from tfds_builders.shape_scenes.facts import entails
 
-EVERYTHING = ('image', 'images', 'wrong_image', 'tokens', 'length', 'wrong_tokens', 'wrong_length', 'chars', 'label', 'box', 'boxes', 'object_labels',
-              'object_masks', 'mask', 'attributes', 'dialog', 'dialog_length', 'facts', 'captioned', 'index')
+EVERYTHING = ('image', 'images', 'wrong_image', 'tokens', 'length', 'wrong_tokens', 'wrong_length', 'chars', 'label', 'box', 'boxes',
+              'object_labels', 'object_masks', 'mask', 'attributes', 'dialog', 'dialog_length', 'facts', 'captioned', 'index')
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +36,8 @@ def stand_in(labels=None, captions=None, n=60):
     class Records(SimpleNamespace):
         def __len__(self):
             return n
-    return Records(tables={} if labels is None else {'label': np.array(labels)}, texts=texts, meta=SimpleNamespace(name='cats'), split='train')
+    tables = {} if labels is None else {'label': np.array(labels)}
+    return Records(tables=tables, texts=texts, meta=SimpleNamespace(name='cats'), split='train')
 
 
 # -------------------------------------------------------------------------------------------------------------------- plans
@@ -132,9 +133,11 @@ def test_what_the_tables_hold(split):
     n, r = 256, split.meta.max_objects
     k = split.tables['facts'].shape[1]
     assert {name: (value.shape, value.dtype.name) for name, value in tables.items()} == {
-        'image': ((n, 16, 16, 3), 'uint8'), 'extent': ((n, 2), 'int32'), 'mask': ((n, 16, 16, 1), 'uint8'), 'object_masks': ((n, r, 64, 64), 'uint8'),
+        'image': ((n, 16, 16, 3), 'uint8'), 'extent': ((n, 2), 'int32'), 'mask': ((n, 16, 16, 1), 'uint8'),
+        'object_masks': ((n, r, 64, 64), 'uint8'),
         'tokens': ((n, k, 64), 'int32'), 'words': ((n, k), 'int32'), 'chars': ((n, k, 201), 'uint8'), 'facts': ((n, k, 6, 6), 'int32'),
-        'label': ((n,), tables['label'].dtype.name), 'box': ((n, 4), 'float32'), 'boxes': ((n, r, 4), 'float32'), 'object_labels': ((n, r), 'int32'),
+        'label': ((n,), tables['label'].dtype.name), 'box': ((n, 4), 'float32'), 'boxes': ((n, r, 4), 'float32'),
+        'object_labels': ((n, r), 'int32'),
         'attributes': ((n, split.meta.attributes), 'float32'), 'dialog': ((n, 10, 24), 'int32'), 'dialog_length': ((n, 10), 'int32'),
         'captioned': ((n,), 'bool'), 'index': ((n,), 'int32')}
     assert np.array_equal(tables['index'], np.arange(n)) and tables['captioned'].all() and (tables['dialog_length'] > 1).all()
@@ -222,9 +225,10 @@ def gradient(height, width):
 
 ODD = [('colour', encoded(gradient(20, 20))), ('grey', encoded(gradient(20, 20), 'L')), ('two_channels', encoded(gradient(20, 20), 'LA')),
        ('transparent', encoded(np.dstack([gradient(20, 20), np.full((20, 20), 7, np.uint8)]))), ('palette', encoded(gradient(20, 20), 'P')),
-       ('bits', encoded(gradient(20, 20), '1')), ('sixteen', encoded((gradient(20, 20)[..., 0].astype(np.uint16) * 257))),
+       ('bits', encoded(gradient(20, 20), '1')), ('sixteen', encoded(gradient(20, 20)[..., 0].astype(np.uint16) * 257)),
        ('jpeg', encoded(gradient(20, 20), None, 'JPEG', quality=98)), ('cmyk', encoded(gradient(20, 20), 'CMYK', 'JPEG', quality=98)),
-       ('wide', encoded(gradient(20, 30))), ('wider', encoded(gradient(20, 80))), ('tall', encoded(gradient(25, 20))), ('tiny', encoded(gradient(3, 3)))]
+       ('wide', encoded(gradient(20, 30))), ('wider', encoded(gradient(20, 80))), ('tall', encoded(gradient(25, 20))),
+       ('tiny', encoded(gradient(3, 3)))]
 
 
 class OddPictures(tfds.core.GeneratorBasedBuilder):
@@ -263,7 +267,8 @@ def test_every_picture_has_three_channels(odd):
     assert np.array_equal(pictures['colour'], whole) and np.array_equal(pictures['transparent'], whole)            # red is red
     for name in ('grey', 'two_channels', 'sixteen', 'bits'):
         assert (pictures[name] == pictures[name][..., :1]).all()
-    assert np.abs(pictures['grey'][..., 0] - whole @ [.299, .587, .114]).max() < 2 and np.array_equal(pictures['sixteen'][..., 0], whole[..., 0])
+    assert np.abs(pictures['grey'][..., 0] - whole @ [.299, .587, .114]).max() < 2
+    assert np.array_equal(pictures['sixteen'][..., 0], whole[..., 0])
     for name, tolerance in (('jpeg', 12), ('palette', 60), ('cmyk', 12), ('wide', 12), ('wider', 12), ('tall', 12), ('tiny', 80)):
         assert np.abs(pictures[name] - whole).max() < tolerance, name
 
@@ -279,7 +284,8 @@ def test_keep_cuts_the_longer_side_at_one_and_a_half_times_the_shorter(odd):
         assert found['image'].shape == (len(ODD), 30, 30, 3)
         assert [extents[name] for name in ('colour', 'wide', 'wider', 'tall', 'tiny')] == [[20, 20], [20, 30], [20, 30], [25, 20], [20, 20]]
         pictures = dict(zip(names, found['image']))
-        assert np.array_equal(pictures['wide'][:20], gradient(20, 30)) and not pictures['wide'][20:].any() and not pictures['tall'][:, 20:].any()
+        assert np.array_equal(pictures['wide'][:20], gradient(20, 30))
+        assert not pictures['wide'][20:].any() and not pictures['tall'][:, 20:].any()
         assert np.array_equal(pictures['wider'][:20], gradient(20, 80)[:, 25:55])                                     # its middle
 
 

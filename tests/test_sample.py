@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from conftest import bit_equal
+
 from t2i_jax import run
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.sample import Sampler, to_uint8

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import bit_equal
 from flax import nnx
 
-from conftest import bit_equal
 from t2i_jax import stage as core
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.stage import Phase, Stage
@@ -29,9 +29,11 @@ class Toy(Stage):
     def __init__(self, *, rngs):
         self.F, self.G, self.D = Net(3, rngs=rngs), Net(3, rngs=rngs), Net(1, rngs=rngs)
 
+    def input_of_g(self, batch, key):
+        return self.F(batch['x'], train=False) + core.normal_rows(key, len(batch['x']), (3,))
+
     def draw(self, batch, key):
-        x = self.F(batch['x'], train=False) + core.normal_rows(key, len(batch['x']), (3,))
-        fake = self.G(x, train=True)
+        fake = self.G(self.input_of_g(batch, key), train=True)
         return {'fake': fake, 'tokens': fake.argmax(-1), 'seen': fake > 0}          # whole numbers and truth values have no gradient
 
     def d_loss(self, batch, key, out):
@@ -99,7 +101,8 @@ def test_only_what_is_trained_moves(shared):
     new, metrics = step(state, batch())
     assert moved(state.params, new.params) == moved(state.stats, new.stats) == {'D', 'G'}
     assert set(new.params) == set(new.stats) == {'F', 'G', 'D'} and new.step == 1 and set(metrics) == {'d_loss', 'g_loss', 'tokens'}
-    counted = {key.key for path, _ in jax.tree_util.tree_leaves_with_path(new.opt) for key in path if isinstance(key, jax.tree_util.DictKey)}
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(new.opt))
+    counted = {key.key for path in paths for key in path if isinstance(key, jax.tree_util.DictKey)}
     assert 'F' not in counted and {'G', 'D'} <= counted
 
 
@@ -110,14 +113,15 @@ def test_statistics_move_once_a_step_and_only_in_the_phase_of_their_network(shar
     out, forward = core.call(prog.graph, state.params, state.stats, 'forward', batch(), key)
     assert np.allclose(new.stats['G']['norm']['mean'], forward['G']['norm']['mean'], atol=1e-6)
     kernel, bias = (state.params['D']['linear'][name] for name in ('kernel', 'bias'))
-    real, fake = ((x @ kernel + bias).mean(0) for x in (batch()['x'], out['fake']))        # D's loss runs it twice, G's loss leaves no trace
+    real, fake = ((x @ kernel + bias).mean(0) for x in (batch()['x'], out['fake']))       # twice in D's loss; G's loss leaves no trace
     assert np.allclose(new.stats['D']['norm']['mean'], .9 * .1 * real + .1 * fake, atol=1e-6)
 
 
 def test_the_average_follows_the_parameters(shared):
     prog, state, step = shared
     assert bit_equal(state.ema['G'], state.params['G'])
-    assert all(a is not b for a, b in zip(jax.tree.leaves(state.ema['G']), jax.tree.leaves(state.params['G'])))      # copies: buffers are donated
+    copies = zip(jax.tree.leaves(state.ema['G']), jax.tree.leaves(state.params['G']))
+    assert all(a is not b for a, b in copies)                              # because buffers are donated
     new, _ = step(state, batch())
     expected = jax.tree.map(lambda a, b: DECAY * a + (1 - DECAY) * b, state.params['G'], new.params['G'])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), expected, new.ema['G'])
@@ -207,7 +211,8 @@ def test_bfloat16_is_for_computing_only():
     out, _ = core.call(prog.graph, state.params, state.stats, 'forward', batch(), jax.random.key(0))
     assert out['fake'].dtype == jnp.bfloat16
     new, metrics = step(state, batch())
-    assert {leaf.dtype for part in (new.params, new.stats, new.ema, new.opt) for leaf in jax.tree.leaves(part)} <= {np.dtype('float32'), np.dtype('int32')}
+    kinds = {leaf.dtype.name for leaf in jax.tree.leaves((new.params, new.stats, new.ema, new.opt))}
+    assert kinds == {'float32', 'int32'}
     assert moved(state.params, new.params) == {'D', 'G'} and np.isfinite(metrics['d_loss'])
 
 
@@ -225,6 +230,21 @@ def test_validation_uses_averages_and_is_told_so():
     assert (metrics['training'], losses['training']) == (1, 0) and set(losses) == {'d_loss', 'g_loss', 'training'}
     out, _ = core.call(prog.graph, new.sampling_params(), new.stats, 'forward', batch(1), key)
     assert np.allclose(losses['g_loss'], core.call(prog.graph, new.sampling_params(), new.stats, 'g_loss', batch(1), key, out)[0][0])
+
+
+def test_settled_statistics_are_those_of_the_averaged_parameters(shared):
+    prog, state, step = shared
+    for seed in range(3):
+        state, _ = step(state, batch(seed))
+    settle, key = jax.jit(lambda state: core.settle(prog, state, batch(), key)), jax.random.key(3)
+    for _ in range(150):
+        state = state.replace(ema_stats=settle(state))
+    inner = state.ema['G']['linear']                                                       # the input of G's norm, by hand
+    frozen = core.call(prog.graph, state.params, state.stats, 'input_of_g', batch(), key)[0]
+    h = frozen @ inner['kernel'] + inner['bias']
+    np.testing.assert_allclose(state.ema_stats['G']['norm']['mean'], h.mean(0), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(state.ema_stats['G']['norm']['var'], h.var(0), rtol=1e-3)
+    assert not np.allclose(state.stats['G']['norm']['mean'], h.mean(0), rtol=1e-2)
 
 
 def test_row_i_of_the_noise_does_not_depend_on_the_number_of_rows():

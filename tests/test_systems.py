@@ -14,7 +14,8 @@ from t2i_jax.errors import RunError
 from t2i_jax.sample import TEXT, Sampler
 from t2i_jax.train import train
 
-EXPERIMENTS = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / 'experiments').glob('*.py') if path.stem not in ('__init__', 'common'))
+FOLDER = pathlib.Path(__file__).parents[1] / 'experiments'
+EXPERIMENTS = sorted(path.stem for path in FOLDER.glob('*.py') if path.stem not in ('__init__', 'common'))
 
 
 def get_config(experiment, variant=''):

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import bit_equal
 from PIL import Image
 
-from conftest import bit_equal
 from t2i_jax import log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.data import batches
@@ -75,7 +75,8 @@ def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(tiny, trained
 
 
 def test_a_finished_run_is_left_as_it_is(tiny, trained, capsys):
-    before = {path: path.stat().st_mtime_ns for path in trained.rglob('*') if path.is_file() and path.name not in ('meta.json', 'config.json')}
+    rewritten = ('meta.json', 'config.json')
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob('*') if path.is_file() and path.name not in rewritten}
     train(tiny(), trained, ONE)
     assert 'gan: finished, 6 steps' in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in before}
@@ -158,8 +159,9 @@ def opened(config, workdir, mesh):
     return trainer
 
 
-def norm(tree):
-    return np.sqrt(sum(np.square(x).sum() for x in jax.tree.leaves(tree)))
+def norm(a, b):
+    """Of the difference of two trees."""
+    return np.sqrt(sum(np.square(x - y).sum() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))))
 
 
 def one_step(trainer, state, number):
@@ -183,8 +185,8 @@ def test_one_device_equals_four_and_sharded_parameters_equal_whole_ones(tiny, tr
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), (metrics, expected.stats),
                          jax.device_get((same_metrics, found.stats)))
             for network in ('G', 'D'):      # not closer, since a ReLU whose input is nearly 0 may be on in one and off in the other
-                step, same_step = (jax.tree.map(np.subtract, jax.device_get(after.params[network]), state.params[network]) for after in (expected, found))
-                assert norm(jax.tree.map(np.subtract, step, same_step)) < .1 * norm(step) != 0
+                old, new, same = (jax.device_get(one.params[network]) for one in (state, expected, found))
+                assert norm(new, same) < .1 * norm(new, old) != 0
             for kernel in (found.params['G']['first']['kernel'], found.ema['G']['first']['kernel']):
                 assert kernel.size >= 2 ** 14 and len(kernel.sharding.device_set) == 4
                 assert kernel.addressable_shards[0].data.size * other.mesh.shape['fsdp'] == kernel.size
