@@ -18,7 +18,7 @@ class Geometry(NamedTuple):
 
 
 def augment(raw, key, geometry: Geometry, training: bool):
-    """A gathered batch (uint8 canvases, stored captions) -> a batch as stages read it. Keys as in DESIGN's list of batch keys.
+    """A gathered batch (uint8 canvases, stored captions) -> a batch as stages read it. Keys as in docs/add_a_system.md.
 
     raw: `image` uint8 b c c 3 and `extent` int32 b 2 (height, width of the picture on its canvas), `tokens` b n 64 with
     `words` b n, `chars` b n 201, boxes cx cy w h in [0, 1], masks uint8, and the same with `wrong_`; any may be absent.

@@ -218,7 +218,12 @@ def prepared(config):
     if config.on_error != 'refuse':
         kwargs['on_error'] = config.on_error
     data_dir = os.path.expanduser(config.dir) if config.dir else None
-    builder = tfds_builders.get_builder(config.name, data_dir, **kwargs)
+    try:
+        builder = tfds_builders.get_builder(config.name, data_dir, **kwargs)
+    except TypeError as error:                             # a builder that reads no files of the user's has no such keyword
+        if not any(name in str(error) for name in kwargs):
+            raise
+        raise DataError(f'Data set {config.name} takes no {" and no ".join("data." + name for name in kwargs)}. Leave it out.') from None
     if not pathlib.Path(builder.data_dir).exists():
         print(f'Building {builder.info.full_name} in {builder.data_dir}')
         builder.download_and_prepare()

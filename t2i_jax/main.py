@@ -36,10 +36,11 @@ def main(argv):
         return print(run.describe(FLAGS.config))
     if not FLAGS.workdir:
         raise RunError('Give --workdir=<folder>: what is trained and drawn lies there.')
+    workdir, out, text_file = (os.path.expanduser(path) if path else None for path in (FLAGS.workdir, FLAGS.out, FLAGS.text_file))
     if FLAGS.mode == 'train':
-        return train.train(FLAGS.config, FLAGS.workdir)
-    texts = FLAGS.text + (sample.read_lines(FLAGS.text_file) if FLAGS.text_file else [])
-    sample.to_files(FLAGS.workdir, texts, FLAGS.num, FLAGS.seed, FLAGS.out)
+        return train.train(FLAGS.config, workdir)
+    texts = FLAGS.text + (sample.read_lines(text_file) if text_file else [])
+    sample.to_files(workdir, texts, FLAGS.num, FLAGS.seed, out)
 
 
 def option(argv, name):
@@ -122,6 +123,8 @@ def cli(argv=None):
         sys.exit(f'Error: {error}')
     except Interrupted as error:
         print(error)
+        sys.exit(130)
+    except KeyboardInterrupt:
         sys.exit(130)
 
 

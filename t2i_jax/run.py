@@ -7,6 +7,7 @@ import fnmatch
 import importlib
 import json
 import math
+import os
 import pathlib
 
 import jax
@@ -35,7 +36,13 @@ def system(name):
 
 def stage_names(config):
     """The stages that this config trains, in order."""
-    return [name for name, cls in system(config.system).STAGES.items() if not cls.skip(config)]
+    if config.data.embedding not in ('none', 'stored'):
+        raise RunError(f'data.embedding is {config.data.embedding!r}; it is none or stored.')
+    names = [name for name, cls in system(config.system).STAGES.items() if not cls.skip(config)]
+    missing = [name for name in names if name not in config.stages]
+    if missing:
+        raise RunError(f'System {config.system} has stage {missing[0]}, about which this config says nothing: take an experiment of that system.')
+    return names
 
 
 def plain(value):
@@ -73,7 +80,10 @@ def flat(tree, prefix=''):
 def claim(config, workdir):
     """Writes the config of a run, or checks it against the one that is there. Raises RunError where they differ in what matters."""
     path = pathlib.Path(workdir) / 'config.json'
-    if path.exists():
+    trained = any(step.name.isdigit() for step in path.parent.glob('*/checkpoints/*'))
+    if not trained:                                                       # an attempt that failed early binds nobody
+        (path.parent / 'vocabulary.json').unlink(missing_ok=True)
+    if path.exists() and trained:
         old, new = flat(load_config(workdir).to_dict()), flat(json.loads(to_json(config)))
         changed = {name for name in old | new if plain(old.get(name)) != plain(new.get(name))}
         refused = []
@@ -106,8 +116,24 @@ def nominal_meta(config, name):
 
 def source(config, workdir, stage):
     """(config, folder) of the run that made an earlier stage: `init.<stage>`, or this one."""
-    other = config.init.get(stage)
+    other = os.path.expanduser(config.init.get(stage) or '')
     return (load_config(other), pathlib.Path(other)) if other else (config, pathlib.Path(workdir) if workdir else None)
+
+
+def adopt(config, workdir, stage):
+    """Copies what is needed to build a stage that another run made, so that this run does not depend on that one for ever."""
+    other, folder = source(config, workdir, stage)
+    meta, own = read_meta(folder, stage), pathlib.Path(workdir) / stage
+    own.mkdir(parents=True, exist_ok=True)
+    (own / 'meta.json').write_text(json.dumps(meta._asdict(), indent=2) + '\n')
+    (own / 'config.json').write_text(to_json(other))
+
+
+def recipe(config, workdir, stage):
+    """(config, folder) from which an earlier stage is built: as `source`, or what `adopt` copied."""
+    if config.init.get(stage) and workdir and (pathlib.Path(workdir) / stage / 'config.json').exists():
+        return load_config(pathlib.Path(workdir) / stage), pathlib.Path(workdir)
+    return source(config, workdir, stage)
 
 
 def read_meta(folder, stage):
@@ -127,7 +153,7 @@ def build(config, workdir, name, meta, key):
         if stages[earlier].skip(config):
             loaded[network] = None
             continue
-        other, folder = source(config, workdir, earlier)
+        other, folder = recipe(config, workdir, earlier)
         other_meta = nominal_meta(other, earlier) if meta.nominal else read_meta(folder, earlier)
         loaded[network] = getattr(build(other, folder, earlier, other_meta, key), network)
     if config.dtype not in ('float32', 'bfloat16'):

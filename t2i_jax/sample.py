@@ -3,7 +3,6 @@
     Sampler.load('runs/quick')(['a green circle'], num=4, seed=0)['image']      # uint8 1 4 s s 3
 """
 import functools
-import logging
 import pathlib
 import re
 
@@ -79,7 +78,7 @@ class Sampler:
         rows, outs = int(np.prod(shape)), []
         for start in range(0, rows, self.chunk):
             index = np.minimum(np.arange(start, start + self.chunk), rows - 1)
-            part = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[index]), (batch, noise))
+            part = jax.tree.map(lambda x, index=index: jnp.asarray(np.asarray(x)[index]), (batch, noise))
             out = self._draw(self.params, self.stats, *part)
             outs.append(jax.tree.map(np.asarray, {name: to_uint8(x) if name in ('image', 'images') else x for name, x in out.items()}))
         return jax.tree.map(lambda *x: np.concatenate(x)[:rows].reshape(*shape, *x[0].shape[1:]), *outs)
@@ -103,15 +102,12 @@ def read_lines(path):
 
 def to_files(workdir, sentences, num, seed, out):
     """Draws and writes one PNG for each sentence and `sheet.png`, the contact sheet. -> the folder"""
-    logging.getLogger().setLevel(logging.INFO)
     sampler = Sampler.load(workdir)
     out = pathlib.Path(out or pathlib.Path(workdir) / 'samples')
-    if not sampler.reads_text and not sentences:
-        images = sampler(num=num, seed=seed)['image']
-        labels = None
-    else:
-        images = sampler(sentences or None, num=num, seed=seed)['image']
-        labels = sentences
+    drawn, labels = sampler(sentences or None, num=num, seed=seed), sentences or None
+    if 'image' not in drawn:
+        raise RunError(f'Stage {sampler.stage} makes {", ".join(drawn)}, not pictures: call Sampler from Python.')
+    images = drawn['image']
     for number, row in enumerate(images):
         words = re.sub(r'[^a-z0-9]+', '-', sentences[number].lower()).strip('-')[:60] if labels else 'samples'
         log.save_png(out / f'{number:03d}_{words}.png', np.concatenate(list(row), 1))

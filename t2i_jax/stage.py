@@ -152,7 +152,7 @@ def train_step(prog: Program, state: State, batch) -> tuple[State, dict[str, jax
             shape = jax.eval_shape(run, new)[1]
             idle = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shape)
             runs = state.step % phase.every == phase.at
-            new, logs, ok = jax.lax.cond(runs, run, lambda new: (new, idle, jnp.bool_(True)), new)
+            new, logs, ok = jax.lax.cond(runs, run, lambda new, idle=idle: (new, idle, jnp.bool_(True)), new)
         metrics |= logs
         finite.append(ok)
 

@@ -13,17 +13,17 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from t2i_jax import data, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.augment import augment
-from t2i_jax.errors import DataError, RunError
+from t2i_jax.errors import RunError
 from t2i_jax.sample import TEXT, Sampler, to_uint8
 from t2i_jax.text import Vocabulary
 
 SHOWN = 8            # captions of a sample grid
 SAMPLES = 7          # samples of each
+AUGMENT = 0x617567   # folded into a step's key for the augmentation, so that no key of a stage is the same
 SETTLE = 50          # batches after which running statistics fit the averaged parameters: 0.9 ** 50 of the old ones is left
 
 
@@ -42,10 +42,12 @@ def train(config, workdir, devices=None):
         mesh = sharding.make_mesh(config.mesh.fsdp, devices)
         for name in run.stage_names(config):
             if config.init.get(name):
+                run.adopt(config, workdir, name)
                 print(f'Stage {name}: taken from {config.init[name]}.')
                 continue
             Trainer(config, workdir, name, mesh, signals).train()
-    report(config, workdir)
+    if jax.process_index() == 0:
+        report(config, workdir)
 
 
 class Signals:
@@ -90,7 +92,9 @@ class Trainer:
 
     def train(self):
         self.open_data()
+        self.leave_if_asked()
         self.open_model()
+        self.leave_if_asked()
         checkpoints = run.checkpoints(self.config, self.workdir, self.name)
         try:
             state = self.start(checkpoints)
@@ -103,6 +107,11 @@ class Trainer:
                 self.loop(state, checkpoints)
         finally:
             checkpoints.close()
+
+    def leave_if_asked(self):
+        if self.signals.received:
+            raise Interrupted(f'{self.signals.received}: stage {self.name} had not begun; what was saved before is kept. '
+                              f'Resume with: python -m t2i_jax.main --workdir={self.workdir}')
 
     # ------------------------------------------------------------------------------------------------------------ opening
     def open_data(self):
@@ -136,7 +145,7 @@ class Trainer:
                            'set validate_every to a number that divides checkpoint_every.')
         if self.block.sampler == 'distinct_classes':
             size = min(size, len(np.unique(self.held_out.tables['label'])))
-        size -= size % self.mesh.size
+        size -= size % max(self.mesh.size, 2)                             # even: GAN-INT pairs the rows of a batch
         if not size or not self.block.validate_every:
             return None
         return data.Plan(self.held_out, size, 0, needs, self.block.sampler, self.meta.captions, self.block.captioned_share)
@@ -154,7 +163,7 @@ class Trainer:
 
         def batch_of(tables, rows, step, key, training):
             raw = data.gather(tables, rows, self.split.wrong_fields) if tables else rows
-            return augment(raw, jax.random.fold_in(key, 1), self.split.geometry, training) | {'step': step}
+            return augment(raw, jax.random.fold_in(key, AUGMENT), self.split.geometry, training) | {'step': step}
 
         @functools.partial(jax.jit, donate_argnums=0, out_shardings=(self.place, everywhere))
         def step(state, tables, rows):
@@ -189,7 +198,9 @@ class Trainer:
             return state
         state = jax.jit(self.init, out_shardings=self.place)()
         params, stats = run.loaded_weights(self.config, self.workdir, self.name, self.vocabulary, sharding.replicated(self.mesh))
-        return state.replace(params={**state.params, **params}, stats={**state.stats, **stats})
+        ema, ema_stats = jax.tree.map(jnp.copy, (core.pick(params, self.prog.ema), core.pick(stats, self.prog.ema)))
+        return state.replace(params={**state.params, **params}, stats={**state.stats, **stats}, ema={**state.ema, **ema},
+                             ema_stats={**state.ema_stats, **ema_stats})
 
     # --------------------------------------------------------------------------------------------------------------- the loop
     def loop(self, state, checkpoints):
@@ -254,6 +265,8 @@ class Trainer:
 
     def settled(self, state):
         """The state with running statistics that fit its averaged parameters; a function of the state alone."""
+        if not self.prog.decay:                                          # no average: the plain parameters and their own statistics
+            return state.replace(ema_stats=core.pick(state.stats, self.prog.ema))
         if not self.prog.forward or not jax.tree.leaves(state.ema_stats):
             return state
         share = jax.process_index(), jax.process_count()
@@ -332,9 +345,12 @@ def report(config, workdir):
     """Where everything is."""
     print(f'\nTrained: {config.system} on {config.data.name}. Everything is in {workdir}:')
     for name in run.stage_names(config):
+        if config.init.get(name):
+            continue
         grids = sorted((workdir / name / 'samples').glob('*.png'))
         found = [f'checkpoints {workdir / name / "checkpoints"}', f'losses {workdir / name / "metrics.jsonl"}']
         print(f'  {name}: ' + ', '.join(found + ([f'last sample grid {grids[-1]}'] if grids else [])))
     module = run.abstract(config, workdir, name, run.nominal_meta(config, name))
     reads_text = TEXT & set(module.needs)
-    print(f'  curves: tensorboard --logdir={workdir}\n  pictures: python -m t2i_jax.main --workdir={workdir} --mode=sample' + (' --text="..."' if reads_text else ''))
+    print(f'  curves: tensorboard --logdir={workdir}')
+    print(f'  pictures: python -m t2i_jax.main --workdir={workdir} --mode=sample' + (' --text="..."' if reads_text else ''))

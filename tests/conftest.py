@@ -18,7 +18,7 @@ flags.FLAGS.mark_as_parsed()
 
 def pytest_configure(config):
     # Orbax leaves coroutines behind where a restore fails
-    left = 'Exception ignored in. .coroutine object _read_array'
+    left = '(?s)Exception ignored in.*(_read_array|Event loop is closed)'
     config.addinivalue_line('filterwarnings', f'ignore:{left}:pytest.PytestUnraisableExceptionWarning')
 
 

@@ -16,8 +16,9 @@ def state(step, width=64):
     """A state whose values are all different, in the types that states have."""
     rng = np.random.default_rng(step)
     weights = {'kernel': jnp.float32(rng.normal(size=(width, 96))), 'bias': jnp.float32(rng.normal(size=width))}
-    return State(step=jnp.int32(step), seed=jnp.uint32(4_000_000_000), params={'G': weights, 'empty': {}}, stats={'G': {'mean': jnp.float32(step)}},
-                 opt=((jnp.int32(step), {'G': weights}), ()), ema={'G': {'kernel': weights['kernel'] + 1}}, ema_stats={'G': {'mean': jnp.float32(1)}},
+    return State(step=jnp.int32(step), seed=jnp.uint32(4_000_000_000), params={'G': weights, 'empty': {}},
+                 stats={'G': {'mean': jnp.float32(step)}}, opt=((jnp.int32(step), {'G': weights}), ()),
+                 ema={'G': {'kernel': weights['kernel'] + 1}}, ema_stats={'G': {'mean': jnp.float32(1)}},
                  bad_step=jnp.int32(-1), bad_phase=jnp.int32(-1))
 
 

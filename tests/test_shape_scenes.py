@@ -12,7 +12,7 @@ from tfds_builders.shape_scenes import builder as shapes_builder
 from tfds_builders.shape_scenes import captions, export, facts, phrases, questions, records, render, scenes
 from tfds_builders.shape_scenes.dialog import MAX_YES_NO, known_from, total_facts
 from tfds_builders.shape_scenes.sample import make
-from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, CX, CY, H, W, Draws
+from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, CX, CY, Draws, H, W
 
 ALPHABET = set('abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:\'"/\\|_@#$%^&*~`+ =<>()[]{}\n')      # of the char-CNN-RNN
 
@@ -324,5 +324,5 @@ def test_the_builder_writes_and_reads_every_field(tmp_path, monkeypatch):
 def test_the_configs_that_exist():
     configs = {config.name: config for config in shapes_builder.ShapeScenes.BUILDER_CONFIGS}
     assert configs['multi'].counts == {'train': 20_000, 'validation': 1_000, 'test': 2_000, 'test_unseen': 2_000}
-    assert (configs['single_quick'].size, configs['single_quick'].counts['train']) == (32, 4_000)
+    assert (configs['single_quick'].size, configs['single_quick'].counts['train']) == (32, 12_000)
     assert {f'{mode}_{size}' for mode in scenes.MODES for size in (32, 128, 256)} <= set(configs)

@@ -173,7 +173,7 @@ def test_after_a_loss_that_is_not_finite_nothing_changes_any_more(shared):
     for i, poison in ((1, np.inf), (2, 0), (3, np.nan)):
         new, metrics = step(state, {**batch(i), 'poison': np.float32(poison)})
         assert (new.bad_step, new.bad_phase, new.step) == (1, 0, i + 1)
-        for part in ('params', 'stats', 'opt', 'ema'):
+        for part in ('params', 'stats', 'opt', 'ema', 'ema_stats'):
             assert bit_equal(getattr(new, part), getattr(state, part))
         state = new
 
@@ -189,7 +189,7 @@ def test_whatever_is_not_finite_is_noticed_in_its_step(cls, lr):
     prog = prog._replace(txs=(optax.sgd(LR), optax.sgd(lr)))
     new, metrics = jax.jit(lambda state: core.train_step(prog, state, batch()))(state)
     assert np.isfinite(metrics['g_loss']) and (new.bad_step, new.bad_phase) == (0, 1)
-    for part in ('params', 'stats', 'opt', 'ema'):
+    for part in ('params', 'stats', 'opt', 'ema', 'ema_stats'):
         assert bit_equal(getattr(new, part), getattr(state, part))
 
 

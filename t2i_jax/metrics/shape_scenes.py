@@ -12,7 +12,7 @@ import numpy as np
 
 from tfds_builders.shape_scenes.facts import COUNT, EXISTS, PLACE, RELATION, holds, unpack
 from tfds_builders.shape_scenes.render import distance
-from tfds_builders.shape_scenes.scenes import (CLASS, CLASSES, COLOUR, COLUMNS, CX, CY, H, MODES, RGB, SIZE, THRESHOLDS, UNIT, W)
+from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, COLUMNS, CX, CY, MODES, RGB, SIZE, THRESHOLDS, UNIT, H, W
 
 # White, grey and black take part so that pixels of the background belong to no colour.
 _PALETTE = np.array([*RGB, (255, 255, 255), (128, 128, 128), (0, 0, 0)], np.float32) / 255

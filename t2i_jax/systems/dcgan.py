@@ -152,9 +152,9 @@ class Dcgan(Stage):
     ema, needs = ('G',), ('image',)
     tiny = dict(ngf=16, ndf=16, nz=32)
 
-    def __init__(self, meta, *, variant='torch', loss='nonsaturating', ngf=None, ndf=None, nz=None, z=None, alternate=None,
+    def __init__(self, meta, *, variant='torch', loss='nonsaturating', ngf=0, ndf=0, nz=0, z='', alternate=None,
                  d_steps=1, g_steps=1, penalty=10.0, sample_bn='running', rngs):
-        """variant: 'torch', 'radford', 'mlp'. Where ngf, ndf, nz, z ('normal' or 'uniform') or alternate is None, it is the variant's own.
+        """variant: 'torch', 'radford', 'mlp'. Where ngf, ndf, nz is 0, z ('normal' or 'uniform') empty or alternate None, it is the variant's own.
         loss: 'nonsaturating', 'minimax', 'hinge' or 'wgan-gp', whose gradient penalty has the weight `penalty`.
         alternate: one batch trains G, the next one D. d_steps, g_steps: one of them may be larger than 1: D is then
         updated d_steps times for each update of G, each time on another batch, or the other way round.

@@ -10,10 +10,46 @@ are said only where they are true with some room (CLEAR), so that they survive t
 import numpy as np
 
 from tfds_builders.shape_scenes import phrases
-from tfds_builders.shape_scenes.facts import (ABOVE, APART, ATOMS, BACKGROUND, BELOW, CLOSE, COUNT, EXISTS, LEFT, NEAR, PLACE, PLACES,
-                                              RELATION, RELATIONS, RIGHT, entails, pack, table, unpack)
-from tfds_builders.shape_scenes.scenes import (BACKGROUNDS, CLASS, CLASSES, COLOUR, COLOURS, CX, CY, HELD_OUT, MAX_OBJECTS, SIZE, SIZES,
-                                               UNIT, H, W, bins, objects_of, sample)
+from tfds_builders.shape_scenes.facts import (
+    ABOVE,
+    APART,
+    ATOMS,
+    BACKGROUND,
+    BELOW,
+    CLOSE,
+    COUNT,
+    EXISTS,
+    LEFT,
+    NEAR,
+    PLACE,
+    PLACES,
+    RELATION,
+    RELATIONS,
+    RIGHT,
+    entails,
+    pack,
+    table,
+    unpack,
+)
+from tfds_builders.shape_scenes.scenes import (
+    BACKGROUNDS,
+    CLASS,
+    CLASSES,
+    COLOUR,
+    COLOURS,
+    CX,
+    CY,
+    HELD_OUT,
+    MAX_OBJECTS,
+    SIZE,
+    SIZES,
+    UNIT,
+    H,
+    W,
+    bins,
+    objects_of,
+    sample,
+)
 
 MAX_TOKENS, MAX_CHARACTERS = 18, 201
 CLEAR = round(.02 * UNIT)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfds_builders.shape_scenes import phrases, scenes
 from tfds_builders.shape_scenes.sample import make
-from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, CX, CY, H, UNIT, W, Draws
+from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, CX, CY, UNIT, Draws, H, W
 
 OPTIONS = 100                   # answers to choose from in each VisDial round
 CIRCLE_CORNERS = 48

@@ -19,7 +19,7 @@ description that names a class. Places and relations are defined below in whole 
 """
 import numpy as np
 
-from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, CX, CY, H, SIZE, UNIT, W, bins
+from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, CX, CY, SIZE, UNIT, H, W, bins
 
 EXISTS, COUNT, PLACE, RELATION, BACKGROUND, NO_RELATION = range(6)
 KINDS = ('exists', 'count', 'place', 'relation', 'background', 'no_relation')

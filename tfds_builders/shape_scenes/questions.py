@@ -3,8 +3,7 @@ from typing import NamedTuple
 
 from tfds_builders.shape_scenes import phrases
 from tfds_builders.shape_scenes.captions import matching
-from tfds_builders.shape_scenes.facts import (ABOVE, APART, BACKGROUND, BELOW, COUNT, EXISTS, LEFT, NO_RELATION, PLACE, RELATION, RIGHT,
-                                              pack)
+from tfds_builders.shape_scenes.facts import ABOVE, APART, BACKGROUND, BELOW, COUNT, EXISTS, LEFT, NO_RELATION, PLACE, RELATION, RIGHT, pack
 from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, COLOURS, CX, CY, SIZE, SIZES, H, W, bins
 
 ATTRIBUTES = {'shape': CLASS, 'colour': COLOUR, 'size': SIZE}

@@ -67,7 +67,8 @@ def records(count, workers=None, chunk=CHUNK, **arguments):
     environment = {**os.environ, 'PYTHONPATH': paths, 'OPENBLAS_NUM_THREADS': '1'}
     command = [sys.executable, '-m', 'tfds_builders.shape_scenes.records']
     share = {**arguments, 'count': count, 'chunk': chunk, 'step': chunk * workers}
-    processes = [subprocess.Popen([*command, json.dumps({**share, 'first': chunk * i})], stdout=subprocess.PIPE, env=environment)
+    processes = [subprocess.Popen([*command, json.dumps({**share, 'first': chunk * i})], stdout=subprocess.PIPE, env=environment,
+                                  start_new_session=True)              # Ctrl-C is for the parent, which ends its workers
                  for i in range(workers)]
     try:
         for index in range(count):

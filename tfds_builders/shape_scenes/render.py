@@ -5,7 +5,7 @@ A mask is the set of pixels whose centre lies in the shape.
 """
 import numpy as np
 
-from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, CX, CY, H, RGB, UNIT, W
+from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, CX, CY, RGB, UNIT, H, W
 
 _RGB = np.array(RGB, np.float32)
 MASK_SIZE = 64                  # side of one object mask in a record
