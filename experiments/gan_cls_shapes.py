@@ -31,8 +31,8 @@ def quick(c):
     c.stages.text.model.update(encoder=text, image_channels=(48, 96, 128), image_flat=True)
     c.stages.text.optim.joint_loss.update(name='adam', lr=2.5e-3)
     c.stages.text.optim.joint_loss.schedule.update(kind='cosine', floor=.02)
-    c.stages.gan.update(epochs=0, steps=6000, batch_size=32, ema=.99, sample_every=1000, validate_every=0, checkpoint_every=1000)
-    c.stages.gan.model.update(ngf=24, ndf=24, nt=64, third_activation=True, unit_text=True, r1=.1)
+    c.stages.gan.update(epochs=0, steps=8500, batch_size=32, ema=.99, sample_every=1000, validate_every=0, checkpoint_every=1000)
+    c.stages.gan.model.update(ngf=24, ndf=24, nt=64, third_activation=True, unit_text=True, r1=1.0)
     for phase in ('d_loss', 'g_loss'):
         c.stages.gan.optim[phase].update(lr=1e-3, b1=0.0, b2=.99)
         c.stages.gan.optim[phase].schedule.update(kind='cosine', floor=.02)
