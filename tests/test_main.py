@@ -90,6 +90,8 @@ def on_small(data_dir, *others):
     (['--config.data.cache=disk'], ["data.cache is 'disk'", 'device, host or none']),
     (['--config.stages.text.sampler=random'], ["no sampler 'random'", 'class_balanced']),
     (['--config.stages.text.keep=best'], ["keep is 'best'", 'best:']),
+    (['--config.data.manual_dir=/x'], ['takes no data.manual_dir', 'Leave it out']),
+    (['--config.data.embedding=sotred'], ["'sotred'", 'none or stored']),
     (['--config.init.text=/nowhere/run'], ['/nowhere/run', 'config.json']),
 ], ids=lambda value: value[0] if value and value[0].startswith('-') else '')
 def test_settings_that_training_refuses(cli, data_dir, tmp_path, arguments, parts):
@@ -109,6 +111,16 @@ def test_a_workdir_belongs_to_one_config_and_one_process(cli, tiny, trained):
         message = refused(cli, f'--workdir={trained}')
         assert f'in use by process {os.getpid()}' in message
     (trained / 'config.json').write_text(run.to_json(tiny()))
+
+
+def test_an_attempt_that_was_refused_binds_nobody(cli, data_dir, tmp_path):
+    refused(cli, *on_small(data_dir, '--config.stages.text.batch_size=6', f'--workdir={tmp_path}'))
+    assert 'stages.text.batch_size=7' in refused(cli, *on_small(data_dir, '--config.stages.text.batch_size=7', f'--workdir={tmp_path}'))
+
+
+def test_a_config_of_another_system(cli):
+    message = refused(cli, '--config=experiments/dcgan_shapes.py', '--config.system=gan_cls', '--mode=describe')
+    assert 'gan_cls has stage text' in message
 
 
 def test_sentences_that_cannot_be_drawn(cli, trained, tmp_path):

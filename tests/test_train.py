@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -126,6 +127,16 @@ def test_a_network_may_come_from_another_run(tiny, trained, tmp_path):
     config.init.text = str(tmp_path)
     with pytest.raises(RunError, match=r'holds no run'):
         run.build(config, tmp_path, 'gan', run.read_meta(trained, 'gan'), 0)
+
+
+def test_a_run_does_not_depend_on_the_one_from_which_it_took_a_stage(tiny, trained, tmp_path):
+    other, mine = tmp_path / 'other', tmp_path / 'mine'
+    shutil.copytree(trained, other)
+    config = tiny().unlock()
+    config.init.text = str(other)
+    run.adopt(config, mine, 'text')
+    shutil.rmtree(other)
+    assert run.build(config, mine, 'gan', run.read_meta(trained, 'gan'), 0).text.embedding == 8
 
 
 def test_a_stage_without_phases_is_saved_as_it_is(dense, tmp_path, monkeypatch, capsys):
