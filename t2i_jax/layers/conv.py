@@ -46,7 +46,7 @@ def conv_transpose(x, kernel, padding):
     """Transposed convolution of stride 2, kernel not flipped: b h w c, k k c d -> b 2h 2w d.
 
     It is the input gradient of a stride-2 convolution, so its own gradients are that convolution and its kernel
-    gradient. They are spelt out because XLA on CPU needs 30 to 50 times as long for the form that it derives.
+    gradient. They are spelt out because XLA on CPU needs 25 to 50 times as long for the form that it derives.
     """
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), (padding, padding), lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
 
