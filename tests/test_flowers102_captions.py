@@ -12,11 +12,11 @@ import scipy.io
 import tensorflow_datasets as tfds
 from absl import logging
 
-from tfds_builders import DataError, build, get_builder
-from tfds_builders.flowers102_captions import archives, classes
+from tfds_builders import DataError, build, class_splits, files, get_builder
+from tfds_builders.flowers102_captions import classes
 from tfds_builders.flowers102_captions.builder import URL, Flowers102Captions
 
-RANDOM = classes.random_split()
+RANDOM = class_splits.drawn(62, 20, 20)
 TRAIN, VALIDATION, TEST = (sorted(RANDOM[name]) for name in ('train', 'validation', 'test'))
 LABELS = [*TRAIN[:2], VALIDATION[0], TEST[0]] * 3                          # three images a class, image 1 first
 LISTS = {'train': TRAIN[:1], 'validation': TRAIN[1:2], 'test': [VALIDATION[0], TEST[0]]}
@@ -45,7 +45,7 @@ def make(folder, *, lists=None, images=None, captions=None, labels=LABELS):
 
     texts = {n: CAPTIONS.encode() for n in numbers} | (captions or {})
     files = {f'text_c10/class_{LABELS[n - 1]:05d}/image_{n:05d}.txt': data for n, data in texts.items() if data is not None}
-    files |= {classes.LISTS[split]: ''.join(f'class_{c:05d}\n' for c in members).encode() for split, members in (lists or {}).items()}
+    files |= {class_splits.LISTS[split]: ''.join(f'class_{c:05d}\n' for c in members).encode() for split, members in (lists or {}).items()}
     files |= {'trainvalclasses.txt': b'class_00001\n', '../../outside.txt': b'?'}
     write_tar(folder / 'cvpr2016_flowers.tar.gz', {f'cvpr2016_flowers/{name}': data for name, data in files.items()})
     scipy.io.savemat(folder / 'imagelabels.mat', {'labels': np.array([labels], np.uint8)})
@@ -103,7 +103,7 @@ def test_without_lists_the_split_is_our_own_and_says_so_once(tmp_path, warnings)
 def test_random_split_is_fixed():
     assert [len(RANDOM[name]) for name in ('train', 'validation', 'test')] == [62, 20, 20]
     assert set().union(*RANDOM.values()) == set(range(1, 103))
-    assert classes.random_split() == RANDOM and TEST[:5] == [10, 13, 22, 37, 38]       # NumPy keeps this stream as it is
+    assert class_splits.drawn(62, 20, 20) == RANDOM and TEST[:5] == [10, 13, 22, 37, 38]       # NumPy keeps this stream as it is
 
 
 def test_lists_may_lie_beside_the_archive_and_the_archive_may_be_unpacked(tmp_path, warnings):
@@ -112,7 +112,7 @@ def test_lists_may_lie_beside_the_archive_and_the_archive_may_be_unpacked(tmp_pa
         archive.extractall(manual, [m for m in archive if m.name.startswith('cvpr2016_flowers/text_c10')], filter='data')
     (manual / 'cvpr2016_flowers.tar.gz').unlink()
     for split, members in LISTS.items():
-        (manual / classes.LISTS[split]).write_text(''.join(f'class_{c:05d}\r\n' for c in members))
+        (manual / class_splits.LISTS[split]).write_text(''.join(f'class_{c:05d}\r\n' for c in members))
     (manual / 'class_names.txt').write_text(''.join(f'flower {k}\n' for k in range(1, 103)))
     builder = built(tmp_path)
     assert builder.info.metadata['split_rule'] == 'reed_cvpr2016' and not warnings
@@ -122,8 +122,8 @@ def test_lists_may_lie_beside_the_archive_and_the_archive_may_be_unpacked(tmp_pa
 
 def test_captions_are_cleaned(tmp_path, warnings):
     text = '\r\n'.join(['a red\ufffd\ufffdflower ', '', ' \t ', '...', 'café petals', *'bcdefghijk'])
-    assert archives.parse_captions(text.encode()) == ['a red flower', 'café petals', *'bcdefghijk']
-    assert archives.parse_captions(b'caf\xe9 au lait\rwhite') == ['caf au lait', 'white']
+    assert files.lines_of(text.encode()) == ['a red flower', 'café petals', *'bcdefghijk']
+    assert files.lines_of(b'caf\xe9 au lait\rwhite') == ['caf au lait', 'white']
     make(tmp_path / 'manual', captions={1: text.encode()})
     captions = records(built(tmp_path), 'train')['image_00001.jpg']['captions']
     assert [c.decode() for c in captions] == ['a red flower', 'café petals', *'bcdefghi']      # the first ten
@@ -228,36 +228,25 @@ def test_a_split_without_images_and_missing_masks_are_named(tmp_path, warnings):
     make(tmp_path / 'manual', images={n: b'' for n in (4, 8, 12)})
     with pytest.raises(DataError, match='Split test .* has no image'):
         built(tmp_path, on_error='skip')
-    with pytest.raises(DataError, match='102segmentations.tgz is missing'):
+    with pytest.raises(DataError, match='102segmentations.tgz .* is not in'):
         built(tmp_path, 'flowers102_captions/masks')
     with pytest.raises(DataError, match='on_error'):
         built(tmp_path, on_error='ignore')
 
 
-class Downloads:
-    """Stands for TFDS' download manager: hands out files of a folder, and remembers what it was asked for."""
-
-    def __init__(self, folder):
-        self.folder, self.asked = folder, []
-
-    def download(self, url):
-        self.asked.append(url)
-        if self.folder is None:
-            raise ConnectionError('no network')
-        return self.folder / url.rsplit('/', 1)[1]
-
-
-def test_images_and_labels_are_fetched_where_they_are_missing(tmp_path, warnings):
+def test_images_and_labels_are_fetched_where_they_are_missing(tmp_path, warnings, monkeypatch):
     make(tmp_path / 'server')
     manual = make(tmp_path / 'manual')
     (manual / '102flowers.tgz').unlink()
     (manual / 'imagelabels.mat').unlink()
-    builder, downloads = get_builder('flowers102_captions', data_dir=tmp_path / 'data', manual_dir=manual), Downloads(tmp_path / 'server')
-    generators = builder._split_generators(downloads)
-    assert downloads.asked == [URL + '102flowers.tgz', URL + 'imagelabels.mat']
-    assert len(list(generators['test'])) == 3
-    with pytest.raises(DataError, match=r'Cannot fetch .*102flowers.tgz \(no network\).* by hand'):
-        builder._split_generators(Downloads(None))
+    asked = []
+
+    def fetch(url, folder, *, size, checksum):
+        asked.append((url, size, checksum[:4]))
+        return tmp_path / 'server' / url.rpartition('/')[2]
+    monkeypatch.setattr(files, 'fetch', fetch)
+    assert len(records(built(tmp_path), 'test')) == 3
+    assert asked == [(URL + '102flowers.tgz', 344862509, '2d01'), (URL + 'imagelabels.mat', 502, '4903')]
 
 
 def test_what_is_fetched_has_a_known_checksum():

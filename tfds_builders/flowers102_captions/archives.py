@@ -1,56 +1,21 @@
-"""Reads the files of Oxford-102 and of its captions where they lie: streamed, nothing extracted to disk."""
+"""The files of Oxford-102 and of its captions."""
 import pathlib
 import re
-import tarfile
-import zlib
 
 import cv2
 import numpy as np
 import scipy.io
-import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from tfds_builders.class_splits import LISTS
 from tfds_builders.errors import DataError
-from tfds_builders.flowers102_captions.classes import CLASS_NAMES, LISTS
+from tfds_builders.files import decode, lines_of, members
+from tfds_builders.flowers102_captions.classes import CLASS_NAMES
 
 IMAGE = r'image_(\d+)\.jpe?g'
 MASK = r'segmim_(\d+)\.jpe?g'
 CAPTIONS = r'text_c10/class_(\d+)/image_(\d+)\.txt'
 CLASS_LIST = '|'.join(map(re.escape, LISTS.values()))
-
-
-def members(path, pattern):
-    """(match, bytes) of each file whose path in the archive (or unpacked folder) ends with the pattern.
-
-    Names only select, they are never opened on this machine: a path that leads outside of an archive does no harm.
-    Raises DataError that names an archive which is broken or ends early.
-    """
-    pattern = re.compile(rf'(?:^|.*/)(?:{pattern})')
-    path = pathlib.Path(path)
-    if path.is_dir():
-        for file in sorted(path.rglob('*')):
-            match = pattern.fullmatch(file.relative_to(path).as_posix())
-            if match and file.is_file():
-                yield match, file.read_bytes()
-        return
-    with open(path, 'rb') as archive:
-        contents = tfds.download.iter_archive(archive, tfds.download.ExtractMethod.TAR_GZ)
-        while True:
-            try:
-                name, file = next(contents, (None, None))
-                match = name and pattern.fullmatch(name)
-                data = file.read() if match else None
-            except (EOFError, OSError, zlib.error, tarfile.TarError) as error:
-                raise DataError(f'{path} is broken or ends early ({error}). Fetch it again.') from None
-            if name is None:
-                return
-            if match:
-                yield match, data
-
-
-def decode(data: bytes):
-    """Pixels (H, W, 3) uint8 BGR, or None where the bytes are no whole picture (one that ends early is none)."""
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
 
 
 def images(path):
@@ -81,14 +46,6 @@ def read_labels(path) -> np.ndarray:
     return labels
 
 
-def parse_captions(data: bytes) -> list[str]:
-    """The captions of one file, one a line. Lines without a word are left out; U+FFFD (and bytes that are not UTF-8) become blanks."""
-    text = data.decode('utf-8', 'replace')
-    lines = text.split('\n' if '\n' in text else '\r')
-    lines = (' '.join(line.replace('\ufffd', ' ').split()) for line in lines)          # split() takes a stray CR, too
-    return [line for line in lines if re.search(r'\w', line)]
-
-
 def read_captions(path) -> tuple[dict[int, tuple[int, list[str]]], dict[str, str]]:
     """Reed's archive, or the folder it unpacks to -> ({image number: (class of its folder, captions)}, {split: text of its class list})."""
     captions, lists = {}, {}
@@ -97,7 +54,7 @@ def read_captions(path) -> tuple[dict[int, tuple[int, list[str]]], dict[str, str
         if match[3]:
             lists[splits[match[3]]] = data.decode('utf-8', 'replace')
         else:
-            captions[int(match[2])] = int(match[1]), parse_captions(data)
+            captions[int(match[2])] = int(match[1]), lines_of(data)
     if not captions:
         raise DataError(f'{path} holds no captions; expected text_c10/class_00001/image_06734.txt and so on. '
                         'Fetch cvpr2016_flowers.tar.gz again.')

@@ -1,0 +1,129 @@
+"""Reads the files of a data set where they lie: archives streamed, nothing extracted to disk; and fetches what has a direct link."""
+import gzip
+import hashlib
+import http.client
+import pathlib
+import re
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from tfds_builders.errors import DataError
+
+CHUNK = 1 << 20
+GZIP = b'\x1f\x8b'
+
+
+def members(path, pattern):
+    """(match, bytes) of each file whose path in the archive (.zip, .tar, .tgz) or folder ends with the pattern (a regular expression).
+
+    Names only select, they are never opened on this machine: a path that leads outside of an archive does no harm.
+    Raises DataError that names an archive which is broken or ends early.
+    """
+    pattern, path = re.compile(rf'(?:^|.*/)(?:{pattern})'), pathlib.Path(path)
+    contents = _folder if path.is_dir() else _zip if path.suffix == '.zip' else _tar
+    try:
+        for name, read in contents(path):
+            match = pattern.fullmatch(name)
+            if match:
+                yield match, read()
+    except (EOFError, OSError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise DataError(f'{path} is broken or ends early ({error}). Fetch it again.') from None
+
+
+def _folder(path):
+    for file in sorted(path.rglob('*')):
+        if file.is_file():
+            yield file.relative_to(path).as_posix(), file.read_bytes
+
+
+def _zip(path):
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield info.filename, lambda info=info: archive.read(info)
+
+
+def _tar(path):
+    with open(path, 'rb') as raw, gzip.open(raw) if raw.peek(2)[:2] == GZIP else raw as file:
+        with tarfile.open(fileobj=file, mode='r|') as archive:
+            for info in archive:
+                if info.isfile():
+                    yield info.name, lambda info=info: archive.extractfile(info).read()
+        while file.read(CHUNK):                # tarfile takes some broken archives for shorter ones, gzip does not
+            pass
+
+
+def first_of(folder, *names):
+    """The first of these files or folders that exists in the folder, or None."""
+    return next((path for name in names if (path := pathlib.Path(folder) / name).exists()), None)
+
+
+def decode(data: bytes):
+    """Pixels (H, W, 3) uint8 BGR, or None where the bytes are no whole picture (one that ends early is none)."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:                          # a picture of more pixels than OpenCV takes
+        return None
+
+
+def lines_of(data: bytes) -> list[str]:
+    """The captions of a text file, one a line. Lines without a word are left out; U+FFFD (and bytes that are not UTF-8) become blanks."""
+    text = data.decode('utf-8-sig', 'replace')
+    lines = (' '.join(line.replace('\ufffd', ' ').split()) for line in text.split('\n' if '\n' in text else '\r'))
+    return [line for line in lines if re.search(r'\w', line)]
+
+
+def sha256(path) -> str:
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def fetch(url, folder, *, size=0, checksum='', retries=3) -> pathlib.Path:
+    """Downloads a file into the folder, with a progress bar, and returns its path; what is there already and right is only returned.
+
+    A download that broke off goes on where it stopped: what has come so far lies in <name>.part. size (bytes) and checksum (SHA-256)
+    are verified where they are known. Raises DataError.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / url.rpartition('/')[2]
+    if path.exists() and (not size or path.stat().st_size == size):
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + '.part')
+    for attempt in range(retries):
+        try:
+            _download(url, part, size)
+            break
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            if attempt + 1 == retries or isinstance(error, urllib.error.HTTPError) and error.code in (403, 404):
+                raise DataError(f'Cannot fetch {url} ({error}). Try again: it goes on where it stopped. Or fetch it by hand and put it '
+                                'into the manual folder.') from None
+    if size and part.stat().st_size != size or checksum and sha256(part) != checksum:
+        part.unlink()
+        raise DataError(f'{url} is not the file that was expected (its size or SHA-256 differs); what came was removed. Try again, or fetch it elsewhere.')
+    return part.rename(path)
+
+
+def _download(url, part, size):
+    have = part.stat().st_size if part.exists() else 0
+    if size and have >= size:
+        return
+    request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        if have and reply.status != 206:       # the server cannot go on in the middle
+            have = 0
+        total = have + int(reply.headers.get('Content-Length') or 0)
+        with open(part, 'ab' if have else 'wb') as file, tqdm(
+                total=total or None, initial=have, unit='B', unit_scale=True, desc=part.stem, disable=None) as bar:
+            while chunk := reply.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if total and part.stat().st_size < total:
+            raise http.client.IncompleteRead(b'', total - part.stat().st_size)
