@@ -11,9 +11,10 @@ import argparse
 import jax
 import numpy as np
 
-from t2i_jax import data, run
+from t2i_jax import run
 from t2i_jax.metrics.shape_scenes import decode_all, score
 from t2i_jax.sample import Sampler
+from t2i_jax.tables import Split
 from t2i_jax.text import encode_sentences
 
 COLUMNS = ('colour', 'class', 'class_colour', 'size', 'place', 'exact')
@@ -31,7 +32,7 @@ def main():
     print(f'{args.workdir}, stage {sampler.stage}, step {sampler.step:,}, {args.num} captions a split, noise seed {args.seed}')
     print(f'{"split":<12} {"pictures":<18}' + ''.join(f'{name:>14}' for name in COLUMNS) + f'{"objects":>14}')
     for name in ('test', 'test_unseen'):
-        split = data.Split(config.data, name, ('image', 'facts'), sampler.vocabulary)
+        split = Split(config.data, name, ('image', 'facts'), sampler.vocabulary)
         rows = np.arange(min(args.num, len(split)))
         which = rows % np.array([len(split.texts[i]) for i in rows])       # each record with another of its captions
         facts = split.tables['facts'][rows, which]

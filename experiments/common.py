@@ -14,11 +14,12 @@ DATA = dict(
     name='', dir='', manual_dir='', split='train', validation_split='validation', on_error='refuse',
     size=64,                 # pixels, the side of the largest image
     load_size=0,             # pixels, the side from which the crop is taken; 0 = size
+    crop='',                 # 'bbox': the square around the main object, as the papers on birds have it
     resize='squash',         # to a square, or 'keep' the shape
     scales=(),               # sides of smaller images, for systems that read several
     flip=False, length=18, captions=1, embedding='none',
     cache='host',            # decoded pictures in 'device' memory, in 'host' memory, or 'none': decoded when they are needed
-    workers=0,               # threads; 0 = one a core
+    workers=0,               # processes that decode, with cache='none'; 0 = threads
     nominal=dict(),          # what is known of the data before they are read
 )
 STAGE = dict(

@@ -15,6 +15,7 @@ class Geometry(NamedTuple):
     length: int                    # words
     flip: bool = False
     scales: tuple[int, ...] = ()   # sides of the smaller `images`
+    mirrored_parts: tuple[int, ...] = ()   # for each part the one whose place it takes in a mirrored picture
 
 
 def augment(raw, key, geometry: Geometry, training: bool):
@@ -58,6 +59,8 @@ def _augment_row(row, key, geometry, training):
     for name in ('box', 'boxes'):
         if name in row:
             row[name] = crop_boxes(row[name], corner, extent, geometry.size, mirrored)
+    if 'parts' in row:
+        row['parts'] = crop_parts(row['parts'], corner, extent, geometry, mirrored)
     if 'object_labels' in row and 'boxes' in row:
         row['object_labels'] = jnp.where(row['boxes'][:, 2] > 0, row['object_labels'], -1)
     if 'object_masks' in row:
@@ -87,6 +90,16 @@ def crop_boxes(boxes, corner, extent, size, mirrored):
     centre = centre.at[..., 0].set(jnp.where(mirrored, 1 - centre[..., 0], centre[..., 0]))
     there = (side > 0).all(-1, keepdims=True) & (boxes[..., 2:] > 0).all(-1, keepdims=True)
     return jnp.where(there, jnp.concatenate([centre, side], -1), 0)
+
+
+def crop_parts(parts, corner, extent, geometry, mirrored):
+    """Parts (P, 3) x y visible, in fractions of the picture -> of the crop; all 0 where a part is not seen. Mirrored, a left eye is a right one."""
+    place = (parts[:, :2] * extent[::-1] - corner[::-1]) / geometry.size
+    seen = (parts[:, 2:] > 0) & ((place >= 0) & (place <= 1)).all(-1, keepdims=True)
+    parts = jnp.where(seen, jnp.concatenate([place, jnp.ones_like(place[:, :1])], -1), 0)
+    swapped = parts[jnp.array(geometry.mirrored_parts or range(len(parts)))]
+    swapped = swapped.at[:, 0].set(jnp.where(swapped[:, 2] > 0, 1 - swapped[:, 0], 0))
+    return jnp.where(mirrored, swapped, parts)
 
 
 def crop_masks(masks, corner, extent, size, mirrored, crops=True):

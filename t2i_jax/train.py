@@ -19,6 +19,7 @@ from t2i_jax import stage as core
 from t2i_jax.augment import augment
 from t2i_jax.errors import RunError
 from t2i_jax.sample import TEXT, Sampler, to_uint8
+from t2i_jax.tables import Split, device_tables
 from t2i_jax.text import Vocabulary
 
 SHOWN = 8            # captions of a sample grid
@@ -121,13 +122,13 @@ class Trainer:
         path = self.workdir / 'vocabulary.json'
         vocabulary = Vocabulary.load(path) if path.exists() else None
         if vocabulary is None and any('dialog' in module.needs for module in nominal.values()):
-            vocabulary = data.Split(config.data, config.data.split, ('dialog',)).vocabulary     # one for all stages, with the dialogues' words
+            vocabulary = Split(config.data, config.data.split, ('dialog',)).vocabulary     # one for all stages, with the dialogues' words
         self.data = {**config.data, **block.data}
-        self.split = data.Split(config.data, config.data.split, needs, vocabulary, block.data)
+        self.split = Split(config.data, config.data.split, needs, vocabulary, block.data)
         if not path.exists() and jax.process_index() == 0:
             self.split.vocabulary.save(path)
         self.vocabulary = self.split.vocabulary
-        self.held_out = data.Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data)
+        self.held_out = Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data)
         self.meta = self.split.meta
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -158,8 +159,7 @@ class Trainer:
         self.place = sharding.state_shardings(self.mesh, shapes)
         self.shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.place)
         everywhere = sharding.replicated(self.mesh)
-        self.tables = data.device_tables(self.split, everywhere) if self.cache == 'device' else {}
-        self.held_out_tables = data.device_tables(self.held_out, everywhere) if self.cache == 'device' else {}
+        self.tables, self.held_out_tables = device_tables((self.split, self.held_out), everywhere) if self.cache == 'device' else ({}, {})
 
         def batch_of(tables, rows, step, key, training):
             raw = data.gather(tables, rows, self.split.wrong_fields) if tables else rows
@@ -322,7 +322,7 @@ class Trainer:
         """(batch, captions, real pictures) of a few records of the held-out split, spread over it."""
         rows = np.linspace(0, len(self.held_out) - 1, SHOWN).astype(np.int32)
         wanted = {'index': rows, 'caption': np.zeros((SHOWN, self.meta.captions), np.int32)}
-        raw = data.gather(self.held_out.kept(), wanted)
+        raw = data.gather(self.held_out.kept(), wanted) | (self.held_out.pictures.rows(rows) if self.held_out.lazy else {})
         batch = jax.tree.map(np.asarray, augment(raw, jax.random.key(0), self.split.geometry, False))
         texts = [self.held_out.texts[i] for i in rows]
         reads_text = TEXT & set(self.module.needs)

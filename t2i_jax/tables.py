@@ -1,0 +1,279 @@
+"""A split of a TFDS data set as tables: captions, labels, boxes, ... one row a record, read once; pictures as `cache` says.
+
+`cache='host'` and 'device' hold every picture as uint8 on its canvas: in memory, or, where that would take more than a quarter of what is
+free, in a memory-mapped file beside the data set, which is built once. With 'none' a picture is read and decoded whenever a batch needs it.
+"""
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+import tfds_builders
+from t2i_jax import text
+from t2i_jax.augment import Geometry
+from t2i_jax.errors import DataError
+from t2i_jax.pictures import CROPS, Canvas, Pictures, move_boxes, move_parts
+from t2i_jax.stage import Meta
+
+PER_CAPTION = ('tokens', 'words', 'chars', 'facts', 'embedding')
+ROUND_WORDS = 24           # words of one question with its answer
+# batch key -> what is stored for it; everything else is stored under its own name
+STORED = {'images': ('image',), 'tokens': ('tokens', 'words'), 'length': ('tokens', 'words'), 'dialog_length': ('dialog',)}
+FEATURE = {'words': 'captions', 'tokens': 'captions', 'chars': 'captions', 'captioned': 'captions', 'box': 'bbox',
+           'boxes': 'objects', 'object_labels': 'objects'}
+
+
+class Split:
+    """One split of a data set: `tables` (field -> array with a row a record), `texts` (captions a record), `meta`."""
+
+    def __init__(self, config, split, needs, vocabulary=None, stage_data=None):
+        """config: `config.data`; needs: batch keys; vocabulary: built from this split's captions where it is None."""
+        self.config, self.split = config, split
+        geometry = {**config, **(stage_data or {})}
+        builder = prepared(config)
+        info, have = builder.info, set(builder.info.features)
+        self.name, self.metadata = info.full_name, dict(info.metadata or {})
+        self.canvas = self._canvas(geometry, have)
+        self.fields = stored_fields(needs)
+        self.wrong_fields = stored_fields(n for n in needs if n.startswith('wrong_'))
+        for field in self.fields:
+            feature = FEATURE.get(field, field)
+            if feature not in have:
+                raise DataError(f'This system reads {field!r}, which data set {self.name} does not hold (it has {", ".join(sorted(have))}). '
+                                'Choose another --config.data.name or another system.')
+        if geometry['flip'] and not self.metadata.get('flip', True):
+            raise DataError(f'The captions of {self.name} say left and right, so its pictures are never mirrored: set data.flip=False.')
+
+        # label, facts and scene are for the plan, wherever they are; captions for the vocabulary and for people
+        read = {FEATURE.get(f, f) for f in self.fields} | ({'captions', 'label', 'facts', 'scene', 'file_name'} & have)
+        placed = {'mask', 'object_masks', 'objects', 'bbox', 'parts'} & read
+        if placed and (self.canvas.keep or self.canvas.crop):                 # then the picture's size decides where these lie
+            read |= {'image'} & have
+        read |= {'bbox'} if self.canvas.crop else set()
+        read |= {'objects'} & have if 'object_masks' in read else set()       # which of them are crowds
+        try:
+            count = len(builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES))
+        except Exception as error:
+            raise DataError(f'Data set {self.name} has no split {split!r} ({error}). It has: {", ".join(info.splits)}.') from error
+        if not count:
+            raise DataError(f'Split {split!r} of {self.name} is empty. It has: {", ".join(info.splits)}.')
+        self.max_objects = int(self.metadata.get('max_objects', 0))
+        self.pictures = Pictures(builder.data_dir, split, read, self.fields, self.canvas, self.max_objects)
+        self.lazy = geometry['cache'] == 'none' and bool(self.pictures.fields)
+        rows, pictures = self._read(count)
+        self.texts = [row.pop('texts') for row in rows]
+        self.vocabulary = vocabulary or text.Vocabulary.from_captions(
+            caption for row, texts in zip(rows, self.texts) for caption in (*texts, *row.get('rounds', ())))
+        self._add_words(rows)
+        self.tables = {name: (filled if name in PER_CAPTION else np.stack)([row[name] for row in rows])
+                       for name in rows[0] if name != 'rounds'} | pictures
+        features, parts = info.features, self.metadata.get('parts', ())
+        self.meta = Meta(
+            name=self.name, vocabulary_size=len(self.vocabulary), length=geometry['length'], size=geometry['size'],
+            classes=features['label'].num_classes if 'label' in have else 0,
+            object_classes=features['objects'].feature['label'].num_classes if 'objects' in have else 0,
+            max_objects=self.max_objects, attributes=features['attributes'].shape[0] if 'attributes' in have else 0,
+            embedding_dim=features['embedding'].shape[-1] if 'embedding' in have else 0, captions=geometry['captions'])
+        self.geometry = Geometry(geometry['size'], self.canvas.side, geometry['length'], geometry['flip'], tuple(geometry['scales']), mirrored(parts))
+
+    def __len__(self):
+        return len(self.texts)
+
+    def _canvas(self, geometry, have):
+        if geometry['resize'] not in ('keep', 'squash'):
+            raise DataError(f'data.resize is {geometry["resize"]!r}; it is squash or keep.')
+        if geometry['crop'] not in CROPS:
+            raise DataError(f'data.crop is {geometry["crop"]!r}; it is bbox, or empty for the whole picture.')
+        if geometry['crop'] and 'bbox' not in have:
+            raise DataError(f'Data set {self.name} has no bbox to crop to: set data.crop="" (--config.data.crop=).')
+        return Canvas(geometry['load_size'] or geometry['size'], geometry['resize'] == 'keep', geometry['crop'])
+
+    def _read(self, count):
+        """(rows as dictionaries, tables of pictures): one pass over the records, in threads."""
+        tables, draws = {}, False
+        if self.lazy:
+            tables = {name: LazyPictures(self.pictures, name) for name in self.picture_shapes()}         # batches draw them all at once
+        elif self.pictures.fields:
+            tables, draws, finish = self._picture_tables(count)
+
+        def read(number):
+            record = self.pictures.record(number)
+            if draws:
+                for name, value in self.pictures.draw(record).items():
+                    tables[name][number] = value
+            return self._row(record, number)
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            rows = list(tqdm(pool.map(read, range(count)), f'reading {self.split}', total=count, unit=' records', leave=False,
+                             mininterval=.5, disable=None))
+        return rows, finish() if draws else tables
+
+    def picture_shapes(self):
+        """{table: shape of its rows} of the pictures."""
+        h, w = self.canvas.shape
+        shapes = {'image': (h, w, 3), 'mask': (h, w, 1), 'object_masks': (self.max_objects, *(self.metadata.get('mask_size', 64),) * 2)}
+        shapes = {name: shapes[name] for name in self.pictures.fields}
+        return shapes | ({'extent': (2,)} if 'image' in shapes else {})
+
+    def _picture_tables(self, count):
+        """(tables, whether they must be filled, a function that finishes them and returns them)."""
+        shapes = {name: (count, *shape) for name, shape in self.picture_shapes().items()}
+        if sum(map(np.prod, shapes.values())) <= free_memory() / 4:
+            tables = {name: np.zeros(shape, np.int32 if name == 'extent' else np.uint8) for name, shape in shapes.items()}
+            return tables, True, lambda: tables
+        key = hashlib.sha256(json.dumps([self.split, *self.canvas, shapes]).encode()).hexdigest()[:12]
+        folder = pathlib.Path(self.pictures.data_dir) / 'canvases' / key
+        if folder.exists():
+            return {name: np.load(folder / f'{name}.npy', mmap_mode='r') for name in shapes}, False, None
+        unfinished = folder.with_name(f'{key}.{os.getpid()}.unfinished')
+        unfinished.mkdir(parents=True)
+        print(f'The pictures of {self.split} take {sum(map(np.prod, shapes.values())) / 1e9:.1f} GB: they go to {folder}, once.')
+        tables = {name: np.lib.format.open_memmap(unfinished / f'{name}.npy', 'w+', np.int32 if name == 'extent' else np.uint8, shape)
+                  for name, shape in shapes.items()}
+
+        def finish():
+            for table in tables.values():
+                table.flush()
+            if not folder.exists():                                        # another process may have been faster
+                unfinished.rename(folder)
+            return tables
+        return tables, True, finish
+
+    def _row(self, record, number):
+        """One record as a dictionary of arrays of fixed shape, besides `texts` (and `rounds`), which become tokens later."""
+        fields, row = self.fields, {'index': np.int32(number)}
+        row['texts'] = [caption.decode() for caption in record.get('captions', ())]
+        for name in ('label', 'facts', 'scene', 'attributes', 'image_features'):
+            if name in record and (name in fields or name in ('label', 'facts', 'scene')):
+                row[name] = np.asarray(record[name])
+        if 'embedding' in fields:
+            row['embedding'] = np.asarray(record['embedding'], np.float32)
+        if 'chars' in fields:
+            row['chars'] = np.array([text.encode_chars(t) for t in row['texts']], np.uint8).reshape(-1, text.CHARS)
+        if 'captioned' in fields:
+            row['captioned'] = np.bool_(len(row['texts']))
+        one = self.pictures.frame(record) if 'image' in record and {'box', 'boxes', 'object_labels', 'parts'} & set(fields) else None
+        if 'box' in fields:
+            box = np.asarray(record['bbox'], np.float32)
+            row['box'] = _centred(move_boxes(box, one) if one else box)
+        if 'parts' in fields:
+            parts = np.asarray(record['parts'], np.float32)
+            row['parts'] = move_parts(parts, one) if one else parts
+        if 'boxes' in fields or 'object_labels' in fields:
+            row |= self._objects(record['objects'], one)
+        if 'dialog' in fields:
+            row['rounds'] = [f'{q.decode()} {a.decode()}' for q, a in zip(record['dialog']['questions'], record['dialog']['answers'])]
+        return row
+
+    def _objects(self, objects, one):
+        """Boxes (R, 4) and labels (R,), -1 where there is none. Crowd regions are no objects."""
+        boxes, labels = np.zeros((self.max_objects, 4), np.float32), np.full(self.max_objects, -1, np.int32)
+        n = min(len(objects['label']), self.max_objects)
+        crowd = np.asarray(objects['is_crowd'][:n], bool) if 'is_crowd' in objects else np.zeros(n, bool)
+        found = np.asarray(objects['bbox'], np.float32).reshape(-1, 4)[:n]
+        found = np.where(crowd[:, None], 0, move_boxes(found, one) if one else found)
+        boxes[:n] = _centred(found)
+        labels[:n] = np.where((found[:, 2:] > found[:, :2]).all(1), np.asarray(objects['label'])[:n], -1)
+        return {'boxes': boxes, 'object_labels': labels}
+
+    def _add_words(self, rows):
+        for row, texts in zip(rows, self.texts):
+            if 'tokens' in self.fields:
+                encoded = [self.vocabulary.encode(t, text.MAX_WORDS) for t in texts]
+                row['tokens'] = np.array([ids for ids, _ in encoded], np.int32).reshape(-1, text.MAX_WORDS)
+                row['words'] = np.array([n for _, n in encoded], np.int32)
+            if 'dialog' in self.fields:
+                encoded = [self.vocabulary.encode(t, ROUND_WORDS) for t in row['rounds']]
+                row['dialog'] = np.stack([ids for ids, _ in encoded])
+                row['dialog_length'] = np.array([n for _, n in encoded], np.int32)
+
+    def kept(self):
+        """The tables that a batch is gathered from."""
+        names = [n for n in (*self.fields, 'index', 'extent', 'dialog_length') if n in self.tables]
+        return {name: self.tables[name] for name in dict.fromkeys(names) if not isinstance(self.tables[name], LazyPictures)}
+
+
+class LazyPictures:
+    """Stands where a table of pictures would: indexing it with numbers decodes those."""
+
+    def __init__(self, pictures, name):
+        self.pictures, self.name = pictures, name
+
+    def __getitem__(self, numbers):
+        return self.pictures.rows(numbers)[self.name]
+
+
+def stored_fields(needs):
+    """Batch keys -> the fields that are stored for them, `wrong_` ones included once."""
+    fields = {}
+    for need in needs:
+        need = need.removeprefix('wrong_')
+        fields |= dict.fromkeys(STORED.get(need, (need,)))
+    fields.pop('index', None)
+    return tuple(fields)
+
+
+def filled(arrays):
+    """Arrays of records with different numbers of captions -> one, zeros where a record has fewer than another."""
+    out = np.zeros((len(arrays), max(1, *map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, array in zip(out, arrays):
+        row[:len(array)] = array
+    return out
+
+
+def _centred(box):
+    """TFDS order ymin xmin ymax xmax -> cx cy w h."""
+    low, high = box[..., [1, 0]], box[..., [3, 2]]
+    return np.concatenate([(low + high) / 2, high - low], -1).astype(np.float32)
+
+
+def mirrored(parts):
+    """Names of parts -> for each the number of the part whose place it takes in a mirrored picture: 'left eye' that of 'right eye'."""
+    swap = {'left': 'right', 'right': 'left'}
+    names = [' '.join(swap.get(word, word) for word in name.split()) for name in parts]
+    return tuple(list(parts).index(name) for name in names)
+
+
+def free_memory() -> int:
+    """Bytes of the machine's memory that are available."""
+    try:
+        with open('/proc/meminfo') as file:                                # on Linux, what caches hold is available, too
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable'))
+    except (OSError, StopIteration):
+        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2
+
+
+def device_tables(splits, sharding):
+    """The tables of several splits in device memory, replicated. Raises DataError, before anything is sent, where they do not fit."""
+    device = min(sharding.device_set, key=lambda d: d.id)
+    stats = device.memory_stats() or {}
+    free = stats['bytes_limit'] - stats.get('bytes_in_use', 0) if 'bytes_limit' in stats else free_memory() / len(jax.local_devices())
+    sizes = [sum(table.nbytes for table in split.kept().values()) for split in splits]
+    if sum(sizes) > .8 * free:
+        what = ' and '.join(f'{split.split} ({size / 1e9:.2f} GB)' for split, size in zip(splits, sizes))
+        raise DataError(f'{what} of {splits[0].name} do not fit into the memory of {device} ({free / 1e9:.2f} GB free, a fifth is left for '
+                        'the networks). Set --config.data.cache=host.')
+    return [jax.device_put(split.kept(), sharding) for split in splits]
+
+
+def prepared(config):
+    """The builder of `config.data`, its data built first where they are not there yet. Raises DataError."""
+    kwargs = {'manual_dir': config.manual_dir} if config.manual_dir else {}
+    if config.on_error != 'refuse':
+        kwargs['on_error'] = config.on_error
+    data_dir = os.path.expanduser(config.dir) if config.dir else None
+    try:
+        builder = tfds_builders.get_builder(config.name, data_dir, **kwargs)
+    except TypeError as error:                             # a builder that reads no files of the user's has no such keyword
+        if not any(name in str(error) for name in kwargs):
+            raise
+        raise DataError(f'Data set {config.name} takes no {" and no ".join("data." + name for name in kwargs)}. Leave it out.') from None
+    if not pathlib.Path(builder.data_dir).exists():
+        print(f'Building {builder.info.full_name} in {builder.data_dir}')
+        builder.download_and_prepare()
+    return builder
