@@ -29,7 +29,7 @@ STAGE = dict(
 
 
 def base(system, data):
-    """An unlocked config. data: a dictionary as `shapes` or `flowers` gives."""
+    """An unlocked config. data: a dictionary as `shapes`, `flowers`, `birds`, `coco` or `folder` gives."""
     return ConfigDict(dict(system=system, seed=0, dtype='float32', data=merge(DATA, data), stages={}, init={}, mesh=dict(fsdp=1)))
 
 
@@ -44,6 +44,23 @@ def flowers(**changes):
     """Oxford-102 flowers with ten captions each; training on the 82 classes of the papers' train and validation parts."""
     nominal = dict(vocabulary_size=5000, classes=102)                     # words: ours, about what the training captions have
     return merge(dict(name='flowers102_captions', split='train+validation', validation_split='test', nominal=nominal), changes)
+
+
+def birds(**changes):
+    """CUB-200-2011 with ten captions each, cropped around the bird as the papers after GAN-CLS have it; training on 150 of the 200 classes."""
+    nominal = dict(vocabulary_size=5450, classes=200, attributes=312)     # words: AttnGAN's
+    return merge(dict(name='cub200_captions', split='train+validation', validation_split='test', crop='bbox', nominal=nominal), changes)
+
+
+def coco(**changes):
+    """MS-COCO 2014, five captions and up to ten objects each."""
+    nominal = dict(vocabulary_size=27_297, object_classes=80, max_objects=10)       # words: AttnGAN's
+    return merge(dict(name='coco2014_captions', cache='none', nominal=nominal), changes)
+
+
+def folder(**changes):
+    """A folder of anybody's, `--config.data.manual_dir`; see tfds_builders/caption_folder."""
+    return merge(dict(name='caption_folder', nominal=dict(vocabulary_size=5000)), changes)
 
 
 def merge(defaults, changes):

@@ -170,7 +170,7 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
 
     above = columns > 1 and real is None and drawn >= 12 * size
     text = 0 if not any(labels) else drawn if above else min(max(14 * size, wide), 22 * size)
-    wrapped = [_wrap(label, font, text) for label in labels]
+    wrapped = [wrap(label, font, text) for label in labels]
     cell = drawn if above or not text else text + space + drawn
     groups = [range(i, min(i + columns, n)) for i in range(0, n, columns)]           # what stands side by side
     texts = [line * max(len(wrapped[i]) for i in group) for group in groups]
@@ -197,7 +197,7 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
     return np.asarray(canvas)
 
 
-def _wrap(text, font, width):
+def wrap(text, font, width):
     """The lines of a text that fit into a width; a word that is wider than that is broken."""
     lines = []
     for paragraph in text.splitlines():

@@ -1,6 +1,7 @@
 """Oxford-102 with captions, built from tiny archives in the original layout."""
 import gzip
 import io
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,7 @@ import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 from absl import logging
+from test_old_downloads import attngan, chars, put, t7_file, vectors
 
 from tfds_builders import DataError, build, class_splits, files, get_builder
 from tfds_builders.flowers102_captions import classes
@@ -123,23 +125,156 @@ def test_lists_may_lie_beside_the_archive_and_the_archive_may_be_unpacked(tmp_pa
 def test_captions_are_cleaned(tmp_path, warnings):
     text = '\r\n'.join(['a red\ufffd\ufffdflower ', '', ' \t ', '...', 'café petals', *'bcdefghijk'])
     assert files.lines_of(text.encode()) == ['a red flower', 'café petals', *'bcdefghijk']
-    assert files.lines_of(b'caf\xe9 au lait\rwhite') == ['caf au lait', 'white']
+    assert files.lines_of(b'caf\xe9 au lait\rwhite') == ['café au lait', 'white']
     make(tmp_path / 'manual', captions={1: text.encode()})
     captions = records(built(tmp_path), 'train')['image_00001.jpg']['captions']
     assert [c.decode() for c in captions] == ['a red flower', 'café petals', *'bcdefghi']      # the first ten
 
 
-def test_masks(tmp_path, warnings):
-    manual = make(tmp_path / 'manual')
+def make_masks(manual):
+    """Oxford's pictures of the foreground: the background is blue."""
     painted = np.full((20, 24, 3), (254, 0, 0), np.uint8)                   # BGR
     painted[4:14, 6:18] = (40, 60, 220)
     painted[17, 20] = (40, 60, 220)                                         # a speck, which the opening removes
     data = cv2.imencode('.jpg', painted, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
     write_tar(manual / '102segmentations.tgz', {f'segmim/segmim_{n:05d}.jpg': data for n in range(1, len(LABELS) + 1)})
+    return manual
+
+
+def test_masks(tmp_path, warnings):
+    manual = make(tmp_path / 'manual')
+    make_masks(manual)
     mask = records(built(tmp_path, 'flowers102_captions/masks'), 'train')['image_00001.jpg']['mask']
     mask = cv2.imdecode(np.frombuffer(mask, np.uint8), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (20, 24) and set(np.unique(mask)) == {0, 255}
     assert (mask[5:13, 7:17] == 255).all() and not mask[:3].any() and not mask[16:].any()
+
+
+NUMBERS = range(1, len(LABELS) + 1)
+
+
+def icml(**records):
+    """Files of flowers_icml whose sentences are those of the caption archive; `records`: {'image_00005': bytes or fields}."""
+    records = {f'image_{n:05d}': {} for n in NUMBERS} | records
+    files = {}
+    for (name, change), label in zip(records.items(), LABELS):
+        fields = change if isinstance(change, dict) else {}
+        data = t7_file(int(name[-5:]), **{'char': chars(CAPTIONS.splitlines())} | fields)
+        files[f'flowers_icml/class_{label:05d}/{name}.t7'] = change if isinstance(change, bytes) else data
+    return files
+
+
+def stackgan(text):
+    names = [f'jpg/image_{n:05d}' for n in NUMBERS]
+    files = {'flowers/train/filenames.pickle': names[2:], 'flowers/train/char-CNN-RNN-embeddings.pickle': [vectors(n) for n in NUMBERS][2:],
+             'flowers/test/filenames.pickle': names[:2], 'flowers/test/char-CNN-RNN-embeddings.pickle': [vectors(1), vectors(2)]}
+    files = {name: pickle.dumps(value, 2) for name, value in files.items()}
+    return files | {f'flowers/text_c10/class_{LABELS[n - 1]:05d}/image_{n:05d}.txt': CAPTIONS.encode() for n in NUMBERS if text}
+
+
+def of(record):
+    return [caption.decode() for caption in record['captions']]
+
+
+@pytest.mark.parametrize('name, files', [('flowers_icml.tar.gz', icml()), ('flowers_icml', icml()), ('flowers.zip', stackgan(True)),
+                                         ('flowers.zip', stackgan(False))])
+def test_sentence_vectors_lie_beside_their_captions(tmp_path, warnings, name, files):
+    manual = make(tmp_path / 'manual', lists=LISTS)
+    put(manual / name, files if '.' in name else {path.partition('/')[2]: data for path, data in files.items()})
+    builder = built(tmp_path, 'flowers102_captions/embeddings')
+    records_ = records(builder, 'train+validation+test')
+    assert len(records_) == 12 and not warnings
+    for n in NUMBERS:
+        record = records_[f'image_{n:05d}.jpg']
+        assert record['embedding'].dtype == np.float32 and np.array_equal(record['embedding'], vectors(n)) and of(record) == CAPTIONS.splitlines()
+    metadata = builder.info.metadata
+    assert (metadata['split_rule'], metadata['captions_of_vectors']) == ('reed_cvpr2016', 0)
+    assert (name in metadata['sha256']) == (manual / name).is_file()
+
+
+def test_vectors_follow_the_order_of_the_captions_or_bring_their_own(tmp_path, warnings):
+    lines = CAPTIONS.splitlines()
+    other = [f'other words {j}' for j in range(10)]
+    manual = make(tmp_path / 'manual', captions={6: None})
+    put(manual / 'flowers_icml.tar.gz', icml(image_00001={'char': chars(lines[::-1])}, image_00005={'char': chars(other)}))
+    train = records(built(tmp_path, 'flowers102_captions/embeddings'), 'train')
+    assert np.array_equal(train['image_00001.jpg']['embedding'], vectors(1)[::-1]) and of(train['image_00001.jpg']) == lines
+    assert np.array_equal(train['image_00005.jpg']['embedding'], vectors(5)) and of(train['image_00005.jpg']) == other
+    assert of(train['image_00006.jpg']) == lines                             # it has no captions but those of the vectors
+    assert any('2 images get the sentences that come with their vectors' in message for message in warnings)
+
+
+@pytest.mark.parametrize('name, files, sentence', [
+    ('flowers_icml.tar.gz', icml() | {'flowers_icml/trainclasses.txt': b'class_00001\n'}, 'this flower has 3 red petals'),
+    ('flowers.zip', stackgan(True), 'this flower has 3 red petals'),
+    ('flowers.zip', attngan(captions=[[[1, j, 0] for n in NUMBERS for j in range(2, 12)], [], {j: f'w{j}' for j in range(1, 12)}, {}],
+                            train=[f'image_{n:05d}' for n in NUMBERS], test=None), 'w1 w5'),
+])
+@pytest.mark.parametrize('config', ['plain', 'embeddings'])
+def test_captions_come_from_other_downloads_where_the_archive_is_missing(tmp_path, warnings, name, files, sentence, config):
+    manual = make(tmp_path / 'manual')
+    (manual / 'cvpr2016_flowers.tar.gz').unlink()
+    put(manual / name, files)
+    if sentence == 'w1 w5' and config == 'embeddings':
+        with pytest.raises(DataError, match='flowers.zip has train/filenames.pickle, but no train/char-CNN-RNN-embeddings.pickle'):
+            built(tmp_path, f'flowers102_captions/{config}')
+        return
+    record = records(built(tmp_path, f'flowers102_captions/{config}'), 'train')['image_00005.jpg']
+    assert of(record)[3] == sentence and len(record['captions']) == 10
+    assert ('embedding' in record) == (config == 'embeddings')
+
+
+@pytest.mark.parametrize('change, named', [
+    (b'\x04', 'image_00005.jpg: .*image_00005.t7 cannot be read: it ends early'),
+    ({'txt': vectors(5, 9), 'char': chars(CAPTIONS.splitlines()[:9])}, 'image_00005.jpg: 9 sentence vectors instead of 10'),
+    ({'txt': vectors(5)[:, :9]}, r'image_00005.jpg: .*shape \(10, 9\)'),
+    ({'char': np.zeros((201, 10), np.uint8)}, 'image_00005.jpg: caption 1, 2, .* has no word'),
+])
+def test_a_vector_that_cannot_be_used_is_refused_or_left_out(tmp_path, warnings, change, named):
+    manual = make(tmp_path / 'manual')
+    put(manual / 'flowers_icml.tar.gz', icml(image_00005=change))
+    with pytest.raises(DataError, match=named):
+        built(tmp_path, 'flowers102_captions/embeddings')
+    builder = built(tmp_path, 'flowers102_captions/embeddings', on_error='skip')
+    assert sorted(records(builder, 'train')) == [f'image_{n:05d}.jpg' for n in (1, 2, 6, 9, 10)]
+
+
+def test_images_without_vectors_and_missing_vectors_are_named(tmp_path, warnings):
+    manual = make(tmp_path / 'manual')
+    with pytest.raises(DataError, match='flowers_icml.tar.gz with the sentence vectors .* is not in'):
+        built(tmp_path, 'flowers102_captions/embeddings')
+    put(manual / 'flowers_icml.tar.gz', {name: data for name, data in icml().items() if '00007' not in name})
+    with pytest.raises(DataError, match='image_00007.jpg: no sentence vectors'):
+        built(tmp_path, 'flowers102_captions/embeddings')
+    put(manual / 'flowers_icml.tar.gz', {name: b'' for name in icml()})
+    with pytest.raises(DataError, match='12 records of .*102flowers.tgz cannot be used'):
+        built(tmp_path, 'flowers102_captions/embeddings')
+
+
+def test_a_system_trains_on_stored_vectors(tmp_path, warnings):
+    """What `--config.data.name=flowers102_captions/embeddings --config.data.embedding=stored` gives to gan_cls."""
+    import jax
+    from flax import nnx
+
+    from experiments import gan_cls_flowers
+    from t2i_jax.data import Plan, Split, gather
+    from t2i_jax.systems.gan_cls import STAGES
+    put(make(tmp_path / 'manual') / 'flowers_icml.tar.gz', icml())
+    source = built(tmp_path, 'flowers102_captions/embeddings').as_data_source('train')
+    config = gan_cls_flowers.get_config('tiny')
+    config.data.update(name='flowers102_captions/embeddings', dir=str(tmp_path / 'data'), embedding='stored', cache='host')
+    assert [name for name, stage in STAGES.items() if not stage.skip(config)] == ['gan']
+    needs = ('image', 'wrong_image', 'embedding')
+    split = Split(config.data, 'train', needs)
+    assert split.meta.embedding_dim == 1024 and split.tables['embedding'].shape == (6, 10, 1024)
+    plan = Plan(split, 4, 0, needs, captions=4)(0)
+    batch = gather(split.kept(), plan, split.wrong_fields)
+    assert batch['embedding'].shape == (4, 4, 1024)
+    for index, caption, rows in zip(plan['index'], plan['caption'], batch['embedding']):
+        assert np.array_equal(rows, vectors(int(source[int(index)]['file_name'].decode()[6:11]))[caption])
+
+    stage = nnx.eval_shape(lambda: STAGES['gan'](split.meta, ngf=4, ndf=4, nt=8, text=None, rngs=nnx.Rngs(0)))
+    assert set(stage.needs) == set(needs) and jax.eval_shape(stage.encode, {'embedding': batch['embedding']}).shape == (4, 1024)
 
 
 def broken_image():

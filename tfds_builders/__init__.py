@@ -21,6 +21,7 @@ def get_builder(name, data_dir=None, **kwargs):
     if name not in names():
         raise DataError(f'There is no data set {name!r}. There are: {", ".join(names())}.')
     module = importlib.import_module(f'tfds_builders.{name}.builder')
+    importlib.import_module('tfds_builders.spill').without_tensorflow()
     builder = getattr(module, ''.join(part.capitalize() for part in name.split('_')))
     configs = [c.name for c in builder.BUILDER_CONFIGS]
     if config and config not in configs:

@@ -65,19 +65,31 @@ def first_of(folder, *names):
     return next((path for name in names if (path := pathlib.Path(folder) / name).exists()), None)
 
 
-def decode(data: bytes):
-    """Pixels (H, W, 3) uint8 BGR, or None where the bytes are no whole picture (one that ends early is none)."""
+def decode(data: bytes, flags=cv2.IMREAD_COLOR):
+    """Pixels (H, W, 3) uint8 BGR, or None where the bytes are no whole picture (one that ends early is none). flags: OpenCV's."""
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:                          # a picture of more pixels than OpenCV takes
         return None
 
 
-def lines_of(data: bytes) -> list[str]:
-    """The captions of a text file, one a line. Lines without a word are left out; U+FFFD (and bytes that are not UTF-8) become blanks."""
-    text = data.decode('utf-8-sig', 'replace')
-    lines = (' '.join(line.replace('\ufffd', ' ').split()) for line in text.split('\n' if '\n' in text else '\r'))
+def text_of(data: bytes) -> str:
+    """UTF-8, with or without a byte order mark; what is not UTF-8 is taken for Windows' Latin-1."""
+    try:
+        return data.decode('utf-8-sig')
+    except UnicodeDecodeError:
+        return data.decode('cp1252', 'replace')
+
+
+def clean(text: str) -> list[str]:
+    """The captions of a text, one a line. U+FFFD becomes a blank, blanks are joined, lines without a word are left out."""
+    lines = (' '.join(line.replace('\ufffd', ' ').split()) for line in text.replace('\r', '\n').split('\n'))
     return [line for line in lines if re.search(r'\w', line)]
+
+
+def lines_of(data: bytes) -> list[str]:
+    """The captions of a text file, one a line; see `text_of`, `clean`."""
+    return clean(text_of(data))
 
 
 def sha256(path) -> str:

@@ -5,7 +5,7 @@ import shutil
 import tensorflow_datasets as tfds
 from absl import logging
 
-from tfds_builders import files
+from tfds_builders import files, spill
 from tfds_builders.errors import DataError
 
 SHOWN = 20         # of a list of problems
@@ -23,6 +23,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
             raise DataError(f'on_error is {on_error!r}; use "refuse" or "skip".')
         self.manual_dir = pathlib.Path(manual_dir).expanduser() if manual_dir else None
         self.on_error = on_error
+        spill.without_tensorflow()
         super().__init__(**kwargs)
 
     def manual_folder(self):

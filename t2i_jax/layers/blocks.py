@@ -34,10 +34,10 @@ def torch_linear(c, d, *, rngs):
 class Bottleneck(nnx.Module):
     """x + [1x1 c/4, 3x3 c/4, 3x3 c](x), normalised after each convolution, the activation between them. b h w c -> b h w c"""
 
-    def __init__(self, c, activation, *, rngs):
+    def __init__(self, c, activation, norm=BatchNorm, *, rngs):
         self.convs = nnx.List([Conv(c, c // 4, 1, rngs=rngs), Conv(c // 4, c // 4, 3, padding=1, rngs=rngs),
                                Conv(c // 4, c, 3, padding=1, rngs=rngs)])
-        self.norms = nnx.List([BatchNorm(c // 4, rngs=rngs), BatchNorm(c // 4, rngs=rngs), BatchNorm(c, rngs=rngs)])
+        self.norms = nnx.List([norm(d, rngs=rngs) for d in (c // 4, c // 4, c)])
         self.activation = activation
 
     def __call__(self, x, *, train):

@@ -1,5 +1,6 @@
-"""Batch normalisation as the GANs of this line use it."""
+"""Normalisation as the GANs of this line use it."""
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 
@@ -14,6 +15,22 @@ class BatchNorm(nnx.BatchNorm):
 
     def __call__(self, x, *, train):
         return super().__call__(x, use_running_average=not train)
+
+
+class LayerNorm(nnx.Module):
+    """Each row alone to mean 0 and variance 1 over its map and channels, then scale and bias a channel; eps 1e-5. `train` changes nothing."""
+
+    def __init__(self, c, *, rngs):
+        self.scale, self.bias = nnx.Param(jnp.ones(c)), nnx.Param(jnp.zeros(c))
+
+    def __call__(self, x, *, train):
+        wide = x.astype(jnp.float32)
+        axes = tuple(range(1, x.ndim))
+        mean, variance = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
+        return ((wide - mean) * jax.lax.rsqrt(variance + 1e-5) * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+NORMS = {'batch': BatchNorm, 'layer': LayerNorm}
 
 
 def scale_around_one(key, shape, dtype):

@@ -30,7 +30,7 @@ from t2i_jax.encoders.small_cnn import SmallCnn
 from t2i_jax.errors import RunError
 from t2i_jax.layers.blocks import Bottleneck, levels, linear, lrelu, torch_linear
 from t2i_jax.layers.conv import Conv, ConvTranspose
-from t2i_jax.layers.norm import BatchNorm
+from t2i_jax.layers.norm import NORMS, BatchNorm
 from t2i_jax.losses import bce, bce_per_row, structured_joint_embedding
 from t2i_jax.stage import Phase, Stage, normal_rows
 
@@ -68,12 +68,12 @@ class Generator(nnx.Module):
 class Trunk(nnx.Module):
     """Image -> map of 4 x 4: the part of the discriminator that the style encoder shares in kind."""
 
-    def __init__(self, size, ndf, third_activation, *, rngs):
+    def __init__(self, size, ndf, third_activation, norm=BatchNorm, *, rngs):
         n = levels(size)
         c = [ndf << i for i in range(n)]
         self.downs = nnx.List([Conv(a, b, 4, stride=2, padding=1, rngs=rngs) for a, b in zip([3] + c, c)])
-        self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in c[1:]])
-        self.block = Bottleneck(c[-1], lrelu, rngs=rngs)
+        self.norms = nnx.List([norm(d, rngs=rngs) for d in c[1:]])
+        self.block = Bottleneck(c[-1], lrelu, norm, rngs=rngs)
         self.third_activation = third_activation
 
     def __call__(self, x, *, train):
@@ -89,13 +89,13 @@ class Trunk(nnx.Module):
 class Discriminator(nnx.Module):
     """Image and sentence vector -> logit of "real and matching". b"""
 
-    def __init__(self, size, embedding, ndf, nt, text_norm, third_activation, *, rngs):
+    def __init__(self, size, embedding, ndf, nt, text_norm, third_activation, norm=BatchNorm, *, rngs):
         c = ndf << (levels(size) - 1)
-        self.trunk = Trunk(size, ndf, third_activation, rngs=rngs)
+        self.trunk = Trunk(size, ndf, third_activation, norm, rngs=rngs)
         self.project = torch_linear(embedding, nt, rngs=rngs)
         self.text_norm = BatchNorm(nt, rngs=rngs) if text_norm else None
         self.joint = Conv(c + nt, c, 1, rngs=rngs)
-        self.norm = BatchNorm(c, rngs=rngs)
+        self.norm = norm(c, rngs=rngs)
         self.logit = linear(16 * c, 1, rngs=rngs)
 
     def __call__(self, image, text, *, train):
@@ -153,20 +153,24 @@ class GanCls(Stage):
 
     def __init__(self, meta, *, ngf=128, ndf=64, nz=100, nt=128, matching_aware=True, interpolate=False, cls_weight=0.5,
                  interp_weight=1.0, interp_extrapolate=False, text_norm=True, third_activation=False, large=False, unit_text=False,
-                 r1=0.0, text, rngs):
+                 d_norm='batch', r1=0.0, text, rngs):
         """matching_aware, interpolate: GAN, GAN-CLS, GAN-INT, GAN-INT-CLS. interp_extrapolate: move from h_i by alpha (h_j - h_i),
         alpha ~ U(-1, 1), instead of to the midpoint. text_norm: batch norm in D's text branch (not for COCO).
         third_activation: leaky ReLU after D's third convolution (COCO's script; that for birds and flowers lacks it).
-        unit_text: sentence vectors are scaled to a mean square of 1 (ours): those of a briefly trained encoder are so short that
-        G does not hear them beside z. r1: weight of a penalty on D's slope at real pairs (ours, off in the paper's settings), which
-        keeps D from winning on pictures that are easy to tell from drawn ones. text: the trained CharCnnRnn, or None where the data hold sentence vectors.
+        Ours, and off in the paper's settings: unit_text scales sentence vectors to a mean square of 1; those of a briefly trained
+        encoder are so short that G does not hear them beside z. d_norm='layer': a D that normalises over the batch can tell a batch of
+        mismatched or drawn pictures as a whole, and then has little to say to G about the single one. r1: weight of a penalty on D's
+        slope at real pairs, which keeps D from winning on pictures that are easy to tell from drawn ones.
+        text: the trained CharCnnRnn, or None where the data hold sentence vectors.
         """
+        if d_norm not in NORMS:
+            raise ValueError(f'd_norm is {d_norm!r}; it is {" or ".join(NORMS)}.')
         embedding = text.embedding if text else meta.embedding_dim
         if not embedding:
             raise ValueError('There is neither a text encoder nor a stored sentence vector: set data.embedding=none or import vectors.')
         self.text, self.nz = text, nz
         self.G = Generator(meta.size, embedding, ngf, nz, nt, large, rngs=rngs)
-        self.D = Discriminator(meta.size, embedding, ndf, nt, text_norm, third_activation, rngs=rngs)
+        self.D = Discriminator(meta.size, embedding, ndf, nt, text_norm, third_activation, NORMS[d_norm], rngs=rngs)
         self.cls_weight, self.interpolate = cls_weight if matching_aware else 0.0, interpolate
         self.interp_weight, self.extrapolate, self.unit_text, self.r1 = interp_weight, interp_extrapolate, unit_text, r1
         self.needs = ('image',) + (('wrong_image',) if matching_aware else ()) + (('chars',) if text else ('embedding',))

@@ -1,0 +1,80 @@
+"""How many images a second the loader gives, alone: no step, no augmentation.
+
+    python -m benchmarks.data --name=coco2014_captions --manual_dir=<folder> --sizes=64,256 --workers=0,2
+
+Each cache mode runs in a process of its own, `--seconds` long after a warm-up, `--repeats` times; the median counts. A batch has
+images, wrong images and captions, as GAN-CLS reads them; images of both are counted. For 'device' the rows are gathered on the device, too.
+"""
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+
+def measure(args, size, cache, workers):
+    """{'rate': images a second, 'memory': peak in bytes of this process}."""
+    import jax
+    from ml_collections import ConfigDict
+
+    from experiments import common
+    from t2i_jax.data import Plan, batches, gather
+    from t2i_jax.tables import Split, device_tables
+    needs = ('image', 'wrong_image', 'chars')
+    config = ConfigDict(common.merge(common.DATA, dict(name=args.name, manual_dir=args.manual_dir, dir=args.data_dir, cache=cache, size=size,
+                                                       load_size=size * 76 // 64, on_error='skip' if args.manual_dir else 'refuse')))
+    split = Split(config, args.split, needs)
+    plan = Plan(split, args.batch, 0, needs)
+    table = {}
+    if cache == 'device':
+        table, = device_tables([split], jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    rows = jax.jit(lambda table, rows: gather(table, rows, split.wrong_fields))
+    stream, rates = batches(split, plan, 0, 1 << 40, cache, workers), []
+    for repeat in range(args.repeats + 1):
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < args.seconds:
+            batch = next(stream)
+            jax.block_until_ready(rows(table, batch) if cache == 'device' else None)
+            count += 2 * args.batch
+        rates += [count / (time.perf_counter() - start)] if repeat else []       # the first one warms up
+    stream.close()
+    return {'rate': statistics.median(rates), 'memory': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, 'records': len(split)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--name', default='shape_scenes/single_256')
+    parser.add_argument('--split', default='train')
+    parser.add_argument('--manual_dir', default='')
+    parser.add_argument('--data_dir', default='')
+    parser.add_argument('--sizes', default='64,256', help='pixels; the canvas is 76/64 of it')
+    parser.add_argument('--workers', default='0,2', help="processes for cache='none'; 0: threads")
+    parser.add_argument('--batch', type=int, default=64)
+    parser.add_argument('--seconds', type=float, default=4)
+    parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument('--only', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.only:
+        size, cache, workers = args.only.split(',')
+        print('result', json.dumps(measure(args, int(size), cache, int(workers))))
+        return
+    print(f'{args.name}, {args.split}, batch {args.batch}')
+    print(f'{"size":>5} {"cache":<8} {"workers":>8} {"images/s":>12} {"to none":>8} {"peak memory":>12}')
+    for size in map(int, args.sizes.split(',')):
+        slow = None
+        for cache, workers in [('none', int(w)) for w in args.workers.split(',')] + [('host', 0), ('device', 0)]:
+            command = [sys.executable, '-m', 'benchmarks.data', *sys.argv[1:], f'--only={size},{cache},{workers}']
+            run = subprocess.run(command, capture_output=True, text=True)
+            lines = [line for line in run.stdout.splitlines() if line.startswith('result ')]
+            if not lines:
+                sys.exit(run.stderr)
+            found = json.loads(lines[0].removeprefix('result '))
+            slow = max(slow or 0, found['rate']) if cache == 'none' else slow
+            print(f'{size:>5} {cache:<8} {workers if cache == "none" else "-":>8} {found["rate"]:>12,.0f} {found["rate"] / slow:>8.1f} '
+                  f'{found["memory"] / 1e9:>9.2f} GB', flush=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,123 @@
+"""What all builders share: archives, downloads, disk space, the picture of records."""
+import gzip
+import hashlib
+import http.server
+import io
+import re
+import tarfile
+import threading
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from tfds_builders import DataError, files, get_builder, manual
+from tfds_builders.inspect import describe, inspect
+
+CONTENT = {'root/a.txt': b'first', 'root/sub/b.txt': b'second', 'root/c.bin': b'third', '../../out.txt': b'outside'}
+BODY = bytes(range(256)) * 40_000          # 10 MB
+
+
+def archive(path):
+    if path.suffix == '.zip':
+        with zipfile.ZipFile(path, 'w') as out:
+            for name, data in CONTENT.items():
+                out.writestr(name, data)
+        return path
+    with tarfile.open(path, 'w:gz' if path.suffix == '.tgz' else 'w') as out:
+        for name, data in CONTENT.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            out.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize('name', ['x.zip', 'x.tgz', 'x.tar', 'folder'])
+def test_members_of_archives_and_folders(tmp_path, name):
+    path = tmp_path / name
+    if name == 'folder':
+        for file, data in list(CONTENT.items())[:3]:
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            (path / file).write_bytes(data)
+    else:
+        archive(path)
+    assert [(match[1], data) for match, data in files.members(path, r'([a-z])\.txt') if match[1] != 't'] == [('a', b'first'), ('b', b'second')]
+    assert not (tmp_path.parents[1] / 'out.txt').exists()
+
+
+@pytest.mark.parametrize('name', ['x.zip', 'x.tgz', 'x.tar'])
+def test_an_archive_that_ends_early_is_named(tmp_path, name):
+    path = archive(tmp_path / name)
+    data = path.read_bytes()
+    path.write_bytes(gzip.compress(gzip.decompress(data)[:700]) if name == 'x.tgz' else data[:700] if name == 'x.tar' else data[:-30])
+    with pytest.raises(DataError, match=rf'{name} is broken or ends early.*Fetch it again'):
+        list(files.members(path, '.*'))
+
+
+@pytest.fixture
+def server():
+    """Serves BODY at any path; `cut` bytes are sent at most in each reply while it is set, and `ranges` says whether it can go on in the middle."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        cut, ranges, asked = None, True, []
+
+        def do_GET(self):
+            start = re.match(r'bytes=(\d+)-', self.headers.get('Range', ''))
+            self.asked.append(int(start[1]) if start else 0)
+            start = int(start[1]) if start and Handler.ranges else 0
+            self.send_response(206 if start else 200)
+            self.send_header('Content-Length', str(len(BODY) - start))
+            self.end_headers()
+            self.wfile.write(BODY[start:][:Handler.cut])
+
+        def log_message(self, *_):
+            pass
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        Handler.url, Handler.asked = f'http://127.0.0.1:{running.server_port}/x.bin', []
+        yield Handler
+        running.shutdown()
+
+
+def test_a_download_goes_on_where_it_stopped(tmp_path, server):
+    right = dict(size=len(BODY), checksum=hashlib.sha256(BODY).hexdigest())
+    server.cut = 3_000_000
+    with pytest.raises(DataError, match='Cannot fetch .*x.bin.* Try again'):
+        files.fetch(server.url, tmp_path, retries=2, **right)
+    assert server.asked == [0, 3_000_000] and not (tmp_path / 'x.bin').exists() and (tmp_path / 'x.bin.part').stat().st_size == 6_000_000
+    server.cut = None
+    assert files.fetch(server.url, tmp_path, **right).read_bytes() == BODY and server.asked[2:] == [6_000_000]
+    files.fetch(server.url, tmp_path, **right)
+    assert len(server.asked) == 3                                          # it is there
+
+
+def test_a_download_begins_again_where_the_server_cannot_go_on_or_the_file_is_another(tmp_path, server):
+    server.ranges = False
+    (tmp_path / 'x.bin.part').write_bytes(b'what came before')
+    assert files.fetch(server.url, tmp_path, size=len(BODY)).read_bytes() == BODY
+    (tmp_path / 'x.bin').unlink()
+    with pytest.raises(DataError, match='not the file that was expected.*was removed'):
+        files.fetch(server.url, tmp_path, size=len(BODY), checksum='0' * 64)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_too_small_is_named(tmp_path):
+    with pytest.raises(DataError, match=r'needs 1000000.00 GB for tests, and its disk has .* GB free'):
+        manual.require_space(tmp_path / 'not' / 'there', 10 ** 15, 'for tests')
+
+
+def test_records_are_drawn_with_what_they_carry(data_dir, tmp_path):
+    builder = get_builder('shape_scenes/single_quick', data_dir)
+    picture = inspect(builder, 'train', 3, tmp_path / 'records.png')
+    assert np.array_equal(cv2.imread(str(tmp_path / 'records.png'), cv2.IMREAD_COLOR_RGB), picture)
+    record = builder.as_data_source('train', decoders={name: tfds.decode.SkipDecoding() for name in ('image', 'mask', 'object_masks')})[0]
+    told = '\n'.join(describe(record, builder.info))
+    for what in (record['file_name'].decode(), record['class_name'].decode(), record['captions'][0].decode(), 'attributes: ', 'Q '):
+        assert what in told
+    top, left, bottom, right = record['objects']['bbox'][0] * 319
+    coloured = (picture[40:, 12:332].astype(int) == (255, 25, 25)).all(-1)   # the colour of the first object's box
+    ys, xs = np.nonzero(coloured[:320])
+    assert abs(ys.min() - top) < 3 and abs(ys.max() - bottom) < 3 and abs(xs.min() - left) < 3 and abs(xs.max() - right) < 3
+    with pytest.raises(DataError, match="has no split 'trian'.*train"):
+        inspect(builder, 'trian')

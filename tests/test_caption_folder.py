@@ -1,0 +1,274 @@
+"""A folder of anybody's: pictures of all kinds, captions in all layouts, and everything that is wrong with such folders."""
+import csv
+import io
+import json
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
+from PIL import Image
+
+from tfds_builders import DataError, get_builder
+from tfds_builders.caption_folder.pictures import LONGEST, NotUsable, stored
+from tfds_builders.caption_folder.scan import scan
+
+FILES = [f'{name}.jpg' for name in 'abcdefghij']
+
+
+def picture(seed=0, shape=(20, 24, 3), kind='JPEG', mode=None, **options):
+    image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+    out = io.BytesIO()
+    (image.convert(mode) if mode else image).save(out, kind, **options)
+    return out.getvalue()
+
+
+def captions(file):
+    return [f'a picture of {file[0]}', f'{file[0]} on a table']
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten pictures without captions."""
+    root = tmp_path / 'my pictures'
+    for seed, file in enumerate(FILES):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(picture(seed))
+    return root
+
+
+def json_lines(root, rows, name='captions.jsonl'):
+    (root / name).write_text(''.join((row if isinstance(row, str) else json.dumps(row)) + '\n' for row in rows))
+
+
+def table(root, rows, name='captions.csv'):
+    with open(root / name, 'w', newline='') as file:
+        csv.writer(file).writerows(rows)
+
+
+LAYOUTS = {
+    'captions.jsonl': lambda root: json_lines(root, [{'file_name': f, 'captions': captions(f)} for f in FILES]),
+    'metadata.jsonl': lambda root: json_lines(root, [{'file_name': f, 'captions': captions(f), 'width': 24} for f in FILES], 'metadata.jsonl'),
+    'captions.csv': lambda root: table(root, [(f, text) for f in FILES for text in captions(f)]),
+    'metadata.csv': lambda root: table(root, [('caption', 'file_name'), *((text, f) for f in FILES for text in captions(f))], 'metadata.csv'),
+    'text files': lambda root: [(root / f).with_suffix('.txt').write_text('\n'.join(captions(f))) for f in FILES],
+}
+
+
+def built(tmp_path, folder, **keywords):
+    builder = get_builder('caption_folder', tmp_path / 'data', manual_dir=folder, **keywords)
+    builder.download_and_prepare()
+    return builder
+
+
+def records(builder):
+    """{file: (split, record)}"""
+    return {record['file_name'].decode(): (split, record) for split in builder.info.splits
+            for record in builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})}
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_every_layout_gives_the_same_records(tmp_path, folder, layout, capsys):
+    LAYOUTS[layout](folder)
+    builder = built(tmp_path, folder)
+    found = records(builder)
+    assert {split: builder.info.splits[split].num_examples for split in builder.info.splits} == {'train': 8, 'validation': 1, 'test': 1}
+    assert builder.info.metadata['split_rule'] == 'random80_10_10_seed0' and set(found) == set(FILES)
+    for seed, file in enumerate(FILES):
+        assert found[file][1]['image'] == picture(seed) and [c.decode() for c in found[file][1]['captions']] == captions(file)
+    printed, place = capsys.readouterr().out, builder.data_path
+    assert 'pictures: 10 (train 8' in printed and 'captions: 20' in printed and (place / 'report.txt').read_text()[:40] in printed
+    assert cv2.imread(str(place / 'report.png')).shape[2] == 3
+    assert [split for split, _ in records(built(tmp_path, folder)).values()] == [split for split, _ in found.values()]    # only reads
+    assert 'pictures: 10' not in capsys.readouterr().out
+
+
+def test_a_changed_folder_is_built_again(tmp_path, folder):
+    LAYOUTS['text files'](folder)
+    first = built(tmp_path, folder)
+    (folder / 'a.txt').write_text('a better caption\n')
+    second = built(tmp_path, folder)
+    assert first.data_dir != second.data_dir
+    assert records(second)['a.jpg'][1]['captions'] == [b'a better caption']
+
+
+@pytest.mark.parametrize('by', ['column', 'folders'])
+def test_splits(tmp_path, folder, by):
+    parts = {'train': FILES[:6], 'val': FILES[6:8], 'test': FILES[8:]}
+    rows = []
+    for split, files in parts.items():
+        for file in files:
+            if by == 'folders':
+                (folder / split).mkdir(exist_ok=True)
+                (folder / file).rename(folder / split / file)
+                (folder / split / file).with_suffix('.txt').write_text('a thing')
+            rows.append({'file_name': file, 'text': 'a thing', 'split': split})
+    if by == 'column':
+        json_lines(folder, rows)
+    found = {name.rpartition('/')[2]: split for name, (split, _) in records(built(tmp_path, folder)).items()}
+    assert found == {file: {'val': 'validation'}.get(split, split) for split, files in parts.items() for file in files}
+
+
+def test_the_tables_of_subfolders_name_their_own_pictures(tmp_path, folder):
+    """As the Hugging Face image folder has it: train/metadata.jsonl. Where no validation part is given, one is drawn from train."""
+    for split, files in (('train', FILES[:8]), ('test', FILES[8:])):
+        (folder / split).mkdir()
+        for file in files:
+            (folder / file).rename(folder / split / file)
+        json_lines(folder / split, [{'file_name': file, 'text': 'a thing'} for file in files], 'metadata.jsonl')
+    found = [split for split, _ in records(built(tmp_path, folder)).values()]
+    assert sorted(found) == ['test'] * 2 + ['train'] * 7 + ['validation']
+
+
+def test_labels_and_boxes(tmp_path, folder):
+    rows = [{'file_name': f, 'text': 'a thing', 'label': f'kind {i % 2}', 'boxes': [[2, 5, 12, 10], [-3, 0, 6, 20]][:1 + i % 2],
+             'box_labels': ['dog', 'cat'][:1 + i % 2]} for i, f in enumerate(FILES)]
+    rows[3] = {'file_name': 'd.jpg', 'text': 'a thing', 'label': 'kind 1', 'objects': {'bbox': [[0, 0, 24, 20]], 'categories': ['dog']}}
+    json_lines(folder, rows)
+    builder = built(tmp_path, folder)
+    found = {name: record for name, (_, record) in records(builder).items()}
+    assert builder.info.features['label'].names == ['kind 0', 'kind 1'] and found['b.jpg']['class_name'] == b'kind 1'
+    assert builder.info.features['objects'].feature['label'].names == ['cat', 'dog'] and builder.info.metadata['max_objects'] == 2
+    np.testing.assert_allclose(found['b.jpg']['objects']['bbox'], [[.25, 2 / 24, .75, 14 / 24], [0, 0, 1, 3 / 24]], atol=1e-6)
+    assert list(found['b.jpg']['objects']['label']) == [1, 0]
+    np.testing.assert_allclose(found['d.jpg']['objects']['bbox'], [[0, 0, 1, 1]])
+
+
+def test_a_system_reads_it(tmp_path, folder):
+    from experiments import common
+    from t2i_jax.tables import Split
+    LAYOUTS['captions.csv'](folder)
+    config = ConfigDict(common.merge(common.DATA, dict(name='caption_folder', dir=str(tmp_path / 'data'), manual_dir=str(folder), size=16)))
+    split = Split(config, 'train', ('image', 'tokens', 'wrong_image'))
+    assert split.tables['image'].shape == (8, 16, 16, 3) and len(split.vocabulary) > 5
+
+
+# ------------------------------------------------------------------------------------------------------------------ captions
+@pytest.mark.parametrize('text, expected', [
+    (b'\xef\xbb\xbfa bird\r\n\r\n   \r\na blue bird\r\n', ['a bird', 'a blue bird']),
+    ('caf\xe9 au lait\n'.encode('latin-1'), ['café au lait']),
+    ('a \ufffd\ufffd bird\n'.encode(), ['a bird']),
+    ('a bird \U0001f426\n\U0001f426\n'.encode(), ['a bird \U0001f426']),
+    (b'word ' * 5000, [' '.join(['word'] * 5000)]),
+])
+def test_captions_of_all_kinds(tmp_path, folder, text, expected):
+    LAYOUTS['text files'](folder)
+    (folder / 'a.txt').write_bytes(text)
+    assert [c.decode() for c in records(built(tmp_path, folder))['a.jpg'][1]['captions']] == expected
+
+
+def line(**changes):
+    return {name: value for name, value in {'file_name': 'a.jpg', 'text': 'a thing', **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize('row, named', [
+    ('{"file_name": "a.jpg", ', r'captions.jsonl line 1: no JSON'),
+    ('[1, 2]', r'captions.jsonl line 1: no JSON \(not an object'),
+    (line(file_name=None), 'line 1: it lacks file_name'),
+    (line(text=None, width=3), r'line 1: a.jpg lacks text or captions \(it has file_name, width\)'),
+    (line(text=' \n'), 'line 1: a.jpg has no caption'),
+    (line(text=5), 'line 1: the captions of a.jpg are neither'),
+    (line(file_name='../secret.jpg'), r'line 1: \.\./secret.jpg leaves the folder'),
+    (line(file_name='/etc/passwd'), 'line 1: /etc/passwd leaves the folder'),
+    (line(file_name='z.jpg'), 'line 1: z.jpg is missing'),
+    (line(file_name='captions.jsonl'), 'line 1: captions.jsonl is no picture'),
+    (line(file_name='b.jpg'), r'b.jpg \(again\): file_name stands more than once'),
+    (line(split='training data'), "line 1: a.jpg has the split 'training data'"),
+    (line(boxes=[[0, 0, 5, 0]]), 'line 1: the boxes of a.jpg must be'),
+    (line(boxes=[[0, 0, float('nan'), 3]]), 'line 1: the boxes of a.jpg must be'),
+    (line(boxes=[[0, 0, 5]]), 'line 1: the boxes of a.jpg must be'),
+    (line(boxes=[[0, 0, 5, 5]], box_labels=['a', 'b']), 'line 1: a.jpg has 1 boxes and 2 box_labels'),
+    (line(boxes=[[30, 0, 5, 5]]), r'a.jpg: box \[30.0, 0.0, 5.0, 5.0\] lies outside of 24 x 20'),
+])
+def test_a_line_that_cannot_be_used_is_refused_or_left_out(tmp_path, folder, row, named):
+    (tmp_path / 'secret.jpg').write_bytes(picture())
+    json_lines(folder, [row, *({'file_name': f, 'text': 'a thing'} for f in FILES[1:])])
+    with pytest.raises(DataError, match=named):
+        built(tmp_path, folder)
+    assert not list((tmp_path / 'data').rglob('*.array_record*'))           # nothing half-built is left
+    builder = built(tmp_path, folder, on_error='skip')
+    assert set(records(builder)) == set(FILES[1:]) and len(builder.info.metadata['skipped']) == 1
+    assert 'left out: 1' in (builder.data_path / 'report.txt').read_text()
+
+
+def test_rows_of_csv(tmp_path, folder):
+    table(folder, [('a.jpg', 'one'), ('b.jpg',), (), ('c.jpg', '"quoted", with a comma'), ('c.jpg', 'second')])
+    with pytest.raises(DataError, match='captions.csv line 2: 1 columns instead of 2'):
+        built(tmp_path, folder)
+    found = scan(folder)
+    assert [(entry.file, entry.captions) for entry in found.entries] == [
+        ('a.jpg', ['one']), ('c.jpg', ['"quoted", with a comma', 'second'])] and found.unnamed == 8
+
+
+@pytest.mark.parametrize('spoil, named', [
+    (lambda root: [file.unlink() for file in root.iterdir()], 'holds no picture'),
+    (lambda root: None, 'no caption for any of them.*captions.jsonl'),
+    (lambda root: [file.unlink() for file in root.iterdir()] + [root.rmdir()], 'does not exist'),
+])
+def test_folders_that_hold_nothing(tmp_path, folder, spoil, named):
+    spoil(folder)
+    with pytest.raises(DataError, match=named):
+        built(tmp_path, folder)
+    with pytest.raises(DataError, match='needs a folder'):
+        get_builder('caption_folder', tmp_path / 'data')
+
+
+# ------------------------------------------------------------------------------------------------------------------ pictures
+BROKEN = {
+    'empty': (b'', 'is empty'),
+    'no picture': (b'<html></html>', 'is no picture'),
+    'truncated jpeg': (picture(shape=(200, 200, 3))[:3000], 'cannot be decoded'),
+    'truncated png': (picture(kind='PNG')[:600], 'cannot be decoded'),
+    'one pixel': (picture(shape=(1, 1, 3)), 'is 1 x 1 pixels; a side needs 8'),
+}
+
+
+@pytest.mark.parametrize('kind', [*BROKEN, 'animated'])
+def test_a_picture_that_cannot_be_used_is_refused_or_left_out(tmp_path, folder, kind):
+    data, named = BROKEN.get(kind, (None, r'is animated \(3 frames\)'))
+    if data is None:
+        frames = [Image.fromarray(np.full((20, 20, 3), 80 * i, np.uint8)) for i in range(3)]
+        frames[0].save(folder / 'a.gif', save_all=True, append_images=frames[1:])
+        data = (folder / 'a.gif').read_bytes()
+        (folder / 'a.gif').unlink()
+    LAYOUTS['text files'](folder)
+    (folder / 'a.jpg').write_bytes(data)
+    with pytest.raises(DataError, match=f'a.jpg: {named}'):
+        built(tmp_path, folder)
+    builder = built(tmp_path, folder, on_error='skip')
+    assert set(records(builder)) == set(FILES[1:])
+
+
+def test_pictures_of_all_kinds_become_plain_ones():
+    y, x = np.mgrid[:40, :48]
+    plain = np.stack([x * 5, y * 6, np.full((40, 48), 90)], -1).astype(np.uint8)
+
+    def like(kind, mode=None, pixels=plain, **options):
+        out = io.BytesIO()
+        image = Image.fromarray(pixels)
+        (image.convert(mode) if mode else image).save(out, kind, **options)
+        found = cv2.imdecode(np.frombuffer(stored(out.getvalue())[0], np.uint8), cv2.IMREAD_COLOR_RGB).astype(int)
+        return found, lambda expected: np.abs(found - expected).max()
+    assert stored(picture())[0] == picture()                                # a plain file stays as it is
+    for kind, tolerance in (('PNG', 0), ('BMP', 0), ('TIFF', 0), ('GIF', 60), ('JPEG', 12)):
+        assert like(kind)[1](plain) <= tolerance, kind
+    assert like('WEBP', lossless=True)[1](plain) <= 12
+    assert like('PNG', 'L')[1]((plain @ [.299, .587, .114])[..., None]) <= 1
+    assert like('PNG', 'P')[1](plain) <= 60
+    assert like('JPEG', 'CMYK', quality=95)[1](plain) <= 12
+    turned = Image.Exif()
+    turned[0x0112] = 6                                                      # a camera held upright
+    assert like('JPEG', exif=turned, quality=95)[1](np.rot90(plain, 3)) <= 12
+    clear = np.dstack([np.zeros((40, 48, 3)), np.full((40, 48), 255)]).astype(np.uint8)
+    clear[:10, :, 3] = 0
+    assert (like('PNG', pixels=clear)[0][:10] == 255).all() and not like('PNG', pixels=clear)[0][10:].any()
+    assert like('PNG', pixels=plain[..., 0].astype(np.uint16) * 257)[1](plain[..., :1]) == 0
+
+
+def test_a_very_wide_picture_is_shrunk_and_a_bomb_refused(monkeypatch):
+    data, size, source = stored(picture(shape=(40, 20_000, 3), kind='PNG'))
+    assert source == (40, 20_000) and size == (8, LONGEST) and len(data) < 100_000
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    with pytest.raises(NotUsable, match='too many pixels'):
+        stored(picture())

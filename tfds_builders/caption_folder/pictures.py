@@ -1,0 +1,67 @@
+"""Pictures of any kind to bytes that a record stores: eight-bit RGB, upright, in a JPEG or PNG of a sensible size."""
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SMALLEST, LONGEST = 8, 2048        # pixels of a side
+UPRIGHT = (None, 1)                # of EXIF's orientation
+
+
+class NotUsable(ValueError):
+    """Its message says what is wrong with a picture."""
+
+
+def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
+    """(bytes of a JPEG or PNG, its (height, width), those of the source as it is seen).
+
+    The file as it is where it can be read by everybody: else turned upright, transparency laid on white, 16 bits to 8, shrunk to LONGEST.
+    Raises NotUsable.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')            # large pictures are shrunk
+            with Image.open(io.BytesIO(data)) as image:
+                return _stored(data, image)
+    except UnidentifiedImageError:
+        raise NotUsable('is no picture that can be read' if data else 'is empty') from None
+    except Image.DecompressionBombError:
+        raise NotUsable('has too many pixels; shrink it') from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:      # PIL's ways to say that a file is broken
+        if isinstance(error, NotUsable):
+            raise
+        raise NotUsable(f'cannot be decoded ({error})') from None
+
+
+def _stored(data, image):
+    frames = getattr(image, 'n_frames', 1)
+    if frames > 1 and image.format != 'MPO':           # MPO: a JPEG of a camera with a preview
+        raise NotUsable(f'is animated ({frames} frames); save one of them')
+    if min(image.size) < SMALLEST:
+        raise NotUsable(f'is {image.width} x {image.height} pixels; a side needs {SMALLEST}')
+    upright = image.getexif().get(0x0112) in UPRIGHT
+    image.load()
+    plain = image.format in ('JPEG', 'PNG') and image.mode in ('RGB', 'L') and 'transparency' not in image.info
+    if plain and upright and max(image.size) <= LONGEST:
+        return data, image.size[::-1], image.size[::-1]
+    kind = 'JPEG' if image.format in ('JPEG', 'MPO', 'WEBP') else 'PNG'
+    image = to_rgb(ImageOps.exif_transpose(image))
+    size = image.size[::-1]
+    if max(image.size) > LONGEST:
+        scale = LONGEST / max(image.size)
+        image = image.resize([max(SMALLEST, round(side * scale)) for side in image.size], Image.Resampling.BOX)
+    out = io.BytesIO()
+    image.save(out, kind, **({'quality': 95} if kind == 'JPEG' else {}))
+    return out.getvalue(), image.size[::-1], size
+
+
+def to_rgb(image):
+    """Any PIL image as RGB; transparent parts become white."""
+    if image.mode.startswith('I') or image.mode == 'F':
+        levels = np.asarray(image, np.float64)
+        image = Image.fromarray((levels / (257 if levels.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
+    if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
+        image = image.convert('RGBA')
+        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+    return image.convert('RGB')

@@ -1,0 +1,165 @@
+"""MS-COCO 2014 with its captions, objects and masks, and VisDial's dialogues, in the splits of the text-to-image papers."""
+import pathlib
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from tfds_builders import files
+from tfds_builders.coco2014_captions import annotations, pictures
+from tfds_builders.coco2014_captions.annotations import MASK_SIZE, MAX_OBJECTS
+from tfds_builders.coco2014_captions.categories import CATEGORIES
+from tfds_builders.coco2014_captions.visdial import Dialogs
+from tfds_builders.errors import DataError
+from tfds_builders.manual import SHOWN, ManualBuilder, require_space
+
+URL = 'http://images.cocodataset.org/'
+ANNOTATIONS = 'annotations_trainval2014.zip'
+SPLITS = {'train': 'train', 'validation': 'val'}       # ours -> COCO's
+CAPTIONS_PER_IMAGE = 5
+ASPECT = 1.05          # how far the shape of a picture may be from that of its annotations: a smaller copy is rounded to whole pixels
+VISDIAL = [f'visdial_{part}.{kind}' for part in ('1.0_train', '0.9_train', '0.9_val') for kind in ('json', 'zip')]
+
+
+class Coco2014Captions(ManualBuilder):
+    """123,287 photographs of everyday scenes, with five captions and outlined objects of 80 categories."""
+    VERSION = tfds.core.Version('1.0.0')
+    RELEASE_NOTES = {'1.0.0': 'First version.'}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
+Put these into the manual folder (which must exist), or leave them out, and they are fetched (20.4 GB):
+  train2014.zip, val2014.zip     the pictures, or the folders train2014/ and val2014/: {URL}zips/train2014.zip (13.5 GB), .../val2014.zip (6.6 GB)
+  {ANNOTATIONS}   or the folder annotations/ that it unpacks to: {URL}annotations/{ANNOTATIONS} (0.25 GB)
+Only for coco2014_captions/dialogs, and never fetched; one of the two, .zip or the .json inside (https://visualdialog.org/data):
+  visdial_1.0_train.zip                          https://www.dropbox.com/s/ix8keeudqrd8hn8/visdial_1.0_train.zip
+  visdial_0.9_train.zip and visdial_0.9_val.zip  https://s3.amazonaws.com/visual-dialog/v0.9/visdial_0.9_train.zip, .../visdial_0.9_val.zip"""
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name='plain', description='Images, captions, objects and their masks.'),
+        tfds.core.BuilderConfig(name='captions', description='Images and captions.'),
+        tfds.core.BuilderConfig(name='dialogs', description='As plain, and the dialogues of VisDial; images without one are left out.'),
+    ]
+
+    def _info(self):
+        features = {
+            'image': tfds.features.Image(shape=(None, None, 3)),
+            'captions': tfds.features.Sequence(tfds.features.Text()),
+            'file_name': tfds.features.Text(),
+            'image_id': tfds.features.Scalar(np.int64),
+        }
+        metadata = {'split_rule': 'coco2014', 'captions_per_image': CAPTIONS_PER_IMAGE, 'flip': self.builder_config.name != 'dialogs'}
+        if self.builder_config.name != 'captions':
+            features['objects'] = tfds.features.Sequence({
+                'bbox': tfds.features.BBoxFeature(), 'label': tfds.features.ClassLabel(names=list(CATEGORIES.values())),
+                'is_crowd': tfds.features.Scalar(np.bool_)})
+            features['object_masks'] = tfds.features.Image(shape=(None, None, 1), encoding_format='png')
+            metadata |= {'max_objects': MAX_OBJECTS, 'mask_size': MASK_SIZE}
+        if self.builder_config.name == 'dialogs':
+            features['dialog'] = {'questions': tfds.features.Sequence(tfds.features.Text()), 'answers': tfds.features.Sequence(tfds.features.Text())}
+        return tfds.core.DatasetInfo(
+            builder=self, description=self.__doc__, homepage='https://cocodataset.org', features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(metadata),
+        )
+
+    def _split_generators(self, dl_manager):
+        # a folder that the user names may be empty: all but the dialogues can be fetched
+        folder = self.manual_dir if self.manual_dir and self.manual_dir.is_dir() else self.manual_folder()
+        given = self._dialog_files(folder) if self.builder_config.name == 'dialogs' else []
+        archives, notes = self._archives(folder)
+        self.require_space(*archives.values())
+        dialogs = Dialogs(given) if given else None
+
+        problems, parts, known = {}, {}, set()
+        for split, part in SPLITS.items():
+            images, captions = annotations.read_captions(notes, part)
+            objects = annotations.read_objects(notes, part) if 'objects' in self.info.features else None
+            known |= {image.id for image in images}
+            chosen = [image for image in images if dialogs is None or image.id in dialogs]
+            sizes = pictures.sizes(archives[part], [image.file_name for image in chosen])
+            bad = {image.file_name: reason for image in chosen if (reason := _problem(image, sizes, captions, objects, dialogs, archives[part]))}
+            good = {image.file_name: image for image in chosen if image.file_name not in bad}
+            if not good and self.on_error == 'skip' or not chosen:
+                raise DataError(f'Split {split} has no image: none of the {len(images)} in captions_{part}2014.json can be used. '
+                                f'Complete {archives[part]}{" and the dialogues" if dialogs else ""}.')
+            problems |= bad
+            parts[split] = archives[part], good, captions, objects, dialogs
+            if dialogs:
+                self._count(f'{split}_without_dialog', len(images) - len(chosen), 'images have no dialogue and are left out')
+        if dialogs:
+            self._count('dialogs_not_coco2014', sum(image_id not in known for image_id in dialogs), 'dialogues are about other images')
+        self.report(problems, ' and '.join(str(path) for path in archives.values()))
+        self._checksums(folder, notes, archives, given)
+        self.info.metadata['dropped_objects'] = {}
+        return {split: self._generate_examples(*part) for split, part in parts.items()}
+
+    def _archives(self, folder):
+        """({COCO's split: pictures}, annotations): archives or folders; what is missing is fetched."""
+        own = {f'{part}2014': files.first_of(folder, f'{part}2014.zip', f'{part}2014') for part in SPLITS.values()}
+        urls = [f'{URL}zips/{name}.zip' for name, path in own.items() if path is None]
+        if urls:           # room for the archives and for their copies in the data set, before hours of downloads
+            sizes = {url: self.url_infos[url].size for url in urls}
+            downloads = pathlib.Path(self._data_dir_root) / 'downloads'
+            come = sum(size for url, size in sizes.items() if files.first_of(downloads, url.rpartition('/')[2]))
+            require_space(self._data_dir_root, 2 * sum(sizes.values()) - come, f'for {", ".join(urls)} and what is built of it')
+            logging.warning('Fetching what has not come yet of %s', ', '.join(urls))
+        notes = files.first_of(folder, ANNOTATIONS, 'annotations') or self.fetched(folder, f'{URL}annotations/{ANNOTATIONS}')
+        return {name.removesuffix('2014'): path or self.fetched(folder, f'{URL}zips/{name}.zip') for name, path in own.items()}, notes
+
+    def _dialog_files(self, folder):
+        """VisDial's files that cover COCO 2014: the training file of 1.0, or both of 0.9. (The images of 1.0's validation and test parts
+        are not COCO's and have numbers of their own, so these files are never joined.)"""
+        if files.first_of(folder, *VISDIAL[:2]):
+            return [files.first_of(folder, *VISDIAL[:2])]
+        if not files.first_of(folder, *VISDIAL):
+            self.given(folder, *VISDIAL, what='VisDial')
+        return [self.given(folder, *VISDIAL[2:4]), self.given(folder, *VISDIAL[4:])]
+
+    def _count(self, name, number, what):
+        self.info.metadata[name] = number
+        if number:
+            logging.warning('%d %s (metadata %s)', number, what, name)
+
+    def _checksums(self, folder, notes, archives, given):
+        """SHA-256 of what was read, but not of a picture archive of the published size: it was compared when it was fetched, every
+        picture in it has its own checksum (CRC) and was decoded, and 20 GB would have to be read once more."""
+        published = {info.filename: info.size for info in self.url_infos.values()}
+        zips = [path for path in archives.values() if path.is_file() and path.stat().st_size != published.get(path.name)]
+        kinds = ('captions', 'instances') if 'objects' in self.info.features else ('captions',)
+        texts = [path for kind in kinds for part in SPLITS.values() for path in notes.rglob(f'{kind}_{part}2014.json')] if notes.is_dir() else [notes]
+        self.checksums(*texts, *zips, *given)
+
+    def _generate_examples(self, archive, images, captions, objects, dialogs):
+        dropped = self.info.metadata['dropped_objects']
+
+        def record(name, data):
+            image = images[name]
+            one = {'image': data, 'captions': captions[image.id], 'file_name': name, 'image_id': image.id}
+            bad = {}
+            if objects is not None:
+                boxes, labels, crowds, masks, bad = annotations.place(image, objects.pop(image.id, ()))
+                one['objects'] = [{'bbox': tfds.features.BBox(*box), 'label': label, 'is_crowd': crowd}
+                                  for box, label, crowd in zip(boxes, labels, crowds)]
+                one['object_masks'] = cv2.imencode('.png', masks.reshape(-1, MASK_SIZE))[1].tobytes()
+            if dialogs:
+                questions, answers = dialogs.of(image.id)
+                one['dialog'] = {'questions': questions, 'answers': answers}
+            return one, bad
+
+        before = len(dropped)
+        for name, (one, bad) in pictures.each(archive, images, record):
+            dropped.update({f'{name} object {number}': reason for number, reason in bad.items()})
+            yield name, one
+        if len(dropped) > before:
+            shown = [f'{name}: {reason}' for name, reason in list(dropped.items())[before:before + SHOWN]]
+            logging.warning('Left out %d objects of %s (metadata dropped_objects): %s', len(dropped) - before, archive, '; '.join(shown))
+
+
+def _problem(image, sizes, captions, objects, dialogs, archive):
+    """Why an image cannot be used, or None."""
+    size = sizes.get(image.file_name)
+    if size is None:
+        return f'cannot be decoded ({archive.name})' if image.file_name in sizes else f'is not in {archive.name}'
+    if image.id not in captions:
+        return 'no caption'
+    if objects is not None and not 1 / ASPECT < size[0] * image.width / (size[1] * image.height) < ASPECT:
+        return f'image is {size[1]} x {size[0]}, its annotations are for {image.width} x {image.height}'
+    return dialogs.problem(image.id) if dialogs else None

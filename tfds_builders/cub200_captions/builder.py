@@ -1,0 +1,131 @@
+"""CUB-200-2011 birds with ten captions for each image, in the class-disjoint splits of the text-to-image papers."""
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from tfds_builders import class_splits, files
+from tfds_builders.cub200_captions import archives
+from tfds_builders.errors import DataError
+from tfds_builders.manual import ManualBuilder
+
+HOME = 'https://www.vision.caltech.edu/datasets/cub_200_2011/'
+IMAGES_URL = 'https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz'
+MASKS_URL = 'https://data.caltech.edu/records/w9d68-gec53/files/segmentations.tgz'
+IMAGES = ('CUB_200_2011.tgz', 'CUB_200_2011')
+MASKS = ('segmentations.tgz', 'segmentations', 'CUB_200_2011/segmentations')
+CAPTIONS = ('cvpr2016_cub.tar.gz', 'cvpr2016_cub', 'birds/text.zip', 'birds/text', 'birds/text_c10', 'text.zip', 'text', 'text_c10')
+CAPTIONS_PER_IMAGE = 10
+SPLIT = (100, 50, 50)      # classes
+
+
+class Cub200Captions(ManualBuilder):
+    """11,788 birds of 200 classes."""
+    VERSION = tfds.core.Version('1.0.0')
+    RELEASE_NOTES = {'1.0.0': 'First version.'}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
+Put these into the manual folder:
+  cvpr2016_cub.tar.gz  captions of Reed et al. (CVPR 2016), or the folder cvpr2016_cub/ that it unpacks to. Google Drive, by browser:
+                       https://drive.google.com/file/d/0B0ywwgffWnLLZW9uVHNjb2JmNlE/view
+                       or text.zip of AttnGAN's birds.zip (https://drive.google.com/file/d/1O_LtUP9sch09QH3s_EBAgLEctBQ5JBSJ/view), or the
+                       folder text/ that it unpacks to; beside it trainclasses.txt, valclasses.txt, testclasses.txt, which it lacks
+  CUB_200_2011.tgz     or the folder CUB_200_2011/; fetched from {IMAGES_URL} where it is missing
+  segmentations.tgz    or the folder segmentations/; only for cub200_captions/masks; fetched from
+                       {MASKS_URL} where it is missing"""
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name='plain', description='Images, captions, classes, boxes, parts, attributes.'),
+        tfds.core.BuilderConfig(name='masks', description='And the foreground masks.'),
+    ]
+
+    def _info(self):
+        features = {
+            'image': tfds.features.Image(shape=(None, None, 3)),
+            'captions': tfds.features.Sequence(tfds.features.Text()),
+            'file_name': tfds.features.Text(),
+            'label': tfds.features.ClassLabel(num_classes=archives.CLASSES),       # its names are known when the files are read
+            'class_name': tfds.features.Text(),
+            'bbox': tfds.features.BBoxFeature(),
+            'parts': tfds.features.Tensor(shape=(archives.PARTS, 3), dtype=np.float32),
+            'attributes': tfds.features.Tensor(shape=(archives.ATTRIBUTES,), dtype=np.float32),
+        }
+        if self.builder_config.name == 'masks':
+            features['mask'] = tfds.features.Image(shape=(None, None, 1), encoding_format='png')
+        metadata = {'split_rule': 'not built yet', 'captions_per_image': CAPTIONS_PER_IMAGE, 'flip': True}
+        return tfds.core.DatasetInfo(
+            builder=self, description=self.__doc__, homepage=HOME, features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(metadata),
+        )
+
+    def _split_generators(self, dl_manager):
+        folder = self.manual_folder()
+        text = self.given(folder, *CAPTIONS, what='The caption archive')
+        captions, lists = archives.read_captions(text)
+        rule, split = class_splits.choose(lists, text.parent, r'(\d+)\..*', SPLIT, lambda message: logging.warning("%s", message))
+        picture = files.first_of(folder, *IMAGES) or self.fetched(folder, IMAGES_URL)
+        mask = (files.first_of(folder, *MASKS) or self.fetched(folder, MASKS_URL)) if self.builder_config.name == 'masks' else None
+        self.require_space(picture, mask)
+        birds, sizes = archives.read(picture)
+        masks = archives.read_masks(mask) if mask else None
+
+        records, problems = {}, {}
+        for image, (key, name) in birds.files.items():
+            record = _record(image, key, birds, sizes, captions, masks)
+            (problems if isinstance(record, str) else records)[name] = record
+        self.report(dict(sorted(problems.items())), picture)
+        unknown = len(sizes.keys() - {key for key, _ in birds.files.values()})
+        if unknown:
+            logging.warning('%d images of %s are left out: its images.txt does not list them.', unknown, picture)
+        unlisted = {record['label'] + 1 for record in records.values()}.difference(*split.values())
+        if unlisted:
+            raise DataError(f'Class {min(unlisted)} ({len(unlisted)} such classes) stands in none of {", ".join(class_splits.LISTS.values())}. '
+                            'Fetch the caption archive again.')
+        self.info.features['label'].names = birds.class_names
+        self.info.metadata.update(split_rule=rule, parts=birds.part_names, attributes=birds.attribute_names)
+        self.checksums(picture, text, mask)
+
+        generators = {}
+        for name, members in split.items():
+            part = {birds.files[image][0]: records[file] for image, (_, file) in birds.files.items()
+                    if file in records and records[file]['label'] + 1 in members}
+            if not part:
+                raise DataError(f'Split {name} ({rule}) has no image: none that can be used is of its classes. Complete {picture} and {text}.')
+            generators[name] = self._generate_examples(picture, part)
+        return generators
+
+    def _generate_examples(self, path, records):
+        for key, data in archives.images(path):
+            if key in records:
+                yield records[key]['file_name'], records[key] | {'image': data}
+
+
+def _record(image, key, birds, sizes, captions, masks):
+    """All but the picture, or a sentence that says why the image cannot be used."""
+    size, label, lines = sizes.get(key), birds.labels.get(image), captions.get(key, [])
+    if size is None:
+        return f'cannot be decoded ({IMAGES[0]})' if key in sizes else f'is not among the images of {IMAGES[0]}'
+    if label != key[0]:
+        return f'lies in the folder of class {key[0]}, but image_class_labels.txt has {label}'
+    if len(lines) < CAPTIONS_PER_IMAGE:
+        return f'{len(lines)} captions instead of {CAPTIONS_PER_IMAGE}' if key in captions else 'no caption file'
+    missing = [name for name in ('boxes', 'parts', 'attributes') if image not in getattr(birds, name)]
+    if missing:
+        return f'no {", no ".join(missing)}'
+    box = archives.bbox(birds.boxes[image], size)
+    if isinstance(box, str):
+        return box
+    parts = archives.relative(birds.parts[image], size)
+    if not np.isfinite(parts).all():
+        return 'a visible part has no finite location'
+    if masks is not None and key not in masks:
+        return 'no mask that can be decoded'
+    if masks is not None and masks[key][0] != size:
+        return f'image is {size[1]} x {size[0]}, mask {masks[key][0][1]} x {masks[key][0][0]}'
+    record = {
+        'captions': lines[:CAPTIONS_PER_IMAGE],
+        'file_name': birds.files[image][1],
+        'label': label - 1,
+        'class_name': birds.class_names[label - 1],
+        'bbox': tfds.features.BBox(*box),
+        'parts': parts,
+        'attributes': birds.attributes[image].astype(np.float32),
+    }
+    return record if masks is None else record | {'mask': masks[key][1]}

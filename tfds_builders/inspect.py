@@ -1,0 +1,137 @@
+"""Draws records of a data set with everything they carry:  python -m tfds_builders.inspect NAME [--split=train] [--num=16] [--out=NAME.png]
+
+Boxes and masks of objects lie over the picture, crowd regions are hatched; parts are dots with their names; the foreground mask is
+outlined in white. Below stand captions, class, attributes, dialogue. What is not built yet is built first, as by tfds_builders.build.
+"""
+import colorsys
+import itertools
+import sys
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import app, flags
+from PIL import Image, ImageDraw, ImageFont
+
+from t2i_jax.log import INK, save_png, wrap
+from tfds_builders import DataError, build, names
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('split', 'train', 'Which part, also train[100:200].')
+flags.DEFINE_integer('num', 16, 'How many records, spread over the part.', lower_bound=1)
+flags.DEFINE_string('out', None, 'The PNG. Default: the name of the data set, in this folder.')
+SIDE, MARGIN, LINES = 320, 12, 26          # pixels of a picture's longer side; lines of text below it
+ENCODED = ('image', 'mask', 'object_masks')
+
+
+def inspect(builder, split='train', num=16, out='records.png'):
+    """Draws `num` records and returns the picture, h w 3 uint8. Raises DataError for a split that does not exist."""
+    decoders = {name: tfds.decode.SkipDecoding() for name in ENCODED if name in builder.info.features}
+    try:
+        source = builder.as_data_source(split, decoders=decoders)
+    except Exception as error:
+        raise DataError(f'{builder.info.full_name} has no split {split!r} ({error}). It has: {", ".join(builder.info.splits)}.') from error
+    if not len(source):
+        raise DataError(f'Split {split!r} of {builder.info.full_name} is empty.')
+    numbers = np.unique(np.linspace(0, len(source) - 1, num).astype(int))
+    panels = [panel(source[int(i)], builder.info) for i in numbers]
+    columns = min(4, len(panels))
+    rows = [panels[i:i + columns] for i in range(0, len(panels), columns)]
+    heights = [max(p.height for p in row) + MARGIN for row in rows]
+    sheet = Image.new('RGB', (columns * (SIDE + MARGIN) + MARGIN, sum(heights) + 40), 'white')
+    ImageDraw.Draw(sheet).text((MARGIN, MARGIN), f'{builder.info.full_name}, {split}: {len(source):,} records', INK, ImageFont.load_default(16))
+    for row, top in zip(rows, itertools.accumulate([40, *heights])):
+        for column, one in enumerate(row):
+            sheet.paste(one, (MARGIN + column * (SIDE + MARGIN), top))
+    save_png(out, sheet)
+    return np.asarray(sheet)
+
+
+def panel(record, info):
+    """One record: its picture with all that has a place in it, and the rest as text below."""
+    font, lines = ImageFont.load_default(12), []
+    for line in describe(record, info):
+        lines += wrap(line, font, SIDE)
+    lines = lines[:LINES - 1] + ['...'] if len(lines) > LINES else lines
+    picture = draw(record, info) if 'image' in record else Image.new('RGB', (SIDE, 1), 'white')
+    out = Image.new('RGB', (SIDE, picture.height + 6 + 15 * len(lines)), 'white')
+    out.paste(picture, (0, 0))
+    for i, line in enumerate(lines):
+        ImageDraw.Draw(out).text((0, picture.height + 6 + 15 * i), line, INK, font)
+    return out
+
+
+def describe(record, info):
+    """The record's texts and numbers, a line each."""
+    metadata = info.metadata or {}
+    if 'file_name' in record:
+        yield record['file_name'].decode()
+    if 'class_name' in record:
+        yield f'class {record["label"]}: {record["class_name"].decode()}'
+    for caption in record.get('captions', ()):
+        yield f'- {caption.decode()}'
+    for question, answer in zip(*(record.get('dialog', {}).get(key, ()) for key in ('questions', 'answers'))):
+        yield f'Q {question.decode()}? A {answer.decode()}'
+    if 'attributes' in record:
+        present = np.flatnonzero(np.asarray(record['attributes']) > 0)
+        known = metadata.get('attributes', [])
+        yield f'{len(present)} attributes: ' + ', '.join(known[i] if i < len(known) else str(i) for i in present)
+    if 'embedding' in record:
+        yield f'embedding {" x ".join(map(str, np.shape(record["embedding"])))}'
+
+
+def draw(record, info):
+    """The picture, its longer side SIDE pixels, with masks, boxes and parts."""
+    image = cv2.imdecode(np.frombuffer(record['image'], np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    scale = SIDE / max(image.shape[:2])
+    w, h = (max(1, round(side * scale)) for side in image.shape[1::-1])
+    pixels = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
+    objects, metadata = record.get('objects', {}), info.metadata or {}
+    crowd = list(objects.get('is_crowd', [False] * len(objects.get('label', ()))))
+    colours = [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i * .381966 % 1, .9, 1)) for i in range(len(crowd))]
+    if 'object_masks' in record:
+        masks = cv2.imdecode(np.frombuffer(record['object_masks'], np.uint8), cv2.IMREAD_GRAYSCALE)
+        for mask, colour, is_crowd in zip(masks.reshape(int(metadata['max_objects']), -1, masks.shape[1]), colours, crowd):
+            share = cv2.resize(mask, (w, h), interpolation=cv2.INTER_LINEAR)[..., None] / 255 * .35
+            if is_crowd:
+                share = share * ((np.add.outer(np.arange(h), np.arange(w)) // 4) % 2)[..., None] * 2
+            pixels = (pixels * (1 - share) + np.array(colour) * share).astype(np.uint8)
+    if 'mask' in record:
+        mask = cv2.resize(cv2.imdecode(np.frombuffer(record['mask'], np.uint8), cv2.IMREAD_GRAYSCALE), (w, h), interpolation=cv2.INTER_NEAREST)
+        pixels = np.ascontiguousarray(pixels)
+        cv2.drawContours(pixels, cv2.findContours((mask > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0], -1, (255, 255, 255), 1)
+    picture = Image.fromarray(pixels)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
+    kinds = info.features['objects'].feature['label'] if 'objects' in info.features else None
+    for box, label, colour, is_crowd in zip(objects.get('bbox', ()), objects.get('label', ()), colours, crowd):
+        _box(pen, box, (h, w), colour, kinds.int2str(int(label)) + (' (crowd)' if is_crowd else ''), font)
+    if 'bbox' in record and 'objects' not in record:
+        _box(pen, record['bbox'], (h, w), (255, 255, 0), '', font)
+    for (x, y, seen), name in zip(record.get('parts', ()), metadata.get('parts', ())):
+        if seen:
+            pen.ellipse((x * w - 3, y * h - 3, x * w + 3, y * h + 3), (255, 255, 0), INK)
+            pen.text((x * w + 4, y * h - 6), name, (255, 255, 255), font, stroke_width=1, stroke_fill=INK)
+    return picture
+
+
+def _box(pen, box, size, colour, name, font):
+    top, left, bottom, right = (float(v) * (size[i % 2] - 1) for i, v in enumerate(box))
+    pen.rectangle((left, top, right, bottom), outline=colour, width=2)
+    if name:
+        pen.text((left + 3, top + 2), name, colour, font, stroke_width=1, stroke_fill=INK)
+
+
+def main(argv):
+    if len(argv) != 2:
+        sys.exit(f'Name one data set: python -m tfds_builders.inspect NAME. There are: {", ".join(names())}.')
+    try:
+        builder = build.build(argv[1], FLAGS.data_dir, FLAGS.manual_dir, FLAGS.file_format, FLAGS.on_error)
+        out = FLAGS.out or argv[1].replace('/', '_') + '.png'
+        inspect(builder, FLAGS.split, FLAGS.num, out)
+    except DataError as error:
+        sys.exit(f'Error: {error}')
+    print(f'{out}: {FLAGS.num} records of {builder.info.full_name}, {FLAGS.split}')
+
+
+if __name__ == '__main__':
+    app.run(main)
