@@ -1,15 +1,17 @@
 """Oxford-102 flowers with ten captions for each image, in the class-disjoint splits of the text-to-image papers."""
+import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
 from tfds_builders import class_splits
 from tfds_builders.errors import DataError
-from tfds_builders.flowers102_captions import archives
+from tfds_builders.flowers102_captions import archives, texts
 from tfds_builders.flowers102_captions.classes import CLASS_NAMES, read_class_names
 from tfds_builders.manual import ManualBuilder
+from tfds_builders.old_downloads import EMBEDDING
 
 URL = 'https://www.robots.ox.ac.uk/~vgg/data/flowers/102/'
-IMAGES, LABELS, CAPTIONS, MASKS = '102flowers.tgz', 'imagelabels.mat', 'cvpr2016_flowers.tar.gz', '102segmentations.tgz'
+IMAGES, LABELS, MASKS = '102flowers.tgz', 'imagelabels.mat', '102segmentations.tgz'
 CAPTIONS_PER_IMAGE = 10
 SPLIT = (62, 20, 20)       # classes
 
@@ -20,14 +22,19 @@ class Flowers102Captions(ManualBuilder):
     RELEASE_NOTES = {'1.0.0': 'First version.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
 Put these into the manual folder:
-  {CAPTIONS}   captions of Reed et al. (CVPR 2016), or the folder cvpr2016_flowers/ that it unpacks to. Google Drive, by browser:
+  {texts.CVPR[0]}  captions of Reed et al. (CVPR 2016), or the folder cvpr2016_flowers/ that it unpacks to. Google Drive, by browser:
                            https://drive.google.com/file/d/0B0ywwgffWnLLcms2WWJQRFNSWXM/view?resourcekey=0-Av8zFbeDDvNcF1sSjDR32w
+                           Where it is missing: flowers_icml.tar.gz or flowers.zip, if its captions are inside
   {IMAGES}, {LABELS}  fetched from {URL} where they are missing
   {MASKS}     only for flowers102_captions/masks; from the same address
+  {texts.ICML[0]}      only for flowers102_captions/embeddings: vectors of Reed et al. (ICML 2016), or the folder flowers_icml/. Google Drive:
+                           https://drive.google.com/file/d/0B0ywwgffWnLLMl9uOU91MV80cVU/view?resourcekey=0-vy4hVV-6Hvpw3AiYipoa3g
+                           or StackGAN's {texts.STACKGAN[0]} or flowers/: https://drive.google.com/file/d/0B3y_msrWZaXLaUc0UXpmcnhaVmM/view
   class_names.txt          optional: 102 lines, line k names label k"""
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name='plain', description='Images, captions, classes.'),
         tfds.core.BuilderConfig(name='masks', description='And the foreground masks.'),
+        tfds.core.BuilderConfig(name='embeddings', description='And a stored sentence vector of each caption (char-CNN-RNN, 1024).'),
     ]
 
     def _info(self):
@@ -40,6 +47,8 @@ Put these into the manual folder:
         }
         if self.builder_config.name == 'masks':
             features['mask'] = tfds.features.Image(shape=(None, None, 1), encoding_format='png')
+        if self.builder_config.name == 'embeddings':
+            features['embedding'] = tfds.features.Tensor(shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32)
         metadata = {'split_rule': 'not built yet', 'captions_per_image': CAPTIONS_PER_IMAGE, 'flip': True}
         return tfds.core.DatasetInfo(
             builder=self, description=self.__doc__, homepage=URL, features=tfds.features.FeaturesDict(features),
@@ -48,20 +57,23 @@ Put these into the manual folder:
 
     def _split_generators(self, dl_manager):
         folder = self.manual_folder()
-        text = self.given(folder, CAPTIONS, 'cvpr2016_flowers')
-        mask = self.given(folder, MASKS, what=f'{MASKS} (or build flowers102_captions/plain, which has no masks)') \
-            if self.builder_config.name == 'masks' else None
+        text = self.given(folder, *texts.CVPR, *texts.ICML, *texts.STACKGAN)
+        config = self.builder_config.name
+        mask = self.given(folder, MASKS, what=f'{MASKS} (or build flowers102_captions/plain, which has no masks)') if config == 'masks' else None
+        vector = self.given(folder, *texts.ICML, *texts.STACKGAN, what=f'{texts.ICML[0]} with the sentence vectors (or build '
+                            'flowers102_captions/plain, which has none)') if config == 'embeddings' else None
         picture, label = self.fetched(folder, URL + IMAGES), self.fetched(folder, URL + LABELS)
-        self.require_space(picture, mask)
+        self.require_space(picture, mask, vector)
         labels = archives.read_labels(label)
-        captions, lists = archives.read_captions(text)
+        captions, embeddings, lists, broken, replaced = texts.read(text, vector, CAPTIONS_PER_IMAGE)
         sizes = archives.image_sizes(picture, len(labels))
         if sorted(sizes) != list(range(1, len(labels) + 1)):
             raise DataError(f'{label} has {len(labels)} labels, but {picture} {len(sizes)} images; '
                             'they belong together, image 1 to the first label. Fetch both again.')
         masks = archives.read_masks(mask) if mask else None
 
-        problems = {number: reason for number in sizes if (reason := _problem(number, labels[number - 1], sizes[number], captions, masks))}
+        problems = {number: reason for number in sizes
+                    if (reason := broken.get(number) or _problem(number, labels[number - 1], sizes[number], captions, masks, embeddings))}
         self.report({_file_name(number): reason for number, reason in sorted(problems.items())}, picture)
         rule, split = class_splits.choose(lists, folder, r'class_(\d+)', SPLIT, lambda message: logging.warning("%s", message))
         unlisted = set(labels.tolist()).difference(*split.values())
@@ -72,17 +84,21 @@ Put these into the manual folder:
         names = read_class_names(names) if names.exists() else list(CLASS_NAMES)
         self.info.features['label'].names = names
         self.info.metadata.update(split_rule=rule)
-        self.checksums(picture, label, text, mask)
+        if replaced:
+            logging.warning('%d images get the sentences that come with their vectors: those of %s differ.', replaced, text)
+        if vector:
+            self.info.metadata.update(captions_of_vectors=replaced)
+        self.checksums(*dict.fromkeys((picture, label, text, mask, vector)))
 
         generators = {}
         for name, members in split.items():
             numbers = {number for number in sizes if labels[number - 1] in members and number not in problems}
             if not numbers:
                 raise DataError(f'Split {name} ({rule}) has no image: none that can be used is of its classes. Complete {picture} and {text}.')
-            generators[name] = self._generate_examples(picture, numbers, labels, captions, masks, names)
+            generators[name] = self._generate_examples(picture, numbers, labels, captions, masks, embeddings, names)
         return generators
 
-    def _generate_examples(self, path, numbers, labels, captions, masks, names):
+    def _generate_examples(self, path, numbers, labels, captions, masks, embeddings, names):
         for number, data in archives.images(path):
             if number in numbers:
                 label = int(labels[number - 1]) - 1
@@ -93,18 +109,24 @@ Put these into the manual folder:
                     'label': label,
                     'class_name': names[label],
                 }
-                yield record['file_name'], record if masks is None else record | {'mask': masks[number][1]}
+                if masks is not None:
+                    record['mask'] = masks[number][1]
+                if embeddings is not None:
+                    record['embedding'] = embeddings[number]
+                yield record['file_name'], record
 
 
-def _problem(number, label, size, captions, masks):
+def _problem(number, label, size, captions, masks, embeddings):
     """Why an image cannot be used, or None."""
     folder, lines = captions.get(number, (label, []))
     if size is None:
         return f'cannot be decoded ({IMAGES})'
-    if folder != label:
+    if folder not in (label, None):
         return f'captions lie in class_{folder:05d}, label is {label}'
     if len(lines) < CAPTIONS_PER_IMAGE:
         return f'{len(lines)} captions instead of {CAPTIONS_PER_IMAGE}' if number in captions else 'no caption file'
+    if embeddings is not None and number not in embeddings:
+        return 'no sentence vectors'
     if masks is not None and number not in masks:
         return 'no mask that can be decoded'
     if masks is not None and masks[number][0] != size:

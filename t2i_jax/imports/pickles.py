@@ -1,0 +1,231 @@
+"""Pickles of plain data, of Python 2 and 3. A machine of its own reads them: it builds the types listed here and calls nothing.
+
+A pickle is a program. Python's unpickler can be told which names to allow, but still calls those with any arguments and sets
+attributes of whatever they return; here a name is only a word that some rule understands, or that is refused.
+"""
+import pathlib
+import pickle
+import re
+
+import numpy as np
+
+from t2i_jax.errors import DataError
+from t2i_jax.imports.pickle_codes import OPERATIONS
+
+SCALARS = (str, bytes, int, float, type(None))                               # what may be a key
+TYPES = ('list', 'dict', 'set', 'frozenset', 'tuple', 'int', 'float', 'str', 'bytes', 'bool', 'long', 'unicode')
+NAMES = {
+    **{f'{module}.{name}': name for module in ('builtins', '__builtin__') for name in TYPES},
+    **{f'numpy.{core}.multiarray.{name}': name for core in ('core', '_core') for name in ('_reconstruct', 'scalar')},
+    **{f'numpy.{core}.numeric._frombuffer': '_frombuffer' for core in ('core', '_core')},
+    'numpy.ndarray': 'ndarray', 'numpy.dtype': 'dtype', '_codecs.encode': 'encode',
+    'collections.OrderedDict': 'OrderedDict', 'collections.defaultdict': 'defaultdict',
+}
+
+
+def load(path):
+    """The object in a file, as `loads` gives it. Raises DataError."""
+    try:
+        return loads(pathlib.Path(path).read_bytes(), path)
+    except OSError as error:
+        raise DataError(f'Cannot read {path} ({error}). Check the path.') from None
+
+
+def loads(data: bytes, name='the pickle'):
+    """The object in these bytes, of lists, dictionaries (of every kind), tuples, sets, strings, bytes, numbers and numeric arrays.
+
+    Strings of Python 2 are read as Latin-1. `name` stands in messages. Raises DataError for anything else, which it names, and for
+    a pickle that is damaged.
+    """
+    machine = _Machine(bytes(data), name)
+    try:
+        return machine.run()
+    except DataError:
+        raise
+    except Exception as error:                 # whatever a damaged file makes of the machine
+        raise DataError(f'{name} is damaged or no pickle: byte {machine.at} of {len(data)} ({type(error).__name__}: {error}). Fetch it again.') from None
+
+
+class _Name(str):
+    """A name that the pickle asks for, e.g. 'numpy.dtype'; NAMES says by which rule it is understood."""
+
+
+class _Dtype:
+    def __init__(self, code):
+        self.code, self.order = code, '='
+
+
+class _Machine:
+    def __init__(self, data, name):
+        self.data, self.name, self.at = data, name, 0
+        self.stack, self.marks, self.memo = [], [], {}
+        self.room = 4096 + 8 * len(data)       # bytes that may be copied: what is made from one string again and again must end
+
+    def run(self):
+        data, operations = self.data, OPERATIONS
+        while True:
+            operation = data[self.at:self.at + 1]
+            if not operation:
+                raise EOFError('it ends early')
+            self.at += 1
+            if operation == pickle.STOP:
+                return self.stack.pop()
+            operations[operation](self)
+
+    def refused(self, what):
+        return DataError(f'{self.name} asks for {what}, which was refused: only lists, dictionaries, strings, numbers and numeric arrays are '
+                         'read, and nothing was executed. Fetch it from its authors, or save it again as plain lists and arrays.')
+
+    # ---------------------------------------------------------------------------------------------------------- reading
+    def take(self, size):
+        if not 0 <= size <= len(self.data) - self.at:
+            raise EOFError(f'{size} bytes are named, and not there')
+        self.at += size
+        return self.data[self.at - size:self.at]
+
+    def unsigned(self, size):
+        return int.from_bytes(self.take(size), 'little')
+
+    def copied(self, content):
+        self.room -= len(content)
+        if self.room < 0:
+            raise MemoryError('it copies its content over and over')
+        return content
+
+    def line(self):
+        end = self.data.index(b'\n', self.at)
+        text, self.at = self.data[self.at:end], end + 1
+        return text
+
+    def items(self):
+        """What lies on the stack above the last mark, taken off it."""
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def last(self, kind):
+        if type(self.stack[-1]) is not kind:
+            raise TypeError(f'a {kind.__name__} is missing')
+        return self.stack[-1]
+
+    # ---------------------------------------------------------------------------------------------------------- containers
+    def extend(self, items):
+        self.last(list).extend(items)
+
+    def update(self, items, into=None):
+        into = self.last(dict) if into is None else into
+        if len(items) % 2:
+            raise ValueError('a key has no value')
+        for key, value in zip(items[::2], items[1::2]):
+            into[self.key(key)] = value
+        return into
+
+    def add(self, items):
+        self.last(set).update(map(self.key, items))
+
+    def key(self, value):
+        if not isinstance(value, SCALARS) and not (isinstance(value, tuple) and all(isinstance(part, SCALARS) for part in value)):
+            raise self.refused(f'a key of the type {type(value).__name__}')
+        return value
+
+    # ---------------------------------------------------------------------------------------------------------- names
+    def find(self, module, name):
+        full = f'{module}.{name}'
+        if full not in NAMES:
+            raise self.refused(full)
+        self.stack.append(_Name(full))
+
+    def find_from_stack(self):
+        name, module = self.stack.pop(), self.stack.pop()
+        if type(name) is not str or type(module) is not str:
+            raise TypeError('a name is no string')
+        self.find(module, name)
+
+    def apply(self):
+        """What the name below the arguments stands for, with these arguments."""
+        args, name = self.stack.pop(), self.stack.pop()
+        rule = NAMES[name] if type(name) is _Name else None
+        if type(args) is not tuple:
+            raise TypeError('arguments are no tuple')
+        if rule == '_reconstruct' and type(args[0]) is _Name and NAMES[args[0]] == 'ndarray':
+            value = np.empty(0)                # `build` fills it
+        elif rule == '_frombuffer':
+            value = np.empty(0)
+            self.fill(value, *(args[i] for i in (2, 1)), args[3] == 'F', args[0])
+        elif rule == 'dtype':
+            value = _Dtype(self.code(args[0]))
+        elif rule == 'scalar':
+            value = np.empty(0)
+            self.fill(value, (), args[0], False, args[1])
+            value = value[()]
+        elif rule == 'encode' and args[1] in ('latin1', 'latin-1'):          # how Python 3 writes bytes for Python 2
+            value = self.copied(args[0]).encode('latin1')
+        elif rule == 'bytes' and not args:
+            value = b''
+        elif rule in ('set', 'frozenset') and len(args) == 1 and type(args[0]) is list:
+            value = {'set': set, 'frozenset': frozenset}[rule](map(self.key, self.copied(args[0])))
+        elif rule == 'defaultdict' and (not args or type(args[0]) is _Name or args[0] is None):
+            value = {}
+        elif rule == 'OrderedDict' and (not args or type(args[0]) in (list, tuple)):
+            value = self.update([part for pair in self.copied(args[0] if args else ()) for part in (pair[0], pair[1])], {})
+        else:
+            raise self.refused(f'{name if rule else type(name).__name__} with the arguments {_short(args)}')
+        self.stack.append(value)
+
+    def instance(self):
+        raise self.refused(f'an instance of {next((str(x) for x in reversed(self.stack) if type(x) is _Name), "a class")}')
+
+    def build(self):
+        """Gives an array its content, a dtype its byte order."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if type(target) is np.ndarray and target.shape == (0,):
+            self.fill(target, *state[1:5])
+        elif type(target) is _Dtype and state[1] in ('<', '>', '|', '=') and state[2:5] in ((None, None, None), (None, (), None)):
+            target.order = state[1]
+        else:
+            raise self.refused(f'a state for {type(target).__name__}: {_short(state)}')
+
+    def code(self, code):
+        code = code.decode('ascii') if isinstance(code, bytes) else code
+        if not re.fullmatch(r'[biufcSU]\d+', code):
+            raise self.refused(f'numpy.dtype({code!r})')
+        return code
+
+    def fill(self, array, shape, dtype, fortran, data):
+        """Makes `array` one of that shape and type, in place: lists hold it already."""
+        if type(dtype) is not _Dtype:
+            raise TypeError('an array has no type')
+        dtype = np.dtype(dtype.code if dtype.order == '|' else dtype.order + dtype.code)
+        data = self.copied(data).encode('latin1') if isinstance(data, str) else self.copied(data)
+        if type(data) is not bytes:
+            raise TypeError('the content of an array is no string')
+        count = dtype.itemsize
+        for size in shape:
+            if type(size) is not int or size < 0:
+                raise ValueError(f'an array has the shape {shape}')
+            count *= size
+        if count != len(data):
+            raise ValueError(f'an array of {shape} {dtype} has {len(data)} bytes')
+        array.__setstate__((1, tuple(shape), dtype, bool(fortran), data))
+
+    def integer_line(self):
+        text = self.line()
+        self.stack.append({b'00': False, b'01': True}[text] if text in (b'00', b'01') else int(text.rstrip(b'L')))
+
+    def string_line(self):
+        text = self.line().strip()
+        if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
+            raise ValueError('a string has no quotes')
+        self.stack.append(text[1:-1].decode('unicode_escape'))               # \xff is U+00FF, as in Latin-1
+
+    def long(self, size):
+        self.stack.append(int.from_bytes(self.take(size), 'little', signed=True))
+
+    def protocol(self):
+        if self.take(1)[0] > pickle.HIGHEST_PROTOCOL:
+            raise ValueError('its protocol is of a later Python')
+
+
+def _short(value):
+    return repr(value) if isinstance(value, (str, int)) else f'of {len(value)}' if isinstance(value, (tuple, list, dict)) else type(value).__name__

@@ -1,0 +1,200 @@
+"""Captions and sentence vectors from the downloads of the first text-to-image papers, which many people still have.
+
+They are Torch7 files and Python 2 pickles. Archives are read where they lie, nothing is unpacked, and nothing that a file holds is
+executed (t2i_jax/imports).
+"""
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from t2i_jax.imports import pickles, t7
+from t2i_jax.text import ALPHABET
+from tfds_builders.class_splits import LISTS
+from tfds_builders.errors import DataError
+from tfds_builders.files import lines_of, members
+
+EMBEDDING = 1024           # of the char-CNN-RNN encoders of Reed et al.
+TELLING = 20               # letters of a sentence that is cut, to be taken for another one's beginning
+CLASS_LIST = '|'.join(map(re.escape, LISTS.values()))
+
+
+class Texts(NamedTuple):
+    """captions: key of the image -> list of sentences; embeddings: key -> (n, 1024) float32, row j of sentence j where both are there;
+    lists: split -> text of the class list."""
+    captions: dict
+    embeddings: dict
+    lists: dict
+
+
+def read_icml(path, key, problems=None) -> Texts:
+    """Reed's X_icml.tar.gz, COCO's train2014_ex_t7, or the folders they unpack to: a .t7 per image with `char`, `txt` and `img`.
+
+    key: a function of a file's path as it stands in the archive (flowers_icml/class_00001/image_06734.t7) that gives the key of the
+    image, or None for what is no image of the data set. problems: a dictionary that collects, by key, why an image's file cannot be
+    read; without it such a file raises DataError. The sentences are those of 201 characters that the encoder read.
+    """
+    texts, found, splits = Texts({}, {}, {}), False, {file: split for split, file in LISTS.items()}
+    for match, data in members(path, rf'(?!\.)[^/]+\.t7|({CLASS_LIST})'):
+        name = match.string
+        if match[1]:
+            texts.lists[splits[match[1]]] = data.decode('utf-8', 'replace')
+            continue
+        number = key(name)
+        if number is None:
+            continue
+        found = True
+        try:
+            captions, embedding = _icml_record(t7.loads(data, name), name)
+        except DataError as error:
+            if problems is None:
+                raise
+            problems[number] = str(error)
+            continue
+        _once(texts.embeddings, number, path, name)
+        texts.captions[number], texts.embeddings[number] = captions, embedding
+    if not found:
+        raise DataError(f'{path} holds no .t7 file of an image of this data set; expected <class>/<image>.t7 and so on. Fetch it again.')
+    return texts
+
+
+def _icml_record(record, name):
+    """The sentences (or none) and the vectors of one image."""
+    if not isinstance(record, dict) or 'txt' not in record:
+        raise DataError(f'{name} is no table with "txt" (and "char"), as the files of the icml archives are. Fetch it again.')
+    embedding = _vectors(record['txt'], name)
+    if 'char' not in record:
+        return [], embedding
+    chars = np.asarray(record['char'])
+    n = len(embedding)
+    if chars.ndim != 2 or n not in chars.shape:
+        raise DataError(f'{name}: "char" has the shape {chars.shape}; expected characters x {n}, a column for each row of "txt". Fetch it again.')
+    rows = chars.T if chars.shape[1] == n else chars
+    if rows.min() < 0 or rows.max() > len(ALPHABET):
+        raise DataError(f'{name}: "char" holds {rows.min():g}..{rows.max():g}, and its alphabet 1..{len(ALPHABET)}. Fetch it again.')
+    return [decode_chars(row) for row in rows], embedding
+
+
+def decode_chars(row) -> str:
+    """Positions in the alphabet, counted from 1, up to the first 0 -> the sentence."""
+    row = np.asarray(row).astype(int)
+    end = np.flatnonzero(row == 0)
+    return ' '.join(''.join(ALPHABET[i - 1] for i in row[:end[0] if len(end) else None]).split())
+
+
+def read_stackgan(path, key) -> Texts:
+    """StackGAN's zip or folder: {train,test}/{filenames,char-CNN-RNN-embeddings,class_info}.pickle, and captions in text_c10/ where
+    they are inside.
+
+    key: a function of an image's name as it stands in the files (jpg/image_06734, text_c10/class_00001/image_06734.txt), as in
+    `read_icml`. Raises DataError where the lists do not fit each other.
+    """
+    texts, parts = Texts({}, {}, {}), {'train': {}, 'test': {}}
+    for match, data in members(path, r'(train|test)/(filenames|char-CNN-RNN-embeddings|class_info)\.pickle|text(?:_c10)?/(?:.*/)?(?!\.)[^/]+\.txt'):
+        if match[1]:
+            parts[match[1]][match[2]] = pickles.loads(data, match.string)
+        elif (number := key(match.string)) is not None:
+            texts.captions[number] = lines_of(data)
+    given = {split: part for split, part in parts.items() if part}
+    if not given:
+        raise DataError(f'{path} holds no train/filenames.pickle or test/filenames.pickle. Fetch it again.')
+    for split, part in given.items():
+        names = _names(part, split, path)
+        vectors = part.get('char-CNN-RNN-embeddings')
+        if vectors is None:
+            raise DataError(f'{path} has {split}/filenames.pickle, but no {split}/char-CNN-RNN-embeddings.pickle. Fetch it again.')
+        for file, rows in part.items():
+            if not isinstance(rows, list | tuple | np.ndarray) or len(rows) != len(names):
+                what = f'{len(rows)} rows' if hasattr(rows, '__len__') else 'no rows'
+                raise DataError(f'{path}: {split}/{file}.pickle has {what}, and {split}/filenames.pickle {len(names)}; '
+                                'row i of the one belongs to row i of the other. Fetch both again.')
+        for name, rows in zip(names, vectors):
+            if (number := key(name)) is not None:
+                _once(texts.embeddings, number, path, name)
+                texts.embeddings[number] = _vectors(rows, f'{path}: {split}/char-CNN-RNN-embeddings.pickle, {name}')
+    return texts
+
+
+def read_attngan(path, key) -> Texts:
+    """AttnGAN's metadata, a zip or folder: captions.pickle (train captions, test captions, id -> word, word -> id) with
+    {train,test}/filenames.pickle. Sentences are its words with blanks between them.
+
+    key: a function of an image's name in filenames.pickle, as in `read_icml`. Raises DataError where the lists do not fit each other.
+    """
+    found = {}
+    for match, data in members(path, r'(?:(train|test)/filenames|(\w*captions))\.pickle'):
+        found[match[1] or 'captions'] = pickles.loads(data, match.string)
+    if 'captions' not in found:
+        raise DataError(f'{path} holds no captions.pickle. Fetch it again.')
+    content = found['captions']
+    if not isinstance(content, list | tuple) or len(content) != 4 or not all(isinstance(part, list) for part in content[:2]) \
+            or not isinstance(content[2], dict):
+        raise DataError(f'{path}: captions.pickle is not [train captions, test captions, id -> word, word -> id]. Fetch it again.')
+    texts, words = Texts({}, {}, {}), content[2]
+    for split, captions in zip(('train', 'test'), content):
+        if not captions and split not in found:
+            continue
+        names = _names({'filenames': found.get(split)}, split, path)
+        each, rest = divmod(len(captions), max(1, len(names)))
+        if rest or not each or not names:
+            raise DataError(f'{path}: captions.pickle has {len(captions)} {split} captions for the {len(names)} images of {split}/filenames.pickle; '
+                            'expected the same number for each. Fetch both again.')
+        for i, name in enumerate(names):
+            if (number := key(name)) is not None:
+                _once(texts.captions, number, path, name)
+                texts.captions[number] = [_sentence(ids, words, path) for ids in captions[i * each:(i + 1) * each]]
+    return texts
+
+
+def _sentence(ids, words, path):
+    try:
+        return ' '.join(words[int(i)] for i in ids if int(i))
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f'{path}: captions.pickle holds the caption {str(ids)[:100]}, which is no list of ids of its words. Fetch it again.') from None
+
+
+def _names(part, split, path):
+    names = part.get('filenames')
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise DataError(f'{path}: {split}/filenames.pickle is {"missing" if names is None else "no list of names"}. Fetch it again.')
+    return names
+
+
+def _once(known, number, path, name):
+    if number in known:
+        raise DataError(f'{path} holds image {number} twice, the second time as {name}. Fetch it again.')
+
+
+def _vectors(rows, name):
+    """(n, 1024) float32, from either orientation."""
+    try:
+        vectors = np.asarray(rows, np.float32)
+    except (TypeError, ValueError):
+        vectors = np.zeros(0, np.float32)
+    if vectors.ndim == 2 and vectors.shape[1] != EMBEDDING and vectors.shape[0] == EMBEDDING:
+        vectors = np.ascontiguousarray(vectors.T)
+    if vectors.ndim != 2 or vectors.shape[1] != EMBEDDING or not np.isfinite(vectors).all():
+        what = f'shape {vectors.shape}' if np.isfinite(vectors).all() else 'numbers that are not finite'
+        raise DataError(f'{name}: sentence vectors have {what}; expected captions x {EMBEDDING}. Fetch it again.')
+    return vectors
+
+
+def align(captions, texts, embedding):
+    """The vectors in the order of the captions, or None where they are of other sentences.
+
+    captions: n sentences; texts: the n sentences that the rows of `embedding` (n, 1024) were made of, as far as the encoder read them.
+    Only letters and digits are compared.
+    """
+    have, want = ([re.sub('[^a-z0-9]', '', sentence.lower()) for sentence in sentences] for sentences in (texts, captions))
+    if len(have) != len(embedding) or len(want) != len(have):
+        return None
+    if any(have) and all(whole.startswith(read) for read, whole in zip(have, want)):
+        return embedding
+    order, free = [], list(range(len(have)))
+    for sentence in want:
+        row = next((i for i in free if have[i] == sentence or len(have[i]) >= TELLING and sentence.startswith(have[i])), None)
+        if row is None:
+            return None
+        free.remove(row)
+        order.append(row)
+    return embedding[order]
