@@ -23,7 +23,8 @@ DATA = dict(
     nominal=dict(),          # what is known of the data before they are read
 )
 STAGE = dict(
-    steps=0, epochs=0, batch_size=64, sampler='uniform', captioned_share=0.5, ema=0.999, ema_half_life=0.0, model=dict(), data=dict(), optim=dict(),
+    steps=0, epochs=0, batch_size=64, sampler='uniform', captioned_share=0.5, near_wrong=0.0, ema=0.999, ema_half_life=0.0,
+    model=dict(), data=dict(), optim=dict(),
     log_every=50, sample_every=1000, validate_every=1000, validate_batches=4, checkpoint_every=1000, keep_n=2, keep='last',
 )
 

@@ -18,10 +18,11 @@ from tfds_builders.shape_scenes.facts import entails
 class Plan:
     """Which rows make the batch of a step: a pure function of (seed, step)."""
 
-    def __init__(self, split: Split, batch_size, seed, needs, sampler='uniform', captions=1, captioned_share=0.5):
+    def __init__(self, split: Split, batch_size, seed, needs, sampler='uniform', captions=1, captioned_share=0.5, near_wrong=0.0):
         """sampler: 'uniform' (every record once an epoch, the incomplete last batch dropped), 'class_balanced' (a random
         class, then a record of it), 'distinct_classes' (as that, no class twice in a batch) or 'mixed' (`captioned_share`
-        of the rows have captions). captions: how many of a record's captions a row has.
+        of the rows have captions). captions: how many of a record's captions a row has. near_wrong: share of the rows whose wrong record
+        is, of several that do not match, the one most like the right one (data with scenes): what differs is then often a single word.
         """
         self.n, self.batch_size, self.seed, self.captions = len(split), batch_size, seed, captions
         self.tables = {name: split.tables[name] for name in ('label', 'facts', 'scene') if name in split.tables}
@@ -30,7 +31,9 @@ class Plan:
         self.wrong_text = any(n in ('wrong_tokens', 'wrong_chars', 'wrong_embedding') for n in needs)
         if sampler not in ('uniform', 'class_balanced', 'distinct_classes', 'mixed'):
             raise DataError(f'There is no sampler {sampler!r}; there are uniform, class_balanced, distinct_classes, mixed.')
-        self.sampler, self.share = sampler, captioned_share
+        self.sampler, self.share, self.near_wrong = sampler, captioned_share, near_wrong
+        if near_wrong and 'scene' not in self.tables:
+            raise DataError(f'near_wrong={near_wrong} compares scenes, which {split.meta.name} does not have. Set near_wrong=0.')
         if sampler in ('class_balanced', 'distinct_classes'):
             if 'label' not in self.tables:
                 raise DataError(f'Sampler {sampler} needs classes, which {split.meta.name} does not have. Use sampler=uniform.')
@@ -85,11 +88,23 @@ class Plan:
             rows = np.flatnonzero(open_rows)
             if not len(rows):
                 return {'wrong': wrong, 'wrong_caption': caption}
-            wrong[rows] = rng.integers(0, self.n, len(rows))
+            wrong[rows] = self._candidates(plan['index'][rows], plan['caption'][rows], rng)
             caption[rows] = self._captions(wrong[rows], rng)
             match = self._matches(plan['index'][rows], plan['caption'][rows], wrong[rows], caption[rows])
             open_rows[rows] = match & (self.counts[plan['index'][rows]] > 0)             # without a caption nothing can match
         raise DataError('No record that certainly does not match was found for some captions: the data set is too small or all alike.')
+
+    def _candidates(self, index, caption, rng, of=8):
+        """A random record for each row, or for a share of the rows that of several which is most like the row's own and yet wrong."""
+        drawn = rng.integers(0, self.n, (len(index), of if self.near_wrong else 1))
+        if not self.near_wrong:
+            return drawn[:, 0]
+        scene = self.tables['scene']
+        own, others = scene[index][:, None, :-1, :3], scene[drawn][:, :, :-1, :3]               # class, colour, size of each object
+        alike = ((own == others) & (own >= 0)).sum((2, 3))
+        false = ~entails(self.tables['facts'][index[:, None], caption][:, None], scene[drawn][:, :, None]).all(2)
+        near = np.take_along_axis(drawn, np.where(false, alike, -1).argmax(1)[:, None], 1)[:, 0]
+        return np.where(rng.random(len(index)) < self.near_wrong, near, drawn[:, 0])
 
     def _matches(self, index, caption, wrong, wrong_caption):
         """Whether the wrong record might match after all: by facts where there are any, else by class, else the same record."""

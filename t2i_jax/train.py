@@ -133,7 +133,8 @@ class Trainer:
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / 'meta.json').write_text(json.dumps(self.meta._asdict(), indent=2) + '\n')
-        self.plan = data.Plan(self.split, block.batch_size, config.seed, needs, block.sampler, self.meta.captions, block.captioned_share)
+        self.plan = data.Plan(self.split, block.batch_size, config.seed, needs, block.sampler, self.meta.captions, block.captioned_share,
+                              block.near_wrong)
         self.validation_plan = self.plan_of_validation(needs)
         self.total = run.total_steps(config, self.name, nominal[self.name], self.plan.steps_per_epoch)
         self.cache = self.data['cache']

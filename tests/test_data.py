@@ -112,6 +112,21 @@ def test_wrong_pairs_are_false_whatever_their_class(split):
     assert same_class > 5
 
 
+def test_near_wrong_pictures_are_wrong_by_little(split):
+    facts, scene = split.tables['facts'], split.tables['scene']
+
+    def alike(share):
+        plan, found = Plan(split, 32, 0, ('wrong_image',), near_wrong=share), []
+        for step in range(20):
+            rows = plan(step)
+            assert not entails(facts[rows['index'], rows['caption'][:, 0]], scene[rows['wrong']]).any()
+            found.append((scene[rows['index'], 0, :3] == scene[rows['wrong'], 0, :3]).sum(1))
+        return np.mean(found)
+    assert alike(0) < .7 < 1 < alike(.5) < 1.4 < alike(1)                  # of class, colour, size
+    with pytest.raises(DataError, match='near_wrong=0.5 compares scenes, which cats does not have'):
+        Plan(stand_in(), 8, 0, ('wrong_image',), near_wrong=.5)
+
+
 def test_of_several_captions_one_is_false_of_the_wrong_picture(split):
     plan = Plan(split, 32, 0, ('wrong_image',), captions=3)
     for step in range(10):

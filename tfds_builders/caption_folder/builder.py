@@ -1,6 +1,5 @@
 """Anybody's folder of pictures with captions."""
 import concurrent.futures
-import os
 import pathlib
 import re
 
@@ -12,6 +11,8 @@ from tfds_builders.caption_folder.pictures import NotUsable, stored
 from tfds_builders.caption_folder.scan import scan
 from tfds_builders.errors import DataError
 from tfds_builders.manual import ManualBuilder
+
+THREADS = 8        # that check pictures
 
 
 class CaptionFolder(ManualBuilder):
@@ -61,7 +62,7 @@ Splits: by "split" (train, validation, test), else by folders train/, validation
         problems = dict(self.folder.problems)
         if 'label' in self.info.features:
             problems |= {entry.file: 'has no label, others have one' for entry in entries if not entry.label}
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
             checked = pool.map(lambda entry: _check(root, entry), entries)
             checked = tqdm(checked, f'Checking {root.name}', total=len(entries), unit=' pictures', disable=None)
             problems |= {entry.file: problem for entry, problem in zip(entries, checked) if problem and entry.file not in problems}

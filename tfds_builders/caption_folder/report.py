@@ -3,10 +3,10 @@ import pathlib
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
 
 from t2i_jax import log
 from t2i_jax.text import CHARS, MAX_WORDS, Vocabulary, tokenize
+from tfds_builders.caption_folder.pictures import stored
 
 SHOWN, SIDE = 25, 128      # pictures of the sheet, pixels
 PERCENTILES = (0, 5, 50, 95, 100)
@@ -17,15 +17,16 @@ def write(builder, folder) -> str:
     place, metadata = pathlib.Path(builder.data_dir), builder.info.metadata
     splits = builder.info.splits
     skipped = metadata['skipped']
-    captions = [caption for entry in folder.entries if entry.file not in skipped for caption in entry.captions]
-    train = [caption for entry in folder.entries if entry.file not in skipped and entry.split == 'train' for caption in entry.captions]
+    used = [entry for entry in folder.entries if entry.file not in skipped]
+    train = [entry for entry in used if entry.split == 'train']
+    captions = [caption for entry in used for caption in entry.captions]
     words, letters = [len(tokenize(caption)) for caption in captions], [len(caption) for caption in captions]
     lines = [
         f'{builder.info.full_name}',
         f'pictures: {sum(split.num_examples for split in splits.values()):,} ('
         + ', '.join(f'{name} {split.num_examples:,}' for name, split in splits.items()) + f'; split: {folder.rule})',
         f'captions: {len(captions):,}, from {folder.layout}',
-        f'vocabulary: {len(Vocabulary.from_captions(train)):,} words of the training captions',
+        f'vocabulary: {len(Vocabulary.from_captions(caption for entry in train for caption in entry.captions)):,} words of the training captions',
         'words of a caption, percentiles ' + ', '.join(f'{p}: {v:.0f}' for p, v in zip(PERCENTILES, np.percentile(words, PERCENTILES))),
         'letters of a caption, percentiles ' + ', '.join(f'{p}: {v:.0f}' for p, v in zip(PERCENTILES, np.percentile(letters, PERCENTILES))),
         f'cut when they are read: {sum(n > MAX_WORDS for n in words):,} captions of more than {MAX_WORDS} words, '
@@ -35,23 +36,22 @@ def write(builder, folder) -> str:
         *(f'  {name}: {reason}' for name, reason in skipped.items()),
     ]
     (place / 'report.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
-    _sheet(builder, place / 'report.png')
+    _sheet(builder.manual_dir, train, builder.info.full_name, place / 'report.png')
     shown = lines if len(lines) < 30 else [*lines[:29], f'  and {len(lines) - 29} more']
     return '\n'.join([*shown, f'See {place / "report.txt"} and {place / "report.png"}.'])
 
 
-def _sheet(builder, path):
+def _sheet(root, entries, title, path):
     """25 pictures of the training part, spread over it, each with its first caption."""
-    source = builder.as_data_source('train', decoders={'image': tfds.decode.SkipDecoding()})
     pictures, labels = [], []
-    for i in np.unique(np.linspace(0, len(source) - 1, SHOWN).astype(int)):
-        record = source[int(i)]
-        pixels = cv2.imdecode(np.frombuffer(record['image'], np.uint8), cv2.IMREAD_COLOR_RGB)
+    for i in np.unique(np.linspace(0, len(entries) - 1, SHOWN).astype(int)):
+        data = stored((root / entries[i].file).read_bytes())[0]
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         scale = SIDE / max(pixels.shape[:2])
         size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
         canvas = np.full((SIDE, SIDE, 3), 255, np.uint8)
         canvas[:pixels.shape[0], :pixels.shape[1]] = pixels
         pictures.append(canvas)
-        labels.append(record['captions'][0].decode()[:100])
-    log.sheet(np.stack(pictures)[:, None], labels, path, title=builder.info.full_name, columns=5)
+        labels.append(entries[i].captions[0][:100])
+    log.sheet(np.stack(pictures)[:, None], labels, path, title=title, columns=5)
