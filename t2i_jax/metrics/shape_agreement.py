@@ -1,0 +1,182 @@
+"""Does a picture of shape_scenes show what its caption says, in how many ways, and how varied is it otherwise?
+
+Everything here reads scene tables, (N, R + 1, 8) as `shape_scenes.decode` and the trained decoder give them, and facts (N, A, 6), one caption
+for each picture. A function returns {name: values of each picture or caption, NaN where the caption asks nothing of the kind}, so that means
+and bootstrap intervals can be taken over the rest.
+"""
+import re
+
+import numpy as np
+
+from t2i_jax.metrics.shape_scenes import caption_results
+from tfds_builders.shape_scenes.facts import COUNT, EXISTS, PLACE, RELATION, holds, unpack
+from tfds_builders.shape_scenes.phrases import SHAPES, SIZE_WORDS
+from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, COLOURS, CX, CY, SIZE, UNIT, H, W
+
+ATTRIBUTES = {'class': (CLASS, SHAPES), 'colour': (COLOUR, tuple((colour,) for colour in COLOURS)), 'size': (SIZE, SIZE_WORDS)}
+
+
+def agreement(scenes, facts) -> dict:
+    """Each 0 or 1, but `sem_acc`, the share of a caption's atoms that hold.
+
+    `sem_exact`: all of them hold. `colour`, `class`, `class_colour`, `size`, `place`, `relation`, `count`: see
+    `shape_scenes.caption_results`. `exists_class`, `colour_of_class`, `size_of_class_colour`: each attribute given that the one before is
+    right, so that a missing shape is not counted twice.
+    """
+    true, used = holds(facts, scenes), facts[..., 0] >= 0
+    with np.errstate(invalid='ignore', divide='ignore'):
+        out = {'sem_acc': np.where(used, true, 0).sum(-1) / used.sum(-1)}
+    results = {name: np.where(asked, right, np.nan) for name, (right, asked) in caption_results(scenes, facts).items()}
+    out['sem_exact'] = results.pop('exact')
+    out |= results
+    out['exists_class'] = results['class']
+    out['colour_of_class'] = np.where(results['class'] == 1, results['class_colour'], np.nan)
+    out['size_of_class_colour'] = np.where(results['class_colour'] == 1, results['size'], np.nan)
+    return out
+
+
+def descriptions(facts):
+    """What one caption (A, 6) says is there: a list of (class, colour, size, how many), -1 for any."""
+    found = []
+    for kind, shape, colour, size, number, other in facts.tolist():
+        if kind in (EXISTS, PLACE) and number != 0:
+            found.append((shape, colour, size, max(number, 1) if kind == EXISTS else 1))
+        if kind == RELATION:
+            found += [(shape, colour, size, 1), (*(int(v) for v in unpack(np.int64(other))), 1)]
+    return found
+
+
+def _fits(row, description):
+    return all(wanted < 0 or wanted == have for wanted, have in zip(description[:3], row[:3]))
+
+
+def hallucination(scenes, facts, truth) -> np.ndarray:
+    """Objects of each picture that its caption does not license, for captions that describe every object of the scene that they were
+    written for (`truth`), or say how many there are; NaN for the others."""
+    out = np.full(len(scenes), np.nan)
+    for i, (scene, one, real) in enumerate(zip(scenes, facts, truth)):
+        said, there = descriptions(one), int((real[:-1, W] >= 0).sum())
+        if sum(d[3] for d in said) != there and not (one[:, 0] == COUNT).any():
+            continue
+        found = scene[:-1][scene[:-1, W] >= 0].tolist()
+        if (one[:, 0] == COUNT).any():
+            out[i] = max(0, len(found) - there)
+            continue
+        for description in said:
+            for _ in range(description[3]):
+                match = next((row for row in found if _fits(row, description)), None)
+                found.remove(match) if match else None
+        out[i] = len(found)
+    return out
+
+
+def binding(scenes, facts) -> np.ndarray:
+    """For captions of exactly two objects with class and colour, which differ in both: 1 where both pairs are in the picture, -1 where both
+    are there with the colours exchanged, else 0."""
+    out = np.full(len(scenes), np.nan)
+    for i, (scene, one) in enumerate(zip(scenes, facts)):
+        said = [d[:2] for d in descriptions(one)]
+        if len(said) != 2 or min(map(min, said)) < 0 or said[0][0] == said[1][0] or said[0][1] == said[1][1]:
+            continue
+        there = {tuple(row[:2]) for row in scene[:-1].tolist()}
+        swapped = {(said[0][0], said[1][1]), (said[1][0], said[0][1])}
+        out[i] = (set(said) <= there) - (swapped <= there)
+    return out
+
+
+def oracle_r_precision(scenes, facts, truth, pool, negatives=99, seed=0) -> np.ndarray:
+    """1 where the own caption fits a picture better (share of its atoms) than each of `negatives` captions of the pool (M, A, 6) that are
+    false of the scene it was written for (N, R + 1, 8); a tie is a failure."""
+    rng, out = np.random.default_rng(seed), np.zeros(len(scenes))
+    for i, (scene, one, real) in enumerate(zip(scenes, facts, truth)):
+        others = np.zeros((0, *pool.shape[1:]), pool.dtype)
+        while len(others) < negatives:
+            drawn = pool[rng.integers(0, len(pool), 2 * negatives)]
+            others = np.concatenate([others, drawn[~holds(drawn, real).all(-1)]])[:negatives]
+        atoms = np.concatenate([one[None], others])
+        used = atoms[..., 0] >= 0
+        shares = (holds(atoms, scene) & used).sum(-1) / np.maximum(used.sum(-1), 1)
+        out[i] = shares[0] > shares[1:].max()
+    return out
+
+
+# -------------------------------------------------------------------------------------------------------------- one word exchanged
+def swaps(texts, facts, seed=0, per_attribute=32):
+    """Captions of one object with a single word exchanged: a list of (row, attribute, changed text, changed facts (A, 6)).
+
+    The word names the class, the colour or the size of the object; it is replaced by one of the same kind.
+    """
+    rng, out = np.random.default_rng(seed), []
+    for attribute, (column, words) in ATTRIBUTES.items():
+        found = []
+        for row in rng.permutation(len(texts)):
+            said = descriptions(facts[row])
+            if len(said) != 1 or said[0][column] < 0 or len(found) == per_attribute:
+                continue
+            old = said[0][column]
+            forms = [form for synonym in words[old] for form in ([synonym] if isinstance(synonym, str) else synonym)]
+            pattern = re.compile(r'\b(' + '|'.join(sorted(map(re.escape, forms), key=len, reverse=True)) + r')\b')
+            if len(pattern.findall(texts[row])) != 1:
+                continue
+            new = int(rng.choice([v for v in range(len(words)) if v != old]))
+            word = words[new][0] if isinstance(words[new][0], str) else words[new][0][0]
+            text = re.sub(r'\ba (?=[aeiou])', 'an ', re.sub(r'\ban (?=[^aeiou])', 'a ', pattern.sub(word, texts[row])))
+            changed = facts[row].copy()
+            changed[changed[:, 0] >= 0, 1 + column] = new
+            found.append((int(row), attribute, text, changed))
+        out += found
+    return out
+
+
+def swap_results(before, after, swapped) -> dict:
+    """For pictures drawn from the same noise before and after a word was exchanged: `swap_<attribute>`, 1 where the largest object has
+    the attribute's value afterwards, and `swap_keeps`, 1 where its other two attributes stayed."""
+    out = {f'swap_{name}': np.full(len(swapped), np.nan) for name in ATTRIBUTES} | {'swap_keeps': np.full(len(swapped), np.nan)}
+    for i, (old, new, (_, attribute, _, facts)) in enumerate(zip(before, after, swapped)):
+        column = ATTRIBUTES[attribute][0]
+        out[f'swap_{attribute}'][i] = new[0, column] == descriptions(facts)[0][column]
+        others = [c for c in (CLASS, COLOUR, SIZE) if c != column]
+        out['swap_keeps'][i] = (old[0, others] == new[0, others]).all() and old[0, CLASS] >= 0
+    return out
+
+
+def diversity(scenes) -> dict:
+    """Scenes (M, k, R + 1, 8) decoded from k pictures of each of M captions: standard deviation over the k of the largest object's place and
+    side, in fractions of the frame, a value a caption. One picture for every noise gives 0."""
+    largest = scenes[:, :, 0].astype(float)
+    largest[largest[..., W] < 0] = np.nan
+    side = np.maximum(largest[..., W], largest[..., H])
+    with np.errstate(invalid='ignore'):
+        place = np.sqrt(_variance(largest[..., CX]) + _variance(largest[..., CY]))
+        return {'diversity_place': place / UNIT, 'diversity_size': np.sqrt(_variance(side)) / UNIT}
+
+
+def _variance(values):
+    """Over the last axis, without NaN; NaN where fewer than two are left."""
+    there = np.isfinite(values)
+    count = there.sum(-1)
+    mean = np.where(there, values, 0).sum(-1) / np.maximum(count, 1)
+    square = (np.where(there, values - mean[..., None], 0) ** 2).sum(-1)
+    return np.where(count > 1, square / np.maximum(count, 1), np.nan)
+
+
+def nearest_captions(texts, train_texts):
+    """For each text the number of the training text most like it by the words that they share (Jaccard, the first of equal ones): the
+    pictures of these records are what a system that only remembers would show."""
+    bags = {}
+    for number, text in enumerate(train_texts):
+        bags.setdefault(frozenset(re.findall(r'\w+', text.lower())), number)
+    words = {word: i for i, word in enumerate(sorted(set().union(*bags)))}
+    table = np.zeros((len(bags), len(words)), np.float32)
+    for row, bag in enumerate(bags):
+        table[row, [words[word] for word in bag]] = 1
+    sizes, numbers, out = table.sum(1), np.array(list(bags.values())), []
+    for text in texts:
+        bag = set(re.findall(r'\w+', text.lower()))
+        one = np.zeros(len(words), np.float32)
+        one[[words[word] for word in bag if word in words]] = 1
+        common = table @ one
+        out.append(int(numbers[(common / (sizes + len(bag) - common)).argmax()]))
+    return out
+
+

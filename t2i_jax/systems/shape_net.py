@@ -1,0 +1,124 @@
+"""ShapeNet-cls: a small network that reads shape_scenes, for evaluation alone.
+
+The analytic reader (metrics/shape_scenes.py) wants flat patches of colour; pictures of VAEs and of young GANs are blurred. This network is
+trained on blurred, noisy, tinted and coarsely quantised pictures, and gives two things: a reading of the scene (objects on a grid of
+cells of 8 x 8 pixels, each with class, colour and box) and 256 features for distances between sets of pictures. Never use it, or one trained with the same
+seed, inside the loss of a system: its scores would become over-optimistic.
+
+    L = bce(object in cell) + ce(class) + ce(colour) + 5 |box| over cells with an object
+      + bce(42 pairs of class and colour that are there) + ce(count of each class) + ce(number of objects)
+
+Ours; there is no paper. Trained by `python -m t2i_jax.main --config=experiments/shape_net.py --workdir=runs/shape_net` and written into the
+library by `python -m t2i_jax.metrics.shape_net --workdir=runs/shape_net`.
+"""
+import itertools
+
+import jax
+import jax.numpy as jnp
+import optax
+from einops import rearrange, repeat
+from flax import nnx
+
+from t2i_jax.layers.norm import BatchNorm
+from t2i_jax.losses import bce
+from t2i_jax.stage import Phase, Stage
+
+CLASSES, COLOURS, UNIT = 6, 7, 4096
+HEADS = dict(object=1, kind=CLASSES, colour=COLOURS, box=4)               # of each cell
+
+
+class Reader(nnx.Module):
+    """Picture in [-1, 1], b 64 64 3 -> {'cells': {head: b 8 8 k}, 'pairs': b 42, 'counts': b 6 6, 'total': b 6, 'features': b 256}"""
+
+    def __init__(self, width, *, rngs):
+        c = [3, width, 2 * width, 4 * width, 8 * width]
+        self.convs = nnx.List([nnx.Conv(a, b, (3, 3), strides=(2, 2), padding='SAME', use_bias=False, rngs=rngs) for a, b in zip(c, c[1:])])
+        self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in c[1:]])
+        self.cells = nnx.Linear(c[3] + c[4], sum(HEADS.values()), rngs=rngs)
+        self.whole = nnx.Linear(c[4], CLASSES * COLOURS + 6 * CLASSES + 6, rngs=rngs)
+
+    def __call__(self, x, *, train):
+        maps = []
+        for conv, norm in zip(self.convs, self.norms):
+            x = jax.nn.relu(norm(conv(x), train=train))                   # b 32 32 c, b 16 16 2c, b 8 8 4c, b 4 4 8c
+            maps.append(x)
+        features = x.mean((1, 2))                                         # b 8c
+        cells = self.cells(jnp.concatenate([maps[2], repeat(maps[3], 'b h w c -> b (h i) (w j) c', i=2, j=2)], -1))
+        places = tuple(itertools.accumulate(HEADS.values()))[:-1]
+        pairs, counts, total = jnp.split(self.whole(features), (CLASSES * COLOURS, CLASSES * COLOURS + 6 * CLASSES), -1)
+        return {'cells': dict(zip(HEADS, jnp.split(cells, places, -1))),
+                'pairs': pairs, 'counts': rearrange(counts, 'b (c n) -> b c n', c=CLASSES), 'total': total, 'features': features}
+
+
+def spoil(image, key):
+    """What generated pictures suffer from: blur of 0 to 2.5 pixels, noise of 0 to 0.2, a tint, coarse quantisation; of each none in some rows."""
+    b, size = len(image), image.shape[1]
+    keys = jax.random.split(key, 6)
+
+    def some(k, low, high, share=.75):
+        chosen = jax.random.bernoulli(jax.random.fold_in(k, 1), share, (b,))
+        return jnp.where(chosen, jax.random.uniform(k, (b,), minval=low, maxval=high), 0.0)
+    sigma = some(keys[0], 0.0, 2.5)
+    offset = jnp.arange(size)[:, None] - jnp.arange(size)
+    kernel = jnp.exp(-.5 * (offset / jnp.maximum(sigma, .05)[:, None, None]) ** 2)
+    kernel /= kernel.sum(-1, keepdims=True)                               # b s s: a matrix that blurs lines
+    image = jnp.einsum('bij,bjwc,bvw->bivc', kernel, image, kernel)
+    tint = 1 + .15 * some(keys[1], -1.0, 1.0)[:, None] * jax.random.uniform(keys[2], (b, 3), minval=-1)
+    image = (image + 1) * tint[:, None, None] - 1
+    image = image + 2 * some(keys[3], 0.0, .2)[:, None, None, None] * jax.random.normal(keys[4], image.shape)
+    step = some(keys[5], 0.0, .15, .3)[:, None, None, None]
+    image = jnp.where(step > .01, jnp.round(image / jnp.maximum(step, .01)) * step, image)
+    return jnp.clip(image, -1, 1)
+
+
+def targets(scene, grid):
+    """Scene tables b 6 8 -> what the heads should say. Cells: the object whose centre lies in one; of two the one painted last."""
+    objects = scene[:, :-1]                                               # b 5 8
+    there = objects[..., 5] > 0
+    centre, side = objects[..., 3:5] / UNIT, objects[..., 5:7] / UNIT
+    cell = jnp.clip((centre * grid).astype(int), 0, grid - 1)
+    inside = cell[..., 1] * grid + cell[..., 0]                           # rows of the grid are y
+    hit = (inside[..., None] == jnp.arange(grid * grid)) & there[..., None]            # b 5 64
+    first = jnp.where(hit, jnp.arange(1, 6)[None, :, None], 0).argmax(1)              # b 64
+    box = jnp.concatenate([centre * grid - cell, side], -1)              # dx, dy in cells, w, h in frames
+
+    def at(values):
+        return jnp.take_along_axis(values, first.reshape(first.shape + (1,) * (values.ndim - 2)), 1)
+    pairs = jax.nn.one_hot(jnp.where(there, objects[..., 0] * COLOURS + objects[..., 1], -1), CLASSES * COLOURS).max(1)
+    counts = jax.nn.one_hot(jnp.where(there, objects[..., 0], -1), CLASSES).sum(1).astype(int)
+    return {'object': hit.any(1), 'kind': at(objects[..., 0]), 'colour': at(objects[..., 1]), 'box': at(box),
+            'pairs': pairs, 'counts': counts, 'total': there.sum(1)}
+
+
+class ShapeNet(Stage):
+    phases = (Phase('loss', trains=('net',)),)
+    ema, needs = ('net',), ('image', 'scene')
+    tiny = dict(width=8)
+
+    def __init__(self, meta, *, width=32, rngs):
+        self.net = Reader(width, rngs=rngs)
+
+    def loss(self, batch, key, out):
+        image = spoil(batch['image'], key) if self.training else batch['image']
+        said, true = self.net(image, train=self.training), targets(batch['scene'], image.shape[1] // 8)
+        cells = {name: rearrange(x, 'b h w k -> b (h w) k').astype(jnp.float32) for name, x in said['cells'].items()}
+        where = true['object'].astype(jnp.float32)
+        n = where.sum()
+
+        def ce(logits, labels):
+            return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), jnp.maximum(labels, 0))
+        parts = {
+            'object': 8 * bce(cells['object'][..., 0], where),
+            'kind': (where * ce(cells['kind'], true['kind'])).sum() / n,
+            'colour': (where * ce(cells['colour'], true['colour'])).sum() / n,
+            'box': 5 * (where[..., None] * jnp.abs(cells['box'] - true['box'])).sum() / n,
+            'pairs': 4 * bce(said['pairs'], true['pairs']),
+            'counts': ce(said['counts'], true['counts']).mean(),
+            'total': ce(said['total'], true['total']).mean(),
+        }
+        right = ((cells['kind'].argmax(-1) == true['kind']) * where).sum() / n
+        exact = ((said['pairs'] > 0) == (true['pairs'] > .5)).all(-1).mean()
+        return sum(parts.values()), parts | {'class_right': right, 'pairs_right': exact}
+
+
+STAGES = {'net': ShapeNet}
