@@ -236,7 +236,7 @@ def mirrored(parts):
     """Names of parts -> for each the number of the part whose place it takes in a mirrored picture: 'left eye' that of 'right eye'."""
     swap = {'left': 'right', 'right': 'left'}
     names = [' '.join(swap.get(word, word) for word in name.split()) for name in parts]
-    return tuple(list(parts).index(name) for name in names)
+    return tuple(list(parts).index(name if name in parts else own) for name, own in zip(names, parts))
 
 
 def free_memory() -> int:

@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip('tensorflow')
 
 import tensorflow_datasets as tfds  # noqa: E402
-from test_coco2014_captions import dialog_file, make  # noqa: E402
+from test_coco2014_captions import dialog_file, icml, make  # noqa: E402
+from test_old_downloads import put  # noqa: E402
 
 from tfds_builders.coco2014_captions.builder import Coco2014Captions  # noqa: E402
 
@@ -22,6 +23,8 @@ class Coco2014CaptionsTest(tfds.testing.DatasetBuilderTestCase):
         cls.addClassCleanup(cls.folder.cleanup)
         cls.EXAMPLE_DIR = make(pathlib.Path(cls.folder.name) / 'manual')
         (cls.EXAMPLE_DIR / 'visdial_1.0_train.json').write_text(dialog_file([*range(1, 7), *range(11, 14)], '1.0', 'train'))
+        for part in ('train', 'val'):
+            put(cls.EXAMPLE_DIR / f'{part}2014_ex_t7.tar.gz', icml(part))
         super().setUpClass()
 
     def _make_builder(self, config=None):

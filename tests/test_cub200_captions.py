@@ -1,6 +1,7 @@
 """CUB-200-2011 with captions, built from tiny archives in the original layout."""
 import gzip
 import io
+import pickle
 import re
 import tarfile
 import zipfile
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from absl import logging
+from test_old_downloads import attngan, chars, put, t7_file, vectors
 
 from tfds_builders import DataError, build, class_splits, files, get_builder
 from tfds_builders.cub200_captions import archives
@@ -204,6 +206,116 @@ def test_masks_are_what_most_voted_for(tmp_path, warnings):
     expected = np.zeros(SIZE, np.uint8)
     expected[4:12, 5:15] = 255
     np.testing.assert_array_equal(mask, expected)
+
+
+def icml(**records):
+    """Files of cub_icml whose sentences are those of the caption archive; `records`: {'n5': bytes or fields} of image 5."""
+    files = {}
+    for n in NUMBERS:
+        change = records.get(f'n{n}', {})
+        data = change if isinstance(change, bytes) else t7_file(n, **{'char': chars(CAPTIONS.decode().splitlines())} | change)
+        files[f'cub_icml/{name_of(n, "s")}.t7'] = data
+    return files
+
+
+def stackgan(text):
+    names = [name_of(n) for n in NUMBERS]
+    files = {'birds/train/filenames.pickle': names[2:], 'birds/train/char-CNN-RNN-embeddings.pickle': [vectors(n) for n in NUMBERS][2:],
+             'birds/test/filenames.pickle': names[:2], 'birds/test/char-CNN-RNN-embeddings.pickle': [vectors(1), vectors(2)]}
+    files = {name: pickle.dumps(value, 2) for name, value in files.items()}
+    return files | {f'birds/text_c10/{name_of(n)}.txt': CAPTIONS for n in NUMBERS if text}
+
+
+def of(record):
+    return [caption.decode() for caption in record['captions']]
+
+
+LINES = CAPTIONS.decode().splitlines()
+WITH_VECTORS = 'cub200_captions/embeddings'
+
+
+@pytest.mark.parametrize('name, files', [('cub_icml.tar.gz', icml()), ('cub_icml', icml()), ('birds.zip', stackgan(True)), ('birds.zip', stackgan(False)),
+                                         ('birds', stackgan(False))])
+def test_sentence_vectors_lie_beside_their_captions(tmp_path, warnings, name, files):
+    manual = make(tmp_path / 'manual', lists=LISTS)
+    put(manual / name, files if '.' in name else {path.partition('/')[2]: data for path, data in files.items()})
+    builder = built(tmp_path, WITH_VECTORS)
+    found = records(builder, 'train+validation+test')
+    assert len(found) == 12 and not warnings
+    for n in NUMBERS:
+        record = found[file_of(n)]
+        assert record['embedding'].dtype == np.float32 and np.array_equal(record['embedding'], vectors(n)) and of(record) == LINES
+    metadata = builder.info.metadata
+    assert (metadata['split_rule'], metadata['captions_of_vectors']) == ('reed_cvpr2016', 0)
+    assert (name in metadata['sha256']) == (manual / name).is_file()
+
+
+def test_vectors_follow_the_order_of_the_captions_or_bring_their_own(tmp_path, warnings):
+    other = [f'other words {j}' for j in range(10)]
+    manual = make(tmp_path / 'manual', lists=LISTS, captions={9: None})
+    put(manual / 'cub_icml.tar.gz', icml(n1={'char': chars(LINES[::-1])}, n5={'char': chars(other)}))
+    builder = built(tmp_path, WITH_VECTORS)
+    train = records(builder, 'train')
+    assert np.array_equal(train[file_of(1)]['embedding'], vectors(1)[::-1]) and of(train[file_of(1)]) == LINES
+    assert np.array_equal(train[file_of(5)]['embedding'], vectors(5)) and of(train[file_of(5)]) == other
+    assert of(train[file_of(9)]) == LINES                                   # it has no captions but those of the vectors
+    assert builder.info.metadata['captions_of_vectors'] == 2 and len(warnings) == 1
+    assert '2 images get the sentences that come with their vectors' in warnings[0]
+
+
+@pytest.mark.parametrize('name, files, sentence', [
+    ('cub_icml.tar.gz', icml() | {f'cub_icml/{class_splits.LISTS[split]}': b''.join(b'%03d.Brewers_Bird\n' % c for c in members)
+                                  for split, members in LISTS.items()}, LINES[3]),
+    ('birds.zip', stackgan(True), LINES[3]),
+    ('birds.zip', attngan(captions=[[[1, j, 0] for n in NUMBERS for j in range(2, 12)], [], {j: f'w{j}' for j in range(1, 12)}, {}],
+                          train=[name_of(n) for n in NUMBERS], test=None), 'w1 w5'),
+])
+@pytest.mark.parametrize('config', ['plain', 'embeddings'])
+def test_captions_come_from_other_downloads_where_the_archive_is_missing(tmp_path, warnings, name, files, sentence, config):
+    manual = make(tmp_path / 'manual')
+    (manual / 'cvpr2016_cub.tar.gz').unlink()
+    put(manual / name, files)
+    if sentence == 'w1 w5' and config == 'embeddings':
+        with pytest.raises(DataError, match='birds.zip has train/filenames.pickle, but no train/char-CNN-RNN-embeddings.pickle'):
+            built(tmp_path, WITH_VECTORS)
+        return
+    builder = built(tmp_path, f'cub200_captions/{config}')
+    record = records(builder, 'train')[file_of(5 if name == 'birds.zip' else 1)]
+    assert of(record)[3] == sentence and len(record['captions']) == 10
+    assert ('embedding' in record) == (config == 'embeddings')
+    assert builder.info.metadata['split_rule'] == ('reed_cvpr2016' if name == 'cub_icml.tar.gz' else 'random150_seed0')
+
+
+@pytest.mark.parametrize('change, named', [
+    (b'\x04', '.*_0005_9005.t7 cannot be read: it ends early'),
+    ({'txt': vectors(5, 9), 'char': chars(LINES[:9])}, '9 sentence vectors instead of 10'),
+    ({'txt': vectors(5)[:, :9]}, r'.*shape \(10, 9\)'),
+    ({'char': np.zeros((201, 10), np.uint8)}, 'caption 1, 2, .* has no word'),
+    (None, 'no sentence vectors'),
+])
+def test_a_vector_that_cannot_be_used_is_refused_or_left_out(tmp_path, warnings, change, named):
+    manual = make(tmp_path / 'manual')
+    put(manual / 'cub_icml.tar.gz', {name: data for name, data in icml(n5=change or {}).items() if change or '_0005_' not in name})
+    with pytest.raises(DataError, match=f'{file_of(5)}: {named}'):
+        built(tmp_path, WITH_VECTORS)
+    builder = built(tmp_path, WITH_VECTORS, on_error='skip')
+    assert sorted(records(builder, 'train')) == sorted(file_of(n) for n in (1, 2, 6, 9, 10))
+
+
+@pytest.mark.parametrize('name, files, named', [
+    (None, {}, 'cub_icml.tar.gz with the sentence vectors .*cub200_captions/plain.* is not in'),
+    ('cub_icml.tar.gz', {'cub_icml/readme.t7': b''}, 'cub_icml.tar.gz holds no .t7 file of an image'),
+    ('cub_icml.tar.gz', icml() | {f'cub_icml/{CLASSES[0]:03d}.Other/Bird_1_9001.t7': t7_file(1)}, r'holds image \(\d+, 1, 9001\) twice'),
+    ('birds.zip', stackgan(True) | {'birds/train/filenames.pickle': b'cos\nsystem\n(S"touch here"\ntR.'}, 'train/filenames.pickle asks for os.system'),
+    ('birds.zip', {'birds/text_c10/readme.txt': b''}, 'birds.zip holds no train/filenames.pickle'),
+])
+def test_each_mistake_with_vectors_is_named(tmp_path, warnings, name, files, named):
+    manual = make(tmp_path / 'manual')
+    if name:
+        put(manual / name, files)
+    with pytest.raises(DataError, match=named):
+        built(tmp_path, WITH_VECTORS)
+    assert not list((tmp_path / 'data').rglob('*.array_record*'))
 
 
 @pytest.mark.parametrize('file, key', [

@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip('tensorflow')
 
 import tensorflow_datasets as tfds  # noqa: E402
-from test_cub200_captions import LISTS, make, make_masks  # noqa: E402
+from test_cub200_captions import LISTS, icml, make, make_masks  # noqa: E402
+from test_old_downloads import put  # noqa: E402
 
 from tfds_builders.cub200_captions.builder import Cub200Captions  # noqa: E402
 
@@ -21,6 +22,7 @@ class Cub200CaptionsTest(tfds.testing.DatasetBuilderTestCase):
         cls.folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.folder.cleanup)
         cls.EXAMPLE_DIR = make_masks(make(pathlib.Path(cls.folder.name) / 'manual', lists=LISTS))
+        put(cls.EXAMPLE_DIR / 'cub_icml.tar.gz', icml())
         super().setUpClass()
 
     def _make_builder(self, config=None):

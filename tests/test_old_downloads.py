@@ -156,16 +156,27 @@ def test_attngan(tmp_path, name, each):
 
 def test_vectors_are_put_into_the_order_of_the_captions():
     lines, rows = sentences(7), vectors(7)
-    assert align(lines, [line.upper() for line in lines], rows) is rows
-    assert np.array_equal(align(lines[::-1], lines, rows), rows[::-1])
+    assert align(lines, [line.upper() for line in lines], rows) [1] is rows
+    turned = align(lines[::-1], lines, rows)
+    assert turned[0] == lines[::-1] and np.array_equal(turned[1], rows[::-1])
     long = ['a ' + 'very ' * 60 + 'red flower', 'a small one with petals that are blue']
     read = [decode_chars(encode_chars(line)) for line in long]
     assert len(read[0]) < len(long[0]) and align(long, read, rows[:2]) is not None
-    assert np.array_equal(align(long[::-1], read, rows[:2]), rows[1::-1])
+    assert np.array_equal(align(long[::-1], read, rows[:2])[1], rows[1::-1])
     assert align(lines, sentences(8), rows) is None and align(lines[:9], lines, rows) is None
     assert align(['a red one', 'a rose'], ['a r', 'a rose'], rows[:2]) is not None                 # cut at a letter that is not in the alphabet
     assert align(['a rose', 'a red one'], ['a r', 'a rose'], rows[:2]) is None                     # too short to tell
     assert align(lines, [''] * 10, rows) is None
+
+
+def test_captions_without_a_vector_are_left_out():
+    lines, rows = sentences(7), vectors(7)
+    assert align(lines, lines[:5], rows[:5])[0] == lines[:5]
+    kept, ordered = align(lines, [lines[8], lines[0], lines[4]], rows[:3])
+    assert kept == [lines[0], lines[4], lines[8]] and np.array_equal(ordered, rows[[1, 2, 0]])
+    assert align(lines, [lines[8], 'another one'], rows[:2]) is None
+    kept, ordered = align(['a red, small one', 'a red small one', 'a rose'], ['a rose', 'a red small one'], rows[:2])
+    assert kept == ['a red small one', 'a rose'] and np.array_equal(ordered, rows[1::-1])
 
 
 @pytest.mark.parametrize('read, files, named', [

@@ -125,7 +125,7 @@ def read_attngan(path, key) -> Texts:
     for match, data in members(path, r'(?:(train|test)/filenames|(\w*captions))\.pickle'):
         found[match[1] or 'captions'] = pickles.loads(data, match.string)
     if 'captions' not in found:
-        raise DataError(f'{path} holds no captions.pickle. Fetch it again.')
+        raise DataError(f'{path} holds no captions.pickle. Fetch it again, or put another caption archive into the manual folder.')
     content = found['captions']
     if not isinstance(content, list | tuple) or len(content) != 4 or not all(isinstance(part, list) for part in content[:2]) \
             or not isinstance(content[2], dict):
@@ -180,21 +180,24 @@ def _vectors(rows, name):
 
 
 def align(captions, texts, embedding):
-    """The vectors in the order of the captions, or None where they are of other sentences.
+    """(captions, vectors) of the same sentences, in the order of the captions; or None where the vectors are of other sentences.
 
-    captions: n sentences; texts: the n sentences that the rows of `embedding` (n, 1024) were made of, as far as the encoder read them.
-    Only letters and digits are compared.
+    captions: n sentences or more, of which those that no vector was made of are left out; texts: the n sentences that the rows of
+    `embedding` (n, 1024) were made of, as far as the encoder read them. Only letters and digits are compared.
     """
     have, want = ([re.sub('[^a-z0-9]', '', sentence.lower()) for sentence in sentences] for sentences in (texts, captions))
-    if len(have) != len(embedding) or len(want) != len(have):
+    if len(have) != len(embedding) or len(want) < len(have):
         return None
     if any(have) and all(whole.startswith(read) for read, whole in zip(have, want)):
-        return embedding
-    order, free = [], list(range(len(have)))
-    for sentence in want:
-        row = next((i for i in free if have[i] == sentence or len(have[i]) >= TELLING and sentence.startswith(have[i])), None)
-        if row is None:
-            return None
-        free.remove(row)
-        order.append(row)
-    return embedding[order]
+        return captions[:len(have)], embedding
+    read, whole = ([' '.join(sentence.lower().split()) for sentence in sentences] for sentences in (texts, captions))
+    row_of, free = {}, list(range(len(have)))
+    for same in (lambda row, j: read[row] == whole[j],                       # two captions may differ in a comma alone
+                 lambda row, j: have[row] == want[j] or len(have[row]) >= TELLING and want[j].startswith(have[row])):
+        for j in range(len(want)):
+            row = next((row for row in free if same(row, j)), None) if j not in row_of else None
+            if row is not None:
+                free.remove(row)
+                row_of[j] = row
+    kept = sorted(row_of)
+    return None if free else ([captions[j] for j in kept], embedding[[row_of[j] for j in kept]])

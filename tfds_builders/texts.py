@@ -68,7 +68,7 @@ def has_word(line) -> bool:
     return bool(re.search(r'\w', line))
 
 
-def report(replaced, source, metadata):
+def report_replaced(replaced, source, metadata):
     """Puts into the metadata how many captions are those of the vectors, and says it in the log. source: of the captions."""
     metadata.update(captions_of_vectors=replaced)
     if replaced:

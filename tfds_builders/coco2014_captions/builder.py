@@ -6,13 +6,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from tfds_builders import files
-from tfds_builders.coco2014_captions import annotations, pictures
+from tfds_builders import files, texts
+from tfds_builders.coco2014_captions import annotations, pictures, vectors
 from tfds_builders.coco2014_captions.annotations import MASK_SIZE, MAX_OBJECTS
 from tfds_builders.coco2014_captions.categories import CATEGORIES
 from tfds_builders.coco2014_captions.visdial import Dialogs
 from tfds_builders.errors import DataError
 from tfds_builders.manual import SHOWN, ManualBuilder, require_space
+from tfds_builders.old_downloads import EMBEDDING, Texts
 
 URL = 'http://images.cocodataset.org/'
 ANNOTATIONS = 'annotations_trainval2014.zip'
@@ -32,11 +33,18 @@ Put these into the manual folder (which must exist), or leave them out, and they
   {ANNOTATIONS}   or the folder annotations/ that it unpacks to: {URL}annotations/{ANNOTATIONS} (0.25 GB)
 Only for coco2014_captions/dialogs, and never fetched; one of the two, .zip or the .json inside (https://visualdialog.org/data):
   visdial_1.0_train.zip                          https://www.dropbox.com/s/ix8keeudqrd8hn8/visdial_1.0_train.zip
-  visdial_0.9_train.zip and visdial_0.9_val.zip  https://s3.amazonaws.com/visual-dialog/v0.9/visdial_0.9_train.zip, .../visdial_0.9_val.zip"""
+  visdial_0.9_train.zip and visdial_0.9_val.zip  https://s3.amazonaws.com/visual-dialog/v0.9/visdial_0.9_train.zip, .../visdial_0.9_val.zip
+Only for coco2014_captions/embeddings, and never fetched; a split without vectors is left out, and its pictures are not needed:
+  train2014_ex_t7.tar.gz         vectors of Reed et al. (ICML 2016), .tar.gz, .zip, or the folder train2014_ex_t7/. Google Drive, by browser:
+                                 https://drive.google.com/file/d/0B0ywwgffWnLLamltREhDRjlaT3M/view
+                                 or StackGAN's coco.zip or coco/: https://drive.google.com/file/d/0B3y_msrWZaXLQXVzOENCY2E3TlU/view
+  val2014_ex_t7.tar.gz           the same of val2014, where you have it; nobody publishes it"""
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name='plain', description='Images, captions, objects and their masks.'),
         tfds.core.BuilderConfig(name='captions', description='Images and captions.'),
         tfds.core.BuilderConfig(name='dialogs', description='As plain, and the dialogues of VisDial; images without one are left out.'),
+        tfds.core.BuilderConfig(name='embeddings', description='As plain, and a stored sentence vector of each of five captions (char-CNN-RNN, 1024); '
+                                                               'splits without vectors are left out.'),
     ]
 
     def _info(self):
@@ -55,6 +63,8 @@ Only for coco2014_captions/dialogs, and never fetched; one of the two, .zip or t
             metadata |= {'max_objects': MAX_OBJECTS, 'mask_size': MASK_SIZE}
         if self.builder_config.name == 'dialogs':
             features['dialog'] = {'questions': tfds.features.Sequence(tfds.features.Text()), 'answers': tfds.features.Sequence(tfds.features.Text())}
+        if self.builder_config.name == 'embeddings':
+            features['embedding'] = tfds.features.Tensor(shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32)
         return tfds.core.DatasetInfo(
             builder=self, description=self.__doc__, homepage='https://cocodataset.org', features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(metadata),
@@ -63,37 +73,49 @@ Only for coco2014_captions/dialogs, and never fetched; one of the two, .zip or t
     def _split_generators(self, dl_manager):
         # a folder that the user names may be empty: all but the dialogues can be fetched
         folder = self.manual_dir if self.manual_dir and self.manual_dir.is_dir() else self.manual_folder()
-        given = self._dialog_files(folder) if self.builder_config.name == 'dialogs' else []
-        archives, notes = self._archives(folder)
-        self.require_space(*archives.values())
-        dialogs = Dialogs(given) if given else None
+        config = self.builder_config.name
+        given = self._dialog_files(folder) if config == 'dialogs' else self._vector_files(folder) if config == 'embeddings' else []
+        stored, broken = vectors.read(given) if config == 'embeddings' else (None, {})
+        splits = {split: part for split, part in SPLITS.items() if stored is None or part in stored}
+        for split in SPLITS.keys() - splits.keys():
+            logging.warning('Split %s is left out: %s has no sentence vectors of its images.', split, ' and '.join(map(str, given)))
+        archives, notes = self._archives(folder, splits.values())
+        self.require_space(*archives.values(), *(given if stored else ()))
+        dialogs = Dialogs(given) if config == 'dialogs' else None
 
-        problems, parts, known = {}, {}, set()
-        for split, part in SPLITS.items():
+        problems, parts, known, replaced = {}, {}, set(), 0
+        for split, part in splits.items():
             images, captions = annotations.read_captions(notes, part)
+            embeddings = None
+            if stored is not None:
+                captions, embeddings, _, broken, changed = _joined(images, captions, stored.pop(part), broken)
+                replaced += changed
             objects = annotations.read_objects(notes, part) if 'objects' in self.info.features else None
             known |= {image.id for image in images}
             chosen = [image for image in images if dialogs is None or image.id in dialogs]
             sizes = pictures.sizes(archives[part], [image.file_name for image in chosen])
-            bad = {image.file_name: reason for image in chosen if (reason := _problem(image, sizes, captions, objects, dialogs, archives[part]))}
+            bad = {image.file_name: reason for image in chosen if (reason := broken.get(image.id) or _problem(
+                image, sizes, captions, objects, dialogs, embeddings, archives[part]))}
             good = {image.file_name: image for image in chosen if image.file_name not in bad}
             if not good and self.on_error == 'skip' or not chosen:
                 raise DataError(f'Split {split} has no image: none of the {len(images)} in captions_{part}2014.json can be used. '
                                 f'Complete {archives[part]}{" and the dialogues" if dialogs else ""}.')
             problems |= bad
-            parts[split] = archives[part], good, captions, objects, dialogs
+            parts[split] = archives[part], good, captions, objects, dialogs, embeddings
             if dialogs:
                 self._count(f'{split}_without_dialog', len(images) - len(chosen), 'images have no dialogue and are left out')
         if dialogs:
             self._count('dialogs_not_coco2014', sum(image_id not in known for image_id in dialogs), 'dialogues are about other images')
+        if stored is not None:
+            texts.report_replaced(replaced, notes, self.info.metadata)
         self.report(problems, ' and '.join(str(path) for path in archives.values()))
         self._checksums(folder, notes, archives, given)
         self.info.metadata['dropped_objects'] = {}
         return {split: self._generate_examples(*part) for split, part in parts.items()}
 
-    def _archives(self, folder):
+    def _archives(self, folder, parts):
         """({COCO's split: pictures}, annotations): archives or folders; what is missing is fetched."""
-        own = {f'{part}2014': files.first_of(folder, f'{part}2014.zip', f'{part}2014') for part in SPLITS.values()}
+        own = {f'{part}2014': files.first_of(folder, f'{part}2014.zip', f'{part}2014') for part in parts}
         urls = [f'{URL}zips/{name}.zip' for name, path in own.items() if path is None]
         if urls:           # room for the archives and for their copies in the data set, before hours of downloads
             sizes = {url: self.url_infos[url].size for url in urls}
@@ -113,6 +135,10 @@ Only for coco2014_captions/dialogs, and never fetched; one of the two, .zip or t
             self.given(folder, *VISDIAL, what='VisDial')
         return [self.given(folder, *VISDIAL[2:4]), self.given(folder, *VISDIAL[4:])]
 
+    def _vector_files(self, folder):
+        return vectors.find(folder) or self.given(folder, *vectors.ICML['train'], *vectors.STACKGAN, *vectors.ICML['val'], what=(
+            f'{vectors.ICML["train"][0]} with the sentence vectors (or build coco2014_captions/plain, which has none)'))
+
     def _count(self, name, number, what):
         self.info.metadata[name] = number
         if number:
@@ -124,10 +150,10 @@ Only for coco2014_captions/dialogs, and never fetched; one of the two, .zip or t
         published = {info.filename: info.size for info in self.url_infos.values()}
         zips = [path for path in archives.values() if path.is_file() and path.stat().st_size != published.get(path.name)]
         kinds = ('captions', 'instances') if 'objects' in self.info.features else ('captions',)
-        texts = [path for kind in kinds for part in SPLITS.values() for path in notes.rglob(f'{kind}_{part}2014.json')] if notes.is_dir() else [notes]
-        self.checksums(*texts, *zips, *given)
+        notes = [path for kind in kinds for part in archives for path in notes.rglob(f'{kind}_{part}2014.json')] if notes.is_dir() else [notes]
+        self.checksums(*notes, *zips, *given)
 
-    def _generate_examples(self, archive, images, captions, objects, dialogs):
+    def _generate_examples(self, archive, images, captions, objects, dialogs, embeddings):
         dropped = self.info.metadata['dropped_objects']
 
         def record(name, data):
@@ -142,6 +168,8 @@ Only for coco2014_captions/dialogs, and never fetched; one of the two, .zip or t
             if dialogs:
                 questions, answers = dialogs.of(image.id)
                 one['dialog'] = {'questions': questions, 'answers': answers}
+            if embeddings is not None:
+                one['embedding'] = embeddings.pop(image.id)
             return one, bad
 
         before = len(dropped)
@@ -153,13 +181,23 @@ Only for coco2014_captions/dialogs, and never fetched; one of the two, .zip or t
             logging.warning('Left out %d objects of %s (metadata dropped_objects): %s', len(dropped) - before, archive, '; '.join(shown))
 
 
-def _problem(image, sizes, captions, objects, dialogs, archive):
+def _joined(images, captions, stored, broken):
+    """`texts.join` of a split's captions and the vectors of those of its images that are listed."""
+    rows = {image.id: stored.embeddings[image.id] for image in images if image.id in stored.embeddings}
+    return texts.join(captions, Texts(stored.captions, rows, {}), CAPTIONS_PER_IMAGE, broken)
+
+
+def _problem(image, sizes, captions, objects, dialogs, embeddings, archive):
     """Why an image cannot be used, or None."""
     size = sizes.get(image.file_name)
     if size is None:
         return f'cannot be decoded ({archive.name})' if image.file_name in sizes else f'is not in {archive.name}'
     if image.id not in captions:
         return 'no caption'
+    if embeddings is not None and image.id not in embeddings:
+        return 'no sentence vectors'
+    if embeddings is not None and len(captions[image.id]) != CAPTIONS_PER_IMAGE:
+        return f'{len(captions[image.id])} captions instead of {CAPTIONS_PER_IMAGE}'
     if objects is not None and not 1 / ASPECT < size[0] * image.width / (size[1] * image.height) < ASPECT:
         return f'image is {size[1]} x {size[0]}, its annotations are for {image.width} x {image.height}'
     return dialogs.problem(image.id) if dialogs else None

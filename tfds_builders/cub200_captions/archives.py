@@ -21,6 +21,7 @@ from tfds_builders.files import decode, lines_of, members
 IMAGES, CLASSES, PARTS, ATTRIBUTES = 11_788, 200, 15, 312      # the first only scales progress bars
 BIRD = r'(\d+)\.[^/]+/[^/.][^/]*?((?:_\d+)+)'                  # class folder and file
 PICTURE = BIRD + r'\.jpe?g'
+CAPTIONS = rf'text(?:_c10)?/{BIRD}\.txt'
 CLASS_LIST = '|'.join(map(re.escape, LISTS.values()))
 NOT_VISIBLE = b'1'                                             # of attributes/certainties.txt
 ATTRIBUTE_NAMES = 'attributes.txt'
@@ -174,8 +175,8 @@ def read_captions(path) -> tuple[dict[tuple, list[str]], dict[str, str]]:
     """Reed's archive, or one with text/<class>/<image>.txt, or what they unpack to -> ({key: captions}, {split: text of its class list})."""
     path, captions, lists = pathlib.Path(path), {}, {}
     splits = {file: split for split, file in LISTS.items()}
-    folder = '' if path.name in ('text', 'text_c10') else 'text(?:_c10)?/'
-    for match, data in members(path, rf'{folder}{BIRD}\.txt|({CLASS_LIST})'):
+    captions_of = rf'{BIRD}\.txt' if path.name in ('text', 'text_c10') else CAPTIONS
+    for match, data in members(path, f'{captions_of}|({CLASS_LIST})'):
         if match[3]:
             lists[splits[match[3]]] = data.decode('utf-8', 'replace')
         else:

@@ -4,16 +4,17 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tfds_builders import class_splits, files
-from tfds_builders.cub200_captions import archives
+from tfds_builders.cub200_captions import archives, texts
 from tfds_builders.errors import DataError
 from tfds_builders.manual import ManualBuilder
+from tfds_builders.old_downloads import EMBEDDING
+from tfds_builders.texts import report_replaced
 
 HOME = 'https://www.vision.caltech.edu/datasets/cub_200_2011/'
 IMAGES_URL = 'https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz'
 MASKS_URL = 'https://data.caltech.edu/records/w9d68-gec53/files/segmentations.tgz'
 IMAGES = ('CUB_200_2011.tgz', 'CUB_200_2011')
 MASKS = ('segmentations.tgz', 'segmentations', 'CUB_200_2011/segmentations')
-CAPTIONS = ('cvpr2016_cub.tar.gz', 'cvpr2016_cub', 'birds/text.zip', 'birds/text', 'birds/text_c10', 'text.zip', 'text', 'text_c10')
 CAPTIONS_PER_IMAGE = 10
 SPLIT = (100, 50, 50)      # classes
 
@@ -27,13 +28,19 @@ Put these into the manual folder:
   cvpr2016_cub.tar.gz  captions of Reed et al. (CVPR 2016), or the folder cvpr2016_cub/ that it unpacks to. Google Drive, by browser:
                        https://drive.google.com/file/d/0B0ywwgffWnLLZW9uVHNjb2JmNlE/view
                        or text.zip of AttnGAN's birds.zip (https://drive.google.com/file/d/1O_LtUP9sch09QH3s_EBAgLEctBQ5JBSJ/view), or the
-                       folder text/ that it unpacks to; beside it trainclasses.txt, valclasses.txt, testclasses.txt, which it lacks
+                       folder text/ that it unpacks to; beside it trainclasses.txt, valclasses.txt, testclasses.txt, which it lacks.
+                       Where these are missing: cub_icml.tar.gz or birds.zip, if captions are inside
   CUB_200_2011.tgz     or the folder CUB_200_2011/; fetched from {IMAGES_URL} where it is missing
   segmentations.tgz    or the folder segmentations/; only for cub200_captions/masks; fetched from
-                       {MASKS_URL} where it is missing"""
+                       {MASKS_URL} where it is missing
+  cub_icml.tar.gz      only for cub200_captions/embeddings: vectors of Reed et al. (ICML 2016), or the folder cub_icml/. Google Drive, by browser:
+                       https://drive.google.com/file/d/0B0ywwgffWnLLLUc2WHYzM0Q2eWc/view
+                       or StackGAN's birds.zip or birds/:
+                       https://drive.google.com/file/d/0B3y_msrWZaXLT1BZdVdycDY5TEE/view?resourcekey=0-sZrhftoEfdvHq6MweAeCjA"""
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name='plain', description='Images, captions, classes, boxes, parts, attributes.'),
         tfds.core.BuilderConfig(name='masks', description='And the foreground masks.'),
+        tfds.core.BuilderConfig(name='embeddings', description='And a stored sentence vector of each caption (char-CNN-RNN, 1024).'),
     ]
 
     def _info(self):
@@ -49,6 +56,8 @@ Put these into the manual folder:
         }
         if self.builder_config.name == 'masks':
             features['mask'] = tfds.features.Image(shape=(None, None, 1), encoding_format='png')
+        if self.builder_config.name == 'embeddings':
+            features['embedding'] = tfds.features.Tensor(shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32)
         metadata = {'split_rule': 'not built yet', 'captions_per_image': CAPTIONS_PER_IMAGE, 'flip': True}
         return tfds.core.DatasetInfo(
             builder=self, description=self.__doc__, homepage=HOME, features=tfds.features.FeaturesDict(features),
@@ -57,18 +66,21 @@ Put these into the manual folder:
 
     def _split_generators(self, dl_manager):
         folder = self.manual_folder()
-        text = self.given(folder, *CAPTIONS, what='The caption archive')
-        captions, lists = archives.read_captions(text)
-        rule, split = class_splits.choose(lists, text.parent, r'(\d+)\..*', SPLIT, lambda message: logging.warning("%s", message))
+        config = self.builder_config.name
+        text = self.given(folder, *texts.CVPR, *texts.ICML, *texts.STACKGAN, what='The caption archive')
+        vector = self.given(folder, *texts.ICML, *texts.STACKGAN, what=f'{texts.ICML[0]} with the sentence vectors (or build '
+                            'cub200_captions/plain, which has none)') if config == 'embeddings' else None
+        joined = texts.read(text, vector, CAPTIONS_PER_IMAGE)
+        rule, split = class_splits.choose(joined.lists, text.parent, r'(\d+)\..*', SPLIT, lambda message: logging.warning("%s", message))
         picture = files.first_of(folder, *IMAGES) or self.fetched(folder, IMAGES_URL)
-        mask = (files.first_of(folder, *MASKS) or self.fetched(folder, MASKS_URL)) if self.builder_config.name == 'masks' else None
-        self.require_space(picture, mask)
+        mask = (files.first_of(folder, *MASKS) or self.fetched(folder, MASKS_URL)) if config == 'masks' else None
+        self.require_space(picture, mask, vector)
         birds, sizes = archives.read(picture)
         masks = archives.read_masks(mask) if mask else None
 
         records, problems = {}, {}
         for image, (key, name) in birds.files.items():
-            record = _record(image, key, birds, sizes, captions, masks)
+            record = joined.problems.get(key) or _record(image, key, birds, sizes, joined, masks)
             (problems if isinstance(record, str) else records)[name] = record
         self.report(dict(sorted(problems.items())), picture)
         unknown = len(sizes.keys() - {key for key, _ in birds.files.values()})
@@ -80,7 +92,9 @@ Put these into the manual folder:
                             'Fetch the caption archive again.')
         self.info.features['label'].names = birds.class_names
         self.info.metadata.update(split_rule=rule, parts=birds.part_names, attributes=birds.attribute_names)
-        self.checksums(picture, text, mask)
+        if vector:
+            report_replaced(joined.replaced, text, self.info.metadata)
+        self.checksums(*dict.fromkeys((picture, text, mask, vector)))
 
         generators = {}
         for name, members in split.items():
@@ -97,15 +111,17 @@ Put these into the manual folder:
                 yield records[key]['file_name'], records[key] | {'image': data}
 
 
-def _record(image, key, birds, sizes, captions, masks):
+def _record(image, key, birds, sizes, joined, masks):
     """All but the picture, or a sentence that says why the image cannot be used."""
-    size, label, lines = sizes.get(key), birds.labels.get(image), captions.get(key, [])
+    size, label, lines = sizes.get(key), birds.labels.get(image), joined.captions.get(key, [])
     if size is None:
         return f'cannot be decoded ({IMAGES[0]})' if key in sizes else f'is not among the images of {IMAGES[0]}'
     if label != key[0]:
         return f'lies in the folder of class {key[0]}, but image_class_labels.txt has {label}'
     if len(lines) < CAPTIONS_PER_IMAGE:
-        return f'{len(lines)} captions instead of {CAPTIONS_PER_IMAGE}' if key in captions else 'no caption file'
+        return f'{len(lines)} captions instead of {CAPTIONS_PER_IMAGE}' if key in joined.captions else 'no caption file'
+    if joined.embeddings is not None and key not in joined.embeddings:
+        return 'no sentence vectors'
     missing = [name for name in ('boxes', 'parts', 'attributes') if image not in getattr(birds, name)]
     if missing:
         return f'no {", no ".join(missing)}'
@@ -128,4 +144,8 @@ def _record(image, key, birds, sizes, captions, masks):
         'parts': parts,
         'attributes': birds.attributes[image].astype(np.float32),
     }
-    return record if masks is None else record | {'mask': masks[key][1]}
+    if masks is not None:
+        record['mask'] = masks[key][1]
+    if joined.embeddings is not None:
+        record['embedding'] = joined.embeddings[key]
+    return record

@@ -61,10 +61,6 @@ def read_captions(path) -> tuple[dict[int, tuple[int, list[str]]], dict[str, str
     return captions, lists
 
 
-def has_word(line) -> bool:
-    return bool(re.search(r'\w', line))
-
-
 def foreground(pixels) -> np.ndarray:
     """The mask (H, W) uint8, 0 or 255, from Oxford's segmim picture (BGR): its background is painted blue, with JPEG noise."""
     b, g, r = cv2.split(pixels)

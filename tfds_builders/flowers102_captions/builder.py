@@ -9,6 +9,7 @@ from tfds_builders.flowers102_captions import archives, texts
 from tfds_builders.flowers102_captions.classes import CLASS_NAMES, read_class_names
 from tfds_builders.manual import ManualBuilder
 from tfds_builders.old_downloads import EMBEDDING
+from tfds_builders.texts import report_replaced
 
 URL = 'https://www.robots.ox.ac.uk/~vgg/data/flowers/102/'
 IMAGES, LABELS, MASKS = '102flowers.tgz', 'imagelabels.mat', '102segmentations.tgz'
@@ -65,7 +66,7 @@ Put these into the manual folder:
         picture, label = self.fetched(folder, URL + IMAGES), self.fetched(folder, URL + LABELS)
         self.require_space(picture, mask, vector)
         labels = archives.read_labels(label)
-        captions, embeddings, lists, broken, replaced = texts.read(text, vector, CAPTIONS_PER_IMAGE)
+        (captions, embeddings, lists, broken, replaced), folders = texts.read(text, vector, CAPTIONS_PER_IMAGE)
         sizes = archives.image_sizes(picture, len(labels))
         if sorted(sizes) != list(range(1, len(labels) + 1)):
             raise DataError(f'{label} has {len(labels)} labels, but {picture} {len(sizes)} images; '
@@ -73,7 +74,7 @@ Put these into the manual folder:
         masks = archives.read_masks(mask) if mask else None
 
         problems = {number: reason for number in sizes
-                    if (reason := broken.get(number) or _problem(number, labels[number - 1], sizes[number], captions, masks, embeddings))}
+                    if (reason := broken.get(number) or _problem(number, labels[number - 1], sizes[number], captions, folders, masks, embeddings))}
         self.report({_file_name(number): reason for number, reason in sorted(problems.items())}, picture)
         rule, split = class_splits.choose(lists, folder, r'class_(\d+)', SPLIT, lambda message: logging.warning("%s", message))
         unlisted = set(labels.tolist()).difference(*split.values())
@@ -84,10 +85,8 @@ Put these into the manual folder:
         names = read_class_names(names) if names.exists() else list(CLASS_NAMES)
         self.info.features['label'].names = names
         self.info.metadata.update(split_rule=rule)
-        if replaced:
-            logging.warning('%d images get the sentences that come with their vectors: those of %s differ.', replaced, text)
         if vector:
-            self.info.metadata.update(captions_of_vectors=replaced)
+            report_replaced(replaced, text, self.info.metadata)
         self.checksums(*dict.fromkeys((picture, label, text, mask, vector)))
 
         generators = {}
@@ -104,7 +103,7 @@ Put these into the manual folder:
                 label = int(labels[number - 1]) - 1
                 record = {
                     'image': data,
-                    'captions': captions[number][1][:CAPTIONS_PER_IMAGE],
+                    'captions': captions[number][:CAPTIONS_PER_IMAGE],
                     'file_name': _file_name(number),
                     'label': label,
                     'class_name': names[label],
@@ -116,12 +115,12 @@ Put these into the manual folder:
                 yield record['file_name'], record
 
 
-def _problem(number, label, size, captions, masks, embeddings):
+def _problem(number, label, size, captions, folders, masks, embeddings):
     """Why an image cannot be used, or None."""
-    folder, lines = captions.get(number, (label, []))
+    folder, lines = folders.get(number, label), captions.get(number, [])
     if size is None:
         return f'cannot be decoded ({IMAGES})'
-    if folder not in (label, None):
+    if folder != label:
         return f'captions lie in class_{folder:05d}, label is {label}'
     if len(lines) < CAPTIONS_PER_IMAGE:
         return f'{len(lines)} captions instead of {CAPTIONS_PER_IMAGE}' if number in captions else 'no caption file'
