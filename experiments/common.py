@@ -8,7 +8,7 @@ import inspect
 
 from ml_collections import ConfigDict
 
-from t2i_jax import optim, run
+from t2i_jax import evaluate, optim, run
 
 DATA = dict(
     name='', dir='', manual_dir='', split='train', validation_split='validation', on_error='refuse',
@@ -31,7 +31,7 @@ STAGE = dict(
 
 def base(system, data):
     """An unlocked config. data: a dictionary as `shapes`, `flowers`, `birds`, `coco` or `folder` gives."""
-    return ConfigDict(dict(system=system, seed=0, dtype='float32', data=merge(DATA, data), stages={}, init={}, mesh=dict(fsdp=1)))
+    return ConfigDict(dict(system=system, seed=0, dtype='float32', data=merge(DATA, data), stages={}, init={}, mesh=dict(fsdp=1), eval=dict(evaluate.OPTIONS)))
 
 
 def shapes(config='single', **changes):

@@ -3,6 +3,8 @@
 python -m t2i_jax.main --config=experiments/gan_cls_shapes.py:quick --workdir=runs/quick        # train, or resume
 python -m t2i_jax.main --workdir=runs/quick --mode=sample --text="a green circle"               # text -> PNG
 python -m t2i_jax.main --config=experiments/gan_cls_flowers.py --mode=describe                  # sizes and settings
+python -m t2i_jax.main --workdir=runs/quick --mode=evaluate                                     # numbers and their protocol
+python -m t2i_jax.main --mode=compare runs/quick runs/other                                     # numbers side by side
 """
 import importlib.util
 import os
@@ -12,7 +14,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-MODES = ('train', 'sample', 'describe')
+MODES = ('train', 'sample', 'describe', 'evaluate', 'compare')
 FLAGS = flags.FLAGS
 flags.DEFINE_string('workdir', None, 'Folder of the run: config, checkpoints, losses, pictures.')
 flags.DEFINE_string('mode', 'train', f'What to do: {", ".join(MODES)}.')
@@ -20,16 +22,31 @@ flags.DEFINE_multi_string('text', [], 'sample: a sentence; may be given several 
 flags.DEFINE_string('text_file', None, 'sample: a file with one sentence a line.')
 flags.DEFINE_integer('num', 8, 'sample: pictures for each sentence.')
 flags.DEFINE_integer('seed', 0, 'sample: seed of the noise.')
-flags.DEFINE_string('out', None, 'sample: folder for the pictures; <workdir>/samples by default.')
+flags.DEFINE_string('out', None, 'sample: folder for the pictures, <workdir>/samples by default; evaluate --images: folder for the report; '
+                    'compare: PNG of the plot.')
+flags.DEFINE_string('images', None, 'evaluate: a folder of pictures made elsewhere, instead of a run.')
+flags.DEFINE_string('captions', None, 'evaluate --images: a file with the sentence of each picture, one a line, in the order of file names.')
+flags.DEFINE_string('reference', None, 'evaluate --images: a folder of real pictures, or statistics as .npz.')
+flags.DEFINE_string('extractor', '', 'evaluate --images: the feature network; of a run --config.eval.extractor.')
+flags.DEFINE_string('extractor_weights', '', 'evaluate --images: file with its weights.')
+flags.DEFINE_bool('force', False, 'evaluate --images: distances from fewer pictures than features, marked as biased.')
 
 
 def main(argv):
-    from t2i_jax import run, sample, train
+    from t2i_jax import evaluate, run, sample, train
     from t2i_jax.errors import RunError
+    from t2i_jax.metrics import report
+    if FLAGS.mode == 'compare':
+        if len(argv) < 3:
+            raise RunError('--mode=compare wants two workdirs or reports, or more: --mode=compare runs/a runs/b')
+        return print(report.compare(argv[1:], FLAGS.out or 'compare.png'))
     if argv[1:]:
         raise RunError(f'{argv[1]!r} is no option. Options begin with --; --help lists them.')
     if FLAGS.mode not in MODES:
         raise RunError(f'There is no mode {FLAGS.mode!r}. There are: {", ".join(MODES)}.')
+    if FLAGS.mode == 'evaluate' and FLAGS.images:
+        return evaluate.evaluate_files(FLAGS.images, FLAGS.captions, FLAGS.reference, FLAGS.out, extractor=FLAGS.extractor or 'efficientnet_lite0',
+                                       extractor_weights=FLAGS.extractor_weights, force=FLAGS.force)
     if FLAGS.config is None:
         raise RunError('Give --config=experiments/<name>.py, or the --workdir of a run that exists.')
     if FLAGS.mode == 'describe':
@@ -39,6 +56,8 @@ def main(argv):
     workdir, out, text_file = (os.path.expanduser(path) if path else None for path in (FLAGS.workdir, FLAGS.out, FLAGS.text_file))
     if FLAGS.mode == 'train':
         return train.train(FLAGS.config, workdir)
+    if FLAGS.mode == 'evaluate':
+        return evaluate.evaluate(FLAGS.config, workdir)
     texts = FLAGS.text + (sample.read_lines(text_file) if text_file else [])
     sample.to_files(workdir, texts, FLAGS.num, FLAGS.seed, out)
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import log, run
+from t2i_jax import log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.text import Vocabulary, encode_sentences
@@ -21,16 +21,22 @@ TEXT = {'tokens', 'length', 'chars', 'embedding'}
 class Sampler:
     """A trained stage that draws. `meta`, `step` and `stage` say which."""
 
-    def __init__(self, prog, module, params, stats, vocabulary, meta, stage='', step=0, chunk=64):
-        """chunk: rows computed at once; the last chunk is filled up, so that there is one compilation."""
+    def __init__(self, prog, module, params, stats, vocabulary, meta, stage='', step=0, chunk=64, mesh=None):
+        """chunk: rows computed at once; the last chunk is filled up, so that there is one compilation. mesh: devices among which the rows
+        are divided, None: the first one."""
         self.prog, self.module, self.params, self.stats = prog, module, params, stats
         self.vocabulary, self.meta, self.stage, self.step, self.chunk = vocabulary, meta, stage, step, chunk
+        self.rows = sharding.by_rows(mesh) if mesh else None
+        if mesh:
+            self.chunk = -(-chunk // mesh.size) * mesh.size
+            self.params, self.stats = jax.device_put((params, stats), sharding.replicated(mesh))
         self.reads_text = bool(TEXT & set(module.needs))
         self._draw = jax.jit(functools.partial(core.sample, prog))
 
     @classmethod
-    def load(cls, workdir, step=None, chunk=64):
-        """The last stage of a run that draws and has a finished checkpoint; step: another than the newest (or best).
+    def load(cls, workdir, step=None, chunk=64, averaged=True, mesh=None):
+        """The last stage of a run that draws and has a finished checkpoint; step: another than the newest (or best); averaged: with the
+        moving average of the weights where there is one, else with the plain ones.
 
         Raises RunError where there is none.
         """
@@ -44,7 +50,8 @@ class Sampler:
         meta = run.read_meta(workdir, name)
         step, state, prog = run.restore(config, workdir, name, step)
         vocabulary = Vocabulary.load(pathlib.Path(workdir) / 'vocabulary.json')
-        return cls(prog, run.abstract(config, workdir, name, meta), state.sampling_params(), state.sampling_stats(), vocabulary, meta, name, step, chunk)
+        params, stats = (state.sampling_params(), state.sampling_stats()) if averaged else (state.params, state.stats)
+        return cls(prog, run.abstract(config, workdir, name, meta), params, stats, vocabulary, meta, name, step, chunk, mesh)
 
     def __call__(self, sentences=None, num=8, seed=0, noise=None, layout=None, dialog=None, image=None):
         """Draws `num` samples of each sentence (or of each row of a layout, a dialogue, a picture); of nothing, where the system is unconditional.
@@ -78,7 +85,7 @@ class Sampler:
         rows, outs = int(np.prod(shape)), []
         for start in range(0, rows, self.chunk):
             index = np.minimum(np.arange(start, start + self.chunk), rows - 1)
-            part = jax.tree.map(lambda x, index=index: jnp.asarray(np.asarray(x)[index]), (batch, noise))
+            part = jax.tree.map(lambda x, index=index: jax.device_put(np.asarray(x)[index], self.rows), (batch, noise))
             out = self._draw(self.params, self.stats, *part)
             outs.append(jax.tree.map(np.asarray, {name: to_uint8(x) if name in ('image', 'images') else x for name, x in out.items()}))
         return jax.tree.map(lambda *x: np.concatenate(x)[:rows].reshape(*shape, *x[0].shape[1:]), *outs)

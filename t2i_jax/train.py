@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import data, log, run, sharding
+from t2i_jax import data, evaluate, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.augment import augment
 from t2i_jax.errors import RunError
@@ -88,6 +88,7 @@ class Trainer:
     def __init__(self, config, workdir, name, mesh, signals):
         self.config, self.workdir, self.name, self.mesh, self.signals = config, workdir, name, mesh, signals
         self.block, self.folder = config.stages[name], workdir / name
+        self.options = config.get('eval', {})
         self.validation = {}                                            # losses of the step that is being saved
         sharding.check_batch(self.block.batch_size, mesh, name)
 
@@ -233,13 +234,16 @@ class Trainer:
                     progress.update(len(pending), means, speed)
                     pending, waited, since = [], 0.0, time.monotonic()
                 aside, stop = time.monotonic(), self.signals.received
-                if due(block.validate_every) or due(block.sample_every) or due(block.checkpoint_every) or stop:
+                evaluates = self.options.get('every', 0) and due(self.options.every)
+                if due(block.validate_every) or due(block.sample_every) or due(block.checkpoint_every) or evaluates or stop:
                     self.check(state, checkpoints)
                     settled = self.settled(state)
                     if self.validation_plan and due(block.validate_every):
                         self.validate(step, settled)
                     if due(block.sample_every):
                         self.draw(step, settled)
+                    if evaluates:
+                        self.evaluate(step, settled)
                     if due(block.checkpoint_every) or stop:
                         self.save(step, settled, checkpoints, wait=last or stop)
                     del settled
@@ -296,17 +300,11 @@ class Trainer:
 
     def draw(self, step, state):
         """The sample grid: fixed captions of the held-out split, fixed noise, the real pictures beside them."""
-        if type(self.module).sample is core.Stage.sample:
+        sampler = self.sampler(state, SHOWN * SAMPLES)
+        if sampler is None:
             return
-        weights = self.whole((state.sampling_params(), state.sampling_stats()))    # by all hosts, since each may have a part; the first draws
-        if jax.process_index():
-            return
-        params, stats = jax.tree.map(lambda x: x.addressable_data(0), weights)
-        sampler = Sampler(self.prog, self.module, params, stats, self.vocabulary, self.meta, chunk=SHOWN * SAMPLES)
         if not hasattr(self, 'shown'):
             self.shown = self.rows_to_show()
-            self._draw = sampler._draw
-        sampler._draw = self._draw
         batch, labels, real = self.shown
         if labels:                                                      # each sentence with the same few noises
             noise = {name: np.tile(np.asarray(x), (SHOWN,) + (1,) * (x.ndim - 1))
@@ -318,6 +316,28 @@ class Trainer:
             picture = log.sheet(out['image'], labels, self.folder / 'samples' / f'{step:08d}.png', real=real,
                                 title=f'{self.name}, step {step:,}')
             self.log.image(step, 'samples', picture)
+
+    def evaluate(self, step, state):
+        """The evaluation on fewer pictures, as `eval.every` asks."""
+        sampler = self.sampler(state, evaluate.CHUNK)
+        if sampler is None:
+            return
+        if not hasattr(self, 'evaluation'):
+            self.evaluation = evaluate.During(self.config, self.held_out)
+        self.log.write(step, self.evaluation(sampler), 'evaluation/')
+
+    def sampler(self, state, chunk):
+        """What draws with the averaged weights of a state, `chunk` rows at a time; None on other hosts and for stages that draw nothing."""
+        if type(self.module).sample is core.Stage.sample:
+            return None
+        weights = self.whole((state.sampling_params(), state.sampling_stats()))    # by all hosts, since each may have a part; the first draws
+        if jax.process_index():
+            return None
+        params, stats = jax.tree.map(lambda x: x.addressable_data(0), weights)
+        sampler = Sampler(self.prog, self.module, params, stats, self.vocabulary, self.meta, chunk=chunk)
+        self.compiled = getattr(self, 'compiled', sampler._draw)          # one for all samplers, so that it is compiled once
+        sampler._draw = self.compiled
+        return sampler
 
     def rows_to_show(self):
         """(batch, captions, real pictures) of a few records of the held-out split, spread over it."""

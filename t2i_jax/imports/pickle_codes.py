@@ -115,6 +115,7 @@ OPERATIONS = {
     pickle.NEWOBJ: lambda m: m.instance(),
     pickle.NEWOBJ_EX: lambda m: m.instance(),
     **dict.fromkeys((pickle.EXT1, pickle.EXT2, pickle.EXT4), _refuse('an object of a registered class')),
-    **dict.fromkeys((pickle.PERSID, pickle.BINPERSID), _refuse('an object that lies outside of the pickle')),
+    pickle.PERSID: _refuse('an object that lies outside of the pickle'),
+    pickle.BINPERSID: lambda m: m.outside(),
     **dict.fromkeys((pickle.NEXT_BUFFER, pickle.READONLY_BUFFER), _refuse('a buffer that lies outside of the pickle')),
 }

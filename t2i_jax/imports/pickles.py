@@ -56,8 +56,10 @@ class _Dtype:
 
 
 class _Machine:
-    def __init__(self, data, name):
-        self.data, self.name, self.at = data, name, 0
+    names = NAMES                              # a subclass that reads more than plain data adds rules here and to `value`
+
+    def __init__(self, data, name, at=0):
+        self.data, self.name, self.at = data, name, at
         self.stack, self.marks, self.memo = [], [], {}
         self.room = 4096 + 8 * len(data)       # bytes that may be copied: what is made from one string again and again must end
 
@@ -132,7 +134,7 @@ class _Machine:
     # ---------------------------------------------------------------------------------------------------------- names
     def find(self, module, name):
         full = f'{module}.{name}'
-        if full not in NAMES:
+        if full not in self.names:
             raise self.refused(full)
         self.stack.append(_Name(full))
 
@@ -143,12 +145,14 @@ class _Machine:
         self.find(module, name)
 
     def apply(self):
-        """What the name below the arguments stands for, with these arguments."""
         args, name = self.stack.pop(), self.stack.pop()
-        rule = NAMES[name] if type(name) is _Name else None
         if type(args) is not tuple:
             raise TypeError('arguments are no tuple')
-        if rule == '_reconstruct' and type(args[0]) is _Name and NAMES[args[0]] == 'ndarray':
+        self.stack.append(self.value(name, self.names[name] if type(name) is _Name else None, args))
+
+    def value(self, name, rule, args):
+        """What a name stands for with these arguments."""
+        if rule == '_reconstruct' and type(args[0]) is _Name and self.names[args[0]] == 'ndarray':
             value = np.empty(0)                # `build` fills it
         elif rule == '_frombuffer':
             value = np.empty(0)
@@ -171,7 +175,11 @@ class _Machine:
             value = self.update([part for pair in self.copied(args[0] if args else ()) for part in (pair[0], pair[1])], {})
         else:
             raise self.refused(f'{name if rule else type(name).__name__} with the arguments {_short(args)}')
-        self.stack.append(value)
+        return value
+
+    def outside(self):
+        """What an identifier on the stack stands for, outside of the pickle."""
+        raise self.refused('an object that lies outside of the pickle')
 
     def instance(self):
         raise self.refused(f'an instance of {next((str(x) for x in reversed(self.stack) if type(x) is _Name), "a class")}')
@@ -203,7 +211,7 @@ class _Machine:
         count = dtype.itemsize
         for size in shape:
             if type(size) is not int or size < 0:
-                raise ValueError(f'an array has the shape {shape}')
+                raise ValueError('an array has no sizes')
             count *= size
         if count != len(data):
             raise ValueError(f'an array of {shape} {dtype} has {len(data)} bytes')

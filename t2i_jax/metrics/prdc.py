@@ -1,0 +1,61 @@
+"""Precision and recall (Kynkaanniemi et al., NeurIPS 2019), density and coverage (Naeem et al., ICML 2020) of two sets of features.
+
+Around each feature lies a ball that reaches to its k-th neighbour in its own set. A point is in a ball where its distance is smaller than the
+radius. Precision and density: fakes in balls of reals; recall: reals in balls of fakes; coverage: reals that have a fake in their own ball.
+Compare at equal numbers of images, 5,000 or more of each. Distances come in blocks: memory grows with n, not with n^2.
+"""
+import numpy as np
+
+from t2i_jax.metrics.arrays import blocks, pair
+
+BLOCK = 1024                    # rows of a matrix of distances at a time
+
+
+def _squares(x, y):
+    """Squared distances (a, b). What is rounding of 0 is 0, so that copies of one image have none."""
+    lengths = (x ** 2).sum(1)[:, None] + (y ** 2).sum(1)
+    squares = lengths - 2 * x @ y.T
+    squares[squares < 1e-13 * lengths] = 0
+    return squares
+
+
+def _radii(x, k):
+    """Squared distance of each row of (n, d) to its k-th neighbour, itself not counted -> (n,)."""
+    return np.concatenate([np.partition(_squares(x[part], x), k, axis=1)[:, k] for part in blocks(len(x), BLOCK)])
+
+
+def _checked(real, fake, k):
+    if k < 1:
+        raise ValueError(f'k={k}: the radius of a ball is the distance to a neighbour, 1 or further')
+    real, fake = pair(real, fake, k + 1, f'the radius of a ball is the distance to the neighbour of rank {k}')
+    centre = real.mean(0)                                            # distances lose fewer digits near the origin
+    return real - centre, fake - centre
+
+
+def precision_recall(real, fake, k=3):
+    """(precision, recall), each in [0, 1], of features (n, d) and (m, d).
+
+    Raises ValueError for k rows or fewer, unequal dimensions, NaN and infinity.
+    """
+    real, fake = _checked(real, fake, k)
+    real_radii, fake_radii = _radii(real, k), _radii(fake, k)
+    inside, recalled = 0, np.zeros(len(real), bool)
+    for part in blocks(len(fake), BLOCK):
+        squares = _squares(fake[part], real)
+        inside += (squares < real_radii).any(1).sum()
+        recalled |= (squares < fake_radii[part, None]).any(0)
+    return float(inside / len(fake)), float(recalled.mean())
+
+
+def density_coverage(real, fake, k=5):
+    """(density, coverage) of features (n, d) and (m, d): density 0 or more, about 1 for equal distributions; coverage in [0, 1].
+
+    Raises ValueError for k rows or fewer, unequal dimensions, NaN and infinity.
+    """
+    real, fake = _checked(real, fake, k)
+    radii, count, covered = _radii(real, k), 0, np.zeros(len(real), bool)
+    for part in blocks(len(fake), BLOCK):
+        inside = _squares(fake[part], real) < radii
+        count += inside.sum()
+        covered |= inside.any(0)
+    return float(count / (k * len(fake))), float(covered.mean())

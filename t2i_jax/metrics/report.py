@@ -1,0 +1,185 @@
+"""Numbers with their protocol: JSON, a table, a picture, and several runs side by side."""
+import functools
+import hashlib
+import json
+import math
+import pathlib
+
+import matplotlib
+import numpy as np
+
+from t2i_jax import log
+from t2i_jax.errors import RunError
+
+VERSION = '0.1.0'
+PICTURES = ('drawn', 'real', 'training', 'shuffled', 'remembered', 'mean', 'noise')      # the order of columns
+SHOWN = 12                 # sentences of the picture
+
+
+@functools.cache
+def version() -> str:
+    """Of the code that makes numbers: release and a hash of its files."""
+    root = pathlib.Path(__file__).parent
+    files = sorted([*root.glob('*.py'), root.parent / 'evaluate.py', *(root.parent / 'encoders').glob('*.py')])
+    return f'{VERSION}+{hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:10]}'
+
+
+def value(name, number, spread=None, interval=None, **protocol) -> dict:
+    """One number. spread: standard deviation over subsets or splits; interval: (low, high), 95 %."""
+    one = {'metric': name, 'value': float(number)}
+    if not math.isfinite(one['value']):
+        raise RunError(f'{name} is {one["value"]}: the pictures or their features are not usable.')
+    if spread is not None:
+        one['spread'] = float(spread)
+    if interval is not None:
+        one['interval'] = [float(v) for v in interval]
+    return one | {'protocol': protocol}
+
+
+def tagged(values, **more):
+    """Values with further entries of their protocol."""
+    return [one | {'protocol': {**one['protocol'], **more}} for one in values]
+
+
+def write(out, path, grids):
+    """<path>, JSON, and the picture beside it. grids: (split, drawn n s s 3, real n s s 3, sentences) of each split."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps(out, indent=1) + '\n')
+    temporary.replace(path)
+    picture(out, grids, path.with_suffix('.png'))
+
+
+def read(path) -> dict:
+    """A report from its file, or the newest of a workdir. Raises RunError."""
+    path = pathlib.Path(path).expanduser()
+    if path.is_dir():
+        found = sorted((path / 'eval').glob('*.json'), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise RunError(f'{path} has no evaluation. Make one: python -m t2i_jax.main --workdir={path} --mode=evaluate')
+        path = found[-1]
+    try:
+        out = json.loads(path.read_text())
+        out['run'], out['values'], out['protocol']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f'{path} is no evaluation ({error!r}).') from None
+    return out
+
+
+def rows(out):
+    """{(split, metric, decoder): {kind of pictures: value}} in the order of the report."""
+    found = {}
+    for one in out['values']:
+        p = one['protocol']
+        found.setdefault((p.get('split', ''), one['metric'], p.get('decoder', '')), {})[p.get('pictures', 'drawn')] = one
+    return found
+
+
+def cell(one):
+    if one is None:
+        return '-'
+    digits = max(0, 3 - max(0, math.ceil(math.log10(abs(one['value']) + 1e-9))))
+    text = f'{one["value"]:.{digits}f}'
+    if 'interval' in one:
+        half = (one['interval'][1] - one['interval'][0]) / 2
+        text += f' ±{half:.{digits}f}'
+    elif 'spread' in one:
+        text += f' ({one["spread"]:.{digits}f})'
+    return text + (' biased' if one['protocol'].get('biased') else '')
+
+
+def table(out) -> str:
+    """Metrics down, kinds of pictures across. ± half of the 95 % interval, in brackets a standard deviation."""
+    run, found = out['run'], rows(out)
+    kinds = [kind for kind in PICTURES if any(kind in one for one in found.values())]
+    lines = [', '.join(f'{name} {value}' for name, value in run.items()), ', '.join(f'{name} {value}' for name, value in out['protocol'].items()), '']
+    lines.append(f'{"split":<13}{"metric":<34}{"decoder":<10}' + ''.join(f'{kind:>18}' for kind in kinds))
+    for (split, metric, decoder), values in found.items():
+        lines.append(f'{split:<13}{metric:<34}{decoder:<10}' + ''.join(f'{cell(values.get(kind)):>18}' for kind in kinds))
+    return '\n'.join(lines)
+
+
+def picture(out, grids, path):
+    """The first sentences of each split with what was drawn and the real pictures, and the numbers between 0 and 1 as bars."""
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+    sheets = [log.sheet(drawn[:SHOWN, None], texts[:SHOWN], real=real[:SHOWN], title=name, columns=1) for name, drawn, real, texts in grids]
+    found = {key: values for key, values in rows(out).items() if all(0 <= one['value'] <= 1 for one in values.values()) and len(values) > 1}
+    high = max(6, .28 * len(found) + 1, max(sheet.shape[0] for sheet in sheets) / 110)
+    widths = [sheet.shape[1] / sheet.shape[0] * high * min(1, sheet.shape[0] / 110 / high) for sheet in sheets] + [7]
+    figure, axes = plt.subplots(1, len(sheets) + 1, figsize=(sum(widths), high), width_ratios=widths, layout='constrained')
+    for axis, sheet in zip(axes, sheets):
+        axis.imshow(sheet)
+        axis.set_axis_off()
+        axis.set_anchor('N')
+    bars(axes[-1], {' '.join(filter(None, key)): values for key, values in found.items()}, PICTURES)
+    figure.suptitle(f'{out["run"]["workdir"]}: {out["run"]["system"]} on {out["run"]["data"]}, step {out["run"]["step"]:,}')
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def bars(axis, found, kinds):
+    """A group of bars for each row of found {row: {kind: value}}."""
+    kinds = [kind for kind in kinds if any(kind in values for values in found.values())]
+    places = np.arange(len(found))[::-1].astype(float)
+    for number, kind in enumerate(kinds):
+        have = [(place, values[kind]) for place, values in zip(places, found.values()) if kind in values]
+        at = [place + .4 - .8 * (number + .5) / len(kinds) for place, _ in have]
+        axis.barh(at, [one['value'] for _, one in have], .8 / len(kinds), label=kind)
+        spans = [(y, one) for y, (_, one) in zip(at, have) if 'interval' in one]
+        axis.hlines([y for y, _ in spans], [one['interval'][0] for _, one in spans], [one['interval'][1] for _, one in spans], 'black', linewidth=.8)
+    axis.set_yticks(places, list(found), fontsize=7)
+    axis.set_ylim(-.6, len(found) - .4)
+    axis.legend(fontsize=8, loc='upper center', bbox_to_anchor=(.4, -.02 - .3 / max(len(found), 1)), ncols=4)
+    axis.grid(axis='x', alpha=.3)
+
+
+def compare(paths, out=None) -> str:
+    """Several reports side by side, as a table and, where `out` is given, as a plot. Numbers of different protocols stand in different rows,
+    which say what differs; they are never put into one."""
+    reports = [read(path) for path in paths]
+    names = [f'{r["run"]["workdir"]}@{r["run"]["step"]}' for r in reports]
+    names = [name if names.count(name) == 1 else f'{name}#{i}' for i, name in enumerate(names)]
+    found, protocols = {}, {}
+    for name, one in zip(names, reports):
+        for v in one['values']:
+            if v['protocol'].get('pictures', 'drawn') != 'drawn':
+                continue
+            shared = {k: one['protocol'][k] for k in ('num', 'seed', 'version')} | {k: one['run'][k] for k in ('data', 'size')}
+            protocol = {**shared, **v['protocol']}
+            key = v['protocol'].get('split', ''), v['metric'], v['protocol'].get('decoder', ''), json.dumps(protocol, sort_keys=True)
+            found.setdefault(key, {})[name] = v
+            protocols.setdefault(key[:3], []).append(protocol)
+    lines = [f'{"split":<13}{"metric":<34}{"decoder":<10}' + ''.join(f'{name:>22}' for name in names)]
+    for (split, metric, decoder, protocol), values in found.items():
+        lines.append(f'{split:<13}{metric:<34}{decoder:<10}' + ''.join(f'{cell(values.get(name)):>22}' for name in names))
+        others = [other for other in protocols[split, metric, decoder] if json.dumps(other, sort_keys=True) != protocol]
+        if others:
+            own = json.loads(protocol)
+            differs = sorted({k for other in others for k in own | other if own.get(k) != other.get(k)})
+            lines.append(f'{"":<13}  not comparable with the row of the same name: ' + ', '.join(f'{k} {_short(own.get(k))}' for k in differs))
+    if out:
+        _compare_plot(found, names, out)
+        lines.append(f'\nPlot: {out}')
+    return '\n'.join(lines)
+
+
+def _short(value):
+    if isinstance(value, dict):
+        return ' '.join(f'{k}={_short(v)}' for k, v in value.items())
+    return str(value)[:24]
+
+
+def _compare_plot(found, names, out):
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+    inside, seen = {}, {}
+    for key, values in found.items():
+        number = seen[key[:3]] = seen.get(key[:3], 0) + 1
+        if all(0 <= one['value'] <= 1 for one in values.values()):
+            inside[' '.join(filter(None, key[:3])) + (f' (protocol {number})' if number > 1 else '')] = values
+    figure, axis = plt.subplots(figsize=(8, max(3, .3 * len(inside) + 1)), layout='constrained')
+    bars(axis, inside, names)
+    pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,238 @@
+"""A run to numbers: the same twice, the same on one and four devices, each with its protocol; several runs side by side."""
+import json
+import shutil
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from t2i_jax import evaluate as ev
+from t2i_jax import run, sharding
+from t2i_jax.errors import DataError, RunError
+from t2i_jax.metrics import report, shape_agreement
+from t2i_jax.metrics.fid import Statistics
+from t2i_jax.metrics.shape_scenes import decode_all
+from t2i_jax.tables import Split
+from t2i_jax.train import train
+from tfds_builders.shape_scenes.facts import EXISTS, table
+
+SMALL = dict(num=24, diversity=4, extractor='random_conv', split='test')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@pytest.fixture(scope='module')
+def workdir(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('evaluated') / 'run'
+    shutil.copytree(trained, folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def evaluated(workdir):
+    return ev.evaluate(run.load_config(workdir), workdir, **SMALL)
+
+
+def numbers(out):
+    return {(v['metric'], v['protocol'].get('pictures'), v['protocol'].get('decoder')): v for v in out['values']}
+
+
+def test_the_report(workdir, evaluated):
+    path, = (workdir / 'eval').glob('*.json')
+    assert path.name == 'test_24_ema_step6.json' and cv2.imread(str(path.with_suffix('.png'))).shape[1] > 500
+    assert json.loads(path.read_text()) == evaluated
+    found = numbers(evaluated)
+    for metric, pictures, decoder in (('sem_acc', 'drawn', 'analytic'), ('class_colour', 'remembered', 'analytic'), ('objects', 'mean', 'analytic'),
+                                      ('kid_random_conv', 'drawn', None), ('kid_random_conv', 'training', None), ('coverage_random_conv', 'noise', None),
+                                      ('ms_ssim_same_caption', 'drawn', None), ('feature_diversity_random_conv', 'drawn', None)):
+        assert (metric, pictures, decoder) in found, metric
+    one = found['kid_random_conv', 'drawn', None]
+    assert one['protocol']['extractor']['weights'] == 'random seed 0' and one['protocol']['extractor']['resize'] == 'pil_bicubic'
+    assert one['protocol']['reference']['n'] == one['protocol']['n'] == 24 and len(one['protocol']['reference']['sha256']) == 64
+    assert evaluated['run']['step'] == 6 and evaluated['protocol']['version'].startswith('0.1.0+')
+    assert not [name for name, *_ in found if name.startswith('fid')]       # 24 pictures are too few for 256 features
+    told = report.table(evaluated)
+    assert 'sem_acc' in told and '±' in told and 'remembered' in told
+
+
+def test_the_same_twice_and_on_four_devices(workdir, evaluated, monkeypatch):
+    config = run.load_config(workdir)
+    again = ev.evaluate(config, workdir, **SMALL)
+    assert {**again, 'date': ''} == {**evaluated, 'date': ''}
+    whole = sharding.make_mesh
+    monkeypatch.setattr(sharding, 'make_mesh', lambda fsdp=1, devices=None: whole(fsdp, jax.devices()[:4]))
+    four = numbers(ev.evaluate(config, workdir, **SMALL))
+    for key, one in numbers(evaluated).items():
+        assert four[key]['value'] == pytest.approx(one['value'], rel=1e-5, abs=1e-5), key
+
+
+def test_fid_is_forced_only_with_a_mark(workdir):
+    out = ev.evaluate(run.load_config(workdir), workdir, **SMALL | dict(force=True, name='forced', weights='raw'))
+    one = numbers(out)['fid_random_conv', 'drawn', None]
+    assert one['protocol']['biased'] and one['value'] > 0 and out['run']['weights'] == 'raw'
+    assert 'biased' in report.table(out)
+
+
+def test_during_training(tiny, tmp_path):
+    config = tiny(text=dict(steps=1), gan=dict(steps=2, validate_every=0, checkpoint_every=2)).unlock()
+    config.eval.update(every=1, every_num=20, extractor='random_conv', splits=2)
+    train(config.lock(), tmp_path, jax.devices()[:1])
+    lines = [json.loads(line) for line in (tmp_path / 'gan' / 'metrics.jsonl').read_text().splitlines()]
+    found = {line['step']: line for line in lines if 'evaluation/kid_random_conv' in line}
+    assert set(found) == {1, 2} and 0 <= found[2]['evaluation/sem_acc_analytic'] <= 1
+
+
+def test_wrong_options(workdir):
+    config = run.load_config(workdir)
+    for given, named in ((dict(weights='best'), 'it is ema or raw'), (dict(split='tset'), "no split 'tset'"), (dict(step=5), 'no checkpoint of step 5'),
+                         (dict(extractor='vgg'), "no feature network 'vgg'")):
+        with pytest.raises((RunError, DataError, ValueError), match=named):
+            ev.evaluate(config, workdir, **SMALL | given)
+
+
+# --------------------------------------------------------------------------------------------------------- pictures made elsewhere
+@pytest.fixture
+def folders(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, low in (('made', 0), ('real', 60)):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            cv2.imwrite(str(tmp_path / name / f'{i:02d}.png'), rng.integers(low, 256, (24, 24, 3), np.uint8))
+    (tmp_path / 'captions.txt').write_text('a picture\n' * 12)
+    return tmp_path
+
+
+def files(folder, **given):
+    options = dict(captions=folder / 'captions.txt', reference_=folder / 'real', out=folder / 'out', extractor='random_conv', splits=2) | given
+    return ev.evaluate_files(folder / 'made', **options)
+
+
+def test_folders(folders):
+    found = numbers(files(folders))
+    assert found['kid_random_conv', 'drawn', None]['value'] > 0 and found['precision_random_conv', 'drawn', None]['value'] < 1
+    assert (folders / 'out' / 'evaluation.json').exists() and (folders / 'out' / 'evaluation.png').exists()
+
+
+def test_statistics_as_reference(folders):
+    extract = ev.chosen_extractor({**ev.OPTIONS, 'extractor': 'random_conv'}, '', None)
+    images = np.concatenate(list(ev.Files.of(folders / 'real')))
+    Statistics.of(extract(images)['features'].astype(np.float64), json.dumps(extract.tag, sort_keys=True)).save(folders / 'real.npz')
+    one = numbers(files(folders, reference_=folders / 'real.npz', force=True))['fid_random_conv', 'drawn', None]
+    whole = numbers(files(folders, force=True))['fid_random_conv', 'drawn', None]
+    assert one['value'] == pytest.approx(whole['value'], rel=1e-6) and one['protocol']['reference']['n'] == 12
+    with pytest.raises(ValueError, match='was made with'):
+        files(folders, reference_=folders / 'real.npz', force=True, resize='torch_bilinear')
+
+
+@pytest.mark.parametrize('spoil, named', [
+    (lambda f: cv2.imwrite(str(f / 'made' / '05.png'), np.zeros((20, 24, 3), np.uint8)), r'05.png has 24 x 20 pixels, .*00.png 24 x 24'),
+    (lambda f: (f / 'made' / '05.png').write_bytes(b'no picture'), r'05.png cannot be decoded'),
+    (lambda f: (f / 'captions.txt').write_text('one\n'), r'captions.txt has 1 lines, .* 12 pictures'),
+    (lambda f: [cv2.imwrite(str(p), np.zeros((30, 30, 3), np.uint8)) for p in (f / 'real').iterdir()], r'real has pictures of 30 x 30 .*24 x 24'),
+    (lambda f: shutil.rmtree(f / 'made'), 'made holds no picture'),
+])
+def test_folders_that_do_not_fit(folders, spoil, named):
+    spoil(folders)
+    with pytest.raises(RunError, match=named):
+        files(folders)
+    with pytest.raises(RunError, match='--reference'):
+        files(folders, reference_=None)
+
+
+# ----------------------------------------------------------------------------------------------------------------------- comparing
+def test_comparing(workdir, evaluated, tmp_path):
+    for name, changes in (('a', {}), ('b', {}), ('c', {'num': 48})):
+        out = json.loads(json.dumps(evaluated))
+        out['run']['workdir'] = name
+        out['protocol'].update(changes)
+        (tmp_path / name / 'eval').mkdir(parents=True)
+        (tmp_path / name / 'eval' / 'x.json').write_text(json.dumps(out))
+    told = report.compare([tmp_path / 'a', tmp_path / 'b'], tmp_path / 'plot.png')
+    line = next(line for line in told.splitlines() if 'sem_acc' in line)
+    assert line.count('±') == 2 and 'not comparable' not in told and cv2.imread(str(tmp_path / 'plot.png')) is not None
+    told = report.compare([tmp_path / 'a', tmp_path / 'c' / 'eval' / 'x.json'])
+    lines = [line for line in told.splitlines() if 'sem_acc' in line]
+    assert len(lines) == 2 and all(line.count('±') == 1 for line in lines)   # never in one row
+    assert 'not comparable with the row of the same name: num 24' in told and 'num 48' in told
+    with pytest.raises(RunError, match='has no evaluation'):
+        report.compare([tmp_path, tmp_path / 'a'])
+
+
+# ---------------------------------------------------------------------------------------------------------- agreement of shape scenes
+@pytest.fixture(scope='module')
+def real(on_shapes):
+    config = on_shapes('gan_cls_shapes').data.unlock()
+    config.update(size=32, split='train[:400]')
+    split = Split(config, 'test', ('image', 'facts'), None)
+    rows = np.arange(len(split))
+    return split, decode_all(split.tables['image'], 'single'), split.tables['facts'][rows, rows % 10], split.tables['scene']
+
+
+def test_real_pictures_agree_with_their_captions(real):
+    split, scenes, facts, truth = real
+    found = shape_agreement.agreement(scenes, facts)
+    assert np.nanmean(found['sem_exact']) == 1 and np.nanmean(found['sem_acc']) == 1
+    assert np.nanmean(shape_agreement.hallucination(scenes, facts, truth)) == 0
+    pool = split.tables['facts'].reshape(-1, 6, 6)
+    assert shape_agreement.oracle_r_precision(scenes, facts, truth, pool).mean() > .9
+    wrong = shape_agreement.agreement(np.roll(scenes, 7, 0), facts)
+    assert np.nanmean(wrong['sem_exact']) < .3
+
+
+def test_an_attribute_counts_only_where_what_it_describes_is_right():
+    red_circle, blue_square = (0, 0, 1), (1, 2, 1)
+    scene = np.full((2, 9, 8), -1)
+    scene[0, 0], scene[1, 0] = (*red_circle, 2000, 2000, 2000, 2000, 0), (*blue_square, 2000, 2000, 2000, 2000, 0)
+    said = np.stack([table([(EXISTS, 0, 0, 0, -1, -1)])] * 2)                # a small red circle; both are medium
+    found = shape_agreement.agreement(scene, said)
+    assert found['exists_class'].tolist() == [1, 0] and found['colour_of_class'][0] == 1 and np.isnan(found['colour_of_class'][1])
+    assert found['size_of_class_colour'][0] == 0 and np.isnan(found['size_of_class_colour'][1]) and found['sem_acc'].tolist() == [0, 0]
+
+
+def test_binding():
+    scene = np.full((3, 9, 8), -1)
+    for row, objects in enumerate((((0, 0), (1, 2)), ((0, 2), (1, 0)), ((0, 0),))):
+        for i, (shape, colour) in enumerate(objects):
+            scene[row, i] = (shape, colour, 1, 2000, 2000, 900, 900, i)
+    said = np.stack([table([(EXISTS, 0, 0, -1, -1, -1), (EXISTS, 1, 2, -1, -1, -1)])] * 3)     # a red circle and a blue square
+    assert shape_agreement.binding(scene, said).tolist() == [1, -1, 0]
+    assert np.isnan(shape_agreement.binding(scene, said[:, :1].repeat(2, 1) * 0 - 1)).all()
+
+
+def test_one_word_exchanged(real):
+    split, _, facts, _ = real
+    texts = [texts[i % 10] for i, texts in enumerate(split.texts)]
+    found = shape_agreement.swaps(texts, facts, per_attribute=3)
+    assert {attribute for _, attribute, _, _ in found} == {'class', 'colour', 'size'}
+    for row, attribute, text, changed in found:
+        column = {'class': 1, 'colour': 2, 'size': 3}[attribute]
+        assert text != texts[row] and len(text.split()) - len(texts[row].split()) in (-1, 0, 1)
+        used = changed[:, 0] >= 0
+        assert (changed[used, column] != facts[row][used, column]).all()
+        others = [c for c in range(6) if c != column]
+        assert np.array_equal(changed[:, others], facts[row][:, others])
+    before, after = np.full((2, 9, 8), -1), np.full((2, 9, 8), -1)
+    before[:, 0], after[:, 0] = (0, 0, 1, 0, 0, 900, 900, 0), (0, 3, 1, 0, 0, 900, 900, 0)
+    swapped = [(0, 'colour', '', table([(EXISTS, 0, 3, 1, -1, -1)])), (1, 'class', '', table([(EXISTS, 2, 0, 1, -1, -1)]))]
+    results = shape_agreement.swap_results(before, after, swapped)
+    assert results['swap_colour'][0] == 1 and results['swap_class'][1] == 0 and results['swap_keeps'].tolist() == [1, 0]
+
+
+def test_diversity_of_one_picture_is_nothing():
+    scenes = np.full((2, 4, 9, 8), -1)
+    scenes[:, :, 0] = (0, 0, 1, 2048, 2048, 900, 900, 0)
+    scenes[1, :, 0, 3] = (1024, 2048, 3072, 2048)
+    found = shape_agreement.diversity(scenes)
+    np.testing.assert_allclose(found['diversity_place'], [0, np.std([.25, .5, .75, .5])])
+    assert not found['diversity_size'].any()
+
+
+def test_the_most_similar_caption():
+    train = ['a red ring', 'there is a blue square', 'a small green dot']
+    assert shape_agreement.nearest_captions(['a blue square', 'green dot', 'a red ring'], train) == [1, 2, 0]
