@@ -23,7 +23,7 @@ from tqdm import tqdm
 from t2i_jax import data, sharding
 from t2i_jax.augment import augment
 from t2i_jax.errors import RunError
-from t2i_jax.metrics import report, shape_agreement, shape_net, shape_scenes
+from t2i_jax.metrics import layout, report, shape_agreement, shape_net, shape_scenes
 from t2i_jax.metrics.bootstrap import interval
 from t2i_jax.metrics.diversity import feature_diversity, pairwise
 from t2i_jax.metrics.features import extractor
@@ -213,6 +213,8 @@ def agreement(scenes, asked_facts, truth, pool, decoder, seed) -> list:
     found = shape_agreement.agreement(scenes, asked_facts)
     found['hallucination'] = shape_agreement.hallucination(scenes, asked_facts, truth)
     found['binding'] = shape_agreement.binding(scenes, asked_facts)
+    boxes, labels = shape_agreement.layout(scenes)
+    found |= layout.counts(labels, shape_agreement.layout(truth)[1]) | layout.arrangement(boxes, labels)
     few = slice(0, 300)
     found['oracle_r_precision'] = shape_agreement.oracle_r_precision(scenes[few], asked_facts[few], truth[few], pool, seed=seed)
     return [averaged(name, values, seed, decoder=decoder) for name, values in found.items() if np.isfinite(values).any()]

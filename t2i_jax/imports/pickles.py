@@ -211,7 +211,7 @@ class _Machine:
         count = dtype.itemsize
         for size in shape:
             if type(size) is not int or size < 0:
-                raise ValueError('an array has no sizes')
+                raise ValueError('an array has the shape of none')
             count *= size
         if count != len(data):
             raise ValueError(f'an array of {shape} {dtype} has {len(data)} bytes')

@@ -46,6 +46,12 @@ def descriptions(facts):
     return found
 
 
+def layout(scenes):
+    """Scene tables as boxes (N, R, 4), cx cy w h in [0, 1], and labels (N, R): the class, -1 where there is no object or its class is unknown."""
+    objects = scenes[:, :-1]
+    return objects[..., [CX, CY, W, H]] / UNIT, np.where(objects[..., W] >= 0, objects[..., CLASS], -1)
+
+
 def _fits(row, description):
     return all(wanted < 0 or wanted == have for wanted, have in zip(description[:3], row[:3]))
 
