@@ -39,7 +39,8 @@ CHUNK = 100                # pictures at a time
 OPTIONS = dict(
     name='',               # of the files under <workdir>/eval; by default split, number and step
     split='',              # splits, comma-separated; by default those of the data that are not for training
-    num=1000,              # pictures of each split, each of another caption
+    num=1000,              # pictures of each split
+    captions=1,            # of each real picture that are drawn; where num is larger than all of them, it goes round with others
     seed=0,                # of the noise and of every draw
     weights='ema',         # of the generator: ema or raw
     step=0,                # checkpoint; 0: the newest (or best)
@@ -83,12 +84,13 @@ def _centred(raw, geometry):
     return jax.jit(augment, static_argnums=(2, 3))(raw, jax.random.key(0), geometry, False)
 
 
-def ask(split, num, captions=1):
-    """`num` rows of a split, going round where it has fewer, each time with other captions."""
+def ask(split, num, in_row=1, captions=1):
+    """`num` rows of a split: `captions` rows for each record, each with other captions, `in_row` in each; going round where there are fewer."""
     number = np.arange(num)
-    rows, lap = number % len(split), number // len(split)
+    rows, lap = number // captions % len(split), number // (captions * len(split))
     counts = np.array([max(1, len(split.texts[row])) for row in rows])
-    return Asked(split, rows, ((rows + lap)[:, None] + np.arange(captions)) % counts[:, None])
+    first = rows + number % captions + captions * lap
+    return Asked(split, rows, (first[:, None] + np.arange(in_row)) % counts[:, None])
 
 
 class Drawn(NamedTuple):
@@ -294,16 +296,17 @@ def evaluate(config, workdir, **given):
               'set eval.num above that, or eval.force=True. KID needs fewer.')
     values, grids = [], []
     for name in splits:
-        asked = ask(opened(name, (*needs, 'facts') if shapes else needs), options['num'], sampler.meta.captions)
-        real = reference(Real(asked), extract, decoders, mode, f'real {name}')
+        asked = ask(opened(name, (*needs, 'facts') if shapes else needs), options['num'], sampler.meta.captions, options['captions'])
+        real = reference(Real(ask(asked.split, options['num'])), extract, {}, mode, f'real {name}')
         drawn = gathered(Drawn(sampler, asked, options['seed']), extract, decoders, f'drawing {name}')
         values += of_split(name, asked, drawn, real, train, extract, decoders, mode, options)
         values += report.tagged(varied(sampler, asked, decoders, extract, options), split=name, pictures='drawn')
-        grids.append((name, drawn['first'], real['first'], asked.texts[:64]))
+        grids.append((name, drawn['first'], next(iter(Real(asked)))[:64], asked.texts[:64]))
     out = dict(
         run=dict(workdir=pathlib.Path(workdir).name, system=config.system, data=train.meta.name, stage=sampler.stage, step=sampler.step,
                  weights=options['weights'], size=sampler.meta.size),
-        protocol=dict(num=options['num'], seed=options['seed'], captions_per_row=sampler.meta.captions, splits=splits, version=report.version()),
+        protocol=dict(num=options['num'], captions=options['captions'], seed=options['seed'], captions_per_row=sampler.meta.captions, splits=splits,
+                      version=report.version()),
         values=values, date=time.strftime('%Y-%m-%d %H:%M:%S'))
     label = options['name'] or f'{"_".join(splits)}_{options["num"]}_{options["weights"]}_step{sampler.step}'.replace('/', '_')
     path = pathlib.Path(workdir) / 'eval' / f'{label}.json'
@@ -375,16 +378,17 @@ def of_split(name, asked, drawn, real, train, extract, decoders, mode, options) 
         values += report.tagged(distances(spare, real, extract, options), split=name, pictures='training')
         rng = np.random.default_rng(options['seed'])
         noise = [rng.integers(0, 256, (len(range(start, min(n, start + CHUNK))), *drawn['mean'].shape), np.uint8) for start in range(0, n, CHUNK)]
-        values += report.tagged(distances(gathered(Listed(noise, n), extract, {}, 'noise'), real, extract, options), split=name, pictures='noise')
+        values += report.tagged(distances(reference(Listed(noise, n), extract, {}, mode, 'noise'), real, extract, options), split=name, pictures='noise')
     if not decoders:
         return values
     facts, truth, pool = asked.of('facts'), asked.of('scene'), asked.split.tables['facts'].reshape(-1, *asked.split.tables['facts'].shape[2:])
     nearest = np.array(shape_agreement.nearest_captions(asked.texts, [t[i % len(t)] for i, t in enumerate(train.texts)]))
     remembered = Asked(train, nearest, np.zeros((n, asked.captions.shape[1]), np.int64))
     remembered = gathered(Real(remembered), None, decoders, 'remembered')
+    shown = reference(Real(asked), None, decoders, mode, 'real')            # the picture of each caption
     mean = np.clip(np.round(real['mean']), 0, 255).astype(np.uint8)
     for decoder, decode in decoders.items():
-        kinds = {'drawn': (drawn[decoder], facts, truth), 'real': (real[decoder], facts, truth),
+        kinds = {'drawn': (drawn[decoder], facts, truth), 'real': (shown[decoder], facts, truth),
                  'shuffled': (drawn[decoder], np.roll(facts, n // 2, 0), np.roll(truth, n // 2, 0)),
                  'remembered': (remembered[decoder], facts, truth), 'mean': (np.repeat(decode(mean[None]), n, 0), facts, truth)}
         for pictures, (scenes, said, true) in kinds.items():
@@ -435,7 +439,7 @@ def evaluate_files(images, captions=None, reference_=None, out=None, **given):
                            f'{drawn["mean"].shape[1]} x {drawn["mean"].shape[0]}. Bring both to one size by the same filter.')
         values, first = distances(drawn, real, extract, options), real['first']
     result = dict(run=dict(workdir=str(images), system='-', data=str(reference_), stage='-', step=0, weights='-', size=int(drawn['mean'].shape[0])),
-                  protocol=dict(num=len(pictures), seed=options['seed'], captions_per_row=1, splits=[''], version=report.version()),
+                  protocol=dict(num=len(pictures), captions=1, seed=options['seed'], captions_per_row=1, splits=[''], version=report.version()),
                   values=report.tagged(values, pictures='drawn'), date=time.strftime('%Y-%m-%d %H:%M:%S'))
     path = pathlib.Path(out or images) / 'evaluation.json'
     report.write(result, path, [('pictures', drawn['first'], first[:len(drawn['first'])] if len(first) >= len(drawn['first']) else drawn['first'], texts)])

@@ -80,7 +80,7 @@ def test_parameters_are_as_many_as_published():
         EfficientNetLite({**weights, '_blocks.16.x': np.zeros(1)})
 
 
-@pytest.mark.parametrize('size, kernel, stride', [(8, 3, 1), (8, 3, 2), (7, 3, 2), (9, 5, 2), (8, 5, 2)])
+@pytest.mark.parametrize('size, kernel, stride', [(8, 3, 1), (7, 3, 2), (8, 5, 2)])
 def test_depthwise_is_the_grouped_convolution(size, kernel, stride):
     rng = np.random.default_rng(0)
     x, k = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((2, size, size + 3, 4), (kernel, kernel, 4)))

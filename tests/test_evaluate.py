@@ -164,6 +164,16 @@ def test_comparing(workdir, evaluated, tmp_path):
         report.compare([tmp_path, tmp_path / 'a'])
 
 
+def test_one_run_over_training(evaluated, tmp_path):
+    for step in (2, 4, 6):
+        out = json.loads(json.dumps(evaluated))
+        out['run']['step'] = step
+        (tmp_path / f'{step}.json').write_text(json.dumps(out))
+    told = report.compare([tmp_path / f'{step}.json' for step in (2, 4, 6)], tmp_path / 'plot.png')
+    assert 'run@2' in told and 'run@6' in told and 'not comparable' not in told
+    assert cv2.imread(str(tmp_path / 'plot.png')).shape[0] > 500
+
+
 # ---------------------------------------------------------------------------------------------------------- agreement of shape scenes
 @pytest.fixture(scope='module')
 def real(on_shapes):

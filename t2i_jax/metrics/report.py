@@ -145,7 +145,7 @@ def compare(paths, out=None) -> str:
         for v in one['values']:
             if v['protocol'].get('pictures', 'drawn') != 'drawn':
                 continue
-            shared = {k: one['protocol'][k] for k in ('num', 'seed', 'version')} | {k: one['run'][k] for k in ('data', 'size')}
+            shared = {k: one['protocol'][k] for k in ('num', 'captions', 'seed', 'version')} | {k: one['run'][k] for k in ('data', 'size')}
             protocol = {**shared, **v['protocol']}
             key = v['protocol'].get('split', ''), v['metric'], v['protocol'].get('decoder', ''), json.dumps(protocol, sort_keys=True)
             found.setdefault(key, {})[name] = v
@@ -159,7 +159,7 @@ def compare(paths, out=None) -> str:
             differs = sorted({k for other in others for k in own | other if own.get(k) != other.get(k)})
             lines.append(f'{"":<13}  not comparable with the row of the same name: ' + ', '.join(f'{k} {_short(own.get(k))}' for k in differs))
     if out:
-        _compare_plot(found, names, out)
+        _compare_plot(found, names, out, rows(reports[-1]))
         lines.append(f'\nPlot: {out}')
     return '\n'.join(lines)
 
@@ -170,9 +170,12 @@ def _short(value):
     return str(value)[:24]
 
 
-def _compare_plot(found, names, out):
+def _compare_plot(found, names, out, baselines):
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
+    runs = [name.partition('@') for name in names]
+    if len(runs) > 2 and len({run for run, _, _ in runs}) == 1:
+        return _over_steps(found, {name: int(step.partition('#')[0]) for name, (_, _, step) in zip(names, runs)}, out, baselines)
     inside, seen = {}, {}
     for key, values in found.items():
         number = seen[key[:3]] = seen.get(key[:3], 0) + 1
@@ -180,6 +183,30 @@ def _compare_plot(found, names, out):
             inside[' '.join(filter(None, key[:3])) + (f' (protocol {number})' if number > 1 else '')] = values
     figure, axis = plt.subplots(figsize=(8, max(3, .3 * len(inside) + 1)), layout='constrained')
     bars(axis, inside, names)
+    pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def _over_steps(found, steps, out, baselines):
+    """One run over training: a panel for each metric, its baselines as level lines."""
+    from matplotlib import pyplot as plt
+    shown = {key: values for key, values in found.items() if len(values) > 2}
+    columns = min(4, len(shown))
+    lines = -(-len(shown) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(4 * columns, 2.6 * lines), layout='constrained', squeeze=False)
+    for axis in axes.flat[len(shown):]:
+        axis.set_axis_off()
+    for axis, (key, values) in zip(axes.flat, shown.items()):
+        points = sorted((steps[name], one['value']) for name, one in values.items())
+        axis.plot(*zip(*points), marker='o', label='drawn')
+        for kind in ('real', 'training', 'shuffled', 'noise'):
+            if kind in baselines.get(key[:3], {}):
+                axis.axhline(baselines[key[:3]][kind]['value'], linestyle='--', linewidth=1, color=f'C{PICTURES.index(kind)}', label=kind)
+        axis.set_title(' '.join(filter(None, key[:3])), fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.legend(fontsize=6)
+    axes[-1, 0].set_xlabel('step')
     pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
     plt.close(figure)
