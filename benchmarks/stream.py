@@ -5,6 +5,7 @@
 After the first batches it must not grow.
 """
 import argparse
+import pathlib
 import tempfile
 
 import cv2
@@ -35,10 +36,15 @@ class Noise(tfds.core.GeneratorBasedBuilder):
             yield i, {'image': cv2.imencode('.jpg', rng.integers(0, 256, (76, 76, 3), np.uint8))[1].tobytes(), 'captions': [f'picture number {i}']}
 
 
-def resident() -> float:
-    """Megabytes of memory of this process."""
-    with open('/proc/self/status') as file:
-        return next(int(line.split()[1]) for line in file if line.startswith('VmRSS')) / 1024
+def resident(pid='self') -> float:
+    """Megabytes of memory of this process and its children."""
+    total, place = 0.0, pathlib.Path('/proc', str(pid))
+    try:
+        total = next(int(line.split()[1]) for line in (place / 'status').read_text().splitlines() if line.startswith('VmRSS')) / 1024
+        children = ' '.join(file.read_text() for file in place.glob('task/*/children')).split()
+    except (OSError, StopIteration):                       # it has just ended
+        return total
+    return total + sum(map(resident, children))
 
 
 def main():

@@ -27,6 +27,8 @@ class Plan:
         self.n, self.batch_size, self.seed, self.captions = len(split), batch_size, seed, captions
         self.tables = {name: split.tables[name] for name in ('label', 'facts', 'scene') if name in split.tables}
         self.counts = np.array([len(t) for t in split.texts])
+        if 'label' in self.tables:
+            self.order = np.argsort(self.tables['label'], kind='stable')
         self.wrong_image = any(n.startswith('wrong_') and n != 'wrong_tokens' for n in needs)
         self.wrong_text = any(n in ('wrong_tokens', 'wrong_chars', 'wrong_embedding') for n in needs)
         if sampler not in ('uniform', 'class_balanced', 'distinct_classes', 'mixed'):
@@ -37,8 +39,7 @@ class Plan:
         if sampler in ('class_balanced', 'distinct_classes'):
             if 'label' not in self.tables:
                 raise DataError(f'Sampler {sampler} needs classes, which {split.meta.name} does not have. Use sampler=uniform.')
-            order = np.argsort(self.tables['label'], kind='stable')
-            self.by_class = np.split(order, np.flatnonzero(np.diff(self.tables['label'][order])) + 1)
+            self.by_class = np.split(self.order, np.flatnonzero(np.diff(self.tables['label'][self.order])) + 1)
             if sampler == 'distinct_classes' and batch_size > len(self.by_class):
                 raise DataError(f'A batch of {batch_size} distinct classes cannot be drawn: {split.meta.name}, split {split.split}, has '
                                 f'{len(self.by_class)}. Set batch_size to at most that.')
@@ -82,17 +83,34 @@ class Plan:
         return chosen % np.maximum(self.counts[index], 1)[:, None]
 
     def _wrong(self, plan, rng, rounds=200):
-        wrong, caption = (np.zeros_like(plan[k]) for k in ('index', 'caption'))
+        index, own = plan['index'], plan['caption']
+        if 'facts' not in self.tables:
+            wrong = self._of_another_class(index, rng)
+            return {'wrong': wrong, 'wrong_caption': self._captions(wrong, rng)}
+        wrong, caption = np.zeros_like(index), np.zeros_like(own)
         open_rows = np.ones(len(wrong), bool)
         for _ in range(rounds):
             rows = np.flatnonzero(open_rows)
             if not len(rows):
                 return {'wrong': wrong, 'wrong_caption': caption}
-            wrong[rows] = self._candidates(plan['index'][rows], plan['caption'][rows], rng)
+            wrong[rows] = self._candidates(index[rows], own[rows], rng)
             caption[rows] = self._captions(wrong[rows], rng)
-            match = self._matches(plan['index'][rows], plan['caption'][rows], wrong[rows], caption[rows])
-            open_rows[rows] = match & (self.counts[plan['index'][rows]] > 0)             # without a caption nothing can match
+            match = self._matches(index[rows], own[rows], wrong[rows], caption[rows])
+            open_rows[rows] = match & (self.counts[index[rows]] > 0)                    # without a caption nothing can match
         raise DataError('No record that certainly does not match was found for some captions: the data set is too small or all alike.')
+
+    def _of_another_class(self, index, rng):
+        """A record of another class for each, all of them alike in chance; without classes any other record."""
+        if 'label' in self.tables:
+            ordered, labels = self.order, self.tables['label']
+            first, last = (np.searchsorted(labels[ordered], labels[index], side) for side in ('left', 'right'))
+        else:
+            ordered, first, last = np.arange(self.n), index, index + 1
+        others = self.n - (last - first)
+        if (others < 1).any():
+            raise DataError('No record that certainly does not match was found: all records are of one class. Use data with several classes.')
+        drawn = rng.integers(0, others)
+        return ordered[np.where(drawn < first, drawn, drawn + last - first)]
 
     def _candidates(self, index, caption, rng, of=8):
         """A random record for each row, or for a share of the rows that of several which is most like the row's own and yet wrong."""
@@ -107,18 +125,14 @@ class Plan:
         return np.where(rng.random(len(index)) < self.near_wrong, near, drawn[:, 0])
 
     def _matches(self, index, caption, wrong, wrong_caption):
-        """Whether the wrong record might match after all: by facts where there are any, else by class, else the same record."""
-        if 'facts' in self.tables:
-            facts, scene = self.tables['facts'], self.tables['scene']
-            match = np.zeros(len(index), bool)
-            if self.wrong_image:       # of several captions one that is false suffices
-                match |= entails(facts[index[:, None], caption], scene[wrong][:, None]).all(1)
-            if self.wrong_text:
-                match |= entails(facts[wrong[:, None], wrong_caption], scene[index][:, None]).all(1)
-            return match
-        if 'label' in self.tables:
-            return self.tables['label'][index] == self.tables['label'][wrong]
-        return index == wrong
+        """Whether by its facts the wrong record might match after all."""
+        facts, scene = self.tables['facts'], self.tables['scene']
+        match = np.zeros(len(index), bool)
+        if self.wrong_image:           # of several captions one that is false suffices
+            match |= entails(facts[index[:, None], caption], scene[wrong][:, None]).all(1)
+        if self.wrong_text:
+            match |= entails(facts[wrong[:, None], wrong_caption], scene[index][:, None]).all(1)
+        return match
 
 
 @functools.lru_cache(maxsize=4)

@@ -4,10 +4,13 @@
 free, in a memory-mapped file beside the data set, which is built once. With 'none' a picture is read and decoded whenever a batch needs it.
 """
 import concurrent.futures
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
+import shutil
+import tempfile
 
 import jax
 import numpy as np
@@ -20,6 +23,7 @@ from t2i_jax.augment import Geometry
 from t2i_jax.errors import DataError
 from t2i_jax.pictures import CROPS, Canvas, Pictures, move_boxes, move_parts
 from t2i_jax.stage import Meta
+from tfds_builders.manual import require_space
 
 PER_CAPTION = ('tokens', 'words', 'chars', 'facts', 'embedding')
 ROUND_WORDS = 24           # words of one question with its answer
@@ -66,6 +70,8 @@ class Split:
         self.max_objects = int(self.metadata.get('max_objects', 0))
         self.pictures = Pictures(builder.data_dir, split, read, self.fields, self.canvas, self.max_objects)
         self.lazy = geometry['cache'] == 'none' and bool(self.pictures.fields)
+        if geometry['cache'] == 'device':                                     # before hours of decoding
+            check_fits({split: sum(count * int(np.prod(shape)) for shape in self.picture_shapes().values())}, self.name, jax.local_devices()[0])
         rows, pictures = self._read(count)
         self.texts = [row.pop('texts') for row in rows]
         self.vocabulary = vocabulary or text.Vocabulary.from_captions(
@@ -108,9 +114,14 @@ class Split:
                 for name, value in self.pictures.draw(record).items():
                     tables[name][number] = value
             return self._row(record, number)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            rows = list(tqdm(pool.map(read, range(count)), f'reading {self.split}', total=count, unit=' records', leave=False,
-                             mininterval=.5, disable=None))
+        try:
+            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+                rows = list(tqdm(pool.map(read, range(count)), f'reading {self.split}', total=count, unit=' records', leave=False,
+                                 mininterval=.5, disable=None))
+        except BaseException:
+            if draws:
+                finish(failed=True)
+            raise
         return rows, finish() if draws else tables
 
     def picture_shapes(self):
@@ -125,21 +136,25 @@ class Split:
         shapes = {name: (count, *shape) for name, shape in self.picture_shapes().items()}
         if sum(map(np.prod, shapes.values())) <= free_memory() / 4:
             tables = {name: np.zeros(shape, np.int32 if name == 'extent' else np.uint8) for name, shape in shapes.items()}
-            return tables, True, lambda: tables
+            return tables, True, lambda failed=False: tables
         key = hashlib.sha256(json.dumps([self.split, *self.canvas, shapes]).encode()).hexdigest()[:12]
         folder = pathlib.Path(self.pictures.data_dir) / 'canvases' / key
         if folder.exists():
             return {name: np.load(folder / f'{name}.npy', mmap_mode='r') for name in shapes}, False, None
-        unfinished = folder.with_name(f'{key}.{os.getpid()}.unfinished')
-        unfinished.mkdir(parents=True)
-        print(f'The pictures of {self.split} take {sum(map(np.prod, shapes.values())) / 1e9:.1f} GB: they go to {folder}, once.')
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        size = int(sum(map(np.prod, shapes.values())))
+        require_space(folder.parent, size, f'for the pictures of {self.split}')
+        unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f'{key}.unfinished.', dir=folder.parent))
+        print(f'The pictures of {self.split} take {size / 1e9:.1f} GB: they go to {folder}, once.')
         tables = {name: np.lib.format.open_memmap(unfinished / f'{name}.npy', 'w+', np.int32 if name == 'extent' else np.uint8, shape)
                   for name, shape in shapes.items()}
 
-        def finish():
+        def finish(failed=False):
             for table in tables.values():
                 table.flush()
-            if not folder.exists():                                        # another process may have been faster
+            if failed or folder.exists():                                  # another process may have been faster
+                shutil.rmtree(unfinished, ignore_errors=True)
+            else:
                 unfinished.rename(folder)
             return tables
         return tables, True, finish
@@ -240,24 +255,33 @@ def mirrored(parts):
 
 
 def free_memory() -> int:
-    """Bytes of the machine's memory that are available."""
+    """Bytes of memory that are available to this process: of the machine, or of the container where that has less."""
     try:
         with open('/proc/meminfo') as file:                                # on Linux, what caches hold is available, too
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable'))
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable'))
     except (OSError, StopIteration):
-        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2
+        free = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2
+    try:
+        limit, used = (int(pathlib.Path('/sys/fs/cgroup', name).read_text()) for name in ('memory.max', 'memory.current'))
+    except (OSError, ValueError):                                          # no container, or one without a limit ('max')
+        return free
+    return max(0, min(free, limit - used))
+
+
+def check_fits(sizes, name, device):
+    """Raises DataError where tables of these sizes, {split: bytes}, do not fit into the device's memory."""
+    stats = device.memory_stats() or {}
+    free = stats['bytes_limit'] - stats.get('bytes_in_use', 0) if 'bytes_limit' in stats else free_memory() / len(jax.local_devices())
+    if sum(sizes.values()) > .8 * free:
+        what = ' and '.join(f'{split} ({size / 1e9:.2f} GB)' for split, size in sizes.items())
+        raise DataError(f'{what} of {name} do not fit into the memory of {device} ({free / 1e9:.2f} GB free, a fifth is left for '
+                        'the networks). Set --config.data.cache=host.')
 
 
 def device_tables(splits, sharding):
     """The tables of several splits in device memory, replicated. Raises DataError, before anything is sent, where they do not fit."""
-    device = min(sharding.device_set, key=lambda d: d.id)
-    stats = device.memory_stats() or {}
-    free = stats['bytes_limit'] - stats.get('bytes_in_use', 0) if 'bytes_limit' in stats else free_memory() / len(jax.local_devices())
-    sizes = [sum(table.nbytes for table in split.kept().values()) for split in splits]
-    if sum(sizes) > .8 * free:
-        what = ' and '.join(f'{split.split} ({size / 1e9:.2f} GB)' for split, size in zip(splits, sizes))
-        raise DataError(f'{what} of {splits[0].name} do not fit into the memory of {device} ({free / 1e9:.2f} GB free, a fifth is left for '
-                        'the networks). Set --config.data.cache=host.')
+    device = min(sharding.addressable_devices, key=lambda d: d.id)
+    check_fits({split.split: sum(table.nbytes for table in split.kept().values()) for split in splits}, splits[0].name, device)
     return [jax.device_put(split.kept(), sharding) for split in splits]
 
 
@@ -273,7 +297,13 @@ def prepared(config):
         if not any(name in str(error) for name in kwargs):
             raise
         raise DataError(f'Data set {config.name} takes no {" and no ".join("data." + name for name in kwargs)}. Leave it out.') from None
-    if not pathlib.Path(builder.data_dir).exists():
-        print(f'Building {builder.info.full_name} in {builder.data_dir}')
-        builder.download_and_prepare()
+    place = pathlib.Path(builder.data_dir)
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open(place.parent / 'building.lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)                               # one process builds, others on this disk wait for it
+            if not place.exists():
+                print(f'Building {builder.info.full_name} in {place}')
+                builder.download_and_prepare()
+        builder = tfds_builders.get_builder(config.name, data_dir, **kwargs)
     return builder

@@ -147,6 +147,28 @@ def test_without_facts_a_wrong_record_is_of_another_class_or_at_least_another_on
         Plan(stand_in([1] * 20), 8, 0, ('wrong_image',))(0)
 
 
+def test_a_rare_class_finds_its_wrong_records_and_none_is_preferred():
+    labels = np.r_[np.zeros(990, int), np.arange(1, 11)]
+    plan = Plan(stand_in(labels), 64, 0, ('wrong_image',))
+    drawn = []
+    for step in range(200):
+        found = plan(step)
+        assert (labels[found['index']] != labels[found['wrong']]).all()
+        drawn.append(found['wrong'][labels[found['index']] == 0])
+    shares = np.bincount(labels[np.concatenate(drawn)], minlength=11)[1:] / len(np.concatenate(drawn))
+    assert abs(shares - .1).max() < .02
+
+
+def test_a_canvas_file_that_was_interrupted_leaves_nothing(odd, monkeypatch):
+    monkeypatch.setattr(tables, 'free_memory', lambda: 1000)
+    with pytest.raises(DataError, match='rose_7.jpg'):
+        Split(odd, 'broken', ('image',))
+    place = pathlib.Path(tables.prepared(odd).data_dir) / 'canvases'
+    assert not list(place.iterdir())
+    Split(odd, 'train', ('image',))
+    assert len(list(place.iterdir())) == 1
+
+
 # ----------------------------------------------------------------------------------------------------------- tables, batches
 def test_what_the_tables_hold(split):
     tables = split.kept()
@@ -226,11 +248,13 @@ def test_a_batch_is_gathered_from_the_rows_of_its_plan(split):
         assert np.array_equal(batch['wrong_tokens'][:, 0], split.tables['tokens'][rows['wrong'], rows['wrong_caption'][:, 0]])
 
 
-@pytest.mark.parametrize('cache', ['device', 'host'])
-def test_the_shares_of_two_hosts_make_the_whole(split, cache):
-    plan = Plan(split, 8, 0, EVERYTHING)
-    parts = [list(batches(split, plan, 0, 3, cache, 1, share=(i, 2))) for i in (0, 1)]
-    whole = list(batches(split, plan, 0, 3, cache, 1))
+@pytest.mark.parametrize('cache', ['device', 'host', 'none'])
+def test_the_shares_of_two_hosts_make_the_whole(split, config, cache):
+    if cache == 'none':
+        split = Split(config, 'train[:40]', ('image', 'wrong_image', 'tokens'), stage_data={'cache': 'none'})
+    plan = Plan(split, 8, 0, ('image', 'wrong_image', 'tokens', 'wrong_tokens'))
+    parts = [list(batches(split, plan, 0, 3, cache, share=(i, 2))) for i in (0, 1)]
+    whole = list(batches(split, plan, 0, 3, cache))
     for one, two, both in zip(*parts, whole):
         assert set(one) == set(both) and all(bit_equal(np.concatenate([one[name], two[name]]), both[name]) for name in both)
 
