@@ -9,6 +9,7 @@ import os
 
 import grain
 import numpy as np
+from absl import flags
 
 from t2i_jax.errors import DataError
 from t2i_jax.tables import PER_CAPTION, Split
@@ -184,6 +185,8 @@ def batches(split: Split, plan: Plan, start, stop, cache, workers=0, share=(0, 1
         return rows if cache == 'device' else gather(tables, rows, split.wrong_fields) | drawn
     steps = grain.MapDataset.range(start, stop)
     if pictures and workers:
+        if not flags.FLAGS.is_parsed():                    # Grain reads flags of its own in the workers, in notebooks and scripts, too
+            flags.FLAGS.mark_as_parsed()
         one_each = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         return iter(steps.map(load).to_iter_dataset(one_each).mp_prefetch(options).map(finish))

@@ -387,9 +387,10 @@ def of_split(name, asked, drawn, real, train, extract, decoders, mode, options) 
     remembered = gathered(Real(remembered), None, decoders, 'remembered')
     shown = reference(Real(asked), None, decoders, mode, 'real')            # the picture of each caption
     mean = np.clip(np.round(real['mean']), 0, 255).astype(np.uint8)
+    apart = max(1, min(n, len(asked.split)) // 2)                           # so that the same record does not come again
     for decoder, decode in decoders.items():
         kinds = {'drawn': (drawn[decoder], facts, truth), 'real': (shown[decoder], facts, truth),
-                 'shuffled': (drawn[decoder], np.roll(facts, n // 2, 0), np.roll(truth, n // 2, 0)),
+                 'shuffled': (drawn[decoder], np.roll(facts, apart, 0), np.roll(truth, apart, 0)),
                  'remembered': (remembered[decoder], facts, truth), 'mean': (np.repeat(decode(mean[None]), n, 0), facts, truth)}
         for pictures, (scenes, said, true) in kinds.items():
             values += report.tagged(agreement(scenes, said, true, pool, decoder, options['seed']), split=name, pictures=pictures)

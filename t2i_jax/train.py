@@ -270,9 +270,9 @@ class Trainer:
 
     def settled(self, state):
         """The state with running statistics that fit its averaged parameters; a function of the state alone."""
-        if not self.prog.decay:                                          # no average: the plain parameters and their own statistics
+        if not self.prog.decay or not self.prog.forward:                 # no average, or no forward pass to estimate them by: those of training
             return state.replace(ema_stats=core.pick(state.stats, self.prog.ema))
-        if not self.prog.forward or not jax.tree.leaves(state.ema_stats):
+        if not jax.tree.leaves(state.ema_stats):
             return state
         share = jax.process_index(), jax.process_count()
         rows = data.batches(self.split, self.plan, 0, SETTLE, self.cache, self.data['workers'], share)

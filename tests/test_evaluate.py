@@ -10,9 +10,9 @@ import pytest
 from t2i_jax import evaluate as ev
 from t2i_jax import run, sharding
 from t2i_jax.errors import DataError, RunError
-from t2i_jax.metrics import report, shape_agreement
+from t2i_jax.metrics import report, shape_agreement, shape_net
 from t2i_jax.metrics.fid import Statistics
-from t2i_jax.metrics.shape_scenes import decode_all
+from t2i_jax.metrics.shape_scenes import decode_all, recall
 from t2i_jax.tables import Split
 from t2i_jax.train import train
 from tfds_builders.shape_scenes.facts import EXISTS, table
@@ -246,3 +246,16 @@ def test_diversity_of_one_picture_is_nothing():
 def test_the_most_similar_caption():
     train = ['a red ring', 'there is a blue square', 'a small green dot']
     assert shape_agreement.nearest_captions(['a blue square', 'green dot', 'a red ring'], train) == [1, 2, 0]
+
+
+def test_the_trained_reader_reads_blurred_pictures(data_dir, on_shapes):
+    config = on_shapes('gan_cls_shapes').data.unlock()
+    config.update(size=32)
+    split = Split(config, 'train[:100]', ('image', 'scene'))
+    blurred = np.stack([cv2.GaussianBlur(image, (0, 0), 1) for image in split.tables['image']])     # 1 pixel of 32 is 2 of 64
+    found = [recall(a, b) for a, b in zip(shape_net.decode_all(blurred, 'single'), split.tables['scene'])]
+    assert np.mean([one['class_colour'] for one in found]) > .9
+    assert shape_net.presence(blurred, 'single', split.tables['scene']) > .98
+    assert shape_net.features(blurred, 'single').shape == (100, 256)
+    with pytest.raises(DataError, match="no weights of ShapeNet-cls for 'triple'"):
+        shape_net.load('triple')

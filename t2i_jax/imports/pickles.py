@@ -39,7 +39,10 @@ def loads(data: bytes, name='the pickle'):
     """
     machine = _Machine(bytes(data), name)
     try:
-        return machine.run()
+        value = machine.run()
+        if isinstance(value, _Name | _Dtype):
+            raise machine.refused(value if isinstance(value, _Name) else 'a type of numpy')
+        return value
     except DataError:
         raise
     except Exception as error:                 # whatever a damaged file makes of the machine
@@ -196,7 +199,7 @@ class _Machine:
 
     def code(self, code):
         code = code.decode('ascii') if isinstance(code, bytes) else code
-        if not re.fullmatch(r'[biufcSU]\d+', code):
+        if not re.fullmatch(r'[biufcSU][1-9]\d*', code):
             raise self.refused(f'numpy.dtype({code!r})')
         return code
 
@@ -208,13 +211,16 @@ class _Machine:
         data = self.copied(data).encode('latin1') if isinstance(data, str) else self.copied(data)
         if type(data) is not bytes:
             raise TypeError('the content of an array is no string')
-        count = dtype.itemsize
+        count, rows = dtype.itemsize, 1
         for size in shape:
             if type(size) is not int or size < 0:
                 raise ValueError('an array has the shape of none')
             count *= size
+            rows *= size or 1
         if count != len(data):
             raise ValueError(f'an array of {shape} {dtype} has {len(data)} bytes')
+        if rows > 4096 + len(self.data):       # of nothing, e.g. a thousand million times 0, which becomes a list of that length
+            raise ValueError(f'an array of {shape} has more rows than the file has bytes')
         array.__setstate__((1, tuple(shape), dtype, bool(fortran), data))
 
     def integer_line(self):

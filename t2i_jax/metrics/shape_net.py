@@ -20,7 +20,7 @@ from t2i_jax.systems.shape_net import COLOURS, Reader
 from tfds_builders.shape_scenes.scenes import COLUMNS, MODES, THRESHOLDS, UNIT
 
 SIDE, CHUNK = 64, 100      # pixels that it reads; pictures at a time
-OBJECT, OVERLAP = .5, .4   # an object: probability above; the same one: boxes whose IoU is above
+OBJECT, OVERLAP = .1, .2   # an object: probability above (it is shared by cells beside its centre); the same one: boxes whose IoU is above
 
 
 def weights_path(mode):
@@ -130,7 +130,7 @@ def main():
     config = run.load_config(args.workdir)
     mode = 'multi' if '/multi' in config.data.name else 'single'
     step, state, _ = run.restore(config, args.workdir, 'net')
-    params, stats = state.sampling_params()['net'], state.sampling_stats()['net']
+    params, stats = state.sampling_params()['net'], state.stats['net']
     stored = {f'{part}.{name}': np.float16(value) for part, tree in (('p', params), ('s', stats)) for name, value in flatten(tree).items()}
     np.savez_compressed(weights_path(mode), **stored)
     load.cache_clear()

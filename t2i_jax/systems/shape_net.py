@@ -22,6 +22,7 @@ from flax import nnx
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.losses import bce
 from t2i_jax.stage import Phase, Stage
+from tfds_builders.shape_scenes.scenes import RGB
 
 CLASSES, COLOURS, UNIT = 6, 7, 4096
 HEADS = dict(object=1, kind=CLASSES, colour=COLOURS, box=4)               # of each cell
@@ -71,6 +72,20 @@ def spoil(image, key):
     return jnp.clip(image, -1, 1)
 
 
+def recolour(image, scene, masks, key):
+    """Half of the pictures with other colours of their objects, so that the network sees every pair of class and colour, those too that no
+    picture for training shows. masks b 5 h w in [0, 1] -> (image, scene)."""
+    b, size = len(image), image.shape[1]
+    keys = jax.random.split(key)
+    old = scene[:, :-1, 1]
+    drawn = jax.random.randint(keys[0], old.shape, 0, COLOURS)
+    drawn = jnp.where(jax.random.bernoulli(keys[1], .5, (b, 1)) & (old >= 0), drawn, old)
+    palette = jnp.array(RGB) / 127.5 - 1
+    masks = jax.image.resize(masks, (*masks.shape[:2], size, size), 'linear')
+    image = image + jnp.einsum('brhw,brc->bhwc', masks, palette[drawn] - palette[old])
+    return jnp.clip(image, -1, 1), jnp.asarray(scene).at[:, :-1, 1].set(drawn)
+
+
 def targets(scene, grid):
     """Scene tables b 6 8 -> what the heads should say. Cells: the object whose centre lies in one; of two the one painted last."""
     objects = scene[:, :-1]                                               # b 5 8
@@ -92,15 +107,18 @@ def targets(scene, grid):
 
 class ShapeNet(Stage):
     phases = (Phase('loss', trains=('net',)),)
-    ema, needs = ('net',), ('image', 'scene')
+    ema, needs = ('net',), ('image', 'scene', 'object_masks')
     tiny = dict(width=8)
 
     def __init__(self, meta, *, width=32, rngs):
         self.net = Reader(width, rngs=rngs)
 
     def loss(self, batch, key, out):
-        image = spoil(batch['image'], key) if self.training else batch['image']
-        said, true = self.net(image, train=self.training), targets(batch['scene'], image.shape[1] // 8)
+        image, scene = batch['image'], batch['scene']
+        if self.training:
+            image, scene = recolour(image, scene, batch['object_masks'], jax.random.fold_in(key, 1))
+            image = spoil(image, key)
+        said, true = self.net(image, train=self.training), targets(scene, image.shape[1] // 8)
         cells = {name: rearrange(x, 'b h w k -> b (h w) k').astype(jnp.float32) for name, x in said['cells'].items()}
         where = true['object'].astype(jnp.float32)
         n = where.sum()
