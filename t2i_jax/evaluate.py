@@ -27,7 +27,7 @@ from t2i_jax.metrics import layout, report, shape_agreement, shape_net, shape_sc
 from t2i_jax.metrics.bootstrap import interval
 from t2i_jax.metrics.diversity import feature_diversity, pairwise
 from t2i_jax.metrics.features import extractor
-from t2i_jax.metrics.fid import Statistics, fid
+from t2i_jax.metrics.fid import Statistics, bias, fid
 from t2i_jax.metrics.inception_score import inception_score
 from t2i_jax.metrics.kid import kid
 from t2i_jax.metrics.ms_ssim import ms_ssim
@@ -54,7 +54,6 @@ OPTIONS = dict(
     every_num=200,         # on so many pictures
 )
 PAIRS = 4                  # pictures of one caption that are compared with each other
-FEATURES = dict(inception_fid=2048, inception_torchvision=2048, efficientnet_lite0=1280, random_conv=256, shape_net_single=256, shape_net_multi=256)
 
 
 class Asked(NamedTuple):
@@ -199,6 +198,10 @@ def distances(found, real, extract, options) -> list:
     few = min(len(x), len(y)) <= x.shape[1]
     if options['force'] or not few:
         add('fid', fid(x, y, force=options['force']), **({'biased': True} if few else {}))
+    else:
+        print(f'fid{suffix} is left out: {min(len(x), len(y)):,} pictures, {x.shape[1]:,} features. It takes more pictures than features, and 10,000 or '
+              f'more to mean much; from so few it would be too high by about {bias(x, len(x), len(y)):.3g} or more. KID needs fewer. eval.force=True '
+              'prints it all the same, marked.')
     size = min(1000, len(x), len(y))
     add('kid', *kid(x, y, size=size, seed=options['seed']), subsets=100, subset_size=size)
     precision, recall = precision_recall(x, y)
@@ -291,9 +294,6 @@ def evaluate(config, workdir, **given):
     shapes = 'scene' in train.tables
     decoders, mode = readers(config, train)
     extract = chosen_extractor(options, mode if shapes else '', mesh)
-    if extract and options['num'] <= FEATURES.get(extract.tag['name'], 0) and not options['force']:
-        print(f'FID of {options["num"]} pictures would be mostly bias: {extract.tag["name"]} has {FEATURES[extract.tag["name"]]:,} features. It is left out; '
-              'set eval.num above that, or eval.force=True. KID needs fewer.')
     values, grids = [], []
     for name in splits:
         asked = ask(opened(name, (*needs, 'facts') if shapes else needs), options['num'], sampler.meta.captions, options['captions'])

@@ -45,8 +45,8 @@ def main(argv):
     if FLAGS.mode not in MODES:
         raise RunError(f'There is no mode {FLAGS.mode!r}. There are: {", ".join(MODES)}.')
     if FLAGS.mode == 'evaluate' and FLAGS.images:
-        return evaluate.evaluate_files(FLAGS.images, FLAGS.captions, FLAGS.reference, FLAGS.out, extractor=FLAGS.extractor or 'efficientnet_lite0',
-                                       extractor_weights=FLAGS.extractor_weights, force=FLAGS.force)
+        return measured(evaluate.evaluate_files, FLAGS.images, FLAGS.captions, FLAGS.reference, FLAGS.out, force=FLAGS.force,
+                        extractor=FLAGS.extractor or 'efficientnet_lite0', extractor_weights=FLAGS.extractor_weights)
     if FLAGS.config is None:
         raise RunError('Give --config=experiments/<name>.py, or the --workdir of a run that exists.')
     if FLAGS.mode == 'describe':
@@ -57,9 +57,18 @@ def main(argv):
     if FLAGS.mode == 'train':
         return train.train(FLAGS.config, workdir)
     if FLAGS.mode == 'evaluate':
-        return evaluate.evaluate(FLAGS.config, workdir)
+        return measured(evaluate.evaluate, FLAGS.config, workdir)
     texts = FLAGS.text + (sample.read_lines(text_file) if text_file else [])
     sample.to_files(workdir, texts, FLAGS.num, FLAGS.seed, out)
+
+
+def measured(evaluate, *args, **options):
+    """The metrics say what is wrong with their input by ValueError, as functions of a library do; here it becomes the program's one message."""
+    from t2i_jax.errors import RunError
+    try:
+        return evaluate(*args, **options)
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 def option(argv, name):
