@@ -2,18 +2,22 @@
 import gzip
 import hashlib
 import http.server
+import importlib.util
 import io
 import re
 import tarfile
 import threading
+import types
 import zipfile
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from absl.testing import flagsaver
 
-from tfds_builders import DataError, files, get_builder, manual
+from tfds_builders import DataError, build, files, get_builder, manual
+from tfds_builders import inspect as inspection
 from tfds_builders.inspect import describe, inspect
 
 CONTENT = {'root/a.txt': b'first', 'root/sub/b.txt': b'second', 'root/c.bin': b'third', '../../out.txt': b'outside'}
@@ -107,6 +111,22 @@ def test_a_disk_that_is_too_small_is_named(tmp_path):
         manual.require_space(tmp_path / 'not' / 'there', 10 ** 15, 'for tests')
 
 
+def test_what_has_come_already_needs_no_room(tmp_path, monkeypatch):
+    url, asked = 'https://x/a.zip', []
+    builder = types.SimpleNamespace(_data_dir_root=tmp_path, url_infos={url: types.SimpleNamespace(size=1000, checksum='')})
+    monkeypatch.setattr(files, 'fetch', lambda *args, **kwargs: None)
+    monkeypatch.setattr(manual, 'require_space', lambda folder, size, purpose: asked.append(size))
+    (tmp_path / 'downloads').mkdir()
+    manual.ManualBuilder.fetched(builder, tmp_path, url)
+    (tmp_path / 'downloads' / 'a.zip.part').write_bytes(bytes(300))
+    manual.ManualBuilder.fetched(builder, tmp_path, url)
+    (tmp_path / 'downloads' / 'a.zip').write_bytes(bytes(10))                # is not it, and is fetched again
+    manual.ManualBuilder.fetched(builder, tmp_path, url)
+    (tmp_path / 'downloads' / 'a.zip').write_bytes(bytes(1000))
+    manual.ManualBuilder.fetched(builder, tmp_path, url)
+    assert asked == [1000, 700, 700]
+
+
 def test_records_are_drawn_with_what_they_carry(data_dir, tmp_path):
     builder = get_builder('shape_scenes/single_quick', data_dir)
     picture = inspect(builder, 'train', 3, tmp_path / 'records.png')
@@ -121,3 +141,37 @@ def test_records_are_drawn_with_what_they_carry(data_dir, tmp_path):
     assert abs(ys.min() - top) < 3 and abs(ys.max() - bottom) < 3 and abs(xs.min() - left) < 3 and abs(xs.max() - right) < 3
     with pytest.raises(DataError, match="has no split 'trian'.*train"):
         inspect(builder, 'trian')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(builder), 'as_data_source', lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):                             # what has nothing to do with splits
+            inspect(builder, 'train')
+        patch.setattr(type(builder.info), 'file_format', tfds.core.FileFormat.TFRECORD)
+        with pytest.raises(DataError, match='drawn from array_record.*--file_format=array_record'):
+            inspect(builder, 'train')
+
+
+def test_the_command_says_how_many_records_were_drawn(data_dir, tmp_path, capsys):
+    with flagsaver.flagsaver(data_dir=str(data_dir), split='test[:3]', num=16, out=str(tmp_path / 'records.png')):
+        inspection.main(['inspect', 'shape_scenes/single_quick'])
+    assert ': 3 records of shape_scenes/single_quick/1.0.0, test[:3]' in capsys.readouterr().out
+    with flagsaver.flagsaver(data_dir=str(data_dir), file_format='tfrecord'), pytest.raises(SystemExit, match='Error: Records are drawn from array_record'):
+        inspection.main(['inspect', 'shape_scenes/single_quick'])
+
+
+def test_the_file_format_goes_to_the_builder_and_another_one_is_named(data_dir, tmp_path, monkeypatch):
+    """As far as it goes without TensorFlow, which writes tfrecord."""
+    with pytest.raises(DataError, match='--file_format=tfrecord needs TensorFlow: pip install tensorflow'):
+        monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+        build.build('shape_scenes/single_quick', data_dir, file_format='tfrecord')
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: 'there')
+    with pytest.raises(DataError, match='was built there as another file format .*Give another --data_dir for a copy as tfrecord'):
+        build.build('shape_scenes/single_quick', data_dir, file_format='tfrecord')
+    monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', lambda builder: None)
+    for _ in range(2):                                                     # also where it is there
+        builder = build.build('shape_scenes/single_quick', tmp_path, file_format='tfrecord')
+        assert builder.info.file_format is tfds.core.FileFormat.TFRECORD
+        if not builder.data_path.exists():
+            builder.data_path.mkdir(parents=True)
+            builder.info.write_to_directory(builder.data_path)
+    with pytest.raises(DataError, match='was built there as another file format .*Give another --data_dir for a copy as array_record'):
+        build.build('shape_scenes/single_quick', tmp_path)

@@ -2,6 +2,9 @@
 import csv
 import io
 import json
+import os
+import struct
+import tarfile
 
 import cv2
 import numpy as np
@@ -9,8 +12,11 @@ import pytest
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 from PIL import Image
+from test_flowers102_captions import LISTS, make
 
 from tfds_builders import DataError, get_builder
+from tfds_builders.caption_folder import report
+from tfds_builders.caption_folder.builder import CaptionFolder
 from tfds_builders.caption_folder.pictures import LONGEST, NotUsable, stored
 from tfds_builders.caption_folder.scan import scan
 
@@ -150,12 +156,31 @@ def test_a_system_reads_it(tmp_path, folder):
     ('caf\xe9 au lait\n'.encode('latin-1'), ['café au lait']),
     ('a \ufffd\ufffd bird\n'.encode(), ['a bird']),
     ('a bird \U0001f426\n\U0001f426\n'.encode(), ['a bird \U0001f426']),
+    ('a b\xefrd\n'.encode('utf-16'), ['a bïrd']),
+    (b'\xfe\xff' + 'a b\xefrd\n'.encode('utf-16-be'), ['a bïrd']),
+    ('caf\xe9\n'.encode('latin-1') + 'an \xe9clair\n'.encode(), ['café', 'an éclair']),          # each line by itself
     (b'word ' * 5000, [' '.join(['word'] * 5000)]),
 ])
 def test_captions_of_all_kinds(tmp_path, folder, text, expected):
     LAYOUTS['text files'](folder)
     (folder / 'a.txt').write_bytes(text)
     assert [c.decode() for c in records(built(tmp_path, folder))['a.jpg'][1]['captions']] == expected
+
+
+@pytest.mark.parametrize('layout', ['captions.jsonl', 'captions.csv', 'text files'])
+def test_text_that_is_none(tmp_path, folder, layout):
+    LAYOUTS[layout](folder)
+    file = folder / ('a.txt' if layout == 'text files' else layout)
+    file.write_bytes(file.read_text().encode('utf-16-le'))                  # without a byte order mark
+    with pytest.raises(DataError, match='holds NUL characters: save it as UTF-8, or as UTF-16 with a byte order mark'):
+        built(tmp_path, folder)
+    file.write_bytes(file.read_bytes().decode('utf-16-le').encode('utf-16'))
+    assert set(records(built(tmp_path, folder))) == set(FILES)
+
+
+def test_half_a_surrogate_pair_is_replaced(tmp_path, folder):
+    json_lines(folder, [{'file_name': f, 'text': 'a \ud83d thing', 'label': 'kind \ud83d'} for f in FILES])
+    assert {(record['captions'][0], record['class_name']) for _, record in records(built(tmp_path, folder)).values()} == {(b'a ? thing', b'kind ?')}
 
 
 def line(**changes):
@@ -179,6 +204,17 @@ def line(**changes):
     (line(boxes=[[0, 0, float('nan'), 3]]), 'line 1: the boxes of a.jpg must be'),
     (line(boxes=[[0, 0, 5]]), 'line 1: the boxes of a.jpg must be'),
     (line(boxes=[[0, 0, 5, 5]], box_labels=['a', 'b']), 'line 1: a.jpg has 1 boxes and 2 box_labels'),
+    (line(boxes=[[0, 0, 5, 10 ** 400]]), 'line 1: the boxes of a.jpg must be'),
+    (line(boxes=[[0, 0, 5, 5]], box_labels=[None]), 'line 1: the box_labels of a.jpg must be'),
+    (line(boxes=[[0, 0, 5, 5]], box_labels=7), 'line 1: the box_labels of a.jpg must be'),
+    (line(file_name='a' * 300 + '.jpg'), 'line 1: a+.jpg is missing'),
+    (line(file_name='a\0.jpg'), 'line 1: a\0.jpg is missing'),
+    (line(file_name='a\ud800.jpg'), "line 1: its file_name 'a.ud800.jpg' is no UTF-8"),
+    (line(text='a\0thing'), 'line 1: a caption of a.jpg holds NUL characters: save it as UTF-8'),
+    ('{"file_name": "a.jpg", "text": "a\0thing"}', r'captions.jsonl line 1: no JSON \(it holds NUL characters'),
+    ('[' * 100_000, 'captions.jsonl line 1: no JSON'),
+    (line(label=['kind']), 'line 1: the label of a.jpg must be a text'),
+    ('{"file_name": "a.jpg", "text": "a thing", "split": ' + '[' * 900 + ']' * 900 + '}', 'line 1: (a.jpg has the split|maximum recursion depth)'),
     (line(boxes=[[30, 0, 5, 5]]), r'a.jpg: box \[30.0, 0.0, 5.0, 5.0\] lies outside of 24 x 20'),
 ])
 def test_a_line_that_cannot_be_used_is_refused_or_left_out(tmp_path, folder, row, named):
@@ -199,6 +235,88 @@ def test_rows_of_csv(tmp_path, folder):
     found = scan(folder)
     assert [(entry.file, entry.captions) for entry in found.entries] == [
         ('a.jpg', ['one']), ('c.jpg', ['"quoted", with a comma', 'second'])] and found.unnamed == 8
+
+
+@pytest.mark.parametrize('ends', ['\r\n', '\r'])
+def test_a_row_of_csv_is_a_line(folder, ends):
+    lines = ['a.jpg,"a ""red"" thing"', 'b.jpg,"a quote that nobody closes', 'c.jpg,a thing', 'd.jpg,"a caption', 'of two lines, it ends here"',
+             'e.jpg,a\0thing', 'f.jpg,a thing']
+    (folder / 'captions.csv').write_bytes(ends.join(lines).encode())
+    found = scan(folder)
+    assert {entry.file: entry.captions for entry in found.entries} == {'a.jpg': ['a "red" thing'], 'c.jpg': ['a thing'], 'f.jpg': ['a thing']}
+    assert {record: problem[:22] for record, problem in found.problems.items()} == {
+        'captions.csv line 2': 'no row of CSV (unexpec', 'captions.csv line 4': 'no row of CSV (unexpec', 'captions.csv line 5': 'of two lines is missin',
+        'captions.csv line 6': 'no row of CSV (it hold'}
+
+
+def test_null_is_what_is_not_there(folder):
+    rows = [{'file_name': f, 'text': 'a thing', 'captions': None, 'label': 'kind' if f == 'a.jpg' else None, 'split': None, 'boxes': None, 'box_labels': None,
+             'objects': {'bbox': [[0, 0, 9, 9]] if f == 'b.jpg' else None, 'categories': None}} for f in FILES]
+    json_lines(folder, rows)
+    found = scan(folder)
+    assert not found.problems and {entry.label for entry in found.entries} == {'kind', ''} and found.rule.startswith('random')
+    assert [(e.file, e.boxes, e.box_labels) for e in found.entries if e.boxes] == [('b.jpg', [(0, 0, 9, 9)], ['object'])]
+
+
+def test_a_line_of_json_ends_with_a_newline_alone(folder):
+    (folder / 'captions.jsonl').write_text('\r\n'.join(json.dumps({'file_name': f, 'text': 'one\u2028two\x85three'}, ensure_ascii=False) for f in FILES),
+                                           encoding='utf-8', newline='')
+    found = scan(folder)
+    assert not found.problems and [entry.captions for entry in found.entries] == [['one two three']] * 10
+
+
+def test_pictures_may_be_links(tmp_path, folder):
+    """As in the caches of Hugging Face, DVC and git-annex: the file lies elsewhere, under another name."""
+    json_lines(folder, [{'file_name': f'./sub/../{f}', 'text': 'a thing'} for f in FILES])
+    (folder / 'a.jpg').rename(tmp_path / 'blob')
+    (folder / 'a.jpg').symlink_to(tmp_path / 'blob')
+    (folder / 'b.jpg').unlink()
+    (folder / 'b.jpg').symlink_to('c.jpg')
+    (folder / 'd.jpg').unlink()
+    (folder / 'd.jpg').symlink_to('nowhere')
+    found = scan(folder)
+    assert [entry.file for entry in found.entries] == [f for f in FILES if f != 'd.jpg']
+    assert found.problems == {'captions.jsonl line 4': './sub/../d.jpg is missing'}
+
+
+def test_a_validation_part_is_a_tenth_of_train(folder):
+    for i in range(100):
+        (folder / f'{i}.jpg').write_bytes(b'')
+    json_lines(folder, [{'file_name': f'{i}.jpg', 'text': 'a thing', 'split': 'train' if i < 40 else 'test'} for i in range(100)])
+    splits = [entry.split for entry in scan(folder).entries]
+    assert [splits.count(split) for split in ('train', 'validation', 'test')] == [36, 4, 60]
+    json_lines(folder, [{'file_name': f'{i}.jpg', 'text': 'a thing'} for i in range(100)])
+    splits = [entry.split for entry in scan(folder).entries]
+    assert [splits.count(split) for split in ('train', 'validation', 'test')] == [80, 10, 10]
+
+
+def test_a_hundred_captions_of_a_picture_are_kept(tmp_path, folder):
+    LAYOUTS['text files'](folder)
+    (folder / 'a.txt').write_text(''.join(f'caption {i}\n' for i in range(150)))
+    builder = built(tmp_path, folder)
+    assert [c.decode() for c in records(builder)['a.jpg'][1]['captions']] == [f'caption {i}' for i in range(100)]
+    assert 'pictures of more than 100 captions, of which the first are kept: 1\n' in (builder.data_path / 'report.txt').read_text()
+
+
+def test_files_of_one_size_are_told_apart(folder):
+    LAYOUTS['text files'](folder)
+    for file, colour in (('a.bmp', 'red'), ('b.bmp', 'blue')):
+        Image.new('RGB', (200, 200), colour).save(folder / file)
+    first = scan(folder).digest
+    (folder / 'a.bmp').rename(folder / 'c.bmp')
+    (folder / 'b.bmp').rename(folder / 'a.bmp')
+    (folder / 'c.bmp').rename(folder / 'b.bmp')
+    assert scan(folder).digest != first
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='names there are always Unicode')
+def test_a_file_name_that_is_no_utf8_is_a_problem(tmp_path, folder):
+    LAYOUTS['text files'](folder)
+    for kind in (b'.jpg', b'.txt'):
+        (folder / f'a{kind.decode()}').rename(os.fsdecode(os.fsencode(folder) + b'/\xff' + kind))
+    with pytest.raises(DataError, match=r'\?.jpg: its name is no UTF-8: rename the file'):
+        built(tmp_path, folder)
+    assert set(records(built(tmp_path, folder, on_error='skip'))) == set(FILES[1:])
 
 
 @pytest.mark.parametrize('spoil, named', [
@@ -266,9 +384,87 @@ def test_pictures_of_all_kinds_become_plain_ones():
     assert like('PNG', pixels=plain[..., 0].astype(np.uint16) * 257)[1](plain[..., :1]) == 0
 
 
+def test_float_pictures_of_0_to_1():
+    levels = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (40, 1))
+    for scale in (1, 255):
+        out = io.BytesIO()
+        Image.fromarray(levels * scale).save(out, 'TIFF')
+        found = cv2.imdecode(np.frombuffer(stored(out.getvalue())[0], np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert np.abs(found - levels * 255).max() <= 1
+
+
+@pytest.mark.parametrize('fault', [lambda image: struct.unpack('>H', b''), lambda image: len(5), lambda image: {}['a']])
+def test_whatever_pil_raises_is_a_picture_that_cannot_be_decoded(monkeypatch, fault):
+    monkeypatch.setattr(Image.Image, 'getexif', fault)
+    with pytest.raises(NotUsable, match=r'cannot be decoded \((error|TypeError|KeyError): '):
+        stored(picture())
+
+
 def test_a_very_wide_picture_is_shrunk_and_a_bomb_refused(monkeypatch):
     data, size, source = stored(picture(shape=(40, 20_000, 3), kind='PNG'))
     assert source == (40, 20_000) and size == (8, LONGEST) and len(data) < 100_000
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
     with pytest.raises(NotUsable, match='too many pixels'):
         stored(picture())
+
+
+def test_a_png_that_is_named_jpg(tmp_path, folder):
+    LAYOUTS['text files'](folder)
+    (folder / 'a.jpg').write_bytes(picture(7, kind='PNG'))
+    builder = built(tmp_path, folder)
+    split, record = records(builder)['a.jpg']
+    assert record['image'] == picture(7, kind='PNG')
+    read = {r['file_name']: r['image'] for r in builder.as_data_source(split)}[b'a.jpg']
+    np.testing.assert_array_equal(read, np.random.default_rng(7).integers(0, 256, (20, 24, 3), np.uint8))
+
+
+# ------------------------------------------------------------------------------------------------------------------ builds
+def test_a_build_that_is_interrupted_while_it_writes_is_not_taken_for_whole(tmp_path, folder, monkeypatch):
+    LAYOUTS['captions.jsonl'](folder)
+    with monkeypatch.context() as patch:
+        generate = CaptionFolder._generate_examples
+
+        def interrupted(self, entries):
+            for number, example in enumerate(generate(self, entries)):
+                if number == 3:
+                    raise KeyboardInterrupt
+                yield example
+        patch.setattr(CaptionFolder, '_generate_examples', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            built(tmp_path, folder)
+    builder = get_builder('caption_folder', tmp_path / 'data', manual_dir=folder)
+    assert not builder.data_path.exists() and not builder.info.splits
+    assert set(records(built(tmp_path, folder))) == set(FILES)
+
+
+def test_a_report_that_is_missing_is_written(tmp_path, folder, monkeypatch):
+    LAYOUTS['captions.jsonl'](folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(report, 'write', lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            built(tmp_path, folder)
+    place = built(tmp_path, folder).data_path
+    assert 'pictures: 10 (train 8' in (place / 'report.txt').read_text() and (place / 'report.png').exists()
+
+
+def test_flowers_from_a_folder_are_those_from_their_archives(tmp_path):
+    manual = make(tmp_path / 'manual', lists=LISTS)
+    flowers = get_builder('flowers102_captions', tmp_path / 'data', manual_dir=manual)
+    flowers.download_and_prepare()
+    root = tmp_path / 'folder'
+    root.mkdir()
+    for name in ('102flowers.tgz', 'cvpr2016_flowers.tar.gz'):
+        with tarfile.open(manual / name) as archive:
+            for member in archive:
+                if '/image_' in member.name:
+                    (root / member.name.rpartition('/')[2]).write_bytes(archive.extractfile(member).read())
+    expected, found = records(flowers), records(built(tmp_path, root))
+    assert set(found) == set(expected) and len(found) == 12
+    for name, (_, record) in expected.items():
+        assert found[name][1]['image'] == record['image'] and list(found[name][1]['captions']) == list(record['captions'])
+
+
+def test_what_belongs_to_the_data_set():
+    metadata = CaptionFolder.get_metadata()
+    assert metadata.citation == '' and 'content.data-type.text' in metadata.tags and metadata.description
+    assert CaptionFolder.url_infos == {}

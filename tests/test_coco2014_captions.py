@@ -1,4 +1,5 @@
 """COCO 2014 with captions, objects and dialogues, built from tiny archives in the original layout."""
+import io
 import json
 import pickle
 import zipfile
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from absl import logging
+from PIL import Image
 from pycocotools import mask as coco_mask
 from tensorflow_datasets.core import shuffle
 from test_old_downloads import chars, put, t7_file, vectors
@@ -396,6 +398,15 @@ def test_an_image_that_cannot_be_used_is_refused_or_left_out(tmp_path, warnings,
     assert len(made.info.metadata['skipped']) == 1 and 'left out: 1' in build.report(made)
 
 
+def test_pictures_are_measured_as_they_are_stored(tmp_path, warnings):
+    exif = Image.Exif()
+    exif[0x0112] = 6                                                        # to be turned when it is shown; COCO's objects are not
+    turned = io.BytesIO()
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(turned, 'JPEG', exif=exif)
+    make(tmp_path / 'manual', images={3: turned.getvalue()})
+    assert records(built(tmp_path), 'train')[3]['image'] == turned.getvalue()
+
+
 def test_all_problems_of_both_splits_are_named_at_once(tmp_path):
     make(tmp_path / 'manual', images={2: b'', 13: None}, captions={4: []})
     with pytest.raises(DataError, match='3 records of .*000002.jpg: cannot.*000004.jpg: no caption.*000013.jpg: is not in val2014.zip'):
@@ -496,8 +507,10 @@ def test_a_full_disk_is_named_before_anything_is_fetched(tmp_path, warnings, mon
     with pytest.raises(DataError, match='needs 40.31 GB for .*train2014.zip.* has 1.00 GB free'):
         built(tmp_path)
     (tmp_path / 'data' / 'downloads').mkdir(parents=True, exist_ok=True)
-    (tmp_path / 'data' / 'downloads' / 'train2014.zip').write_bytes(b'')
-    with pytest.raises(DataError, match='needs 26.80 GB for'):
+    for name, size in (('train2014.zip', 13510573713), ('val2014.zip.part', 10 ** 9)):
+        with open(tmp_path / 'data' / 'downloads' / name, 'wb') as file:
+            file.truncate(size)                                              # holes, which take no room
+    with pytest.raises(DataError, match='needs 25.80 GB for'):
         built(tmp_path)
 
 
@@ -513,7 +526,8 @@ def test_a_split_that_memory_does_not_hold_is_put_in_order_through_files(tmp_pat
 def test_what_belongs_to_the_data_set(tmp_path):
     infos = Coco2014Captions.url_infos
     assert {info.filename: (info.size, info.checksum[:4]) for info in infos.values()} == {
-        NOTES: (252872794, '0312'), 'train2014.zip': (13510573713, 'ede4'), 'val2014.zip': (6645013297, 'fe9b')}
+        NOTES: (252872794, '0312'), 'train2014.zip': (13510573713, 'ede4'), 'val2014.zip': (6645013297, 'fe9b'),
+        'test2014.zip': (6660437059, 'ead4')}
     metadata = Coco2014Captions.get_metadata()
     assert 'lin2014microsoft' in metadata.citation and 'content.data-type.image' in metadata.tags and metadata.description
     assert len(CATEGORIES) == 80 and list(CATEGORIES) == sorted(CATEGORIES) and (CATEGORIES[1], CATEGORIES[90]) == ('person', 'toothbrush')

@@ -12,6 +12,7 @@ import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 from absl import logging
+from PIL import Image
 from test_old_downloads import attngan, chars, put, t7_file, vectors
 
 from tfds_builders import DataError, build, class_splits, files, get_builder
@@ -148,6 +149,15 @@ def test_masks(tmp_path, warnings):
     mask = cv2.imdecode(np.frombuffer(mask, np.uint8), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (20, 24) and set(np.unique(mask)) == {0, 255}
     assert (mask[5:13, 7:17] == 255).all() and not mask[:3].any() and not mask[16:].any()
+
+
+def test_pictures_are_measured_as_they_are_stored(tmp_path, warnings):
+    exif = Image.Exif()
+    exif[0x0112] = 6                                                        # to be turned when it is shown; the masks are not
+    turned = io.BytesIO()
+    Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(turned, 'JPEG', exif=exif)
+    make_masks(make(tmp_path / 'manual', images={5: turned.getvalue()}))
+    assert records(built(tmp_path, 'flowers102_captions/masks'), 'train')['image_00005.jpg']['image'] == turned.getvalue()
 
 
 NUMBERS = range(1, len(LABELS) + 1)
@@ -389,6 +399,7 @@ def test_what_is_fetched_has_a_known_checksum():
     assert {url: (info.size, info.checksum, info.filename) for url, info in infos.items()} == {
         URL + '102flowers.tgz': (344862509, '2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246', '102flowers.tgz'),
         URL + 'imagelabels.mat': (502, '4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d', 'imagelabels.mat'),
+        URL + 'setid.mat': (14989, '46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd', 'setid.mat'),
     }
 
 

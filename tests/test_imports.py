@@ -263,6 +263,12 @@ def test_everything_else_is_refused_and_nothing_is_executed(tmp_path, protocol, 
     assert not trace.exists()
 
 
+def numpy_array(shape, content, dtype='f4'):
+    """A pickle whose array has that shape and content, fitting or not."""
+    return (b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01' + pickle.dumps(shape, 2)[2:-1]
+            + b'cnumpy\ndtype\n' + pickle.dumps((dtype, 0, 1), 2)[2:-1] + b'R\x89' + pickle.dumps(content, 2)[2:-1] + b'tb.')
+
+
 @pytest.mark.parametrize('data, named', [
     (b"(ios\nsystem\nS'touch x'\n.", r'an instance of os\.system|os\.system'),                        # INST
     (b"(cos\nsystem\nS'touch x'\no.", r'os\.system'),                                               # OBJ
@@ -275,18 +281,16 @@ def test_everything_else_is_refused_and_nothing_is_executed(tmp_path, protocol, 
     (b'\x80\x02cbuiltins\nlist\n}X\x01\x00\x00\x00xK\x01sb.', 'a state for _Name'),
     (b'\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R(K\x04X\x01\x00\x00\x00<K\x01NNtb.', 'a state for _Dtype'),
     (b'\x80\x02\x82\x01.', 'registered class'),
+    (numpy_array((10**9,), '', 'S0'), r"numpy\.dtype\('S0'\)"),
+    (numpy_array((10**9,), '', 'U00'), r"numpy\.dtype\('U00'\)"),
+    (b'\x80\x02cnumpy\ndtype\n.', r'numpy\.dtype'),
+    (b'\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R.', 'a type of numpy'),
     (b'Pname\n.', 'outside of the pickle'),
     (b'\x80\x05\x97.', 'buffer that lies outside'),
 ])
 def test_other_ways_to_make_an_object_are_refused(data, named):
     with pytest.raises(DataError, match=f'asks for .*(?:{named})'):
         pickles.loads(data)
-
-
-def numpy_array(shape, content, dtype='f4'):
-    """A pickle whose array has that shape and content, fitting or not."""
-    return (b'\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01' + pickle.dumps(shape, 2)[2:-1]
-            + b'cnumpy\ndtype\n' + pickle.dumps((dtype, 0, 1), 2)[2:-1] + b'R\x89' + pickle.dumps(content, 2)[2:-1] + b'tb.')
 
 
 @pytest.mark.parametrize('data, named', [
@@ -305,6 +309,8 @@ def numpy_array(shape, content, dtype='f4'):
     (b"S'abc\n.", 'no quotes'),
     (numpy_array((10**12,), ''), 'has 0 bytes'),
     (numpy_array((2, -3), 'x' * 24), 'has the shape'),
+    (numpy_array((10**9, 0), ''), 'more rows than the file has bytes'),
+    (numpy_array((60_000, 60_000, 0), ''), 'more rows than the file has bytes'),
     (numpy_array((2,), [1., 2.]), 'no string'),
     (b'(lp0\n' + b'c_codecs\nencode\n' + b'X\x00\x10\x00\x00' + b'x' * 4096 + b'q\x01X\x06\x00\x00\x00latin1q\x02\x86Ra'
      + b'c_codecs\nencode\nh\x01h\x02\x86Ra' * 1000 + b'.', 'over and over'),

@@ -179,6 +179,12 @@ def test_captions_without_a_vector_are_left_out():
     assert kept == ['a red small one', 'a rose'] and np.array_equal(ordered, rows[1::-1])
 
 
+HUGE = [[1.] * 1000] * 1100                    # one row that is named many times
+DEEP = [1.] * 9
+for _ in range(8):
+    DEEP = [DEEP] * 99                         # 10 ** 17 numbers, in a file of a few lines
+
+
 @pytest.mark.parametrize('read, files, named', [
     (read_icml, {'readme.txt': b''}, 'holds no .t7 file'),
     (read_icml, {'class/other.t7': b''}, 'holds no .t7 file'),
@@ -188,6 +194,17 @@ def test_captions_without_a_vector_are_left_out():
     (read_icml, icml(txt='text'), 'image_00001.t7: sentence vectors'),
     (read_icml, icml(char=chars(sentences(1, 9))), r'image_00001.t7: "char" has the shape \(201, 9\); expected characters x 10'),
     (read_icml, icml(char=chars(sentences(1)) + np.uint8(9)), 'image_00001.t7: "char" holds 9..79'),
+    (read_icml, icml(char=np.full((201, 10), np.nan)), 'image_00001.t7: "char" holds nan'),
+    (read_icml, icml(char=[[1., 2.], [3.]]), 'image_00001.t7: "char" is no table of numbers'),
+    (read_icml, icml(char=HUGE), 'image_00001.t7: "char" is no table of numbers .*1101100 numbers'),
+    (read_icml, icml(char=DEEP), 'image_00001.t7: "char" is no table of numbers .*lists in lists'),
+    (read_icml, icml(txt=DEEP), 'image_00001.t7: sentence vectors'),
+    (read_icml, icml(txt=[0.] * 1024), r'image_00001.t7: sentence vectors have shape \(1024,\)'),
+    (read_stackgan, stackgan(**{'test__char-CNN-RNN-embeddings': [DEEP]}), 'embeddings.pickle, jpg/image_00002: sentence vectors'),
+    (read_stackgan, stackgan(**{'train__char-CNN-RNN-embeddings': np.array(5)}), 'embeddings.pickle has no rows'),
+    (read_attngan, attngan(captions=[[[1], [0] * 1001], [[1]], {1: 'red'}, {}]), r'holds the caption \[0, 0'),
+    (read_attngan, attngan(captions=[[[1], [float('inf')]], [[1]], {1: 'red'}, {}]), r'holds the caption \[inf'),
+    (read_attngan, attngan(captions=[[[1], DEEP], [[1]], {1: 'red'}, {}]), r'holds the caption \[\['),
     (read_icml, icml() | {'again/image_00001.t7': t7_file(1)}, 'holds image 1 twice'),
     (read_icml, icml() | {'flowers_icml/class_00001/image_00001.t7': t7_file(1)[:-100]}, 'image_00001.t7 cannot be read: it ends early'),
     (read_stackgan, {'readme.txt': b''}, 'holds no train/filenames.pickle'),

@@ -12,10 +12,10 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in pathlib.Path(__file__).parent.glob('*/builder.py'))
 
 
-def get_builder(name, data_dir=None, **kwargs):
+def get_builder(name, data_dir=None, file_format='array_record', **kwargs):
     """'shape_scenes/single' -> its TFDS builder. Keywords go to the builder (`manual_dir`, where it reads files of the user's).
 
-    Raises DataError for a name or a config that does not exist.
+    Raises ValueError where the data set lies there in another file format, and DataError for a name or a config that does not exist.
     """
     name, _, config = name.partition('/')
     if name not in names():
@@ -26,4 +26,4 @@ def get_builder(name, data_dir=None, **kwargs):
     configs = [c.name for c in builder.BUILDER_CONFIGS]
     if config and config not in configs:
         raise DataError(f'Data set {name} has no config {config!r}. It has: {", ".join(configs) or "none"}.')
-    return builder(data_dir=data_dir, config=config or None, file_format='array_record', **kwargs)
+    return builder(data_dir=data_dir, config=config or None, file_format=file_format, **kwargs)

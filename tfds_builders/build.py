@@ -22,7 +22,7 @@ def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_e
     if file_format == 'tfrecord' and importlib.util.find_spec('tensorflow') is None:
         raise DataError('--file_format=tfrecord needs TensorFlow: pip install tensorflow. array_record needs nothing more.')
     try:
-        builder = get_builder(name, data_dir=data_dir, **options)
+        builder = get_builder(name, data_dir=data_dir, file_format=file_format, **options)
     except DataError:
         raise
     except TypeError as error:                     # a builder that reads no files of the user's has no such keyword
@@ -32,11 +32,8 @@ def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_e
     except ValueError as error:                    # TFDS: another file format lies in this folder
         if 'File format' not in str(error):
             raise
-        raise DataError(f'{name} was built there as another file format ({error}). Give another --data_dir.') from None
-    built = builder.info.file_format.value
-    if builder.data_path.exists() and built != file_format:
-        raise DataError(f'{builder.data_path} holds {name} as {built}. Give another --data_dir for a {file_format} copy.')
-    builder.download_and_prepare(file_format=None if builder.data_path.exists() else file_format)
+        raise DataError(f'{name} was built there as another file format ({error}). Give another --data_dir for a copy as {file_format}.') from None
+    builder.download_and_prepare()
     return builder
 
 

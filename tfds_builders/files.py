@@ -1,4 +1,5 @@
 """Reads the files of a data set where they lie: archives streamed, nothing extracted to disk; and fetches what has a direct link."""
+import codecs
 import gzip
 import hashlib
 import http.client
@@ -65,8 +66,9 @@ def first_of(folder, *names):
     return next((path for name in names if (path := pathlib.Path(folder) / name).exists()), None)
 
 
-def decode(data: bytes, flags=cv2.IMREAD_COLOR):
-    """Pixels (H, W, 3) uint8 BGR, or None where the bytes are no whole picture (one that ends early is none). flags: OpenCV's."""
+def decode(data: bytes, flags=cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
+    """Pixels (H, W, 3) uint8 BGR as they are stored, or None where the bytes are no whole picture (one that ends early is none).
+    flags: OpenCV's."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:                          # a picture of more pixels than OpenCV takes
@@ -74,16 +76,27 @@ def decode(data: bytes, flags=cv2.IMREAD_COLOR):
 
 
 def text_of(data: bytes) -> str:
-    """UTF-8, with or without a byte order mark; what is not UTF-8 is taken for Windows' Latin-1."""
+    """UTF-8, or UTF-16 where its byte order mark says so; lines that are not UTF-8 are taken for Windows' Latin-1."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode('utf-16', 'replace')
+    return ''.join(map(_line, data.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)))
+
+
+def _line(data):
     try:
-        return data.decode('utf-8-sig')
+        return data.decode('utf-8')
     except UnicodeDecodeError:
         return data.decode('cp1252', 'replace')
 
 
+def storable(text: str) -> str:
+    """The text with "?" for half a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    return text.encode('utf-8', 'replace').decode()
+
+
 def clean(text: str) -> list[str]:
     """The captions of a text, one a line. U+FFFD becomes a blank, blanks are joined, lines without a word are left out."""
-    lines = (' '.join(line.replace('\ufffd', ' ').split()) for line in text.replace('\r', '\n').split('\n'))
+    lines = (' '.join(line.replace('\ufffd', ' ').split()) for line in storable(text).replace('\r', '\n').split('\n'))
     return [line for line in lines if re.search(r'\w', line)]
 
 
@@ -95,6 +108,13 @@ def lines_of(data: bytes) -> list[str]:
 def sha256(path) -> str:
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def come(url, folder, size) -> int:
+    """How many bytes of a file of `size` bytes `fetch` has already brought into the folder."""
+    path = pathlib.Path(folder) / url.rpartition('/')[2]
+    part = path.with_name(path.name + '.part')
+    return size if path.exists() and path.stat().st_size == size else min(size, part.stat().st_size) if part.exists() else 0
 
 
 def fetch(url, folder, *, size=0, checksum='', retries=3) -> pathlib.Path:

@@ -1,7 +1,8 @@
 """Draws records of a data set with everything they carry:  python -m tfds_builders.inspect NAME [--split=train] [--num=16] [--out=NAME.png]
 
 Boxes and masks of objects lie over the picture, crowd regions are hatched; parts are dots with their names; the foreground mask is
-outlined in white. Below stand captions, class, attributes, dialogue. What is not built yet is built first, as by tfds_builders.build.
+outlined in white. Below stand captions, class, attributes, dialogue. What is not built yet is built first, as by tfds_builders.build;
+a copy as tfrecord cannot be drawn.
 """
 import colorsys
 import itertools
@@ -21,16 +22,20 @@ flags.DEFINE_string('split', 'train', 'Which part, also train[100:200].')
 flags.DEFINE_integer('num', 16, 'How many records, spread over the part.', lower_bound=1)
 flags.DEFINE_string('out', None, 'The PNG. Default: the name of the data set, in this folder.')
 SIDE, MARGIN, LINES = 320, 12, 26          # pixels of a picture's longer side; lines of text below it
+NEEDS = 'Records are drawn from array_record, which can be read at any place; tfrecord cannot. Build a copy with --file_format=array_record.'
 ENCODED = ('image', 'mask', 'object_masks')
 
 
 def inspect(builder, split='train', num=16, out='records.png'):
-    """Draws `num` records and returns the picture, h w 3 uint8. Raises DataError for a split that does not exist."""
-    decoders = {name: tfds.decode.SkipDecoding() for name in ENCODED if name in builder.info.features}
+    """Draws `num` records and returns the picture, h w 3 uint8. Raises DataError for a split that does not exist, and for tfrecord."""
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise DataError(NEEDS)
     try:
-        source = builder.as_data_source(split, decoders=decoders)
-    except Exception as error:
-        raise DataError(f'{builder.info.full_name} has no split {split!r} ({error}). It has: {", ".join(builder.info.splits)}.') from error
+        builder.info.splits[split]
+    except ValueError as error:
+        raise DataError(f'{builder.info.full_name} has no split {split!r} ({error}). It has: {", ".join(builder.info.splits)}.') from None
+    decoders = {name: tfds.decode.SkipDecoding() for name in ENCODED if name in builder.info.features}
+    source = builder.as_data_source(split, decoders=decoders)
     if not len(source):
         raise DataError(f'Split {split!r} of {builder.info.full_name} is empty.')
     numbers = np.unique(np.linspace(0, len(source) - 1, num).astype(int))
@@ -124,13 +129,15 @@ def _box(pen, box, size, colour, name, font):
 def main(argv):
     if len(argv) != 2:
         sys.exit(f'Name one data set: python -m tfds_builders.inspect NAME. There are: {", ".join(names())}.')
+    if FLAGS.file_format != 'array_record':
+        sys.exit(f'Error: {NEEDS}')
     try:
         builder = build.build(argv[1], FLAGS.data_dir, FLAGS.manual_dir, FLAGS.file_format, FLAGS.on_error)
         out = FLAGS.out or argv[1].replace('/', '_') + '.png'
         inspect(builder, FLAGS.split, FLAGS.num, out)
     except DataError as error:
         sys.exit(f'Error: {error}')
-    print(f'{out}: {FLAGS.num} records of {builder.info.full_name}, {FLAGS.split}')
+    print(f'{out}: {min(FLAGS.num, builder.info.splits[FLAGS.split].num_examples)} records of {builder.info.full_name}, {FLAGS.split}')
 
 
 if __name__ == '__main__':

@@ -48,8 +48,9 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
             return own
         known = self.url_infos.get(url)
         downloads = pathlib.Path(self._data_dir_root) / 'downloads'
-        if known:
-            require_space(downloads, known.size, f'for {url}')
+        left = known.size - files.come(url, downloads, known.size) if known else 0
+        if left:
+            require_space(downloads, left, f'for {url}')
         return files.fetch(url, downloads, size=known.size if known else 0, checksum=known.checksum if known else '')
 
     def report(self, problems, source):

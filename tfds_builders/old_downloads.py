@@ -4,6 +4,7 @@ They are Torch7 files and Python 2 pickles. Archives are read where they lie, no
 executed (t2i_jax/imports).
 """
 import re
+import reprlib
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from tfds_builders.errors import DataError
 from tfds_builders.files import lines_of, members
 
 EMBEDDING = 1024           # of the char-CNN-RNN encoders of Reed et al.
+MOST = 1 << 20             # numbers of an image: parts of a file may be named again and again, so that a small one stands for a huge table
+LONGEST = 1000             # words of a caption
 TELLING = 20               # letters of a sentence that is cut, to be taken for another one's beginning
 CLASS_LIST = '|'.join(map(re.escape, LISTS.values()))
 
@@ -65,12 +68,15 @@ def _icml_record(record, name):
     embedding = _vectors(record['txt'], name)
     if 'char' not in record:
         return [], embedding
-    chars = np.asarray(record['char'])
+    try:
+        chars = _table(record['char'], np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f'{name}: "char" is no table of numbers ({error}). Fetch it again.') from None
     n = len(embedding)
     if chars.ndim != 2 or n not in chars.shape:
         raise DataError(f'{name}: "char" has the shape {chars.shape}; expected characters x {n}, a column for each row of "txt". Fetch it again.')
     rows = chars.T if chars.shape[1] == n else chars
-    if rows.min() < 0 or rows.max() > len(ALPHABET):
+    if not (rows.min() >= 0 and rows.max() <= len(ALPHABET)):              # nor NaN
         raise DataError(f'{name}: "char" holds {rows.min():g}..{rows.max():g}, and its alphabet 1..{len(ALPHABET)}. Fetch it again.')
     return [decode_chars(row) for row in rows], embedding
 
@@ -104,8 +110,9 @@ def read_stackgan(path, key) -> Texts:
         if vectors is None:
             raise DataError(f'{path} has {split}/filenames.pickle, but no {split}/char-CNN-RNN-embeddings.pickle. Fetch it again.')
         for file, rows in part.items():
-            if not isinstance(rows, list | tuple | np.ndarray) or len(rows) != len(names):
-                what = f'{len(rows)} rows' if hasattr(rows, '__len__') else 'no rows'
+            is_list = isinstance(rows, list | tuple) or isinstance(rows, np.ndarray) and rows.ndim
+            if not is_list or len(rows) != len(names):
+                what = f'{len(rows)} rows' if is_list else 'no rows'
                 raise DataError(f'{path}: {split}/{file}.pickle has {what}, and {split}/filenames.pickle {len(names)}; '
                                 'row i of the one belongs to row i of the other. Fetch both again.')
         for name, rows in zip(names, vectors):
@@ -148,9 +155,11 @@ def read_attngan(path, key) -> Texts:
 
 def _sentence(ids, words, path):
     try:
+        if len(ids) > LONGEST:
+            raise ValueError
         return ' '.join(words[int(i)] for i in ids if int(i))
-    except (KeyError, TypeError, ValueError):
-        raise DataError(f'{path}: captions.pickle holds the caption {str(ids)[:100]}, which is no list of ids of its words. Fetch it again.') from None
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise DataError(f'{path}: captions.pickle holds the caption {reprlib.repr(ids)}, which is no list of ids of its words. Fetch it again.') from None
 
 
 def _names(part, split, path):
@@ -165,11 +174,23 @@ def _once(known, number, path, name):
         raise DataError(f'{path} holds image {number} twice, the second time as {name}. Fetch it again.')
 
 
+def _table(rows, dtype):
+    """An array from an array, or from a list of numbers or of rows of them. Raises ValueError and the like for anything else."""
+    if isinstance(rows, list | tuple):
+        lists = [row for row in rows if isinstance(row, list | tuple)]
+        count = len(rows) + sum(map(len, lists)) + sum(row.size for row in rows if isinstance(row, np.ndarray))
+        if count > MOST:
+            raise ValueError(f'{count} numbers')
+        if any(isinstance(part, list | tuple | dict | np.ndarray) for row in lists for part in row):
+            raise ValueError('lists in lists of lists')
+    return np.asarray(rows, dtype)
+
+
 def _vectors(rows, name):
     """(n, 1024) float32, from either orientation."""
     try:
-        vectors = np.asarray(rows, np.float32)
-    except (TypeError, ValueError):
+        vectors = _table(rows, np.float32)
+    except (TypeError, ValueError, OverflowError):
         vectors = np.zeros(0, np.float32)
     if vectors.ndim == 2 and vectors.shape[1] != EMBEDDING and vectors.shape[0] == EMBEDDING:
         vectors = np.ascontiguousarray(vectors.T)

@@ -86,10 +86,9 @@ Splits: by "split" (train, validation, test), else by folders train/, validation
             yield entry.file, record
 
     def download_and_prepare(self, **kwargs):
-        """And writes report.txt and report.png beside the data."""
-        there = pathlib.Path(self.data_dir).exists()
+        """And writes report.txt and report.png beside the data, also where an earlier build was interrupted before it did."""
         super().download_and_prepare(**kwargs)
-        if not there:
+        if not (pathlib.Path(self.data_dir) / 'report.txt').exists():
             print(report.write(self, self.folder))
 
 

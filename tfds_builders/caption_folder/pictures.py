@@ -28,10 +28,10 @@ def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
         raise NotUsable('is no picture that can be read' if data else 'is empty') from None
     except Image.DecompressionBombError:
         raise NotUsable('has too many pixels; shrink it') from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:      # PIL's ways to say that a file is broken
-        if isinstance(error, NotUsable):
-            raise
-        raise NotUsable(f'cannot be decoded ({error})') from None
+    except NotUsable:
+        raise
+    except Exception as error:                         # PIL has many ways to say that a file is broken
+        raise NotUsable(f'cannot be decoded ({type(error).__name__}: {error})') from None
 
 
 def _stored(data, image):
@@ -59,7 +59,9 @@ def _stored(data, image):
 def to_rgb(image):
     """Any PIL image as RGB; transparent parts become white."""
     if image.mode.startswith('I') or image.mode == 'F':
-        levels = np.asarray(image, np.float64)
+        levels = np.nan_to_num(np.asarray(image, np.float64))
+        if image.mode == 'F' and levels.max() <= 1:
+            levels = levels * 255                      # of 0..1
         image = Image.fromarray((levels / (257 if levels.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
     if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
         image = image.convert('RGBA')

@@ -7,6 +7,7 @@ import numpy as np
 from t2i_jax import log
 from t2i_jax.text import CHARS, MAX_WORDS, Vocabulary, tokenize
 from tfds_builders.caption_folder.pictures import stored
+from tfds_builders.caption_folder.scan import MOST
 
 SHOWN, SIDE = 25, 128      # pictures of the sheet, pixels
 PERCENTILES = (0, 5, 50, 95, 100)
@@ -31,12 +32,13 @@ def write(builder, folder) -> str:
         'letters of a caption, percentiles ' + ', '.join(f'{p}: {v:.0f}' for p, v in zip(PERCENTILES, np.percentile(letters, PERCENTILES))),
         f'cut when they are read: {sum(n > MAX_WORDS for n in words):,} captions of more than {MAX_WORDS} words, '
         f'{sum(n > CHARS for n in letters):,} of more than {CHARS} letters',
+        f'pictures of more than {MOST} captions, of which the first are kept: {folder.crowded:,}',
         f'pictures that the captions do not name: {folder.unnamed:,}',
         f'left out: {len(skipped):,}',
         *(f'  {name}: {reason}' for name, reason in skipped.items()),
     ]
-    (place / 'report.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
     _sheet(builder.manual_dir, train, builder.info.full_name, place / 'report.png')
+    (place / 'report.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')         # last: where it lies, all of it does
     shown = lines if len(lines) < 30 else [*lines[:29], f'  and {len(lines) - 29} more']
     return '\n'.join([*shown, f'See {place / "report.txt"} and {place / "report.png"}.'])
 

@@ -1,22 +1,28 @@
 """What a folder of pictures with captions holds, in any of the layouts that people have."""
+import collections
 import csv
 import hashlib
-import io
 import json
 import math
+import os
 import pathlib
+import posixpath
 from typing import NamedTuple
 
 import numpy as np
 
 from tfds_builders.errors import DataError
-from tfds_builders.files import clean, text_of
+from tfds_builders.files import clean, storable, text_of
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff')
 TABLES = ('captions.jsonl', 'metadata.jsonl', 'captions.csv', 'metadata.csv')
 SPLITS = {'train': 'train', 'training': 'train', 'validation': 'validation', 'val': 'validation', 'valid': 'validation', 'dev': 'validation', 'test': 'test'}
 FILE_NAMES, TEXTS = ('file_name', 'filename', 'file', 'image'), ('captions', 'caption', 'text')
 HELD_OUT = .1          # of the pictures, for each of validation and test
+MOST = 100             # captions of a picture
+END = 4096             # bytes at each end of a file, which tell files of one size apart
+NO_TEXT = 'holds NUL characters: save it as UTF-8, or as UTF-16 with a byte order mark'
+NO_UTF8 = 'is no UTF-8: rename the file'
 
 
 class Entry(NamedTuple):
@@ -33,8 +39,9 @@ class Folder(NamedTuple):
     problems: dict[str, str]   # record -> why it cannot be used
     layout: str
     unnamed: int               # pictures that no caption file names
+    crowded: int               # pictures of more than MOST captions, of which the first are kept
     rule: str                  # by which the pictures were split
-    digest: str                # of file names, sizes and captions
+    digest: str                # of file names, sizes, the ends of files of one size, and captions
 
 
 def scan(root) -> Folder:
@@ -55,9 +62,25 @@ def scan(root) -> Folder:
         first = ''.join(f' {record}: {problem}.' for record, problem in list(problems.items())[:1])
         raise DataError(f'{root} has {len(sizes)} pictures and no caption for any of them. Write {TABLES[0]} (one {{"file_name": "a.jpg", '
                         f'"text": "..."}} a line), captions.csv (file,caption), or a .txt beside each picture, one caption a line.{first}')
-    entries, rule = _split(entries)
-    digest = hashlib.sha256(json.dumps([sorted(sizes.items()), entries, problems]).encode()).hexdigest()[:10]
-    return Folder(entries, problems, name or 'a .txt beside each picture', len(sizes.keys() - {e.file for e in entries} - set(problems)), rule, digest)
+    crowded = sum(len(entry.captions) > MOST for entry in entries)
+    entries, rule = _split([entry._replace(captions=entry.captions[:MOST]) for entry in entries])
+    common = collections.Counter(sizes.values())
+    known = [(file, size, _ends(root / file) if common[size] > 1 else '') for file, size in sorted(sizes.items())]
+    digest = hashlib.sha256(json.dumps([known, entries, problems]).encode()).hexdigest()[:10]
+    unnamed = len(sizes.keys() - {entry.file for entry in entries} - set(problems))
+    problems = {storable(record): storable(problem) for record, problem in problems.items()}
+    return Folder(entries, problems, name or 'a .txt beside each picture', unnamed, crowded, rule, digest)
+
+
+def _ends(path):
+    """A hash of the first and last bytes of a file."""
+    try:
+        with open(path, 'rb') as file:
+            data = file.read(END)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - END))
+            return hashlib.sha256(data + file.read()).hexdigest()
+    except OSError:                            # the check of the pictures says so
+        return ''
 
 
 def _beside(root, sizes, problems):
@@ -65,8 +88,13 @@ def _beside(root, sizes, problems):
     entries = []
     for file in sizes:
         text = (root / file).with_suffix('.txt')
-        captions = clean(text_of(text.read_bytes())) if text.exists() else []
-        if captions:
+        content = text_of(text.read_bytes()) if text.exists() else ''
+        captions = clean(content)
+        if storable(file) != file:
+            problems[file] = f'its name {NO_UTF8}'
+        elif '\0' in content:
+            problems[file] = f'{text.name} {NO_TEXT}'
+        elif captions:
             entries.append(Entry(file, captions))
         else:
             problems[file] = f'{text.name} has no caption' if text.exists() else f'there is no {text.name} beside it'
@@ -80,16 +108,16 @@ def _from_table(root, table, sizes, problems):
     for where, row in rows:
         try:
             entry = _entry(row)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             problems[where] = str(error)
             continue
-        path = (table.parent / entry.file).resolve()
-        if not path.is_relative_to(root.resolve()):
+        # by the names alone: a picture may be a link to where Hugging Face, DVC or git-annex keep it
+        file = posixpath.normpath(posixpath.join(posixpath.dirname(place), entry.file))
+        if posixpath.isabs(file) or file.split('/')[0] == '..':
             problems[where] = f'{entry.file} leaves the folder'
-            continue
-        file = path.relative_to(root.resolve()).as_posix()
-        if file not in sizes:
-            problems[where] = f'{entry.file} is missing' if not path.exists() else f'{entry.file} is no picture ({", ".join(PICTURES)})'
+        elif file not in sizes:
+            there = os.path.exists(root / file)        # False for names that no disk takes
+            problems[where] = f'{entry.file} is ' + (f'no picture ({", ".join(PICTURES)}), or in a linked folder' if there else 'missing')
         elif not entry.captions:
             problems[where] = f'{entry.file} has no caption'
         else:
@@ -97,28 +125,40 @@ def _from_table(root, table, sizes, problems):
 
 
 def _json_lines(table, place, problems):
-    for number, line in enumerate(text_of(table.read_bytes()).splitlines(), start=1):
+    for number, line in enumerate(text_of(table.read_bytes()).split('\n'), start=1):      # strings of JSON may hold other line separators
         if not line.strip():
             continue
         try:
+            if '\0' in line:
+                raise ValueError(f'it {NO_TEXT}')
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError('not an object in braces')
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems[f'{place} line {number}'] = f'no JSON ({error})'
             continue
         yield f'{place} line {number}', row
 
 
 def _csv_rows(table, place, problems):
-    """Two columns, file and caption; more and other ones where a header names them. Several rows of one file are several captions."""
+    """Two columns, file and caption; more and other ones where a header names them. Several rows of one file are several captions.
+
+    Each line is a row of its own, so that a quote that is not closed spoils no other row.
+    """
     csv.field_size_limit(1 << 24)
-    rows = list(csv.reader(io.StringIO(text_of(table.read_bytes()))))
-    header = [name.strip().lower() for name in rows[0]] if rows else []
-    named = bool(set(header) & set(FILE_NAMES)) and bool(set(header) & set(TEXTS))
-    found = {}
-    for number, values in enumerate(rows[named:], start=1 + named):
-        if not any(value.strip() for value in values):
+    header, named, found = [], False, {}
+    for number, line in enumerate(text_of(table.read_bytes()).replace('\r\n', '\n').replace('\r', '\n').split('\n'), start=1):
+        try:
+            if '\0' in line:
+                raise csv.Error(f'it {NO_TEXT}')
+            values = next(csv.reader([line], strict=True), [])
+        except csv.Error as error:
+            problems[f'{place} line {number}'] = f'no row of CSV ({error}); a row is one line, quotes around a caption are closed, inside it doubled'
+            continue
+        if number == 1:
+            header = [name.strip().lower() for name in values]
+            named = bool(set(header) & set(FILE_NAMES)) and bool(set(header) & set(TEXTS))
+        if not any(value.strip() for value in values) or number == 1 and named:
             continue
         if len(values) < 2 or named and len(values) != len(header):
             problems[f'{place} line {number}'] = f'{len(values)} columns instead of {len(header) if named else 2}'
@@ -134,24 +174,33 @@ def _csv_rows(table, place, problems):
 
 
 def _entry(row) -> Entry:
-    """One row of a table. Raises ValueError that says what is wrong with it."""
+    """One row of a table, in which null is what is not there. Raises ValueError that says what is wrong with it."""
+    row = {name: value for name, value in row.items() if value is not None}
     file = next((row[name] for name in FILE_NAMES if name in row), None)
     if not isinstance(file, str) or not file.strip():
         raise ValueError(f'it lacks file_name (it has {", ".join(row) or "nothing"})')
+    if storable(file) != file:
+        raise ValueError(f'its file_name {file!a} {NO_UTF8}')
     texts = next((row[name] for name in TEXTS if name in row), None)
     if texts is None:
         raise ValueError(f'{file} lacks text or captions (it has {", ".join(row)})')
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f'the captions of {file} are neither a text nor a list of texts')
+    if any('\0' in text for text in texts):
+        raise ValueError(f'a caption of {file} {NO_TEXT}')
     split = str(row.get('split', '')).strip().lower()
     if split and split not in SPLITS:
         raise ValueError(f'{file} has the split {split!r}; expected train, validation or test')
+    label = row.get('label', '')
+    if not isinstance(label, str | int | float):
+        raise ValueError(f'the label of {file} must be a text')
     objects = row.get('objects', {})
     if not isinstance(objects, dict):
         raise ValueError(f'objects of {file} must be {{"bbox": [[x, y, width, height], ...], "categories": [...]}}')
-    boxes, labels = row.get('boxes', objects.get('bbox', [])), row.get('box_labels', objects.get('categories', []))
-    return Entry(file.strip(), clean('\n'.join(' '.join(text.split()) for text in texts)), SPLITS.get(split, ''), str(row.get('label', '')).strip(),
+    objects = {'bbox': [], 'categories': []} | {name: value for name, value in objects.items() if value is not None}
+    boxes, labels = row.get('boxes', objects['bbox']), row.get('box_labels', objects['categories'])
+    return Entry(file.strip(), clean('\n'.join(' '.join(text.split()) for text in texts)), SPLITS.get(split, ''), storable(str(label)).strip(),
                  _boxes(file, boxes), _labels(file, boxes, labels))
 
 
@@ -159,7 +208,7 @@ def _boxes(file, boxes):
     try:
         boxes = [tuple(float(value) for value in box) for box in boxes]
         right = all(len(box) == 4 and all(map(math.isfinite, box)) and min(box[2:]) > 0 for box in boxes)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         right = False
     if not right:
         raise ValueError(f'the boxes of {file} must be a list of [x, y, width, height] in pixels, finite and not empty')
@@ -167,7 +216,9 @@ def _boxes(file, boxes):
 
 
 def _labels(file, boxes, labels):
-    labels = [str(label) for label in labels] or ['object'] * len(boxes)
+    if not isinstance(labels, list) or None in labels:
+        raise ValueError(f'the box_labels of {file} must be a list of names')
+    labels = [storable(str(label)) for label in labels] or ['object'] * len(boxes)
     if len(labels) != len(boxes):
         raise ValueError(f'{file} has {len(boxes)} boxes and {len(labels)} box_labels')
     return labels
@@ -200,7 +251,8 @@ def _split(entries):
         rule += f', {HELD_OUT:.0%} of train drawn for validation (seed 0)' if missing else ''
     for split in missing:
         train = [i for i, entry in enumerate(entries) if entry.split == 'train']
-        count = max(1, round(HELD_OUT * len(entries))) if len(train) > 2 else 0
+        whole = entries if rule.startswith('random') else train
+        count = max(1, round(HELD_OUT * len(whole))) if len(train) > 2 else 0
         for i in np.random.RandomState(0).permutation(train)[:count]:
             entries[i] = entries[i]._replace(split=split)
     return entries, rule

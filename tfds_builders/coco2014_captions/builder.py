@@ -120,7 +120,7 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
         if urls:           # room for the archives and for their copies in the data set, before hours of downloads
             sizes = {url: self.url_infos[url].size for url in urls}
             downloads = pathlib.Path(self._data_dir_root) / 'downloads'
-            come = sum(size for url, size in sizes.items() if files.first_of(downloads, url.rpartition('/')[2]))
+            come = sum(files.come(url, downloads, size) for url, size in sizes.items())
             require_space(self._data_dir_root, 2 * sum(sizes.values()) - come, f'for {", ".join(urls)} and what is built of it')
             logging.warning('Fetching what has not come yet of %s', ', '.join(urls))
         notes = files.first_of(folder, ANNOTATIONS, 'annotations') or self.fetched(folder, f'{URL}annotations/{ANNOTATIONS}')

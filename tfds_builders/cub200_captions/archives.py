@@ -75,7 +75,7 @@ def read(path) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
         if match[3]:
             tables[match[3]] = data
         else:
-            pixels = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)     # boxes and parts are measured in the stored pixels
+            pixels = decode(data)     # boxes and parts are measured in the stored pixels
             _add(sizes, key_of(match), None if pixels is None else pixels.shape[:2], path)
     beside = path.parent / ATTRIBUTE_NAMES     # the archive has it beside its folder, where it easily gets lost
     if ATTRIBUTE_NAMES not in tables and beside.is_file():
