@@ -9,6 +9,8 @@ import pytest
 from conftest import bit_equal
 
 from t2i_jax.augment import Geometry, augment, choose_words
+from t2i_jax.data import gather
+from t2i_jax.tables import Split
 
 SQUARE = Geometry(size=16, load_size=24, length=5, flip=True, scales=(8, 4))
 run = jax.jit(augment, static_argnums=(2, 3))
@@ -178,3 +180,25 @@ def test_one_caption_has_no_caption_axis():
     assert batch['chars'].dtype == batch['tokens'].dtype == jnp.int32
     several = run({name: value.repeat(2, 1) if name != 'index' else value for name, value in raw.items()}, jax.random.key(0), SQUARE, True)
     assert several['tokens'].shape == (3, 2, 5) and several['length'].shape == (3, 2) and several['chars'].shape == (3, 2, 201)
+
+
+def test_a_mirrored_scene_is_mirrored_in_all_that_it_carries(on_shapes):
+    config = on_shapes('gan_cls_shapes').data.unlock()
+    config.update(size=32)
+    needs = ('image', 'mask', 'object_masks', 'box', 'boxes', 'object_labels')
+    split = Split(config, 'train[:64]', needs)
+    raw = gather(split.kept(), {'index': np.arange(64), 'caption': np.zeros((64, 1), int)})
+    plain, turned = (jax.tree.map(np.asarray, augment(raw, jax.random.key(3), split.geometry._replace(flip=flip), True)) for flip in (False, True))
+    mirrored = np.array([not np.array_equal(a, b) for a, b in zip(plain['image'], turned['image'])])
+    assert 20 < mirrored.sum() < 44
+    for row in range(64):
+        for name, axis in (('image', 1), ('mask', 1), ('object_masks', 2)):
+            expected = np.flip(plain[name][row], axis) if mirrored[row] else plain[name][row]
+            assert np.array_equal(turned[name][row], expected), name
+        for name in ('box', 'boxes'):
+            expected = plain[name][row].copy()
+            there = expected[..., 2] > 0
+            if mirrored[row]:
+                expected[..., 0] = np.where(there, 1 - expected[..., 0], 0)
+            np.testing.assert_allclose(turned[name][row], expected, atol=1e-6)
+    assert np.array_equal(plain['object_labels'], turned['object_labels'])
