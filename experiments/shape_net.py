@@ -12,7 +12,7 @@ from experiments import common
 def get_config(arg=''):
     c = common.base('shape_net', data=common.shapes('single'))
     c.stages.net = dict(
-        steps=2000, batch_size=64, ema=.99, sample_every=0, validate_every=500,
+        steps=5000, batch_size=64, ema=.99, sample_every=0, validate_every=500,
         optim=dict(loss=dict(lr=2e-3, b1=.9, schedule=dict(kind='cosine', floor=.02))),
     )
     return common.variant(c, arg, multi=multi)

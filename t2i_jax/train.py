@@ -88,7 +88,6 @@ class Trainer:
     def __init__(self, config, workdir, name, mesh, signals):
         self.config, self.workdir, self.name, self.mesh, self.signals = config, workdir, name, mesh, signals
         self.block, self.folder = config.stages[name], workdir / name
-        self.options = config.get('eval', {})
         self.validation = {}                                            # losses of the step that is being saved
         sharding.check_batch(self.block.batch_size, mesh, name)
 
@@ -160,6 +159,10 @@ class Trainer:
         shapes = jax.eval_shape(self.init)
         self.place = sharding.state_shardings(self.mesh, shapes)
         self.shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.place)
+        draws = type(self.module).sample is not core.Stage.sample and 'image' in self.held_out.fields
+        self.evaluate_every = self.config.get('eval', {}).get('every', 0) if draws else 0
+        if self.evaluate_every and jax.process_index() == 0:              # now, so that what it lacks is known before the first step
+            self.evaluation = evaluate.During(self.config, self.held_out)
         everywhere = sharding.replicated(self.mesh)
         self.tables, self.held_out_tables = device_tables((self.split, self.held_out), everywhere) if self.cache == 'device' else ({}, {})
 
@@ -234,7 +237,7 @@ class Trainer:
                     progress.update(len(pending), means, speed)
                     pending, waited, since = [], 0.0, time.monotonic()
                 aside, stop = time.monotonic(), self.signals.received
-                evaluates = self.options.get('every', 0) and due(self.options.every)
+                evaluates = self.evaluate_every and due(self.evaluate_every)
                 if due(block.validate_every) or due(block.sample_every) or due(block.checkpoint_every) or evaluates or stop:
                     self.check(state, checkpoints)
                     settled = self.settled(state)
@@ -242,10 +245,10 @@ class Trainer:
                         self.validate(step, settled)
                     if due(block.sample_every):
                         self.draw(step, settled)
-                    if evaluates:
-                        self.evaluate(step, settled)
                     if due(block.checkpoint_every) or stop:
                         self.save(step, settled, checkpoints, wait=last or stop)
+                    if evaluates:
+                        self.evaluate(step, settled)
                     del settled
                 since += time.monotonic() - aside                         # images/s are those of training alone
                 if stop and not last:
@@ -322,9 +325,10 @@ class Trainer:
         sampler = self.sampler(state, evaluate.CHUNK)
         if sampler is None:
             return
-        if not hasattr(self, 'evaluation'):
-            self.evaluation = evaluate.During(self.config, self.held_out)
-        self.log.write(step, self.evaluation(sampler), 'evaluation/')
+        try:
+            self.log.write(step, self.evaluation(sampler), 'evaluation/')
+        except ValueError as error:                                       # pictures that are not finite, all alike, ...: training goes on
+            print(f'\nStep {step:,} cannot be evaluated: {error}')
 
     def sampler(self, state, chunk):
         """What draws with the averaged weights of a state, `chunk` rows at a time; None on other hosts and for stages that draw nothing."""

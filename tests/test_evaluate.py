@@ -10,12 +10,12 @@ import pytest
 from t2i_jax import evaluate as ev
 from t2i_jax import run, sharding
 from t2i_jax.errors import DataError, RunError
-from t2i_jax.metrics import report, shape_agreement, shape_net
+from t2i_jax.metrics import report, shape_net
 from t2i_jax.metrics.fid import Statistics
-from t2i_jax.metrics.shape_scenes import decode_all, recall
+from t2i_jax.metrics.shape_scenes import recall
+from t2i_jax.sources import Files, ask
 from t2i_jax.tables import Split
 from t2i_jax.train import train
-from tfds_builders.shape_scenes.facts import EXISTS, table
 
 SMALL = dict(num=24, diversity=4, extractor='random_conv', split='test')
 
@@ -45,7 +45,7 @@ def numbers(out):
 
 def test_the_report(workdir, evaluated):
     path, = (workdir / 'eval').glob('*.json')
-    assert path.name == 'test_24_ema_step6.json' and cv2.imread(str(path.with_suffix('.png'))).shape[1] > 500
+    assert path.name == 'test_24x1_ema_seed0_random_conv_pil_bicubic_step6.json' and cv2.imread(str(path.with_suffix('.png'))).shape[1] > 500
     assert json.loads(path.read_text()) == evaluated
     found = numbers(evaluated)
     for metric, pictures, decoder in (('sem_acc', 'drawn', 'analytic'), ('class_colour', 'remembered', 'analytic'), ('objects', 'mean', 'analytic'),
@@ -54,19 +54,21 @@ def test_the_report(workdir, evaluated):
         assert (metric, pictures, decoder) in found, metric
     one = found['kid_random_conv', 'drawn', None]
     assert one['protocol']['extractor']['weights'] == 'random seed 0' and one['protocol']['extractor']['resize'] == 'pil_bicubic'
-    assert one['protocol']['reference']['n'] == one['protocol']['n'] == 24 and len(one['protocol']['reference']['sha256']) == 64
+    assert one['protocol']['reference']['n'] == 20 and one['protocol']['n'] == 24 and len(one['protocol']['reference']['sha256']) == 64
     assert evaluated['run']['step'] == 6 and evaluated['protocol']['version'].startswith('0.1.0+')
     assert not [name for name, *_ in found if name.startswith('fid')]       # 24 pictures are too few for 256 features
     told = report.table(evaluated)
     assert 'sem_acc' in told and '±' in told and 'remembered' in told
 
 
-def test_the_same_twice_and_on_four_devices(workdir, evaluated, monkeypatch):
+def test_the_same_twice_and_on_one_device(workdir, evaluated, monkeypatch, tmp_path):
+    """`evaluated` ran on all of the eight."""
     config = run.load_config(workdir)
     again = ev.evaluate(config, workdir, **SMALL)
     assert {**again, 'date': ''} == {**evaluated, 'date': ''}
     whole = sharding.make_mesh
-    monkeypatch.setattr(sharding, 'make_mesh', lambda fsdp=1, devices=None: whole(fsdp, jax.devices()[:4]))
+    monkeypatch.setattr(sharding, 'make_mesh', lambda fsdp=1, devices=None: whole(fsdp, jax.devices()[:1]))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))                    # the real pictures are read again, too
     four = numbers(ev.evaluate(config, workdir, **SMALL))
     for key, one in numbers(evaluated).items():
         assert four[key]['value'] == pytest.approx(one['value'], rel=1e-5, abs=1e-5), key
@@ -75,8 +77,52 @@ def test_the_same_twice_and_on_four_devices(workdir, evaluated, monkeypatch):
 def test_fid_is_forced_only_with_a_mark(workdir):
     out = ev.evaluate(run.load_config(workdir), workdir, **SMALL | dict(force=True, name='forced', weights='raw'))
     one = numbers(out)['fid_random_conv', 'drawn', None]
-    assert one['protocol']['biased'] and one['value'] > 0 and out['run']['weights'] == 'raw'
+    assert one['protocol']['biased'] and one['value'] > 0 and out['protocol']['weights'] == 'raw'
     assert 'biased' in report.table(out)
+
+
+def test_a_split_goes_round_with_other_captions_and_a_reference_does_not(on_shapes):
+    split = Split(on_shapes('gan_cls_shapes').data, 'test', ('image',))
+    asked = ask(split, 50, captions=2)
+    assert asked.rows[:6].tolist() == [0, 0, 1, 1, 2, 2] and asked.rows[40:42].tolist() == [0, 0]
+    pairs = list(zip(asked.rows.tolist(), asked.captions[:, 0].tolist()))
+    assert len(set(pairs)) == 50                                           # 20 records, ten captions each
+    assert len(ev.reals(split, 50)) == 20
+
+
+@pytest.mark.parametrize('kind', ['dcgan', 'folder'])
+def test_other_kinds_of_runs(dense, on_shapes, kind, tmp_path):
+    """One that draws from nothing, and one on photographs with several captions a row."""
+    if kind == 'dcgan':
+        config, split = dense(steps=2, checkpoint_every=2).unlock(), 'test'
+    else:
+        for i in range(40):
+            (tmp_path / 'pictures').mkdir(exist_ok=True)
+            noise = np.random.default_rng(i).integers(0, 256, (20, 24, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / 'pictures' / f'{i}.png'), noise)
+            (tmp_path / 'pictures' / f'{i}.txt').write_text(f'a thing {i}\nanother thing\na third\n')
+        config, split = on_shapes('gan_cls_folder'), 'train'
+        config.data.update(name='caption_folder', manual_dir=str(tmp_path / 'pictures'), dir=str(tmp_path / 'data'), split='train',
+                           validation_split='validation')
+        config.stages.text.update(steps=1, batch_size=4, validate_every=0, checkpoint_every=1)
+        config.stages.gan.update(steps=1, batch_size=4, validate_every=0, checkpoint_every=1)
+        config.stages.gan.data.captions = 2
+    train(config.lock(), tmp_path / 'run', jax.devices()[:1])
+    out = ev.evaluate(config, tmp_path / 'run', num=24, diversity=2, extractor='random_conv', split=split, splits=2)
+    found = numbers(out)
+    assert ('kid_random_conv', 'drawn', None) in found and (('sem_acc', 'drawn', 'analytic') in found) == (kind == 'dcgan')
+    assert out['protocol']['captions_per_row'] == (2 if kind == 'folder' else 1)
+
+
+def test_a_picture_whose_features_are_not_finite_is_named(folders, monkeypatch):
+    class Broken:
+        tag, metric_prefix = {'name': 'broken', 'resize': ''}, 'broken'
+
+        def __call__(self, images, first=0):
+            return {'features': np.where(np.arange(first, first + len(images))[:, None] == 7, np.nan, 1.0)}
+    monkeypatch.setattr(ev, 'chosen_extractor', lambda *args, **kwargs: Broken())
+    with pytest.raises(RunError, match=r'The features of .*07.png are not finite \(broken\)'):
+        files(folders)
 
 
 def test_during_training(tiny, tmp_path):
@@ -121,12 +167,18 @@ def test_folders(folders):
 
 def test_statistics_as_reference(folders):
     extract = ev.chosen_extractor({**ev.OPTIONS, 'extractor': 'random_conv'}, '', None)
-    images = np.concatenate(list(ev.Files.of(folders / 'real')))
-    Statistics.of(extract(images)['features'].astype(np.float64), json.dumps(extract.tag, sort_keys=True)).save(folders / 'real.npz')
+    images = np.concatenate(list(Files.of(folders / 'real')))
+    Statistics.of(extract(images)['features'], ev.statistics_tag(extract, images.shape[1:])).save(folders / 'real.npz')
     one = numbers(files(folders, reference_=folders / 'real.npz', force=True))['fid_random_conv', 'drawn', None]
     whole = numbers(files(folders, force=True))['fid_random_conv', 'drawn', None]
-    assert one['value'] == pytest.approx(whole['value'], rel=1e-6) and one['protocol']['reference']['n'] == 12
-    with pytest.raises(ValueError, match='was made with'):
+    assert one['value'] == pytest.approx(whole['value'], rel=1e-6) and one['protocol']['reference']['n'] == 12 and one['protocol']['biased']
+    with pytest.raises(RunError, match='There are no statistics'):
+        files(folders, reference_=folders / 'none.npz')
+    for path in (folders / 'made').iterdir():
+        cv2.imwrite(str(path), np.zeros((30, 30, 3), np.uint8))
+    with pytest.raises(ValueError, match='was made with'):                 # statistics of another resolution
+        files(folders, reference_=folders / 'real.npz', force=True)
+    with pytest.raises(ValueError, match='was made with'):                 # and of another filter
         files(folders, reference_=folders / 'real.npz', force=True, resize='torch_bilinear')
 
 
@@ -143,6 +195,8 @@ def test_folders_that_do_not_fit(folders, spoil, named):
         files(folders)
     with pytest.raises(RunError, match='--reference'):
         files(folders, reference_=None)
+    with pytest.raises(RunError, match='--out=DIR, another folder'):
+        files(folders, out=None)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- comparing
@@ -174,80 +228,7 @@ def test_one_run_over_training(evaluated, tmp_path):
     assert cv2.imread(str(tmp_path / 'plot.png')).shape[0] > 500
 
 
-# ---------------------------------------------------------------------------------------------------------- agreement of shape scenes
-@pytest.fixture(scope='module')
-def real(on_shapes):
-    config = on_shapes('gan_cls_shapes').data.unlock()
-    config.update(size=32, split='train[:400]')
-    split = Split(config, 'test', ('image', 'facts'), None)
-    rows = np.arange(len(split))
-    return split, decode_all(split.tables['image'], 'single'), split.tables['facts'][rows, rows % 10], split.tables['scene']
-
-
-def test_real_pictures_agree_with_their_captions(real):
-    split, scenes, facts, truth = real
-    found = shape_agreement.agreement(scenes, facts)
-    assert np.nanmean(found['sem_exact']) == 1 and np.nanmean(found['sem_acc']) == 1
-    assert np.nanmean(shape_agreement.hallucination(scenes, facts, truth)) == 0
-    pool = split.tables['facts'].reshape(-1, 6, 6)
-    assert shape_agreement.oracle_r_precision(scenes, facts, truth, pool).mean() > .9
-    wrong = shape_agreement.agreement(np.roll(scenes, 7, 0), facts)
-    assert np.nanmean(wrong['sem_exact']) < .3
-
-
-def test_an_attribute_counts_only_where_what_it_describes_is_right():
-    red_circle, blue_square = (0, 0, 1), (1, 2, 1)
-    scene = np.full((2, 9, 8), -1)
-    scene[0, 0], scene[1, 0] = (*red_circle, 2000, 2000, 2000, 2000, 0), (*blue_square, 2000, 2000, 2000, 2000, 0)
-    said = np.stack([table([(EXISTS, 0, 0, 0, -1, -1)])] * 2)                # a small red circle; both are medium
-    found = shape_agreement.agreement(scene, said)
-    assert found['exists_class'].tolist() == [1, 0] and found['colour_of_class'][0] == 1 and np.isnan(found['colour_of_class'][1])
-    assert found['size_of_class_colour'][0] == 0 and np.isnan(found['size_of_class_colour'][1]) and found['sem_acc'].tolist() == [0, 0]
-
-
-def test_binding():
-    scene = np.full((3, 9, 8), -1)
-    for row, objects in enumerate((((0, 0), (1, 2)), ((0, 2), (1, 0)), ((0, 0),))):
-        for i, (shape, colour) in enumerate(objects):
-            scene[row, i] = (shape, colour, 1, 2000, 2000, 900, 900, i)
-    said = np.stack([table([(EXISTS, 0, 0, -1, -1, -1), (EXISTS, 1, 2, -1, -1, -1)])] * 3)     # a red circle and a blue square
-    assert shape_agreement.binding(scene, said).tolist() == [1, -1, 0]
-    assert np.isnan(shape_agreement.binding(scene, said[:, :1].repeat(2, 1) * 0 - 1)).all()
-
-
-def test_one_word_exchanged(real):
-    split, _, facts, _ = real
-    texts = [texts[i % 10] for i, texts in enumerate(split.texts)]
-    found = shape_agreement.swaps(texts, facts, per_attribute=3)
-    assert {attribute for _, attribute, _, _ in found} == {'class', 'colour', 'size'}
-    for row, attribute, text, changed in found:
-        column = {'class': 1, 'colour': 2, 'size': 3}[attribute]
-        assert text != texts[row] and len(text.split()) - len(texts[row].split()) in (-1, 0, 1)
-        used = changed[:, 0] >= 0
-        assert (changed[used, column] != facts[row][used, column]).all()
-        others = [c for c in range(6) if c != column]
-        assert np.array_equal(changed[:, others], facts[row][:, others])
-    before, after = np.full((2, 9, 8), -1), np.full((2, 9, 8), -1)
-    before[:, 0], after[:, 0] = (0, 0, 1, 0, 0, 900, 900, 0), (0, 3, 1, 0, 0, 900, 900, 0)
-    swapped = [(0, 'colour', '', table([(EXISTS, 0, 3, 1, -1, -1)])), (1, 'class', '', table([(EXISTS, 2, 0, 1, -1, -1)]))]
-    results = shape_agreement.swap_results(before, after, swapped)
-    assert results['swap_colour'][0] == 1 and results['swap_class'][1] == 0 and results['swap_keeps'].tolist() == [1, 0]
-
-
-def test_diversity_of_one_picture_is_nothing():
-    scenes = np.full((2, 4, 9, 8), -1)
-    scenes[:, :, 0] = (0, 0, 1, 2048, 2048, 900, 900, 0)
-    scenes[1, :, 0, 3] = (1024, 2048, 3072, 2048)
-    found = shape_agreement.diversity(scenes)
-    np.testing.assert_allclose(found['diversity_place'], [0, np.std([.25, .5, .75, .5])])
-    assert not found['diversity_size'].any()
-
-
-def test_the_most_similar_caption():
-    train = ['a red ring', 'there is a blue square', 'a small green dot']
-    assert shape_agreement.nearest_captions(['a blue square', 'green dot', 'a red ring'], train) == [1, 2, 0]
-
-
+# ------------------------------------------------------------------------------------------------------------------ the trained reader
 def test_the_trained_reader_reads_blurred_pictures(data_dir, on_shapes):
     config = on_shapes('gan_cls_shapes').data.unlock()
     config.update(size=32)

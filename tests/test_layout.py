@@ -49,3 +49,15 @@ def test_arrangement_by_hand():
     assert found['pairwise_iou'][0] == pytest.approx(.5) and found['coverage'][0] == pytest.approx(.25)
     apart = layout.arrangement(*scene((0, [.25, .25, .5, .5]), (1, [.75, .75, .5, .5])))
     assert apart['overlap'][0] == 0 and apart['coverage'][0] == pytest.approx(.5)
+
+
+def test_everything_against_the_truth():
+    true = scene((0, [.25, .25, .5, .5]), (1, [.75, .75, .5, .5]))
+    found = layout.against(*true, *true)
+    assert set(found) == {f'layout_{name}' for name in ('iou', 'size_error', 'precision_0.3', 'recall_0.3', 'precision_0.5', 'recall_0.5', 'count_error',
+                                                        'label_f1', 'labels_exact', 'overlap', 'pairwise_iou', 'coverage', 'coverage_gap')}
+    assert found['layout_iou'][0] == pytest.approx(1) and found['layout_labels_exact'][0] == 1 and found['layout_coverage_gap'][0] == 0
+    half = layout.against(*scene((0, [.25, .25, .5, .5])), *true)
+    assert half['layout_coverage'][0] == pytest.approx(.25) == half['layout_coverage_gap'][0] and half['layout_count_error'][0] == 1
+    assert layout.against(*scene(), *true)['layout_coverage_gap'][0] == pytest.approx(.5)
+    assert np.isnan(layout.against(*scene(), *scene())['layout_coverage_gap'][0])

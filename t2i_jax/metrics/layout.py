@@ -64,7 +64,10 @@ def counts(labels, true_labels) -> dict:
 
 def arrangement(boxes, labels) -> dict:
     """What needs no truth: `overlap`, sum over ordered pairs of intersection / area of the first; `pairwise_iou`, mean over pairs;
-    `coverage`, area of the union. Compare with the values of real layouts."""
+    `coverage`, area of the union. Compare with the values of real layouts.
+
+    What a generator of boxes needs besides is not here: distributions of counts, places and sides for each label, the best IoU of n layouts
+    of one caption, masks in their boxes, and the alignment of documents."""
     out = {name: np.full(len(boxes), np.nan) for name in ('overlap', 'pairwise_iou', 'coverage')}
     for i, (found, said) in enumerate(zip(boxes, labels)):
         found = found[said >= 0]
@@ -81,3 +84,13 @@ def arrangement(boxes, labels) -> dict:
             raster[y, x] = True
         out['coverage'][i] = raster.mean()
     return out
+
+
+def against(boxes, labels, true_boxes, true_labels) -> dict:
+    """`matching`, `counts` and `arrangement` of layouts, and `coverage_gap`, |coverage - true coverage| (no boxes cover nothing; NaN where
+    neither has any), each name with `layout_` before it. The note in `arrangement` says what is not measured."""
+    found = arrangement(boxes, labels)
+    covered, true = found['coverage'], arrangement(true_boxes, true_labels)['coverage']
+    gap = np.where(np.isnan(covered) & np.isnan(true), np.nan, np.abs(np.nan_to_num(covered) - np.nan_to_num(true)))
+    found = matching(boxes, labels, true_boxes, true_labels) | counts(labels, true_labels) | found | {'coverage_gap': gap}
+    return {f'layout_{name}': values for name, values in found.items()}

@@ -19,8 +19,9 @@ SHOWN = 12                 # sentences of the picture
 @functools.cache
 def version() -> str:
     """Of the code that makes numbers: release and a hash of its files."""
-    root = pathlib.Path(__file__).parent
-    files = sorted([*root.glob('*.py'), root.parent / 'evaluate.py', *(root.parent / 'encoders').glob('*.py')])
+    root = pathlib.Path(__file__).parents[1]
+    scenes = root.parent / 'tfds_builders' / 'shape_scenes'
+    files = sorted(path for folder in (root, scenes) for path in folder.rglob('*') if path.suffix in ('.py', '.npz'))
     return f'{VERSION}+{hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:10]}'
 
 
@@ -76,15 +77,16 @@ def rows(out):
 
 
 def cell(one):
+    """Three significant digits, and at least as many places as the value's interval or spread needs."""
     if one is None:
         return '-'
-    digits = max(0, 3 - max(0, math.ceil(math.log10(abs(one['value']) + 1e-9))))
-    text = f'{one["value"]:.{digits}f}'
+    half = (one['interval'][1] - one['interval'][0]) / 2 if 'interval' in one else one.get('spread', 0)
+    places = max(0, 2 - math.floor(math.log10(abs(one['value']) + half + 1e-9)))
+    text = f'{one["value"]:.{min(places, 6)}f}'
     if 'interval' in one:
-        half = (one['interval'][1] - one['interval'][0]) / 2
-        text += f' ±{half:.{digits}f}'
+        text += f' ±{half:.{min(places, 6)}f}'
     elif 'spread' in one:
-        text += f' ({one["spread"]:.{digits}f})'
+        text += f' ({one["spread"]:.{min(places, 6)}f})'
     return text + (' biased' if one['protocol'].get('biased') else '')
 
 
@@ -100,19 +102,28 @@ def table(out) -> str:
 
 
 def picture(out, grids, path):
-    """The first sentences of each split with what was drawn and the real pictures, and the numbers between 0 and 1 as bars."""
+    """The first sentences of each split with what was drawn and the real pictures (None: none belong to them), the numbers between 0 and 1 as
+    bars, all others as text."""
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
-    sheets = [log.sheet(drawn[:SHOWN, None], texts[:SHOWN], real=real[:SHOWN], title=name, columns=1) for name, drawn, real, texts in grids]
-    found = {key: values for key, values in rows(out).items() if all(0 <= one['value'] <= 1 for one in values.values()) and len(values) > 1}
-    high = max(6, .28 * len(found) + 1, max(sheet.shape[0] for sheet in sheets) / 110)
-    widths = [sheet.shape[1] / sheet.shape[0] * high * min(1, sheet.shape[0] / 110 / high) for sheet in sheets] + [7]
+    sheets = [log.sheet(drawn[:SHOWN, None], texts[:SHOWN], real=None if real is None else real[:SHOWN], title=name, columns=1)
+              for name, drawn, real, texts in grids]
+    found = rows(out)
+    shares = {key: values for key, values in found.items() if all(0 <= one['value'] <= 1 for one in values.values())}
+    others = [f'{" ".join(filter(None, key))}: ' + ', '.join(f'{kind} {cell(values[kind])}' for kind in PICTURES if kind in values)
+              for key, values in found.items() if key not in shares]
+    high = max(6, .28 * len(shares) + .2 * len(others) + 1, max(sheet.shape[0] for sheet in sheets) / 110)
+    widths = [sheet.shape[1] / sheet.shape[0] * high * min(1, sheet.shape[0] / 110 / high) for sheet in sheets] + [8]
     figure, axes = plt.subplots(1, len(sheets) + 1, figsize=(sum(widths), high), width_ratios=widths, layout='constrained')
     for axis, sheet in zip(axes, sheets):
         axis.imshow(sheet)
         axis.set_axis_off()
         axis.set_anchor('N')
-    bars(axes[-1], {' '.join(filter(None, key)): values for key, values in found.items()}, PICTURES)
+    if shares:
+        bars(axes[-1], {' '.join(filter(None, key)): values for key, values in shares.items()}, PICTURES)
+    else:
+        axes[-1].set_axis_off()
+    axes[-1].set_title('\n'.join(others), fontsize=7, loc='left')
     figure.suptitle(f'{out["run"]["workdir"]}: {out["run"]["system"]} on {out["run"]["data"]}, step {out["run"]["step"]:,}')
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -145,7 +156,9 @@ def compare(paths, out=None) -> str:
         for v in one['values']:
             if v['protocol'].get('pictures', 'drawn') != 'drawn':
                 continue
-            shared = {k: one['protocol'][k] for k in ('num', 'captions', 'seed', 'version')} | {k: one['run'][k] for k in ('data', 'size')}
+            shared = {k: w for k, w in one['protocol'].items() if k != 'splits'} | {'size': one['run']['size']}
+            if 'reference' not in v['protocol']:                           # whose hash says more than a name
+                shared['data'] = one['run']['data']
             protocol = {**shared, **v['protocol']}
             key = v['protocol'].get('split', ''), v['metric'], v['protocol'].get('decoder', ''), json.dumps(protocol, sort_keys=True)
             found.setdefault(key, {})[name] = v
@@ -191,7 +204,9 @@ def _compare_plot(found, names, out, baselines):
 def _over_steps(found, steps, out, baselines):
     """One run over training: a panel for each metric, its baselines as level lines."""
     from matplotlib import pyplot as plt
-    shown = {key: values for key, values in found.items() if len(values) > 2}
+    shown = {key: values for key, values in found.items() if len(values) > 1}
+    if not shown:
+        raise RunError('These evaluations have no number of one protocol in common, so there is no curve. Evaluate the checkpoints with equal options.')
     columns = min(4, len(shown))
     lines = -(-len(shown) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(4 * columns, 2.6 * lines), layout='constrained', squeeze=False)

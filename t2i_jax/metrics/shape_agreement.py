@@ -4,13 +4,15 @@ Everything here reads scene tables, (N, R + 1, 8) as `shape_scenes.decode` and t
 for each picture. A function returns {name: values of each picture or caption, NaN where the caption asks nothing of the kind}, so that means
 and bootstrap intervals can be taken over the rest.
 """
+import collections
 import re
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from t2i_jax.metrics.shape_scenes import caption_results
 from tfds_builders.shape_scenes.facts import COUNT, EXISTS, PLACE, RELATION, holds, unpack
-from tfds_builders.shape_scenes.phrases import SHAPES, SIZE_WORDS
+from tfds_builders.shape_scenes.phrases import SHAPES, SIZE_WORDS, words
 from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, COLOURS, CX, CY, SIZE, UNIT, H, W
 
 ATTRIBUTES = {'class': (CLASS, SHAPES), 'colour': (COLOUR, tuple((colour,) for colour in COLOURS)), 'size': (SIZE, SIZE_WORDS)}
@@ -52,37 +54,38 @@ def layout(scenes):
     return objects[..., [CX, CY, W, H]] / UNIT, np.where(objects[..., W] >= 0, objects[..., CLASS], -1)
 
 
+def _rows(scene):
+    """The (class, colour, size) of each object."""
+    return [tuple(row[:3]) for row in scene[:-1].tolist() if row[W] >= 0]
+
+
 def _fits(row, description):
     return all(wanted < 0 or wanted == have for wanted, have in zip(description[:3], row[:3]))
 
 
 def hallucination(scenes, facts, truth) -> np.ndarray:
-    """Objects of each picture that its caption does not license, for captions that describe every object of the scene that they were
-    written for (`truth`), or say how many there are; NaN for the others."""
+    """Objects of each picture that its caption does not license, for captions whose descriptions are of as many objects as the scene has that
+    they were written for (`truth`): those left when as many as possible have been given to descriptions. Where a caption describes fewer,
+    but says how many there are, those above that number; NaN for the others."""
     out = np.full(len(scenes), np.nan)
     for i, (scene, one, real) in enumerate(zip(scenes, facts, truth)):
-        said, there = descriptions(one), int((real[:-1, W] >= 0).sum())
-        if sum(d[3] for d in said) != there and not (one[:, 0] == COUNT).any():
-            continue
-        found = scene[:-1][scene[:-1, W] >= 0].tolist()
-        if (one[:, 0] == COUNT).any():
-            out[i] = max(0, len(found) - there)
-            continue
-        for description in said:
-            for _ in range(description[3]):
-                match = next((row for row in found if _fits(row, description)), None)
-                found.remove(match) if match else None
-        out[i] = len(found)
+        said = [description for description in descriptions(one) for _ in range(description[3])]
+        there, found, counted = int((real[:-1, W] >= 0).sum()), _rows(scene), one[:, 0] == COUNT
+        if len(said) == there:
+            fits = np.array([[_fits(row, description) for description in said] for row in found], float).reshape(-1, len(said))
+            out[i] = len(found) - fits[linear_sum_assignment(-fits)].sum()
+        elif counted.any():
+            out[i] = max(0, len(found) - int(one[counted, 4][0]))
     return out
 
 
 def binding(scenes, facts) -> np.ndarray:
-    """For captions of exactly two objects with class and colour, which differ in both: 1 where both pairs are in the picture, -1 where both
-    are there with the colours exchanged, else 0."""
+    """For captions of exactly two objects, each described alone with class and colour, which differ in both: 1 where both pairs are in the
+    picture, -1 where both are there with the colours exchanged, else 0; NaN for the others ('two red circles and a blue square', too)."""
     out = np.full(len(scenes), np.nan)
     for i, (scene, one) in enumerate(zip(scenes, facts)):
-        said = [d[:2] for d in descriptions(one)]
-        if len(said) != 2 or min(map(min, said)) < 0 or said[0][0] == said[1][0] or said[0][1] == said[1][1]:
+        said, alone = [d[:2] for d in descriptions(one)], all(d[3] == 1 for d in descriptions(one))
+        if len(said) != 2 or not alone or min(map(min, said)) < 0 or said[0][0] == said[1][0] or said[0][1] == said[1][1]:
             continue
         there = {tuple(row[:2]) for row in scene[:-1].tolist()}
         swapped = {(said[0][0], said[1][1]), (said[1][0], said[0][1])}
@@ -108,53 +111,68 @@ def oracle_r_precision(scenes, facts, truth, pool, negatives=99, seed=0) -> np.n
 
 # -------------------------------------------------------------------------------------------------------------- one word exchanged
 def swaps(texts, facts, seed=0, per_attribute=32):
-    """Captions of one object with a single word exchanged: a list of (row, attribute, changed text, changed facts (A, 6)).
+    """Captions of one description with a single word exchanged: a list of (row, attribute, changed text, changed facts (A, 6)).
 
-    The word names the class, the colour or the size of the object; it is replaced by one of the same kind.
+    The word names the class, the colour or the size of what is described; it is replaced by one of the same kind, a plural by a plural.
     """
     rng, out = np.random.default_rng(seed), []
-    for attribute, (column, words) in ATTRIBUTES.items():
+    for attribute, (column, names) in ATTRIBUTES.items():
         found = []
         for row in rng.permutation(len(texts)):
             said = descriptions(facts[row])
             if len(said) != 1 or said[0][column] < 0 or len(found) == per_attribute:
                 continue
             old = said[0][column]
-            forms = [form for synonym in words[old] for form in ([synonym] if isinstance(synonym, str) else synonym)]
+            forms = {form: i for synonym in names[old] for i, form in enumerate([synonym] if isinstance(synonym, str) else synonym)}
             pattern = re.compile(r'\b(' + '|'.join(sorted(map(re.escape, forms), key=len, reverse=True)) + r')\b')
-            if len(pattern.findall(texts[row])) != 1:
+            written = pattern.findall(texts[row])
+            if len(written) != 1:
                 continue
-            new = int(rng.choice([v for v in range(len(words)) if v != old]))
-            word = words[new][0] if isinstance(words[new][0], str) else words[new][0][0]
+            new = int(rng.choice([v for v in range(len(names)) if v != old]))
+            word = names[new][0] if isinstance(names[new][0], str) else names[new][0][forms[written[0]]]
             text = re.sub(r'\ba (?=[aeiou])', 'an ', re.sub(r'\ban (?=[^aeiou])', 'a ', pattern.sub(word, texts[row])))
             changed = facts[row].copy()
-            changed[changed[:, 0] >= 0, 1 + column] = new
+            changed[np.isin(changed[:, 0], (EXISTS, PLACE)) & (changed[:, 4] != 0), 1 + column] = new
             found.append((int(row), attribute, text, changed))
         out += found
     return out
 
 
-def swap_results(before, after, swapped) -> dict:
-    """For pictures drawn from the same noise before and after a word was exchanged: `swap_<attribute>`, 1 where the largest object has
-    the attribute's value afterwards, and `swap_keeps`, 1 where its other two attributes stayed."""
+def swap_results(before, after, swapped, facts) -> dict:
+    """For pictures drawn from the same noise before and after a word was exchanged, (n, R + 1, 8) each, n = len(swapped); `swapped` and
+    `facts` (N, A, 6): what `swaps` returned and was given.
+
+    `swap_<attribute>`: 1 where the changed atom holds afterwards. `swap_keeps`: 1 where everything else stayed: the multiset of
+    (class, colour, size) is the one before, but for the exchanged attribute of as many objects as the caption describes, which fitted it
+    before (where none did, any object may be the one that is meant); 0 where there was no object of known class before.
+    """
     out = {f'swap_{name}': np.full(len(swapped), np.nan) for name in ATTRIBUTES} | {'swap_keeps': np.full(len(swapped), np.nan)}
-    for i, (old, new, (_, attribute, _, facts)) in enumerate(zip(before, after, swapped)):
-        column = ATTRIBUTES[attribute][0]
-        out[f'swap_{attribute}'][i] = new[0, column] == descriptions(facts)[0][column]
-        others = [c for c in (CLASS, COLOUR, SIZE) if c != column]
-        out['swap_keeps'][i] = (old[0, others] == new[0, others]).all() and old[0, CLASS] >= 0
+    for i, (old, new, (row, attribute, _, changed)) in enumerate(zip(before, after, swapped)):
+        atoms = changed[(changed != facts[row]).any(-1)]
+        out[f'swap_{attribute}'][i] = holds(atoms, new).all()
+        out['swap_keeps'][i] = _kept(_rows(old), _rows(new), descriptions(facts[row])[0], ATTRIBUTES[attribute][0])
     return out
 
 
-def diversity(scenes) -> dict:
-    """Scenes (M, k, R + 1, 8) decoded from k pictures of each of M captions: standard deviation over the k of the largest object's place and
-    side, in fractions of the frame, a value a caption. One picture for every noise gives 0."""
+def _kept(before, after, description, column):
+    gone, come = (list((collections.Counter(a) - collections.Counter(b)).elements()) for a, b in ((before, after), (after, before)))
+    meant = [row for row in before if _fits(row, description)] or before
+    others = [sorted(row[:column] + row[column + 1:] for row in rows) for rows in (gone, come)]
+    return any(row[CLASS] >= 0 for row in before) and len(gone) <= description[3] and set(gone) <= set(meant) and others[0] == others[1]
+
+
+def diversity(scenes, facts) -> dict:
+    """Scenes (M, k, R + 1, 8) decoded from k pictures of each of M captions (M, A, 6): standard deviation over the k of the largest object's
+    place and side, in fractions of the frame, a value a caption. One picture for every noise gives 0; the place is NaN where the caption
+    says where something is (a place or a relation), the side where it says how large something is."""
     largest = scenes[:, :, 0].astype(float)
     largest[largest[..., W] < 0] = np.nan
     side = np.maximum(largest[..., W], largest[..., H])
+    placed = np.isin(facts[..., 0], (PLACE, RELATION)).any(-1)
+    sized = np.array([any(size >= 0 for _, _, size, _ in descriptions(one)) for one in facts], bool)
     with np.errstate(invalid='ignore'):
         place = np.sqrt(_variance(largest[..., CX]) + _variance(largest[..., CY]))
-        return {'diversity_place': place / UNIT, 'diversity_size': np.sqrt(_variance(side)) / UNIT}
+        return {'diversity_place': np.where(placed, np.nan, place / UNIT), 'diversity_size': np.where(sized, np.nan, np.sqrt(_variance(side)) / UNIT)}
 
 
 def _variance(values):
@@ -169,20 +187,26 @@ def _variance(values):
 def nearest_captions(texts, train_texts):
     """For each text the number of the training text most like it by the words that they share (Jaccard, the first of equal ones): the
     pictures of these records are what a system that only remembers would show."""
+    return nearest_records(texts, [[text] for text in train_texts])
+
+
+def nearest_records(texts, captions_of_records):
+    """The same among all captions of all records, a list of texts for each: for each text the number of the record."""
     bags = {}
-    for number, text in enumerate(train_texts):
-        bags.setdefault(frozenset(re.findall(r'\w+', text.lower())), number)
-    words = {word: i for i, word in enumerate(sorted(set().union(*bags)))}
-    table = np.zeros((len(bags), len(words)), np.float32)
-    for row, bag in enumerate(bags):
-        table[row, [words[word] for word in bag]] = 1
-    sizes, numbers, out = table.sum(1), np.array(list(bags.values())), []
+    for number, captions in enumerate(captions_of_records):
+        for caption in captions:
+            bags.setdefault(frozenset(words(caption)), number)
+    if not bags:
+        raise ValueError(f'{len(captions_of_records)} records without a caption: there is nothing that a text could be like')
+    where = collections.defaultdict(list)                                    # word -> the bags that hold it
+    for i, bag in enumerate(bags):
+        for word in bag:
+            where[word].append(i)
+    where = {word: np.array(rows, np.int32) for word, rows in where.items()}
+    sizes, numbers, out = np.array([len(bag) for bag in bags]), list(bags.values()), []
     for text in texts:
-        bag = set(re.findall(r'\w+', text.lower()))
-        one = np.zeros(len(words), np.float32)
-        one[[words[word] for word in bag if word in words]] = 1
-        common = table @ one
-        out.append(int(numbers[(common / (sizes + len(bag) - common)).argmax()]))
+        bag, common = set(words(text)), np.zeros(len(bags), np.int32)
+        for word in bag & where.keys():
+            common[where[word]] += 1
+        out.append(numbers[(common / np.maximum(sizes + len(bag) - common, 1)).argmax()])
     return out
-
-
