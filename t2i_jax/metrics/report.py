@@ -77,16 +77,17 @@ def rows(out):
 
 
 def cell(one):
-    """Three significant digits, and at least as many places as the value's interval or spread needs."""
+    """Three significant digits of the value or its interval, whichever is larger."""
     if one is None:
         return '-'
     half = (one['interval'][1] - one['interval'][0]) / 2 if 'interval' in one else one.get('spread', 0)
-    places = max(0, 2 - math.floor(math.log10(abs(one['value']) + half + 1e-9)))
-    text = f'{one["value"]:.{min(places, 6)}f}'
+    size = max(abs(one['value']), half)
+    places = min(5, max(0, 2 - math.floor(math.log10(size)))) if size else 0
+    text = f'{one["value"]:.{places}f}'
     if 'interval' in one:
-        text += f' ±{half:.{min(places, 6)}f}'
+        text += f' ±{half:.{places}f}'
     elif 'spread' in one:
-        text += f' ({one["spread"]:.{min(places, 6)}f})'
+        text += f' ({one["spread"]:.{places}f})'
     return text + (' biased' if one['protocol'].get('biased') else '')
 
 
@@ -102,30 +103,31 @@ def table(out) -> str:
 
 
 def picture(out, grids, path):
-    """The first sentences of each split with what was drawn and the real pictures (None: none belong to them), the numbers between 0 and 1 as
-    bars, all others as text."""
+    """A row for each split: its first sentences with what was drawn and the real pictures (None: none belong to them), then a panel of bars for each
+    reader of the pictures with the numbers between 0 and 1; the others as text above."""
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
-    sheets = [log.sheet(drawn[:SHOWN, None], texts[:SHOWN], real=None if real is None else real[:SHOWN], title=name, columns=1)
-              for name, drawn, real, texts in grids]
     found = rows(out)
-    shares = {key: values for key, values in found.items() if all(0 <= one['value'] <= 1 for one in values.values())}
-    others = [f'{" ".join(filter(None, key))}: ' + ', '.join(f'{kind} {cell(values[kind])}' for kind in PICTURES if kind in values)
-              for key, values in found.items() if key not in shares]
-    high = max(6, .28 * len(shares) + .2 * len(others) + 1, max(sheet.shape[0] for sheet in sheets) / 110)
-    widths = [sheet.shape[1] / sheet.shape[0] * high * min(1, sheet.shape[0] / 110 / high) for sheet in sheets] + [8]
-    figure, axes = plt.subplots(1, len(sheets) + 1, figsize=(sum(widths), high), width_ratios=widths, layout='constrained')
-    for axis, sheet in zip(axes, sheets):
-        axis.imshow(sheet)
-        axis.set_axis_off()
-        axis.set_anchor('N')
-    if shares:
-        bars(axes[-1], {' '.join(filter(None, key)): values for key, values in shares.items()}, PICTURES)
-    else:
-        axes[-1].set_axis_off()
-    axes[-1].set_title('\n'.join(others), fontsize=7, loc='left')
+    readers = list(dict.fromkeys(decoder for _, _, decoder in found))
+    panels = [[{metric: values for (of, metric, decoder), values in found.items() if (of, decoder) == (split, reader)} for reader in readers]
+              for split in out['protocol']['splits']]
+    high = max(4.5, .27 * max(len(panel) for line in panels for panel in line) + 1)
+    figure, axes = plt.subplots(len(panels), 1 + len(readers), figsize=(6 + 6 * len(readers), high * len(panels)), layout='constrained', squeeze=False)
+    for line, (name, drawn, real, texts), found in zip(axes, grids, panels):
+        line[0].imshow(log.sheet(drawn[:SHOWN, None], texts[:SHOWN], real=None if real is None else real[:SHOWN], title=name, columns=1))
+        line[0].set_axis_off()
+        line[0].set_anchor('N')
+        for axis, reader, values in zip(line[1:], readers, found):
+            shares = {metric: kinds for metric, kinds in values.items() if all(0 <= one['value'] <= 1 for one in kinds.values())}
+            others = [f'{metric}: ' + ', '.join(f'{kind} {cell(kinds[kind])}' for kind in PICTURES if kind in kinds)
+                      for metric, kinds in values.items() if metric not in shares]
+            axis.set_title('\n'.join([' '.join(filter(None, (name, reader))), *others]), fontsize=7, loc='left', wrap=True)
+            if shares:
+                bars(axis, shares, PICTURES)
+            else:
+                axis.set_axis_off()
     figure.suptitle(f'{out["run"]["workdir"]}: {out["run"]["system"]} on {out["run"]["data"]}, step {out["run"]["step"]:,}')
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
@@ -141,7 +143,7 @@ def bars(axis, found, kinds):
         axis.hlines([y for y, _ in spans], [one['interval'][0] for _, one in spans], [one['interval'][1] for _, one in spans], 'black', linewidth=.8)
     axis.set_yticks(places, list(found), fontsize=7)
     axis.set_ylim(-.6, len(found) - .4)
-    axis.legend(fontsize=8, loc='upper center', bbox_to_anchor=(.4, -.02 - .3 / max(len(found), 1)), ncols=4)
+    axis.legend(fontsize=7, loc='upper center', bbox_to_anchor=(.4, -.6 / max(len(found), 1) - .03), ncols=4)
     axis.grid(axis='x', alpha=.3)
 
 
