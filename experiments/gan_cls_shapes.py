@@ -48,4 +48,4 @@ def quick(c):
 def laptop(c):
     small(c)
     c.stages.text.data.update(size=32)         # 2 x 2 pixels become one: classes are as plain, and a step is four times as fast
-    c.stages.gan.update(steps=15_000, ema=.995)
+    c.stages.gan.update(steps=10_000, ema=.995)

@@ -4,6 +4,7 @@ Boxes and masks of objects lie over the picture, crowd regions are hatched; part
 outlined in white. Below stand captions, class, attributes, dialogue. What is not built yet is built first, as by tfds_builders.build;
 a copy as tfrecord cannot be drawn.
 """
+import argparse
 import colorsys
 import itertools
 import sys
@@ -11,16 +12,11 @@ import sys
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import app, flags
 from PIL import Image, ImageDraw, ImageFont
 
 from t2i_jax.log import INK, save_png, wrap
 from tfds_builders import DataError, build, names
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string('split', 'train', 'Which part, also train[100:200].')
-flags.DEFINE_integer('num', 16, 'How many records, spread over the part.', lower_bound=1)
-flags.DEFINE_string('out', None, 'The PNG. Default: the name of the data set, in this folder.')
 SIDE, MARGIN, LINES = 320, 12, 26          # pixels of a picture's longer side; lines of text below it
 NEEDS = 'Records are drawn from array_record, which can be read at any place; tfrecord cannot. Build a copy with --file_format=array_record.'
 ENCODED = ('image', 'mask', 'object_masks')
@@ -126,19 +122,24 @@ def _box(pen, box, size, colour, name, font):
         pen.text((left + 3, top + 2), name, colour, font, stroke_width=1, stroke_fill=INK)
 
 
-def main(argv):
-    if len(argv) != 2:
-        sys.exit(f'Name one data set: python -m tfds_builders.inspect NAME. There are: {", ".join(names())}.')
-    if FLAGS.file_format != 'array_record':
-        sys.exit(f'Error: {NEEDS}')
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('name', help=f'the data set: {", ".join(names())}')
+    parser.add_argument('--split', default='train', help='which part, also train[100:200]')
+    parser.add_argument('--num', type=int, default=16, help='how many records, spread over the part')
+    parser.add_argument('--out', help='the PNG; by default the name of the data set, in this folder')
+    parser.add_argument('--data_dir', help='where built data lie; by default as tfds_builders.build')
+    parser.add_argument('--manual_dir', help='where the files lie that you fetched yourself')
+    parser.add_argument('--on_error', choices=('refuse', 'skip'), help='what happens to records that cannot be used')
+    args = parser.parse_args()
     try:
-        builder = build.build(argv[1], FLAGS.data_dir, FLAGS.manual_dir, FLAGS.file_format, FLAGS.on_error)
-        out = FLAGS.out or argv[1].replace('/', '_') + '.png'
-        inspect(builder, FLAGS.split, FLAGS.num, out)
+        builder = build.build(args.name, args.data_dir, args.manual_dir, on_error=args.on_error)
+        out = args.out or args.name.replace('/', '_') + '.png'
+        inspect(builder, args.split, args.num, out)
     except DataError as error:
         sys.exit(f'Error: {error}')
-    print(f'{out}: {min(FLAGS.num, builder.info.splits[FLAGS.split].num_examples)} records of {builder.info.full_name}, {FLAGS.split}')
+    print(f'{out}: {min(args.num, builder.info.splits[args.split].num_examples)} records of {builder.info.full_name}, {args.split}')
 
 
 if __name__ == '__main__':
-    app.run(main)
+    main()
