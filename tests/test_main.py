@@ -67,8 +67,8 @@ def refused(cli, *arguments):
     (['--workdir=/nowhere/run', '--mode=evaluate'], ['/nowhere/run holds no run']),
     (['--mode=compare'], ['two workdirs', '--mode=compare runs/a runs/b']),
     (['--mode=compare', '/nowhere/a', '/nowhere/b'], ['/nowhere/a is no evaluation']),
-    (['--mode=evaluate', '--images=/nowhere', '--reference=/nowhere', '--out=/tmp/x', '--extractor=random_conv'], ['/nowhere holds no picture']),
-    (['--mode=evaluate', '--images=/nowhere', '--reference=/nowhere', '--out=/tmp/x', '--extractor=vgg'], ["no feature network 'vgg'", 'efficientnet_lite0']),
+    (['--mode=evaluate', '--images=/nowhere', '--reference=/nowhere', '--out=RUN', '--extractor=random_conv'], ['/nowhere holds no picture']),
+    (['--mode=evaluate', '--images=/nowhere', '--reference=/nowhere', '--out=RUN', '--extractor=vgg'], ["no feature network 'vgg'", 'efficientnet_lite0']),
     (['--mode=evaluate', '--images=/nowhere', '--extractor=random_conv'], ['--reference=DIR']),
 ], ids=lambda value: ' '.join(value)[-40:] if value and isinstance(value, list) and value[0].startswith('-') else '')
 def test_mistyped_arguments(cli, tmp_path, arguments, parts):
