@@ -30,6 +30,7 @@ class Plan:
         self.counts = np.array([len(t) for t in split.texts])
         if 'label' in self.tables:
             self.order = np.argsort(self.tables['label'], kind='stable')
+            self.sorted = self.tables['label'][self.order]
         self.wrong_image = any(n.startswith('wrong_') and n != 'wrong_tokens' for n in needs)
         self.wrong_text = any(n in ('wrong_tokens', 'wrong_chars', 'wrong_embedding') for n in needs)
         if sampler not in ('uniform', 'class_balanced', 'distinct_classes', 'mixed'):
@@ -40,7 +41,7 @@ class Plan:
         if sampler in ('class_balanced', 'distinct_classes'):
             if 'label' not in self.tables:
                 raise DataError(f'Sampler {sampler} needs classes, which {split.meta.name} does not have. Use sampler=uniform.')
-            self.by_class = np.split(self.order, np.flatnonzero(np.diff(self.tables['label'][self.order])) + 1)
+            self.by_class = np.split(self.order, np.flatnonzero(np.diff(self.sorted)) + 1)
             if sampler == 'distinct_classes' and batch_size > len(self.by_class):
                 raise DataError(f'A batch of {batch_size} distinct classes cannot be drawn: {split.meta.name}, split {split.split}, has '
                                 f'{len(self.by_class)}. Set batch_size to at most that.')
@@ -103,8 +104,8 @@ class Plan:
     def _of_another_class(self, index, rng):
         """A record of another class for each, all of them alike in chance; without classes any other record."""
         if 'label' in self.tables:
-            ordered, labels = self.order, self.tables['label']
-            first, last = (np.searchsorted(labels[ordered], labels[index], side) for side in ('left', 'right'))
+            ordered = self.order
+            first, last = (np.searchsorted(self.sorted, self.tables['label'][index], side) for side in ('left', 'right'))
         else:
             ordered, first, last = np.arange(self.n), index, index + 1
         others = self.n - (last - first)

@@ -11,7 +11,7 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from absl import flags  # noqa: E402
+from absl import flags, logging  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()
 
@@ -26,6 +26,14 @@ def bit_equal(a, b):
     """Whether two trees have the same leaves, NaN included."""
     a, b = jax.tree.leaves(a), jax.tree.leaves(b)
     return len(a) == len(b) and all(np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True) for x, y in zip(a, b))
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """The warnings that are logged, as texts."""
+    messages = []
+    monkeypatch.setattr(logging, 'warning', lambda message, *args: messages.append(message % args))
+    return messages
 
 
 @pytest.fixture(scope='session')

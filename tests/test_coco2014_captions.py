@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from absl import logging
+from archives import build_in
+from archives import jpeg as tiny_jpeg
 from PIL import Image
 from pycocotools import mask as coco_mask
 from tensorflow_datasets.core import shuffle
@@ -30,7 +31,7 @@ def file_name(part, number):
 
 
 def jpeg(number, shape=(HEIGHT, WIDTH, 3)):
-    return cv2.imencode('.jpg', np.random.default_rng(number).integers(0, 256, shape, np.uint8))[1].tobytes()
+    return tiny_jpeg(number, shape)
 
 
 def rectangle(number, x, y, w, h, category=18, crowd=0, **other):
@@ -88,17 +89,8 @@ def dialog_file(numbers, version, split, rounds=10):
         'questions': [f'is it {k} ' for k in range(200)], 'answers': [f'no, {k}' for k in range(100)], 'dialogs': dialogs}})
 
 
-@pytest.fixture
-def warnings(monkeypatch):
-    messages = []
-    monkeypatch.setattr(logging, 'warning', lambda message, *args: messages.append(message % args))
-    return messages
-
-
 def built(tmp_path, name='coco2014_captions', **kwargs):
-    made = get_builder(name, data_dir=tmp_path / 'data', manual_dir=tmp_path / 'manual', **kwargs)
-    made.download_and_prepare()
-    return made
+    return build_in(tmp_path, name, **kwargs)
 
 
 def records(made, split):

@@ -1,6 +1,5 @@
 """CUB-200-2011 with captions, built from tiny archives in the original layout."""
 import gzip
-import io
 import pickle
 import re
 import tarfile
@@ -10,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from absl import logging
+from archives import build_in, records, write_tar
+from archives import jpeg as tiny_jpeg
 from test_old_downloads import attngan, chars, put, t7_file, vectors
 
 from tfds_builders import DataError, build, class_splits, files, get_builder
@@ -37,15 +37,7 @@ def file_of(number):
 
 
 def jpeg(number, shape=(*SIZE, 3)):
-    return cv2.imencode('.jpg', np.random.default_rng(number).integers(0, 256, shape, np.uint8))[1].tobytes()
-
-
-def write_tar(path, contents):
-    with tarfile.open(path, 'w:gz') as archive:
-        for name, data in contents.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+    return tiny_jpeg(number, shape)
 
 
 def lines(rows):
@@ -96,22 +88,8 @@ def make_masks(folder, masks=None):
     return folder
 
 
-@pytest.fixture
-def warnings(monkeypatch):
-    messages = []
-    monkeypatch.setattr(logging, 'warning', lambda message, *args: messages.append(message % args))
-    return messages
-
-
 def built(tmp_path, name='cub200_captions', **kwargs):
-    builder = get_builder(name, data_dir=tmp_path / 'data', manual_dir=tmp_path / 'manual', **kwargs)
-    builder.download_and_prepare()
-    return builder
-
-
-def records(builder, split):
-    decoders = {key: tfds.decode.SkipDecoding() for key in ('image', 'mask') if key in builder.info.features}
-    return {record['file_name'].decode(): record for record in builder.as_data_source(split, decoders=decoders)}
+    return build_in(tmp_path, name, **kwargs)
 
 
 def test_a_record_carries_all_that_the_archives_say(tmp_path, warnings):

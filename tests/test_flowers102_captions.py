@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 import tensorflow_datasets as tfds
-from absl import logging
+from archives import build_in, jpeg, records, write_tar
 from PIL import Image
 from test_old_downloads import attngan, chars, put, t7_file, vectors
 
@@ -24,19 +24,6 @@ TRAIN, VALIDATION, TEST = (sorted(RANDOM[name]) for name in ('train', 'validatio
 LABELS = [*TRAIN[:2], VALIDATION[0], TEST[0]] * 3                          # three images a class, image 1 first
 LISTS = {'train': TRAIN[:1], 'validation': TRAIN[1:2], 'test': [VALIDATION[0], TEST[0]]}
 CAPTIONS = ''.join(f'this flower has {n} red petals\n' for n in range(10))
-
-
-def jpeg(number, shape=(20, 24, 3)):
-    pixels = np.random.default_rng(number).integers(0, 256, shape, np.uint8)
-    return cv2.imencode('.jpg', pixels)[1].tobytes()
-
-
-def write_tar(path, files):
-    with tarfile.open(path, 'w:gz') as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
 
 
 def make(folder, *, lists=None, images=None, captions=None, labels=LABELS):
@@ -55,22 +42,8 @@ def make(folder, *, lists=None, images=None, captions=None, labels=LABELS):
     return folder
 
 
-@pytest.fixture
-def warnings(monkeypatch):
-    messages = []
-    monkeypatch.setattr(logging, 'warning', lambda message, *args: messages.append(message % args))
-    return messages
-
-
 def built(tmp_path, name='flowers102_captions', **kwargs):
-    builder = get_builder(name, data_dir=tmp_path / 'data', manual_dir=tmp_path / 'manual', **kwargs)
-    builder.download_and_prepare()
-    return builder
-
-
-def records(builder, split):
-    decoders = {key: tfds.decode.SkipDecoding() for key in ('image', 'mask') if key in builder.info.features}
-    return {record['file_name'].decode(): record for record in builder.as_data_source(split, decoders=decoders)}
+    return build_in(tmp_path, name, **kwargs)
 
 
 def test_published_lists_decide_the_split(tmp_path, warnings):

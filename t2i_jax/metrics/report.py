@@ -112,7 +112,7 @@ def picture(out, grids, path):
     readers = list(dict.fromkeys(decoder for _, _, decoder in found))
     panels = [[{metric: values for (of, metric, decoder), values in found.items() if (of, decoder) == (split, reader)} for reader in readers]
               for split in out['protocol']['splits']]
-    high = max(4.5, .27 * max(len(panel) for line in panels for panel in line) + 1)
+    high = max(8, .27 * max(len(panel) for line in panels for panel in line) + 1)
     figure, axes = plt.subplots(len(panels), 1 + len(readers), figsize=(6 + 6 * len(readers), high * len(panels)), layout='constrained', squeeze=False)
     for line, (name, drawn, real, texts), found in zip(axes, grids, panels):
         line[0].imshow(log.sheet(drawn[:SHOWN, None], texts[:SHOWN], real=None if real is None else real[:SHOWN], title=name, columns=1))
@@ -134,12 +134,13 @@ def picture(out, grids, path):
 
 def bars(axis, found, kinds):
     """A group of bars for each row of found {row: {kind: value}}."""
+    colours = {kind: f'C{number}' for number, kind in enumerate(kinds)}    # the same in every panel
     kinds = [kind for kind in kinds if any(kind in values for values in found.values())]
     places = np.arange(len(found))[::-1].astype(float)
     for number, kind in enumerate(kinds):
         have = [(place, values[kind]) for place, values in zip(places, found.values()) if kind in values]
         at = [place + .4 - .8 * (number + .5) / len(kinds) for place, _ in have]
-        axis.barh(at, [one['value'] for _, one in have], .8 / len(kinds), label=kind)
+        axis.barh(at, [one['value'] for _, one in have], .8 / len(kinds), label=kind, color=colours[kind])
         spans = [(y, one) for y, (_, one) in zip(at, have) if 'interval' in one]
         axis.hlines([y for y, _ in spans], [one['interval'][0] for _, one in spans], [one['interval'][1] for _, one in spans], 'black', linewidth=.8)
     axis.set_yticks(places, list(found), fontsize=7)
