@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip('tensorflow')
 
 import tensorflow_datasets as tfds  # noqa: E402
-from test_coco2014_captions import dialog_file, icml, make  # noqa: E402
+from test_coco2014_captions import dialog_file, make  # noqa: E402
+from test_coco2014_vectors import icml  # noqa: E402
 from test_old_downloads import put  # noqa: E402
 
 from tfds_builders.coco2014_captions.builder import Coco2014Captions  # noqa: E402
