@@ -15,7 +15,8 @@ class Geometry(NamedTuple):
     length: int                    # words
     flip: bool = False
     scales: tuple[int, ...] = ()   # sides of the smaller `images`
-    mirrored_parts: tuple[int, ...] = ()   # for each part the one whose place it takes in a mirrored picture
+    mirrored_parts: tuple[int, ...] = ()        # for each part the one whose place it takes in a mirrored picture
+    mirrored_attributes: tuple[int, ...] = ()   # as that: 'left' has the value of 'right'
 
 
 def augment(raw, key, geometry: Geometry, training: bool):
@@ -59,6 +60,8 @@ def _augment_row(row, key, geometry, training):
     for name in ('box', 'boxes'):
         if name in row:
             row[name] = crop_boxes(row[name], corner, extent, geometry.size, mirrored)
+    if 'attributes' in row and geometry.flip and geometry.mirrored_attributes:
+        row['attributes'] = jnp.where(mirrored, row['attributes'][jnp.array(geometry.mirrored_attributes)], row['attributes'])
     if 'parts' in row:
         row['parts'] = crop_parts(row['parts'], corner, extent, geometry, mirrored)
     if 'object_labels' in row and 'boxes' in row:

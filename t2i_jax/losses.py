@@ -1,4 +1,6 @@
 """Losses: pure functions on arrays, computed in float32 whatever the compute type is."""
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -88,3 +90,31 @@ def structured_joint_embedding(image_vectors, text_vectors, *, margin=1.0, symme
     if symmetric:
         loss += (wrong * jax.nn.relu(margin + scores - right[None, :])).mean()         # a text against all images
     return loss
+
+
+def gaussian_kl(mu_q, logvar_q, mu_p=0.0, logvar_p=0.0):
+    """KL(q || p) of Gaussians with diagonal covariance, given by means and log-variances (..., D) -> (...), in nats.
+
+    1/2 sum_d [logvar_p - logvar_q - 1 + (exp(logvar_q) + (mu_q - mu_p)^2) / exp(logvar_p)]. The default p is N(0, I).
+    """
+    mu_q, logvar_q, mu_p, logvar_p = (jnp.asarray(x, jnp.float32) for x in (mu_q, logvar_q, mu_p, logvar_p))
+    terms = logvar_p - logvar_q - 1 + jnp.exp(logvar_q - logvar_p) + jnp.square(mu_q - mu_p) * jnp.exp(-logvar_p)
+    return 0.5 * terms.sum(-1)
+
+
+def gaussian_nll(x, mean, logvar):
+    """-log N(x; mean, exp(logvar)) of each element, in nats. A fixed deviation s is logvar = 2 log s. Shapes broadcast."""
+    x, mean, logvar = (jnp.asarray(v, jnp.float32) for v in (x, mean, logvar))
+    return 0.5 * (math.log(2 * math.pi) + logvar + jnp.square(x - mean) * jnp.exp(-logvar))
+
+
+def poisson_nll(m, log_rate):
+    """-log Poisson(m; exp(log_rate)) of each element, m in 0, 1, 2, ..., in nats: rate - m log_rate + log m!. Shapes broadcast."""
+    m, log_rate = jnp.asarray(m, jnp.float32), jnp.asarray(log_rate, jnp.float32)
+    return jnp.exp(log_rate) - m * log_rate + jax.lax.lgamma(m + 1)
+
+
+def smooth_l1(error):
+    """Element-wise: e^2 / 2 where |e| < 1, |e| - 1/2 elsewhere (Girshick, 2015)."""
+    size = jnp.abs(error.astype(jnp.float32))
+    return jnp.where(size < 1, size ** 2 / 2, size - .5)

@@ -1,8 +1,8 @@
 """Draws records of a data set with everything they carry:  python -m tfds_builders.inspect NAME [--split=train] [--num=16] [--out=NAME.png]
 
 Boxes and masks of objects lie over the picture, crowd regions are hatched; parts are dots with their names; the foreground mask is
-outlined in white. Below stand captions, class, attributes, dialogue. What is not built yet is built first, as by tfds_builders.build;
-a copy as tfrecord cannot be drawn.
+outlined in white. Records without a picture are boxes on white, one colour a label. Below stand captions, class, attributes, dialogue. What is
+not built yet is built first, as by tfds_builders.build; a copy as tfrecord cannot be drawn.
 """
 import argparse
 import colorsys
@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw, ImageFont
 
-from t2i_jax.log import INK, save_png, wrap
+from t2i_jax.log import GREY, INK, save_png, wrap
 from tfds_builders import DataError, build, names
 
 SIDE, MARGIN, LINES = 320, 12, 26          # pixels of a picture's longer side; lines of text below it
@@ -54,7 +54,7 @@ def panel(record, info):
     for line in describe(record, info):
         lines += wrap(line, font, SIDE)
     lines = lines[:LINES - 1] + ['...'] if len(lines) > LINES else lines
-    picture = draw(record, info) if 'image' in record else Image.new('RGB', (SIDE, 1), 'white')
+    picture = draw(record, info) if {'image', 'objects'} & set(record) else Image.new('RGB', (SIDE, 1), 'white')
     out = Image.new('RGB', (SIDE, picture.height + 6 + 15 * len(lines)), 'white')
     out.paste(picture, (0, 0))
     for i, line in enumerate(lines):
@@ -77,19 +77,25 @@ def describe(record, info):
         present = np.flatnonzero(np.asarray(record['attributes']) > 0)
         known = metadata.get('attributes', [])
         yield f'{len(present)} attributes: ' + ', '.join(known[i] if i < len(known) else str(i) for i in present)
+    if 'objects' in record and 'image' not in record:
+        kinds, counts = np.unique(record['objects']['label'], return_counts=True)
+        yield ', '.join(f'{n} {info.features["objects"].feature["label"].int2str(int(kind))}' for kind, n in zip(kinds, counts))
     if 'embedding' in record:
         yield f'embedding {" x ".join(map(str, np.shape(record["embedding"])))}'
 
 
 def draw(record, info):
-    """The picture, its longer side SIDE pixels, with masks, boxes and parts."""
-    image = cv2.imdecode(np.frombuffer(record['image'], np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    """The picture (or a white square), its longer side SIDE pixels, with masks, boxes and parts."""
+    image = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    if 'image' in record:
+        image = cv2.imdecode(np.frombuffer(record['image'], np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     scale = SIDE / max(image.shape[:2])
     w, h = (max(1, round(side * scale)) for side in image.shape[1::-1])
     pixels = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
     objects, metadata = record.get('objects', {}), info.metadata or {}
     crowd = list(objects.get('is_crowd', [False] * len(objects.get('label', ()))))
-    colours = [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i * .381966 % 1, .9, 1)) for i in range(len(crowd))]
+    hues, value, edge = (range(len(crowd)), 1, INK) if 'image' in record else (objects['label'], .7, (255, 255, 255))
+    colours = [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i * .381966 % 1, .9, value)) for i in hues]
     if 'object_masks' in record:
         masks = cv2.imdecode(np.frombuffer(record['object_masks'], np.uint8), cv2.IMREAD_GRAYSCALE)
         for mask, colour, is_crowd in zip(masks.reshape(int(metadata['max_objects']), -1, masks.shape[1]), colours, crowd):
@@ -103,11 +109,13 @@ def draw(record, info):
         cv2.drawContours(pixels, cv2.findContours((mask > 127).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0], -1, (255, 255, 255), 1)
     picture = Image.fromarray(pixels)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
+    if 'image' not in record:
+        pen.rectangle((0, 0, w - 1, h - 1), outline=GREY)
     kinds = info.features['objects'].feature['label'] if 'objects' in info.features else None
     for box, label, colour, is_crowd in zip(objects.get('bbox', ()), objects.get('label', ()), colours, crowd):
-        _box(pen, box, (h, w), colour, kinds.int2str(int(label)) + (' (crowd)' if is_crowd else ''), font)
+        _box(pen, box, (h, w), colour, kinds.int2str(int(label)) + (' (crowd)' if is_crowd else ''), font, edge)
     if 'bbox' in record and 'objects' not in record:
-        _box(pen, record['bbox'], (h, w), (255, 255, 0), '', font)
+        _box(pen, record['bbox'], (h, w), (255, 255, 0), '', font, edge)
     for (x, y, seen), name in zip(record.get('parts', ()), metadata.get('parts', ())):
         if seen:
             pen.ellipse((x * w - 3, y * h - 3, x * w + 3, y * h + 3), (255, 255, 0), INK)
@@ -115,11 +123,11 @@ def draw(record, info):
     return picture
 
 
-def _box(pen, box, size, colour, name, font):
+def _box(pen, box, size, colour, name, font, edge):
     top, left, bottom, right = (float(v) * (size[i % 2] - 1) for i, v in enumerate(box))
     pen.rectangle((left, top, right, bottom), outline=colour, width=2)
     if name:
-        pen.text((left + 3, top + 2), name, colour, font, stroke_width=1, stroke_fill=INK)
+        pen.text((left + 3, top + 2), name, colour, font, stroke_width=1, stroke_fill=edge)
 
 
 def main():

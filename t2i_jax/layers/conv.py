@@ -3,6 +3,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 
@@ -60,6 +61,23 @@ def conv_few(x, kernel):
     x = rearrange(x, 'b (h i) (w j) c -> b h w (i j c)', i=2, j=2)
     kernel = rearrange(kernel, '(h i) (w j) c d -> h w (i j c) d', i=2, j=2)
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', dimension_numbers=DIMENSIONS)
+
+
+def conv_doubled(x, kernel):
+    """Every pixel doubled in both directions, then a 'same' convolution of odd kernel 3 or 5: b h w c, k k c d -> b 2h 2w d.
+
+    Each output is a sum over 3 x 3 pixels of x, with kernels that are sums of entries of the given one, others for each of the four
+    places of an output in its pixel: the same sums with 9 instead of 25 products (kernel 5) and without the doubled map.
+    """
+    k = kernel.shape[0]
+    taps = np.zeros((2, 3, k), np.float32)                                 # place in the pixel, offset in x, entry of the kernel
+    for place in range(2):
+        for entry in range(k):
+            taps[place, (place + entry - k // 2) // 2 + 1, entry] = 1
+    four = jnp.einsum('pai,qbj,ijco->abcpqo', taps, taps, kernel).astype(kernel.dtype)
+    four = rearrange(four, 'a b c p q o -> a b c (p q o)')
+    y = jax.lax.conv_general_dilated(x, four, (1, 1), 'SAME', dimension_numbers=DIMENSIONS)
+    return rearrange(y, 'b h w (p q o) -> b (h p) (w q) o', p=2, q=2)
 
 
 def _flip(kernel):

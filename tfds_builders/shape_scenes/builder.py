@@ -1,10 +1,11 @@
-"""The TFDS builder of the procedural data set `shape_scenes`: coloured shapes, captions, boxes, masks, attributes and dialogues."""
+"""The TFDS builder of the procedural data set `shape_scenes`: coloured shapes, captions, boxes, masks, attributes and dialogues; and layouts
+by rule, which have boxes and labels only."""
 import dataclasses
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.shape_scenes import render, scenes
+from tfds_builders.shape_scenes import render, rules, scenes
 from tfds_builders.shape_scenes.captions import CAPTIONS
 from tfds_builders.shape_scenes.facts import ATOMS
 from tfds_builders.shape_scenes.records import records
@@ -12,12 +13,13 @@ from tfds_builders.shape_scenes.records import records
 FULL = {'train': 20_000, 'validation': 1_000, 'test': 2_000, 'test_unseen': 2_000}
 QUICK = {'single': {'train': 12_000, 'validation': 250, 'test': 500, 'test_unseen': 500},
          'multi': {'train': 8_000, 'validation': 250, 'test': 500, 'test_unseen': 500}}
+RULES = {'train': 50_000, 'validation': 2_000, 'test': 5_000}
 
 
 @dataclasses.dataclass(kw_only=True)
 class ShapeScenesConfig(tfds.core.BuilderConfig):
-    """mode: 'single' (one object that fills the frame) or 'multi' (1 to 5); size in pixels; counts: scenes in each split;
-    overlap: 'none' or 'mild'; backgrounds: names of those that may occur."""
+    """mode: 'single' (one object that fills the frame), 'multi' (1 to 5) or 'rules' (layouts without pictures, for which counts and seed are
+    all that matters); size in pixels; counts: scenes in each split; overlap: 'none' or 'mild'; backgrounds: names of those that may occur."""
     mode: str = 'single'
     size: int = 64
     counts: dict = dataclasses.field(default_factory=lambda: dict(FULL))
@@ -36,6 +38,8 @@ def _configs():
             yield ShapeScenesConfig(name=f'{mode}_{size}', description=f'{what[mode]}, {size} px', mode=mode, size=size)
     yield ShapeScenesConfig(name='multi_overlap', description='one to five objects that may cover each other a little, 64 px', mode='multi',
                             overlap='mild')
+    yield ShapeScenesConfig(name='rules', description='layouts by rule, boxes and labels only, with exactly known likelihoods', mode='rules',
+                            counts=RULES)
 
 
 class ShapeScenes(tfds.core.GeneratorBasedBuilder):
@@ -44,6 +48,19 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = list(_configs())
 
     def _info(self):
+        return self._layouts() if self.builder_config.mode == 'rules' else self._pictures()
+
+    def _layouts(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description='Boxes and labels whose counts and places follow rules, so that their likelihoods are known exactly.',
+            features=tfds.features.FeaturesDict({'objects': tfds.features.Sequence({
+                'bbox': tfds.features.BBoxFeature(), 'label': tfds.features.ClassLabel(names=list(rules.LABELS))})}),
+            metadata=tfds.core.MetadataDict(split_rule=rules.SPLIT_RULE, max_objects=rules.MAX_OBJECTS, flip=False, mode='rules',
+                                            seed=self.builder_config.seed),
+        )
+
+    def _pictures(self):
         mode = self.builder_config.mode
         names = scenes.attribute_names(mode)
         return tfds.core.DatasetInfo(
@@ -77,6 +94,12 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split, count):
         config = self.builder_config
+        if config.mode == 'rules':
+            for index in range(count):
+                boxes, labels = rules.sample(split, index, config.seed)
+                yield index, {'objects': [{'bbox': tfds.features.BBox(cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2), 'label': label}
+                                          for (cx, cy, w, h), label in zip(boxes.tolist(), labels.tolist())]}
+            return
         for index, one in records(count, mode=config.mode, split=split, size=config.size, seed=config.seed, overlap=config.overlap,
                                   backgrounds=config.backgrounds):
             one['bbox'] = tfds.features.BBox(*one['bbox'])
