@@ -41,6 +41,11 @@ def shapes(config='single', **changes):
     return merge(dict(name=f'shape_scenes/{config}', cache='device', nominal=nominal), changes)
 
 
+def rules(**changes):
+    """shape_scenes/rules, layouts whose likelihoods are known: labelled boxes alone."""
+    return merge(dict(name='shape_scenes/rules', cache='device', nominal=dict(object_classes=4, max_objects=11)), changes)
+
+
 def flowers(**changes):
     """Oxford-102 flowers with ten captions each; training on the 82 classes of the papers' train and validation parts."""
     nominal = dict(vocabulary_size=5000, classes=102)                     # words: ours, about what the training captions have
@@ -103,7 +108,7 @@ def tiny(c):
         c.data.name += '_quick'
     for name, cls in run.system(c.system).STAGES.items():
         block = c.stages[name]
-        block.update(steps=20, epochs=0, batch_size=8, log_every=10, sample_every=20, validate_every=20, validate_batches=2, checkpoint_every=10)
+        block.update(steps=20, epochs=0, batch_size=8, log_every=10, sample_every=20, validate_every=10, validate_batches=2, checkpoint_every=10)
         block.model = merge(block.model.to_dict(), cls.tiny)
         for key, small in (('size', 16), ('load_size', 0), ('scales', ())):
             if key in block.data:

@@ -6,7 +6,7 @@
 Pictures are drawn once, in chunks, and handed to everything that reads them: feature networks (distances to the real pictures), readers of
 shape scenes (agreement with the caption), pairs of the same caption (diversity). Beside the run's numbers stand those of pictures that
 are no system: the real ones, training pictures, noise, the run's own with other captions, the training picture of the most similar caption,
-the mean picture.
+the mean picture. A stage that draws boxes is measured by evaluate_layouts.py. What a stage measures itself (`measure`) joins the table.
 """
 import functools
 import hashlib
@@ -20,10 +20,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from t2i_jax import sharding
+from t2i_jax import evaluate_layouts, sharding
+from t2i_jax.conditions import captions_of
 from t2i_jax.errors import RunError
+from t2i_jax.measures import Measure
 from t2i_jax.metrics import layout, report, shape_agreement, shape_net, shape_scenes
-from t2i_jax.metrics.bootstrap import interval
 from t2i_jax.metrics.diversity import feature_diversity, pairwise
 from t2i_jax.metrics.features import extractor
 from t2i_jax.metrics.fid import Statistics, bias, fid
@@ -39,7 +40,7 @@ from t2i_jax.text import encode_sentences
 OPTIONS = dict(
     name='',               # of the files under <workdir>/eval; by default what distinguishes this evaluation from others of the run
     split='',              # splits, comma-separated; by default those of the data that are not for training
-    num=1000,              # pictures that are drawn for each split
+    num=1000,              # pictures that are drawn for each split; for layouts the records
     captions=1,            # of each real picture that are drawn; where num is larger than all of them, it goes round with others
     seed=0,                # of the noise and of every draw
     weights='ema',         # of the generator: ema or raw
@@ -49,8 +50,9 @@ OPTIONS = dict(
     resize='pil_bicubic',  # to the size that it reads
     splits=10,             # of the Inception Score
     diversity=32,          # captions of which several pictures are compared
+    samples=5,             # layouts that are drawn for each record
     force=False,           # a Frechet distance from fewer pictures than features
-    every=0,               # during training: evaluate each so many steps, 0 = never
+    every=0,               # during training: evaluate each so many steps, 0 = never; stages that draw no pictures are left to their validation losses
     every_num=200,         # on so many pictures
 )
 PAIRS = 4                  # pictures of one caption that are compared with each other
@@ -166,15 +168,8 @@ def distances(found, real, extract, options, remark=print) -> list:
     return values
 
 
-def averaged(name, values, seed, groups=None, **protocol):
-    """A mean with its 95 % bootstrap interval; groups: values of one record are no independent draws."""
-    there = np.isfinite(values)
-    groups = groups[there] if groups is not None else None
-    return report.value(name, values[there].mean(), interval=interval(values[there], groups, seed=seed), n=int(there.sum()), **protocol)
-
-
-def agreement(scenes, asked, facts, truth, reader, seed) -> list:
-    """How well scene tables fit captions and the scenes that these were written for."""
+def agreement(scenes, asked, facts, truth, reader, seed, attributes=None) -> list:
+    """How well scene tables fit captions, the scenes that these were written for, and, for a stage that reads them, attribute vectors."""
     found = shape_agreement.agreement(scenes, facts)
     found['hallucination'] = shape_agreement.hallucination(scenes, facts, truth)
     found['binding'] = shape_agreement.binding(scenes, facts)
@@ -185,8 +180,9 @@ def agreement(scenes, asked, facts, truth, reader, seed) -> list:
     few = slice(0, 300)
     ranked[few] = shape_agreement.oracle_r_precision(scenes[few], facts[few], truth[few], pool, seed=seed)
     found['oracle_r_precision'] = ranked
-    return [averaged(name, values, seed, asked.rows, decoder=reader.tag['name'], reader=reader.tag)
-            for name, values in found.items() if np.isfinite(values).any()]
+    if attributes is not None:
+        found |= shape_agreement.attribute_accuracy(scenes, attributes)
+    return report.averages(found, seed, asked.rows, decoder=reader.tag['name'], reader=reader.tag)
 
 
 def varied(sampler, asked, decoders, extract, options) -> list:
@@ -198,15 +194,15 @@ def varied(sampler, asked, decoders, extract, options) -> list:
     flat = images.reshape(m * k, *images.shape[2:])
     scales = next((n for n, side in ((5, 160), (3, 40), (2, 20)) if images.shape[2] > side), 1)
     alike, captions = pairwise(images[:, :PAIRS], lambda a, b: ms_ssim(a, b, scales=scales))
-    values = [averaged('ms_ssim_same_caption', alike, seed, captions, scales=scales)]
+    values = [report.averaged('ms_ssim_same_caption', alike, seed, captions, scales=scales)]
     if extract:
         spread = feature_diversity(extract(flat)['features'].reshape(m, k, -1))
-        values.append(averaged(f'feature_diversity_{extract.metric_prefix or "inception_fid"}', spread, seed, extractor=extract.tag, samples=k))
+        values.append(report.averaged(f'feature_diversity_{extract.metric_prefix or "inception_fid"}', spread, seed, extractor=extract.tag, samples=k))
     for reader in decoders.values():
         scenes = reader.decode(flat)
         scenes = scenes.reshape(m, k, *scenes.shape[1:])
-        values += [averaged(metric, one, seed, decoder=reader.tag['name'], reader=reader.tag, samples=k)
-                   for metric, one in shape_agreement.diversity(scenes, few.of('facts')).items() if np.isfinite(one).any()]
+        found = shape_agreement.diversity(scenes, few.of('facts'))
+        values += report.averages(found, seed, decoder=reader.tag['name'], reader=reader.tag, samples=k)
     return values + (swapped(sampler, asked, decoders, options) if decoders else [])
 
 
@@ -222,12 +218,11 @@ def swapped(sampler, asked, decoders, options) -> list:
     values = []
     for reader in decoders.values():
         results = shape_agreement.swap_results(*(reader.decode(images) for images in pictures), found, asked.of('facts'))
-        values += [averaged(metric, one, options['seed'], decoder=reader.tag['name'], reader=reader.tag)
-                   for metric, one in results.items() if np.isfinite(one).any()]
+        values += report.averages(results, options['seed'], decoder=reader.tag['name'], reader=reader.tag)
     return values
 
 
-def of_split(name, asked, drawn, train, extract, decoders, options) -> list:
+def of_split(name, asked, drawn, train, extract, decoders, mode, options) -> list:
     """All numbers of one split, those of the baselines beside them."""
     n, seed, values = len(asked.rows), options['seed'], []
     if extract:
@@ -239,20 +234,43 @@ def of_split(name, asked, drawn, train, extract, decoders, options) -> list:
             values += report.tagged(distances(found, real, extract, options, remark), split=name, pictures=pictures)
     if not decoders:
         return values
-    facts, truth = asked.of('facts'), asked.of('scene')
     other = ask(asked.split, n)                                            # the captions of other records
     other = Asked(asked.split, (asked.rows + max(1, len(asked.split) // 2)) % len(asked.split), other.captions)
     nearest = np.array(shape_agreement.nearest_records(asked.texts, train.texts))
     remembered = reference(Real(Asked(train, nearest, np.zeros((n, asked.captions.shape[1]), np.int64))), None, decoders, 'remembered')
     shown = reference(Real(asked), None, decoders, 'real pictures')
     mean = np.clip(np.round(shown['mean']), 0, 255).astype(np.uint8)[None]
+    own, others = ((of('facts'), of('scene'), of('attributes') if mode == 'single' and 'attributes' in asked.split.tables else None)
+                   for of in (asked.of, other.of))
     for decoder, reader in decoders.items():
-        kinds = {'drawn': (drawn[decoder], facts, truth), 'real': (shown[decoder], facts, truth),
-                 'shuffled': (drawn[decoder], other.of('facts'), other.of('scene')),
-                 'remembered': (remembered[decoder], facts, truth), 'mean': (np.repeat(reader.decode(mean), n, 0), facts, truth)}
-        for pictures, (scenes, said, true) in kinds.items():
-            values += report.tagged(agreement(scenes, asked, said, true, reader, seed), split=name, pictures=pictures)
+        kinds = {'drawn': (drawn[decoder], own), 'real': (shown[decoder], own), 'shuffled': (drawn[decoder], others),
+                 'remembered': (remembered[decoder], own), 'mean': (np.repeat(reader.decode(mean), n, 0), own)}
+        for pictures, (scenes, (said, true, vectors)) in kinds.items():
+            values += report.tagged(agreement(scenes, asked, said, true, reader, seed, vectors), split=name, pictures=pictures)
     return values
+
+
+def of_pictures(config, sampler, train, options):
+    """How a stage that draws pictures is measured: (a function: split's name and tables -> (values, grid), splits by default, what names the file)."""
+    decoders, mode = decoders_for(config, train)
+    if decoders and 'trained' not in decoders:
+        print(f'ShapeNet-cls has no weights for {mode!r} scenes, so only the analytic reader is used; experiments/shape_net.py says how to train it.')
+    extract = chosen_extractor(options, mode if decoders else '', sampler.rows.mesh if sampler.rows else None)
+    measure = Measure(sampler)
+    num, captions, seed = options['num'], sampler.meta.captions, options['seed']
+
+    def measured(name, split):
+        asked = ask(split, num, captions, options['captions'])
+        drawn = gathered(Drawn(sampler, asked, seed), extract, decoders, f'drawing {name}')
+        values = of_split(name, asked, drawn, train, extract, decoders, mode, options)
+        own = report.averages(measure(ask(split, min(num, len(split)), captions), seed), seed)
+        values += report.tagged(varied(sampler, asked, decoders, extract, options) + own, split=name, pictures='drawn')
+        texts = asked.texts[:64]
+        if 'attributes' in asked.split.tables and not sampler.reads_text:
+            texts = captions_of({'attributes': asked.of('attributes')[:64]}, split.meta) or texts
+        return values, (name, drawn['first'], next(iter(Real(asked)))[:64], texts)
+    network = f'_{extract.tag["name"]}_{extract.tag["resize"].replace(" ", "-").replace(",", "")}' if extract else ''
+    return measured, ['test', 'test_unseen'] if decoders else [config.data.validation_split], f'{num}x{options["captions"]}', network
 
 
 # ------------------------------------------------------------------------------------------------------------------- evaluating
@@ -264,32 +282,29 @@ def evaluate(config, workdir, **given):
     options = {**OPTIONS, **config.get('eval', {}), **given}
     if options['weights'] not in ('ema', 'raw'):
         raise RunError(f'eval.weights is {options["weights"]!r}; it is ema or raw.')
+    for name in ('num', 'captions', 'samples'):
+        if options[name] < 1:
+            raise RunError(f'eval.{name} is {options[name]}: ask for at least one.')
     mesh = sharding.make_mesh(1)
     sampler = Sampler.load(workdir, options['step'] or None, chunk=CHUNK, averaged=options['weights'] == 'ema', mesh=mesh)
-    block, meta = config.stages[sampler.stage], sampler.meta
-    needs = tuple(dict.fromkeys(('image', *(n for n in sampler.module.needs if not n.startswith('wrong_')))))
+    block, meta, boxes = config.stages[sampler.stage], sampler.meta, evaluate_layouts.draws_boxes(sampler.module)
+    read = (*(('boxes', 'object_labels') if boxes else ('image',)), *(n for n in sampler.module.needs if not n.startswith('wrong_')))
     cache = 'none' if {**config.data, **block.data}['cache'] == 'none' else 'host'
-    opened = functools.cache(lambda name: Split(config.data, name, needs, sampler.vocabulary, {**block.data, 'cache': cache}))
-    train = opened(config.data.split)
-    decoders, mode = decoders_for(config, train)
-    splits = [name.strip() for name in options['split'].split(',') if name.strip()]
-    splits = splits or (['test', 'test_unseen'] if decoders else [config.data.validation_split])
-    if decoders and 'trained' not in decoders:
-        print(f'ShapeNet-cls has no weights for {mode!r} scenes, so only the analytic reader is used; experiments/shape_net.py says how to train it.')
-    extract, values, grids = chosen_extractor(options, mode if decoders else '', mesh), [], []
+    opened = functools.cache(lambda name: Split(config.data, name, tuple(dict.fromkeys(read)), sampler.vocabulary, {**block.data, 'cache': cache}))
+    train, kind = opened(config.data.split), evaluate_layouts.of_layouts if boxes else of_pictures
+    measured, usual, many, network = kind(config, sampler, train, options)
+    splits = [name.strip() for name in options['split'].split(',') if name.strip()] or usual
+    values, grids = [], []
     for name in splits:
-        asked = ask(opened(name), options['num'], meta.captions, options['captions'])
-        drawn = gathered(Drawn(sampler, asked, options['seed']), extract, decoders, f'drawing {name}')
-        values += of_split(name, asked, drawn, train, extract, decoders, options)
-        values += report.tagged(varied(sampler, asked, decoders, extract, options), split=name, pictures='drawn')
-        grids.append((name, drawn['first'], next(iter(Real(asked)))[:64], asked.texts[:64]))
+        found, grid = measured(name, opened(name))
+        values += found
+        grids.append(grid)
+    number = dict(samples=options['samples']) if boxes else dict(captions=options['captions'], captions_per_row=meta.captions)
     out = dict(
         run=dict(workdir=pathlib.Path(workdir).name, system=config.system, data=train.meta.name, stage=sampler.stage, step=sampler.step, size=meta.size),
-        protocol=dict(num=options['num'], captions=options['captions'], captions_per_row=meta.captions, seed=options['seed'], weights=options['weights'],
-                      splits=splits, version=report.version()),
+        protocol=dict(num=options['num'], **number, seed=options['seed'], weights=options['weights'], splits=splits, version=report.version()),
         values=values, date=time.strftime('%Y-%m-%d %H:%M:%S'))
-    network = f'_{extract.tag["name"]}_{extract.tag["resize"].replace(" ", "-").replace(",", "")}' if extract else ''
-    usual = f'{"_".join(splits)}_{options["num"]}x{options["captions"]}_{options["weights"]}_seed{options["seed"]}{network}_step{sampler.step}'
+    usual = f'{"_".join(splits)}_{many}_{options["weights"]}_seed{options["seed"]}{network}_step{sampler.step}'
     path = pathlib.Path(workdir) / 'eval' / f'{(options["name"] or usual).replace("/", "_")}.json'
     report.write(out, path, grids)
     print(report.table(out))
@@ -304,6 +319,7 @@ class During:
         self.options = {**OPTIONS, **config.get('eval', {})}
         self.asked = ask(held_out, self.options['every_num'], held_out.meta.captions)
         self.decoders, mode = decoders_for(config, held_out)
+        self.attributes = self.asked.of('attributes') if mode == 'single' and self.decoders and 'attributes' in held_out.tables else None
         self.extract = chosen_extractor(self.options, mode if self.decoders else '')
         self.real = reference(reals(held_out, self.options['every_num']), self.extract, {}, 'real pictures') if self.extract else None
 
@@ -314,6 +330,8 @@ class During:
         out = {one['metric']: one['value'] for one in values}
         for decoder in self.decoders:
             found = shape_agreement.agreement(drawn[decoder], self.asked.of('facts'))
+            if self.attributes is not None:
+                found |= shape_agreement.attribute_accuracy(drawn[decoder], self.attributes)
             out |= {f'{name}_{decoder}': float(np.nanmean(values)) for name, values in found.items() if np.isfinite(values).any()}
         return out
 

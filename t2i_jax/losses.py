@@ -102,6 +102,34 @@ def gaussian_kl(mu_q, logvar_q, mu_p=0.0, logvar_p=0.0):
     return 0.5 * terms.sum(-1)
 
 
+def conditioning_kl(mu, logvar, reduction='mean'):
+    """Batch mean of KL(N(mu, exp(logvar)) || N(0, I)), the penalty of conditioning augmentation: (B, C), (B, C) -> scalar, in nats.
+
+    'sum' over the C dimensions is the formula of the StackGAN paper, their 'mean' that of the official code of all its successors.
+    A network that gives log sigma has logvar = 2 log sigma. Raises ValueError for another reduction.
+    """
+    if reduction not in ('mean', 'sum'):
+        raise ValueError(f'The KL is reduced by \'mean\' or \'sum\', not by {reduction!r}.')
+    kl = gaussian_kl(mu, logvar).mean()
+    return kl / mu.shape[-1] if reduction == 'mean' else kl
+
+
+def colour_consistency(fine, coarse):
+    """How far the colours of pictures are from those of a smaller one each, which is a constant: (B, H, W, 3), (B, h, w, 3) -> scalar.
+
+    mean (m_fine - m_coarse)^2 + 5 mean (S_fine - S_coarse)^2, where m is the mean of a picture's pixels and S the covariance of their
+    colours (divided by the number of pixels). The means are over the batch and the 3 or 9 entries, as in the official code of StackGAN++;
+    its paper sums over the entries.
+    """
+    def statistics(images):
+        pixels = images.reshape(len(images), -1, images.shape[-1]).astype(jnp.float32)
+        mean = pixels.mean(1)
+        centred = pixels - mean[:, None]
+        return mean, jnp.einsum('bni,bnj->bij', centred, centred, precision=jax.lax.Precision.HIGHEST) / pixels.shape[1]
+    (mean, covariance), (its_mean, its_covariance) = statistics(fine), jax.lax.stop_gradient(statistics(coarse))
+    return jnp.square(mean - its_mean).mean() + 5 * jnp.square(covariance - its_covariance).mean()
+
+
 def gaussian_nll(x, mean, logvar):
     """-log N(x; mean, exp(logvar)) of each element, in nats. A fixed deviation s is logvar = 2 log s. Shapes broadcast."""
     x, mean, logvar = (jnp.asarray(v, jnp.float32) for v in (x, mean, logvar))

@@ -2,6 +2,8 @@
 
 python -m t2i_jax.main --config=experiments/gan_cls_shapes.py:quick --workdir=runs/quick        # train, or resume
 python -m t2i_jax.main --workdir=runs/quick --mode=sample --text="a green circle"               # text -> PNG
+python -m t2i_jax.main --workdir=runs/layout --mode=sample --labels="person, dog, frisbee"      # a set of labels -> boxes
+python -m t2i_jax.main --workdir=runs/attributes --mode=explore --what=attributes               # what moves when one condition moves
 python -m t2i_jax.main --config=experiments/gan_cls_flowers.py --mode=describe                  # sizes and settings
 python -m t2i_jax.main --workdir=runs/quick --mode=evaluate                                     # numbers and their protocol
 python -m t2i_jax.main --mode=compare runs/quick runs/other                                     # numbers side by side
@@ -14,16 +16,23 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-MODES = ('train', 'sample', 'describe', 'evaluate', 'compare')
+MODES = ('train', 'sample', 'explore', 'describe', 'evaluate', 'compare')
 FLAGS = flags.FLAGS
 flags.DEFINE_string('workdir', None, 'Folder of the run: config, checkpoints, losses, pictures.')
 flags.DEFINE_string('mode', 'train', f'What to do: {", ".join(MODES)}.')
 flags.DEFINE_multi_string('text', [], 'sample: a sentence; may be given several times.')
 flags.DEFINE_string('text_file', None, 'sample: a file with one sentence a line.')
-flags.DEFINE_integer('num', 8, 'sample: pictures for each sentence.')
-flags.DEFINE_integer('seed', 0, 'sample: seed of the noise.')
-flags.DEFINE_string('out', None, 'sample: folder for the pictures, <workdir>/samples by default; evaluate --images: folder for the report; '
-                    'compare: PNG of the plot.')
+flags.DEFINE_multi_string('labels', [], 'sample, systems that draw from a set of labels (LayoutVAE): "person, dog, frisbee"; may be given several '
+                          'times. --text works, too: the labels that a sentence names.')
+flags.DEFINE_multi_string('attributes', [], 'sample, systems that draw from attributes (Attribute2Image): names, "circle, red", of which those not said '
+                          'are drawn or 0, or all numbers, "1 0 0 ...", in [0, 1]; may be given several times. --text works, too, where the data '
+                          'set can read it.')
+flags.DEFINE_integer('num', 8, 'sample: pictures (or layouts) for each sentence, set of labels or vector of attributes; explore: how many are looked at.')
+flags.DEFINE_integer('seed', 0, 'sample, explore: seed of the noise.')
+flags.DEFINE_string('out', None, 'sample, explore: folder for the pictures, <workdir>/samples and <workdir>/explore by default; evaluate --images: folder '
+                    'for the report; compare: PNG of the plot.')
+flags.DEFINE_string('what', None, 'explore: attributes, layers, reconstruction or completion; see t2i_jax/explore.py.')
+flags.DEFINE_string('image', None, 'explore: a picture of yours instead of held-out ones, with --attributes as far as they are known.')
 flags.DEFINE_string('images', None, 'evaluate: a folder of pictures made elsewhere, instead of a run.')
 flags.DEFINE_string('captions', None, 'evaluate --images: a file with the sentence of each picture, one a line, in the order of file names.')
 flags.DEFINE_string('reference', None, 'evaluate --images: a folder of real pictures, or statistics as .npz.')
@@ -33,7 +42,7 @@ flags.DEFINE_bool('force', False, 'evaluate --images: distances from fewer pictu
 
 
 def main(argv):
-    from t2i_jax import evaluate, run, sample, train
+    from t2i_jax import evaluate, explore, run, sample, train
     from t2i_jax.errors import RunError
     from t2i_jax.metrics import report
     if FLAGS.mode == 'compare':
@@ -58,8 +67,11 @@ def main(argv):
         return train.train(FLAGS.config, workdir)
     if FLAGS.mode == 'evaluate':
         return measured(evaluate.evaluate, FLAGS.config, workdir)
+    if FLAGS.mode == 'explore':
+        image = os.path.expanduser(FLAGS.image) if FLAGS.image else None
+        return explore.explore(FLAGS.config, workdir, FLAGS.what, FLAGS.num, FLAGS.seed, image, FLAGS.attributes, out)
     texts = FLAGS.text + (sample.read_lines(text_file) if text_file else [])
-    sample.to_files(workdir, texts, FLAGS.num, FLAGS.seed, out)
+    sample.to_files(workdir, texts, FLAGS.num, FLAGS.seed, out, FLAGS.labels, FLAGS.attributes)
 
 
 def measured(evaluate, *args, **options):

@@ -139,7 +139,7 @@ def recipe(config, workdir, stage):
 def read_meta(folder, stage):
     path = pathlib.Path(folder) / stage / 'meta.json'
     try:
-        return core.Meta(**json.loads(path.read_text()))
+        return core.Meta(**plain(json.loads(path.read_text())))                # names as tuples, which can be hashed, as Split has them
     except (FileNotFoundError, ValueError, TypeError):
         raise RunError(f'{path.parent} holds no trained stage: {path.name} is missing or damaged. Train the stage first, or point '
                        f'--config.init.{stage} to a run that has it.') from None

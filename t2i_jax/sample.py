@@ -1,8 +1,10 @@
 """Sentences to pictures: the command line, the training grid, notebooks and the evaluator all call this.
 
     Sampler.load('runs/quick')(['a green circle'], num=4, seed=0)['image']      # uint8 1 4 s s 3
+    Sampler.load('runs/layout')(labels=['person, dog'], num=4)['boxes']         # float32 1 4 R 4
 """
 import functools
+import json
 import pathlib
 import re
 
@@ -10,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import log, run, sharding
+from t2i_jax import conditions, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.text import Vocabulary, encode_sentences
@@ -31,6 +33,9 @@ class Sampler:
             self.chunk = -(-chunk // mesh.size) * mesh.size
             self.params, self.stats = jax.device_put((params, stats), sharding.replicated(mesh))
         self.reads_text = bool(TEXT & set(module.needs))
+        # what it draws from besides; a system that reads text makes boxes and their labels of it
+        self.reads = {what for what, key in (('attributes', 'attributes'), ('labels', 'object_labels')) if key in module.needs}
+        self.reads -= {'labels'} if self.reads_text else set()
         self._draw = jax.jit(functools.partial(core.sample, prog))
 
     @classmethod
@@ -53,32 +58,66 @@ class Sampler:
         params, stats = (state.sampling_params(), state.sampling_stats()) if averaged else (state.params, state.stats)
         return cls(prog, run.abstract(config, workdir, name, meta), params, stats, vocabulary, meta, name, step, chunk, mesh)
 
-    def __call__(self, sentences=None, num=8, seed=0, noise=None, layout=None, dialog=None, image=None):
-        """Draws `num` samples of each sentence (or of each row of a layout, a dialogue, a picture); of nothing, where the system is unconditional.
+    def __call__(self, sentences=None, num=8, seed=0, noise=None, layout=None, dialog=None, image=None, labels=None, attributes=None):
+        """Draws `num` samples of each sentence (or label set, attribute vector, row of a layout, a dialogue, a picture); of nothing, where the
+        system is unconditional.
 
-        sentences: n strings. num: samples of each. seed: the j-th sample of every sentence starts from the same noise, a
-        function of (seed, j). noise: a dictionary as the stage's `noise` makes it, with n * num rows, instead of a seed.
-        layout, dialog, image: batch keys and their values for what else the system reads (`boxes`, `dialog`, ...), n rows.
+        sentences: n strings; a system without text reads labels or attributes in them where it can. num: samples of each. seed: the j-th sample
+        of every sentence starts from the same noise, a function of (seed, j), and so does what a sentence leaves open of the attributes.
+        noise: a dictionary as the stage's `noise` makes it, with n * num rows, instead of a seed.
+        labels: n label sets ('person, dog' or lists). attributes: n vectors, or texts of numbers or names ('circle, red'). Both as conditions.py.
+        layout, dialog, image: batch keys and their values for what else the system reads (`boxes`, `dialog`, ...), n rows. For the completion
+        of a layout `given_boxes` and `given_labels`, of each row as many as there are (conditions.given_layouts).
         -> {'image': uint8 n num s s 3, ...}, other keys as the stage's `sample` gives them, n num ...
-        Raises DataError for a sentence that cannot be read and for a condition that is missing.
+        Raises DataError for what cannot be read and for a condition that is missing.
         """
         batch = dict(layout or {}) | dict(dialog or {}) | dict(image or {})
-        if sentences is not None:
-            if not self.reads_text:
-                raise DataError(f'{type(self.module).__name__} draws without sentences. Leave them out.')
-            if 'embedding' in self.module.needs:
-                raise DataError('This run was trained on stored sentence vectors and has no text encoder, so it cannot read a sentence. '
-                                'Train with --config.data.embedding=none.')
-            batch |= encode_sentences(sentences, self.vocabulary, self.meta.length)
-        elif self.reads_text and not batch:
-            raise DataError(f'{type(self.module).__name__} draws from sentences: give some, --text="..." on the command line.')
+        given = {name: batch.pop(name) for name in ('given_boxes', 'given_labels') if name in batch}
         if num < 1:
             raise DataError(f'num={num}: ask for at least one sample.')
-        n = len(next(iter(batch.values()))) if batch else 1
+        self.refuse_unread(sentences, labels, attributes)
+        if sentences is not None and self.reads_text:
+            batch |= encode_sentences(sentences, self.vocabulary, self.meta.length)
+            sentences = None
+        rows = conditions.asked(self.meta, num, seed, self.reads, sentences, labels, attributes, given)
+        rows |= {name: np.repeat(np.asarray(x)[:, None], num, 1) for name, x in batch.items()}             # n num ...
+        self.require(rows)
+        lengths = {len(x) for x in rows.values()} or {1}
+        if len(lengths) > 1:
+            raise DataError('Give as many of each: ' + ', '.join(f'{len(x)} of {name}' for name, x in rows.items()) + '.')
+        n = lengths.pop()
         if noise is None:
             one = self.module.noise(jax.random.key(seed), num)
             noise = {name: np.tile(np.asarray(x), (n,) + (1,) * (x.ndim - 1)) for name, x in one.items()}
-        return self.draw({name: np.repeat(np.asarray(x), num, 0) for name, x in batch.items()}, noise, (n, num))
+        return self.draw({name: x.reshape(n * num, *x.shape[2:]) for name, x in rows.items()}, noise, (n, num))
+
+    def refuse_unread(self, sentences, labels, attributes):
+        """Raises DataError for a condition that the system does not read, and for two ways to say the same."""
+        name = type(self.module).__name__
+        for what, value in (('labels', labels), ('attributes', attributes)):
+            if value is not None and what not in self.reads:
+                raise DataError(f'{name} does not read {what}. Leave them out.')
+        if sentences is None:
+            return
+        if not self.reads_text and not self.reads:
+            raise DataError(f'{name} draws without sentences. Leave them out.')
+        if 'embedding' in self.module.needs:
+            raise DataError('This run was trained on stored sentence vectors and has no text encoder, so it cannot read a sentence. '
+                            'Train with --config.data.embedding=none.')
+        told = [what for what, value in (('labels', labels), ('attributes', attributes)) if value is not None]
+        if not self.reads_text and self.reads == set(told):
+            raise DataError(f'Give sentences or {" and ".join(told)}, not both: {name} reads {" and ".join(told)} in sentences.')
+
+    def require(self, rows):
+        """Raises DataError where a condition is missing, and says how to give it."""
+        name = type(self.module).__name__
+        if self.reads_text and not rows:
+            raise DataError(f'{name} draws from sentences: give some, --text="..." on the command line.')
+        examples = (('attributes', {'attributes'}, self.meta.attribute_names), ('labels', {'label_set', 'object_labels'}, self.meta.object_names))
+        for what, keys, names in examples:
+            if what in self.reads and not keys & set(rows):
+                raise DataError(f'{name} draws from {what}: give some, --{what}="{", ".join(names[:2]) or "..."}" on the command line, {what}=[...] in '
+                                'Python, or sentences that name them, --text="...".')
 
     def draw(self, batch, noise, shape):
         """Rows of a batch and of noise, in chunks -> numpy arrays, the rows arranged as `shape`; pictures as uint8."""
@@ -107,17 +146,27 @@ def read_lines(path):
     return lines
 
 
-def to_files(workdir, sentences, num, seed, out):
-    """Draws and writes one PNG for each sentence and `sheet.png`, the contact sheet. -> the folder"""
+def to_files(workdir, sentences, num, seed, out, labels=(), attributes=()):
+    """Draws and writes one PNG for each sentence, label set or attribute vector, and `sheet.png`, the contact sheet. Of boxes the PNGs show drawn
+    boxes, and beside each stands a JSON file with them: for each sample a list of {label, cx, cy, w, h}. -> the folder"""
     sampler = Sampler.load(workdir)
     out = pathlib.Path(out or pathlib.Path(workdir) / 'samples')
-    drawn, labels = sampler(sentences or None, num=num, seed=seed), sentences or None
-    if 'image' not in drawn:
+    drawn = sampler(sentences or None, num=num, seed=seed, labels=labels or None, attributes=attributes or None)
+    images = conditions.pictures_of(drawn, sampler.meta, side=192)
+    if images is None:
         raise RunError(f'Stage {sampler.stage} makes {", ".join(drawn)}, not pictures: call Sampler from Python.')
-    images = drawn['image']
+    vectors = {'attributes': conditions.attribute_vectors(attributes, sampler.meta)} if attributes else {}
+    named = conditions.captions_of(vectors, sampler.meta) or attributes                   # numbers are told by names
+    asked = [' / '.join(parts) for parts in zip(*filter(None, (sentences, labels, named)))] or None
     for number, row in enumerate(images):
-        words = re.sub(r'[^a-z0-9]+', '-', sentences[number].lower()).strip('-')[:60] if labels else 'samples'
-        log.save_png(out / f'{number:03d}_{words}.png', np.concatenate(list(row), 1))
-    log.sheet(images, labels, out / 'sheet.png', title=f'{sampler.stage}, step {sampler.step:,}, seed {seed}')
-    print(f'{len(images)} x {num} pictures of stage {sampler.stage}, step {sampler.step}, are in {out}; all together: {out / "sheet.png"}')
+        words = re.sub(r'[^a-z0-9]+', '-', asked[number].lower()).strip('-')[:60] if asked else 'samples'
+        path = out / f'{number:03d}_{words}.png'
+        log.save_png(path, np.concatenate(list(row), 1))
+        if 'image' not in drawn:
+            layouts = zip(drawn['boxes'][number], drawn['object_labels'][number])
+            told = [conditions.objects_of(*layout, sampler.meta.object_names) for layout in layouts]
+            path.with_suffix('.json').write_text(json.dumps(told, indent=1) + '\n')
+    log.sheet(images, asked, out / 'sheet.png', title=f'{sampler.stage}, step {sampler.step:,}, seed {seed}')
+    what = 'pictures' if 'image' in drawn else 'layouts'
+    print(f'{len(images)} x {num} {what} of stage {sampler.stage}, step {sampler.step}, are in {out}; all together: {out / "sheet.png"}')
     return out

@@ -34,6 +34,8 @@ class Meta(NamedTuple):
     embedding_dim: int = 0         # of text vectors stored with the data
     captions: int = 1              # captions of an image in one batch row
     nominal: bool = False          # published values, because the data are not there
+    object_names: tuple[str, ...] = ()       # of the labels of objects, in their order; nominal values lack them
+    attribute_names: tuple[str, ...] = ()    # of the attribute vector's entries
 
 
 class Stage(nnx.Module):
@@ -42,12 +44,15 @@ class Stage(nnx.Module):
     `__init__(self, meta, *, <hyper-parameters with the paper's values>, <one keyword for each network in loads>, rngs)`.
     A stage may also have `forward(batch, key) -> any pytree`, what its generator makes of this batch: it runs once a
     step and reaches every loss as `out`. In each phase its result is differentiated only towards what the phase trains.
+    And it may have `measure(batch, key) -> {name: (b,) float32}`, numbers of each record of a batch (held-out likelihoods, errors of
+    reconstruction), NaN where one does not apply: the evaluation runs it in evaluation mode over a split and reports the means.
     """
     phases: tuple[Phase, ...] = ()       # may also be set in __init__, where keywords decide
     ema: tuple[str, ...] = ()            # networks of which a moving average of the parameters is kept; sampling uses it
     loads: dict[str, str] = {}           # network -> the earlier stage that made it
     needs: tuple[str, ...] = ()          # batch keys that it reads; may also be set in __init__
     tiny: dict[str, Any] = {}            # constructor keywords of the small variant
+    advice: dict[str, str] = {}          # batch key -> what to do where a data set lacks it, for the error's reader
     training = True                      # False while validation losses are computed
 
     @classmethod

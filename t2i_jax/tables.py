@@ -36,8 +36,9 @@ FEATURE = {'words': 'captions', 'tokens': 'captions', 'chars': 'captions', 'capt
 class Split:
     """One split of a data set: `tables` (field -> array with a row a record), `texts` (captions a record), `meta`."""
 
-    def __init__(self, config, split, needs, vocabulary=None, stage_data=None):
-        """config: `config.data`; needs: batch keys; vocabulary: built from this split's captions where it is None."""
+    def __init__(self, config, split, needs, vocabulary=None, stage_data=None, advice=None):
+        """config: `config.data`; needs: batch keys; vocabulary: built from this split's captions where it is None; advice: the stage's, for
+        the error where a field is missing."""
         self.config, self.split = config, split
         geometry = {**config, **(stage_data or {})}
         builder = prepared(config)
@@ -49,8 +50,8 @@ class Split:
         for field in self.fields:
             feature = FEATURE.get(field, field)
             if feature not in have:
-                raise DataError(f'This system reads {field!r}, which data set {self.name} does not hold (it has {", ".join(sorted(have))}). '
-                                'Choose another --config.data.name or another system.')
+                advised = (advice or {}).get(field, 'Choose another --config.data.name or another system.')
+                raise DataError(f'This system reads {field!r}, which data set {self.name} does not hold (it has {", ".join(sorted(have))}). {advised}')
         if geometry['flip'] and not self.metadata.get('flip', True):
             raise DataError(f'The captions of {self.name} say left and right, so its pictures are never mirrored: set data.flip=False.')
 
@@ -80,13 +81,15 @@ class Split:
         self.tables = {name: (filled if name in PER_CAPTION else np.stack)([row[name] for row in rows])
                        for name in rows[0] if name != 'rounds'} | pictures
         features, parts = info.features, self.metadata.get('parts', ())
+        objects = features['objects'].feature['label'].names if 'objects' in have else ()
         self.meta = Meta(
             name=self.name, vocabulary_size=len(self.vocabulary), length=geometry['length'], size=geometry['size'],
-            classes=features['label'].num_classes if 'label' in have else 0,
-            object_classes=features['objects'].feature['label'].num_classes if 'objects' in have else 0,
+            classes=features['label'].num_classes if 'label' in have else 0, object_classes=len(objects),
             max_objects=self.max_objects, attributes=features['attributes'].shape[0] if 'attributes' in have else 0,
-            embedding_dim=features['embedding'].shape[-1] if 'embedding' in have else 0, captions=geometry['captions'])
-        self.geometry = Geometry(geometry['size'], self.canvas.side, geometry['length'], geometry['flip'], tuple(geometry['scales']), mirrored(parts))
+            embedding_dim=features['embedding'].shape[-1] if 'embedding' in have else 0, captions=geometry['captions'],
+            object_names=tuple(objects), attribute_names=tuple(self.metadata.get('attributes', ())) if 'attributes' in have else ())
+        self.geometry = Geometry(geometry['size'], self.canvas.side, geometry['length'], geometry['flip'], tuple(geometry['scales']), mirrored(parts),
+                                 mirrored(self.metadata.get('attributes', ())))
 
     def __len__(self):
         return len(self.texts)
@@ -248,7 +251,7 @@ def _centred(box):
 
 
 def mirrored(parts):
-    """Names of parts -> for each the number of the part whose place it takes in a mirrored picture: 'left eye' that of 'right eye'."""
+    """Names of parts or attributes -> for each the number of the one whose place it takes in a mirrored picture: 'left eye' that of 'right eye'."""
     swap = {'left': 'right', 'right': 'left'}
     names = [' '.join(swap.get(word, word) for word in name.split()) for name in parts]
     return tuple(list(parts).index(name if name in parts else own) for name, own in zip(names, parts))

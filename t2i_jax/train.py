@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import data, evaluate, log, run, sharding
+from t2i_jax import conditions, data, evaluate, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.augment import augment
 from t2i_jax.errors import RunError
@@ -118,13 +118,13 @@ class Trainer:
     def open_data(self):
         config, block = self.config, self.block
         nominal = {name: run.abstract(config, self.workdir, name, run.nominal_meta(config, name)) for name in run.stage_names(config)}
-        needs = nominal[self.name].needs
+        needs, advice = nominal[self.name].needs, nominal[self.name].advice
         path = self.workdir / 'vocabulary.json'
         vocabulary = Vocabulary.load(path) if path.exists() else None
         if vocabulary is None and any('dialog' in module.needs for module in nominal.values()):
             vocabulary = Split(config.data, config.data.split, ('dialog',)).vocabulary     # one for all stages, with the dialogues' words
         self.data = {**config.data, **block.data}
-        self.split = Split(config.data, config.data.split, needs, vocabulary, block.data)
+        self.split = Split(config.data, config.data.split, needs, vocabulary, block.data, advice)
         if not path.exists() and jax.process_index() == 0:
             self.split.vocabulary.save(path)
         self.vocabulary = self.split.vocabulary
@@ -302,7 +302,7 @@ class Trainer:
         self.log.write(step, self.validation, 'validation/')
 
     def draw(self, step, state):
-        """The sample grid: fixed captions of the held-out split, fixed noise, the real pictures beside them."""
+        """The sample grid: fixed captions (attributes, label sets) of the held-out split, fixed noise, the real pictures or layouts beside them."""
         sampler = self.sampler(state, SHOWN * SAMPLES)
         if sampler is None:
             return
@@ -315,9 +315,11 @@ class Trainer:
         else:
             noise = self.module.noise(jax.random.key(0), SHOWN * SAMPLES)
         out = sampler.draw(jax.tree.map(lambda x: np.repeat(x, SAMPLES, 0), batch), noise, (SHOWN, SAMPLES))
-        if 'image' in out:
-            picture = log.sheet(out['image'], labels, self.folder / 'samples' / f'{step:08d}.png', real=real,
-                                title=f'{self.name}, step {step:,}')
+        pictures = conditions.pictures_of(out, self.meta)
+        if pictures is not None:
+            if 'image' not in out:
+                real = conditions.pictures_of({name: batch[name] for name in ('boxes', 'object_labels') if name in batch}, self.meta)
+            picture = log.sheet(pictures, labels, self.folder / 'samples' / f'{step:08d}.png', real=real, title=f'{self.name}, step {step:,}')
             self.log.image(step, 'samples', picture)
 
     def evaluate(self, step, state):
@@ -344,14 +346,14 @@ class Trainer:
         return sampler
 
     def rows_to_show(self):
-        """(batch, captions, real pictures) of a few records of the held-out split, spread over it."""
+        """(batch, captions, real pictures) of a few records of the held-out split, spread over it. Captions are what the system draws from:
+        sentences, attributes or label sets; None for one that draws from nothing."""
         rows = np.linspace(0, len(self.held_out) - 1, SHOWN).astype(np.int32)
         wanted = {'index': rows, 'caption': np.zeros((SHOWN, self.meta.captions), np.int32)}
         raw = data.gather(self.held_out.kept(), wanted) | (self.held_out.pictures.rows(rows) if self.held_out.lazy else {})
         batch = jax.tree.map(np.asarray, augment(raw, jax.random.key(0), self.split.geometry, False))
         texts = [self.held_out.texts[i] for i in rows]
-        reads_text = TEXT & set(self.module.needs)
-        labels = [t[0] for t in texts] if reads_text and all(texts) else None
+        labels = conditions.captions_of(batch, self.meta, texts if TEXT & set(self.module.needs) else None)
         real = np.asarray(to_uint8(batch['image'])) if 'image' in batch and labels else None
         return batch, labels, real
 
@@ -375,7 +377,7 @@ def report(config, workdir):
         grids = sorted((workdir / name / 'samples').glob('*.png'))
         found = [f'checkpoints {workdir / name / "checkpoints"}', f'losses {workdir / name / "metrics.jsonl"}']
         print(f'  {name}: ' + ', '.join(found + ([f'last sample grid {grids[-1]}'] if grids else [])))
-    module = run.abstract(config, workdir, name, run.nominal_meta(config, name))
-    reads_text = TEXT & set(module.needs)
+    needs = set(run.abstract(config, workdir, name, run.nominal_meta(config, name)).needs)
+    flag = next((f' --{flag}="..."' for flag, keys in (('text', TEXT), ('attributes', {'attributes'}), ('labels', {'object_labels'})) if keys & needs), '')
     print(f'  curves: tensorboard --logdir={workdir}')
-    print(f'  pictures: python -m t2i_jax.main --workdir={workdir} --mode=sample' + (' --text="..."' if reads_text else ''))
+    print(f'  pictures: python -m t2i_jax.main --workdir={workdir} --mode=sample{flag}')

@@ -4,6 +4,7 @@ import shutil
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from t2i_jax.metrics import report, shape_net
 from t2i_jax.metrics.fid import Statistics
 from t2i_jax.metrics.shape_scenes import recall
 from t2i_jax.sources import Files, ask
+from t2i_jax.systems import gan_cls
 from t2i_jax.tables import Split
 from t2i_jax.train import train
 
@@ -134,10 +136,40 @@ def test_during_training(tiny, tmp_path):
     assert set(found) == {1, 2} and 0 <= found[2]['evaluation/sem_acc_analytic'] <= 1
 
 
+def test_what_a_stage_measures(workdir, monkeypatch):
+    """`measure` of the stage that draws: each record once, whatever `num` is."""
+    def measure(self, batch, key):
+        assert not self.training
+        return {'brightness': batch['image'].mean((1, 2, 3)), 'none': jnp.full(len(batch['image']), jnp.nan)}
+    monkeypatch.setattr(gan_cls.GanCls, 'measure', measure, raising=False)
+    found = numbers(ev.evaluate(run.load_config(workdir), workdir, **SMALL | dict(name='measured', extractor='none')))
+    split = Split(run.load_config(workdir).data, 'test', ('image',))
+    one = found['brightness', 'drawn', None]
+    assert one['protocol']['n'] == len(split) == 20 and one['value'] == pytest.approx(split.tables['image'].mean() / 127.5 - 1, abs=1e-5)
+    assert one['interval'][0] < one['value'] < one['interval'][1] and ('none', 'drawn', None) not in found
+
+
+def test_pictures_from_attributes(on_shapes, tmp_path):
+    """What the vectors ask for is read from the pictures: all of it from real ones."""
+    config = on_shapes('attribute2image_shapes')
+    config.data.size = 32
+    config.stages.vae.update(steps=2, batch_size=8, checkpoint_every=2, validate_every=0, sample_every=0, log_every=1)
+    config.stages.vae.model.update(width=4, nz=4, layered=False)
+    config.eval.update(every=2, every_num=16, extractor='none')
+    train(config.lock(), tmp_path, jax.devices()[:1])
+    lines = [json.loads(line) for line in (tmp_path / 'vae' / 'metrics.jsonl').read_text().splitlines()]
+    assert 0 <= next(line for line in lines if 'evaluation/attribute_colour_analytic' in line)['evaluation/attribute_colour_analytic'] <= 1
+    found = numbers(ev.evaluate(config, tmp_path, num=16, diversity=2, extractor='none', split='test'))
+    for name in ('class', 'colour', 'size', 'x', 'y', 'position'):
+        values = {kind: found[f'attribute_{name}', kind, 'analytic']['value'] for kind in ('drawn', 'real', 'shuffled', 'remembered', 'mean')}
+        assert values['real'] == 1 > values['mean'], name
+    assert found['negative_elbo', 'drawn', None]['protocol']['n'] == 16 and found['psnr', 'drawn', None]['value'] > 0
+
+
 def test_wrong_options(workdir):
     config = run.load_config(workdir)
     for given, named in ((dict(weights='best'), 'it is ema or raw'), (dict(split='tset'), "no split 'tset'"), (dict(step=5), 'no checkpoint of step 5'),
-                         (dict(extractor='vgg'), "no feature network 'vgg'")):
+                         (dict(extractor='vgg'), "no feature network 'vgg'"), (dict(num=0), 'eval.num is 0')):
         with pytest.raises((RunError, DataError, ValueError), match=named):
             ev.evaluate(config, workdir, **SMALL | given)
 

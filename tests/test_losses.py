@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from t2i_jax import losses
 
@@ -104,3 +105,31 @@ def test_the_penalty_is_taken_between_real_and_fake():
     penalties = [losses.gradient_penalty(critic, real, fake, jax.random.key(i), weight=1.0) for i in range(20)]
     places = np.sqrt(penalties) + 1
     assert (places >= 1).all() and (places <= 3).all() and places.min() < 1.5 and places.max() > 2.5
+
+
+def test_likelihoods_against_scipy():
+    x, mean, logvar = np.array([0., .3, -2.]), np.array([.1, .3, 1.]), np.array([-8., 0., 1.5])
+    assert losses.gaussian_nll(x, mean, logvar) == pytest.approx(-stats.norm.logpdf(x, mean, np.exp(logvar / 2)), rel=1e-5)
+    assert losses.gaussian_nll(.5, .5, 2 * np.log(.02)) == pytest.approx(-2.993, abs=5e-4)         # a coordinate hit exactly, sigma .02
+    m, log_rate = np.array([0, 1, 4, 19]), np.array([-3., 0., 1.2, 2.5])
+    assert losses.poisson_nll(m, log_rate) == pytest.approx(-stats.poisson.logpmf(m, np.exp(log_rate)), rel=1e-5)
+    assert losses.poisson_nll(2, np.log(2.)) == pytest.approx(1.307, abs=5e-4)                     # 2 - 2 ln 2 + ln 2!
+    assert losses.poisson_nll(np.zeros((5, 1)), np.zeros(3)).shape == losses.gaussian_nll(np.zeros((5, 1)), np.zeros(3), 0.).shape == (5, 3)
+
+
+def test_kl_of_gaussians_against_a_monte_carlo_estimate():
+    mu_q, logvar_q, mu_p, logvar_p = 0.7 * jax.random.normal(jax.random.key(0), (4, 3, 6))
+    z = mu_q + jnp.exp(logvar_q / 2) * jax.random.normal(jax.random.key(1), (40_000, 3, 6))
+    for p in ((mu_p, logvar_p), ()):
+        other = p or (jnp.zeros(6), jnp.zeros(6))
+        difference = stats.norm.logpdf(z, mu_q, np.exp(logvar_q / 2)) - stats.norm.logpdf(z, other[0], np.exp(other[1] / 2))
+        sampled = difference.sum(-1)                                             # 40000 3
+        assert (np.abs(losses.gaussian_kl(mu_q, logvar_q, *p) - sampled.mean(0)) < 4 * sampled.std(0) / 200).all()
+
+
+def test_kl_of_gaussians_by_hand():
+    assert losses.gaussian_kl(jnp.zeros(5), jnp.zeros(5)) == 0 and (losses.gaussian_kl(*jnp.ones((4, 2, 5))) == 0).all()
+    assert losses.gaussian_kl(jnp.array([1., 2.]), jnp.zeros(2)) == pytest.approx(2.5)
+    assert losses.gaussian_kl(jnp.zeros(3), jnp.full(3, np.log(4.))) == pytest.approx(1.5 * (4 - 1 - np.log(4)))
+    wide, narrow = losses.gaussian_kl(jnp.zeros(1), jnp.full(1, 1.)), losses.gaussian_kl(jnp.zeros(1), jnp.zeros(1), 0., jnp.full(1, 1.))
+    assert wide == pytest.approx((np.e - 2) / 2) and narrow == pytest.approx(1 / (2 * np.e))       # not symmetric

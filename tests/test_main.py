@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl.testing import flagsaver
 
-from t2i_jax import log, main, run, train  # noqa: F401  (train brings the flags of grain)
+from t2i_jax import log, main, run, sample, train  # noqa: F401  (train brings the flags of grain)
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHAPES, FLOWERS = 'experiments/gan_cls_shapes.py', 'experiments/gan_cls_flowers.py'
@@ -142,6 +142,8 @@ def test_sentences_that_cannot_be_drawn(cli, trained, tmp_path):
         ([], ['--text=']),
         (['--text=a circle', '--num=0'], ['num=0']),
         (['--text=a circle', '--num=-3'], ['num=-3']),
+        (['--labels=circle, square'], ['does not read labels']),
+        (['--text=a circle', '--attributes=circle'], ['does not read attributes']),
     ):
         message = refused(cli, f'--workdir={trained}', '--mode=sample', f'--out={tmp_path / "out"}', *arguments)
         for part in parts:
@@ -184,10 +186,17 @@ def test_sampling_writes_pictures(cli, trained, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == drawn
 
 
+def test_sampling_writes_what_is_asked_for_by_labels_and_attributes(cli, trained, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sample, 'to_files', lambda *arguments: asked.append(arguments))
+    cli(f'--workdir={trained}', '--mode=sample', '--labels=person, dog', '--labels=cat', '--attributes=circle, red', '--num=2', f'--out={tmp_path}')
+    assert asked == [(str(trained), [], 2, 0, str(tmp_path), ['person, dog', 'cat'], ['circle, red'])]
+
+
 def test_the_program_itself():
     def program(*arguments):
         return subprocess.run([sys.executable, '-m', 't2i_jax.main', *arguments], cwd=ROOT, capture_output=True, text=True)
     done = program(f'--config={SHAPES}:enormous', '--workdir=x')
     assert done.returncode == 1 and not done.stdout and len(done.stderr.splitlines()) == 1
     told = program('--help').stdout
-    assert all(f'--{name}' in told for name in ('config', 'workdir', 'mode', 'text', 'num'))
+    assert all(f'--{name}' in told for name in ('config', 'workdir', 'mode', 'text', 'labels', 'attributes', 'num'))

@@ -1,4 +1,5 @@
 """The same words and the same seed give the same picture, whatever else is drawn with them."""
+import json
 import logging
 import shutil
 
@@ -7,11 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import bit_equal
+from flax import nnx
 
-from t2i_jax import run
+from t2i_jax import conditions, log, run, sample
+from t2i_jax import stage as core
 from t2i_jax.errors import DataError, RunError
-from t2i_jax.sample import Sampler, to_uint8
+from t2i_jax.sample import Sampler, to_files, to_uint8
+from t2i_jax.stage import Meta, Phase, Stage, normal_rows
+from t2i_jax.systems import dcgan
 from t2i_jax.train import train
+from tfds_builders.shape_scenes import scenes
+
+SINGLE = scenes.attribute_names('single')
+META = Meta('shape_scenes/single', size=16, attributes=22, object_classes=6, max_objects=5, object_names=scenes.CLASSES, attribute_names=SINGLE)
 
 
 @pytest.fixture(scope='module')
@@ -121,3 +130,155 @@ def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, caplog):
 def test_pictures_are_rounded_and_cut():
     assert to_uint8(jnp.array([-1, 1, 0, -2, 2, -1 + 1 / 127.5])).tolist() == [0, 255, 128, 0, 255, 1]
     assert [x.dtype for x in to_uint8([jnp.zeros(2), jnp.zeros(3, jnp.bfloat16)])] == [np.uint8] * 2
+
+
+# ---------------------------------------------------------------------------------------------------- systems that read no words
+class Painter(Stage):
+    """Pictures of one colour, from attributes and noise."""
+    phases, needs = (Phase('loss', trains=('net',)),), ('image', 'attributes')
+
+    def __init__(self, meta, *, rngs, **_):
+        self.net, self.size = nnx.Linear(meta.attributes + 4, 3, rngs=rngs), meta.size
+
+    def noise(self, key, n):
+        return {'z': normal_rows(key, n, (4,))}
+
+    def paint(self, batch, noise):
+        colour = jnp.tanh(self.net(jnp.concatenate([batch['attributes'], noise['z']], -1)))
+        return jnp.broadcast_to(colour[:, None, None], (len(colour), self.size, self.size, 3))
+
+    def loss(self, batch, key, out):
+        return jnp.square(self.paint(batch, self.noise(key, len(batch['image']))) - batch['image']).mean(), {}
+
+    def sample(self, batch, noise):
+        return {'image': self.paint(batch, noise), 'attributes': batch['attributes']}
+
+
+class Placer(Stage):
+    """One box for each label of a set, and those given; all the same but for noise."""
+    phases, needs = (Phase('loss', trains=('net',)),), ('boxes', 'object_labels')
+
+    def __init__(self, meta, *, rngs, **_):
+        self.net, self.rows, self.classes = nnx.Linear(4, 4, rngs=rngs), meta.max_objects, meta.object_classes
+
+    def noise(self, key, n):
+        return {'z': normal_rows(key, n, (self.rows, 4))}
+
+    def loss(self, batch, key, out):
+        return jnp.square(self.net(batch['boxes']) - batch['boxes']).mean(), {}
+
+    def sample(self, batch, noise):
+        sets = batch['label_set'] if 'label_set' in batch else (batch['object_labels'][..., None] == jnp.arange(self.classes)).any(1)
+        order = jnp.argsort(sets == 0, axis=1, stable=True)[:, :self.rows]
+        labels = jnp.where(jnp.take_along_axis(sets, order, 1) > 0, order, -1)
+        boxes = jnp.where(labels[..., None] >= 0, .3 + .2 * jax.nn.sigmoid(self.net(noise['z'])), 0)
+        if 'given_boxes' in batch:
+            there = batch['given_labels'] >= 0
+            boxes, labels = jnp.where(there[..., None], batch['given_boxes'], boxes), jnp.where(there, batch['given_labels'], labels)
+        return {'boxes': boxes, 'object_labels': labels}
+
+
+def sampler_of(cls, meta=META, chunk=4):
+    module = cls(meta, rngs=nnx.Rngs(0))
+    _, params, stats = core.split(module)
+    return Sampler(core.program(module), module, params, stats, None, meta, stage='toy', chunk=chunk)
+
+
+def test_attributes_are_drawn_from():
+    painter = sampler_of(Painter)
+    drawn = painter(attributes=['circle, red, small, left, top', np.ones(22)], num=3, seed=2)
+    assert drawn['image'].shape == (2, 3, 16, 16, 3) and drawn['image'].dtype == np.uint8
+    assert [SINGLE[i] for i in np.flatnonzero(drawn['attributes'][0, 2])] == ['circle', 'red', 'small', 'left', 'top'] and drawn['attributes'][1].all()
+    assert bit_equal(painter(attributes=np.ones((1, 22)), num=3, seed=2)['image'][0], drawn['image'][1])
+    assert len({image.tobytes() for image in drawn['image'].reshape(6, -1)}) == 6
+
+
+def test_what_a_sentence_leaves_open_depends_on_seed_and_number_alone():
+    painter = sampler_of(Painter)
+    drawn = painter(['a red circle', 'a red shape at the top'], num=6, seed=2)['attributes']
+    assert (drawn[0][:, [0, 6]] == 1).all() and (drawn[1][:, [6, 19]] == 1).all() and (drawn.sum(-1) == 5).all()
+    assert len({row.tobytes() for row in drawn[0]}) > 3
+    assert bit_equal(drawn[0][:, 13:19], drawn[1][:, 13:19])               # size and x, which neither sentence tells
+    assert bit_equal(painter('a red circle', num=2, seed=2)['attributes'][0], drawn[0, :2])
+    assert not bit_equal(painter('a red circle', num=6, seed=3)['attributes'][0], drawn[0])
+    assert bit_equal(painter(attributes=['circle, red'], num=6, seed=2)['attributes'][0], drawn[0])
+
+
+def test_label_sets_and_given_boxes():
+    placer = sampler_of(Placer)
+    drawn = placer(labels=['circle, ring', ['square']], num=3)
+    assert drawn['boxes'].shape == (2, 3, 5, 4) and drawn['object_labels'][0, 2].tolist() == [0, 5, -1, -1, -1]
+    assert bit_equal(placer('a hoop and two red discs', num=3), jax.tree.map(lambda x: x[:1], drawn))
+    given = dict(given_boxes=[[(.5, .5, .2, .2)]], given_labels=[['cross']])
+    completed = placer(labels=['circle, ring'], layout=given, num=2)
+    assert completed['object_labels'][0].tolist() == [[4, 4, 5, -1, -1]] * 2 and (completed['boxes'][0, :, 0] == np.float32([.5, .5, .2, .2])).all()
+    assert bit_equal(placer(layout={'object_labels': np.array([[5, 0, -1, -1, -1]])}, num=3)['boxes'], drawn['boxes'][:1])
+
+
+@pytest.mark.parametrize('cls, keywords, words', [
+    (Painter, dict(), ['Painter draws from attributes', '--attributes="circle, square"', '--text']),
+    (Placer, dict(), ['Placer draws from labels', '--labels="circle, square"']), (Placer, dict(labels=[]), ['no label set']),
+    (Placer, dict(attributes=['circle']), ['does not read attributes']), (Painter, dict(labels=['circle']), ['does not read labels']),
+    (Painter, dict(sentences=['a circle'], attributes=['circle']), ['not both']), (Placer, dict(sentences=['a circle'], labels=['circle']), ['not both']),
+    (Painter, dict(sentences=[]), ['at least one']), (Painter, dict(sentences=['?!']), ['names no attribute', 'circle']),
+    (Painter, dict(attributes=['circle'], num=0), ['num=0']),
+    (Painter, dict(attributes=['circle'] * 3, image={'mask': np.ones((2, 1))}), ['3 of attributes, 2 of mask']),
+])
+def test_conditions_that_are_missing_or_not_read(cls, keywords, words):
+    with pytest.raises(DataError) as error:
+        sampler_of(cls)(**keywords)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_system_with_words_reads_nothing_else(sampler, wordless):
+    for keywords in (dict(labels=['circle']), dict(attributes=['circle'])):
+        with pytest.raises(DataError, match='GanCls does not read'):
+            sampler(SENTENCES, **keywords)
+        with pytest.raises(DataError, match='Dcgan does not read'):
+            Sampler.load(wordless)(**keywords)
+
+
+def test_boxes_are_written_as_pictures_and_as_numbers(monkeypatch, tmp_path, capsys):
+    placer = sampler_of(Placer)
+    monkeypatch.setattr(Sampler, 'load', lambda workdir: placer)
+    assert to_files('run', [], 2, 0, tmp_path, labels=['circle, ring', 'square']) == tmp_path and '2 x 2 layouts' in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['000_circle-ring.json', '000_circle-ring.png', '001_square.json', '001_square.png', 'sheet.png']
+    drawn, told = placer(labels=['circle, ring', 'square'], num=2), json.loads((tmp_path / '000_circle-ring.json').read_text())
+    assert [[one['label'] for one in layout] for layout in told] == [['circle', 'ring']] * 2
+    assert [told[1][1][name] for name in ('cx', 'cy', 'w', 'h')] == pytest.approx(drawn['boxes'][0, 1, 1].tolist(), abs=1e-5)
+
+
+def test_attributes_in_numbers_are_told_by_their_names(monkeypatch, tmp_path):
+    painter, sheets = sampler_of(Painter), []
+    monkeypatch.setattr(Sampler, 'load', lambda workdir: painter)
+    monkeypatch.setattr(sample.log, 'sheet', lambda images, labels, *_, **__: sheets.append((images.shape, labels)))
+    to_files('run', [], 2, 0, tmp_path, attributes=['1 ' + '0 ' * 20 + '.5'])
+    assert sheets == [((1, 2, 16, 16, 3), ['circle, bottom 0.5'])] and [p.name for p in tmp_path.iterdir()] == ['000_circle-bottom-0-5.png']
+
+
+@pytest.mark.parametrize('cls, flag, shape', [(Painter, 'attributes', (8, 7, 16, 16, 3)), (Placer, 'labels', (8, 7, 128, 128, 3))])
+def test_the_sheet_of_a_training_run_shows_what_was_asked(dense, tmp_path, monkeypatch, capsys, cls, flag, shape):
+    sheets, sheet = [], log.sheet
+    monkeypatch.setitem(dcgan.STAGES, 'gan', cls)
+    monkeypatch.setattr(log, 'sheet', lambda rows, labels, path, **more: (sheets.append((rows, labels, more['real'])), sheet(rows, labels, path, **more))[1])
+    train(dense(steps=1, sample_every=1), tmp_path, jax.devices()[:1])
+    rows, labels, real = sheets[-1]
+    assert rows.shape == shape and real.shape == (8, *shape[2:]) and (tmp_path / 'gan' / 'samples' / '00000001.png').exists()
+    assert all(set(label.split(', ')) <= set(SINGLE) and len(label.split(', ')) == (5 if flag == 'attributes' else 1) for label in labels)
+    assert f'--mode=sample --{flag}="..."' in capsys.readouterr().out
+    if flag == 'labels':                                                   # of each scene the true boxes stand beside the drawn ones
+        assert all((one == conditions.colour_of(scenes.CLASSES.index(label))).all(-1).any() for one, label in zip(real, labels))
+    loaded = Sampler.load(tmp_path)
+    assert loaded.meta.attribute_names == SINGLE and loaded.meta.object_names == scenes.CLASSES and hash(loaded.meta)
+
+
+def test_what_the_data_lack_is_named_with_what_to_do(dense, tmp_path, monkeypatch):
+    class Needy(Painter):
+        needs, advice = ('image', 'attributes', 'parts'), {'parts': 'Take birds, whose parts are known.'}
+    monkeypatch.setitem(dcgan.STAGES, 'gan', Needy)
+    with pytest.raises(DataError, match=r"reads 'parts', which data set shape_scenes/single_quick.* does not hold .*Take birds, whose parts are known\."):
+        train(dense(), tmp_path, jax.devices()[:1])
+    Needy.advice = {}
+    with pytest.raises(DataError, match='Choose another --config.data.name'):
+        train(dense(), tmp_path, jax.devices()[:1])

@@ -44,7 +44,7 @@ def multi():
 def real(on_shapes):
     config = on_shapes('gan_cls_shapes').data.unlock()
     config.update(size=32, split='train[:400]')
-    split = Split(config, 'test', ('image', 'facts'), None)
+    split = Split(config, 'test', ('image', 'facts', 'attributes'), None)
     rows = np.arange(len(split))
     return split, decode_all(split.tables['image'], 'single'), split.tables['facts'][rows, rows % 10], split.tables['scene']
 
@@ -108,6 +108,40 @@ def test_binding_in_scenes_of_several_objects(multi):
     assert np.nanmin(found) >= 0 and np.nanmean(found) > .95 and np.isfinite(found).sum() > 20
     plural = re.compile(r'\b(two|three|four|five)\b(?! (shapes|objects|figures) including)')
     assert not [text for text, value in zip(texts, found) if np.isfinite(value) and plural.search(text)]
+
+
+# --------------------------------------------------------------------------------------------------------------- attribute vectors
+def test_real_pictures_are_what_their_attributes_ask_for(real):
+    split, scenes, _, _ = real
+    found = shape_agreement.attribute_accuracy(scenes, split.tables['attributes'])
+    assert set(found) == {f'attribute_{name}' for name in ('class', 'colour', 'size', 'x', 'y', 'position')}
+    for name, values in found.items():
+        assert values.mean() == 1, name
+    others = shape_agreement.attribute_accuracy(scenes, np.roll(split.tables['attributes'], 7, 0))
+    assert others['attribute_colour'].mean() < .5 and others['attribute_position'].mean() < .5
+
+
+def test_attributes_by_hand():
+    """A medium red circle on the left, in the middle of the height; a smaller blue square, which is not asked about."""
+    one, vector = scene((CIRCLE, RED), (SQUARE, BLUE)), np.zeros(22)
+    one[0, 3:7], one[1, 3:7] = (600, 2048, 900, 900), (3000, 3000, 500, 500)
+    vector[[CIRCLE, 6 + RED, 13 + 1, 16 + 0, 19 + 1]] = 1
+
+    def asked(bits, there=one):
+        changed = vector.copy()
+        for bit in bits:
+            group = next(part for part in (slice(0, 6), slice(6, 13), slice(13, 16), slice(16, 19), slice(19, 22)) if part.start <= bit < part.stop)
+            changed[group] = 0
+            changed[bit] = 1
+        found = shape_agreement.attribute_accuracy(there[None], changed[None])
+        return {name.removeprefix('attribute_'): float(values[0]) for name, values in found.items()}
+    every = dict.fromkeys(('class', 'colour', 'size', 'x', 'y', 'position'), 1)
+    assert asked([]) == every
+    assert asked([SQUARE]) == every | {'class': 0} and asked([6 + BLUE]) == every | {'colour': 0} and asked([13]) == every | {'size': 0}
+    assert asked([18]) == every | {'x': 0, 'position': 0} and asked([19]) == every | {'y': 0, 'position': 0}
+    assert asked([], scene()) == dict.fromkeys(every, 0)
+    vector[6:13] = 0                                                         # nothing is said of the colour
+    assert np.isnan(asked([])['colour']) and asked([])['class'] == 1
 
 
 # --------------------------------------------------------------------------------------------------------------- one word exchanged

@@ -11,7 +11,7 @@ import pytest
 from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.errors import RunError
-from t2i_jax.sample import TEXT, Sampler
+from t2i_jax.sample import Sampler
 from t2i_jax.train import train
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'experiments'
@@ -58,14 +58,18 @@ def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path):
     drawing = [name for name in run.stage_names(config) if stages[name].sample is not core.Stage.sample]
     if drawing:
         sampler = Sampler.load(tmp_path, chunk=4)
-        sentences = ['a large circle', 'a small blue square'] if TEXT & set(sampler.module.needs) else None
+        sentences = ['a large circle', 'a small blue square'] if sampler.reads_text or sampler.reads else None
         out = sampler(sentences, num=2)
         assert sampler.stage == drawing[-1] and sampler.step == 2
+        assert 'image' in out or 'boxes' in out
+        if 'boxes' in out:
+            assert set(out['object_labels'][0].ravel()) == {-1, 0} and set(out['object_labels'][1].ravel()) == {-1, 1}
+            assert (out['boxes'][:, 0] != out['boxes'][:, 1]).any((1, 2)).all() and (out['boxes'] >= 0).all() and (out['boxes'] <= 1).all()
         if 'image' in out:
             size = sampler.meta.size
             assert out['image'].shape == (len(sentences or [0]), 2, size, size, 3) and out['image'].dtype == np.uint8
             assert (out['image'][:, 0] != out['image'][:, 1]).any((1, 2, 3)).all()
-            assert (tmp_path / drawing[-1] / 'samples' / '00000002.png').exists()
+        assert (tmp_path / drawing[-1] / 'samples' / '00000002.png').exists()
 
 
 def test_published_sizes():

@@ -1,10 +1,13 @@
-"""Layouts: labelled boxes of a scene against those that are true, and against what layouts look like.
+"""Layouts, scene by scene: labelled boxes against those that are true, and against what layouts look like. layout_sets.py compares whole sets.
 
 A scene is boxes (R, 4), cx cy w h in [0, 1], with labels (R,), -1 where there is none. Each function takes many scenes, (N, R, 4) and (N, R),
 and returns a value for each, NaN where a scene has nothing to measure; means and bootstrap intervals are the caller's.
 """
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+
+from tfds_builders.shape_scenes.facts import NEAR, RELATION, holds, pack, unpack
+from tfds_builders.shape_scenes.scenes import CLASS, COLUMNS, CX, UNIT, H
 
 RASTER = 256               # cells of a side, for areas of unions
 
@@ -24,22 +27,24 @@ def intersections(a, b):
 
 def matching(boxes, labels, true_boxes, true_labels, thresholds=(.3, .5)) -> dict:
     """Boxes of equal labels matched so that their IoUs sum to most (Hungarian): `iou`, mean over the true boxes, those without a match
-    counting 0; `precision_<t>` and `recall_<t>`, shares of the boxes (true boxes) whose match has an IoU of t or more; `size_error`,
-    |log (w h / w* h*)| / 2 of the matched."""
-    out = {name: np.full(len(boxes), np.nan) for name in ('iou', 'size_error', *(f'{kind}_{t}' for t in thresholds for kind in ('precision', 'recall')))}
+    counting 0; `precision_<t>` and `recall_<t>`, shares of the boxes (true boxes) whose match has an IoU of t or more; of the matched
+    `size_error`, |log (w h / w* h*)| / 2, which is |log w / w*| where the shape is right, and `aspect_error`, |log (w / h) - log (w* / h*)|."""
+    names = 'iou', 'size_error', 'aspect_error', *(f'{kind}_{t}' for t in thresholds for kind in ('precision', 'recall'))
+    out = {name: np.full(len(boxes), np.nan) for name in names}
     for i, (found, said, true, named) in enumerate(zip(boxes, labels, true_boxes, true_labels)):
-        matched, errors = [], []
+        matched, errors, aspects = [], [], []
         for label in set(named[named >= 0]) & set(said[said >= 0]):
             a, b = found[said == label], true[named == label]
             table = ious(a, b)
             rows, columns = linear_sum_assignment(-table)
             matched += table[rows, columns].tolist()
-            errors += np.abs(np.log(np.maximum(a[rows, 2:].prod(-1), 1e-12) / b[columns, 2:].prod(-1)) / 2).tolist()
+            w, h = np.log(np.maximum(a[rows, 2:], 1e-6) / b[columns, 2:]).T
+            errors, aspects = errors + np.abs((w + h) / 2).tolist(), aspects + np.abs(w - h).tolist()
         matched, n, m = np.array(matched), (said >= 0).sum(), (named >= 0).sum()
         if m:
             out['iou'][i] = matched.sum() / m
         if errors:
-            out['size_error'][i] = np.mean(errors)
+            out['size_error'][i], out['aspect_error'][i] = np.mean(errors), np.mean(aspects)
         for t in thresholds:
             hits = (matched >= t).sum()
             if n:
@@ -49,25 +54,36 @@ def matching(boxes, labels, true_boxes, true_labels, thresholds=(.3, .5)) -> dic
     return out
 
 
+def best_of(values, n):
+    """Values (N * n,), those of the n layouts drawn for one record together -> (N,): the largest of each, NaN where there is none."""
+    values = np.where(np.isnan(values), -np.inf, values).reshape(-1, n).max(1)
+    return np.where(np.isinf(values), np.nan, values)
+
+
 def counts(labels, true_labels) -> dict:
-    """`count_error`, |number of boxes - true one|; `label_f1`, of the multisets of labels; `labels_exact`, 1 where they are equal."""
-    out = {name: np.full(len(labels), np.nan) for name in ('count_error', 'label_f1', 'labels_exact')}
+    """`count_error`, |number of boxes - true one|; `label_count_error`, the same for each label that either has, and their mean;
+    `label_precision`, `label_recall`, `label_f1`, of the multisets of labels; `labels_exact`, 1 where they are equal."""
+    names = 'count_error', 'label_count_error', 'label_precision', 'label_recall', 'label_f1', 'labels_exact'
+    out = {name: np.full(len(labels), np.nan) for name in names}
     for i, (said, true) in enumerate(zip(labels, true_labels)):
         said, true = said[said >= 0], true[true >= 0]
-        common = sum(min((said == label).sum(), (true == label).sum()) for label in set(true))
+        each = np.array([((said == label).sum(), (true == label).sum()) for label in sorted({*said, *true})]).reshape(-1, 2)
+        common = each.min(1).sum()
         out['count_error'][i] = abs(len(said) - len(true))
         out['labels_exact'][i] = common == len(said) == len(true)
-        if len(said) + len(true):
+        if len(each):
+            out['label_count_error'][i] = np.abs(each[:, 0] - each[:, 1]).mean()
             out['label_f1'][i] = 2 * common / (len(said) + len(true))
+        if len(said):
+            out['label_precision'][i] = common / len(said)
+        if len(true):
+            out['label_recall'][i] = common / len(true)
     return out
 
 
 def arrangement(boxes, labels) -> dict:
     """What needs no truth: `overlap`, sum over ordered pairs of intersection / area of the first; `pairwise_iou`, mean over pairs;
-    `coverage`, area of the union. Compare with the values of real layouts.
-
-    What a generator of boxes needs besides is not here: distributions of counts, places and sides for each label, the best IoU of n layouts
-    of one caption, masks in their boxes, and the alignment of documents."""
+    `coverage`, area of the union. Compare with the values of real layouts."""
     out = {name: np.full(len(boxes), np.nan) for name in ('overlap', 'pairwise_iou', 'coverage')}
     for i, (found, said) in enumerate(zip(boxes, labels)):
         found = found[said >= 0]
@@ -86,9 +102,44 @@ def arrangement(boxes, labels) -> dict:
     return out
 
 
+def alignment(boxes, labels):
+    """Of documents, whose parts stand in lines: (N,), mean over the boxes of -log(1 - d), d the least difference of left, centre, right, top,
+    middle or bottom to the same of another box (LayoutGAN's successors). 0 where every box is in line with one; NaN below two boxes."""
+    out = np.full(len(boxes), np.nan)
+    for i, (found, said) in enumerate(zip(boxes, labels)):
+        found = found[said >= 0]
+        if len(found) > 1:
+            lines = np.concatenate([found[:, :2] - found[:, 2:] / 2, found[:, :2], found[:, :2] + found[:, 2:] / 2], 1)      # n 6
+            gaps = np.abs(lines[:, None] - lines[None]).min(-1) + np.where(np.eye(len(found)), np.inf, 0)
+            out[i] = -np.log1p(-np.minimum(gaps.min(1), 1 - 1e-9)).mean()
+    return out
+
+
+def relations(boxes, labels, facts, true_labels):
+    """How much of what captions of shape_scenes say of left, right, above and below holds: (N,), the share of such atoms.
+
+    facts (N, A, 6): of the caption of each layout. Boxes have no colour and no size, so descriptions are read by their class: an atom counts
+    where it names two classes of each of which the caption's own scene, `true_labels` (N, R), has one object ('the red circle is left of
+    the square' in a scene of one circle); about half of them. NaN where a caption has none.
+    """
+    scenes = np.full((*labels.shape[:1], labels.shape[1] + 1, COLUMNS), -1)
+    scenes[:, :-1, CX:H + 1] = np.where(labels[..., None] >= 0, np.round(boxes * UNIT), -1)
+    scenes[:, :-1, CLASS] = labels
+    first, second = facts[..., 1], unpack(facts[..., 5])[0]
+
+    def alone(named):
+        return (named >= 0) & ((true_labels[:, None] == named[..., None]).sum(-1) == 1)
+    asked = (facts[..., 0] == RELATION) & (facts[..., 4] < NEAR) & alone(first) & alone(second)
+    blind = np.where(asked[..., None], facts, -1)
+    blind[..., 2:4] = -1
+    blind[..., 5] = np.where(asked, pack(second), -1)
+    with np.errstate(invalid='ignore'):
+        return (holds(blind, scenes) & asked).sum(-1) / asked.sum(-1)
+
+
 def against(boxes, labels, true_boxes, true_labels) -> dict:
     """`matching`, `counts` and `arrangement` of layouts, and `coverage_gap`, |coverage - true coverage| (no boxes cover nothing; NaN where
-    neither has any), each name with `layout_` before it. The note in `arrangement` says what is not measured."""
+    neither has any), each name with `layout_` before it."""
     found = arrangement(boxes, labels)
     covered, true = found['coverage'], arrangement(true_boxes, true_labels)['coverage']
     gap = np.where(np.isnan(covered) & np.isnan(true), np.nan, np.abs(np.nan_to_num(covered) - np.nan_to_num(true)))

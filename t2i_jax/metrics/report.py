@@ -10,17 +10,18 @@ import numpy as np
 
 from t2i_jax import log
 from t2i_jax.errors import RunError
+from t2i_jax.metrics.bootstrap import interval as bootstrap
 
 VERSION = '0.1.0'
-PICTURES = ('drawn', 'real', 'training', 'shuffled', 'remembered', 'mean', 'noise')      # the order of columns
-SHOWN = 12                 # sentences of the picture
+PICTURES = ('drawn', 'real', 'training', 'shuffled', 'remembered', 'mean', 'noise', 'floor')      # the order of columns
+SHOWN, DPI = 12, 90        # sentences of the picture, its pixels an inch
 
 
 @functools.cache
 def version() -> str:
     """Of the code that makes numbers: release and a hash of its files (training and networks of systems are not among them)."""
     root = pathlib.Path(__file__).parents[1]
-    own = [root / f'{name}.py' for name in ('augment', 'data', 'evaluate', 'pictures', 'sample', 'sources', 'tables', 'text')]
+    own = [root / f'{name}.py' for name in ('augment', 'data', 'evaluate', 'evaluate_layouts', 'measures', 'pictures', 'sample', 'sources', 'tables', 'text')]
     folders = root / 'metrics', root / 'encoders', root.parent / 'tfds_builders' / 'shape_scenes'
     files = own + sorted(path for folder in folders for path in folder.iterdir() if path.suffix in ('.py', '.npz'))
     return f'{VERSION}+{hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:10]}'
@@ -30,12 +31,24 @@ def value(name, number, spread=None, interval=None, **protocol) -> dict:
     """One number. spread: standard deviation over subsets or splits; interval: (low, high), 95 %."""
     one = {'metric': name, 'value': float(number)}
     if not math.isfinite(one['value']):
-        raise RunError(f'{name} is {one["value"]}: the pictures or their features are not usable.')
+        raise RunError(f'{name} is {one["value"]}: what was drawn, or its features, cannot be used.')
     if spread is not None:
         one['spread'] = float(spread)
     if interval is not None:
         one['interval'] = [float(v) for v in interval]
     return one | {'protocol': protocol}
+
+
+def averaged(name, values, seed, groups=None, **protocol):
+    """A mean of (n,) with its 95 % bootstrap interval, NaN left out; groups: values of one record are no independent draws."""
+    there = np.isfinite(values)
+    groups = groups[there] if groups is not None else None
+    return value(name, values[there].mean(), interval=bootstrap(values[there], groups, seed=seed), n=int(there.sum()), **protocol)
+
+
+def averages(found, seed, groups=None, **protocol) -> list:
+    """`averaged` of each of {name: (n,)} that has a value."""
+    return [averaged(name, values, seed, groups, **protocol) for name, values in found.items() if np.isfinite(values).any()]
 
 
 def tagged(values, **more):
@@ -44,7 +57,8 @@ def tagged(values, **more):
 
 
 def write(out, path, grids):
-    """<path>, JSON, and the picture beside it. grids: (split, drawn n s s 3, real n s s 3, sentences) of each split."""
+    """<path>, JSON, and the picture beside it. grids: (split, drawn n s s 3, real n s s 3, sentences) of each split; drawn may also be
+    n k s s 3, several of each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.tmp')
     temporary.write_text(json.dumps(out, indent=1) + '\n')
@@ -112,10 +126,15 @@ def picture(out, grids, path):
     readers = list(dict.fromkeys(decoder for _, _, decoder in found))
     panels = [[{metric: values for (of, metric, decoder), values in found.items() if (of, decoder) == (split, reader)} for reader in readers]
               for split in out['protocol']['splits']]
-    high = max(8, .27 * max(len(panel) for line in panels for panel in line) + 1)
-    figure, axes = plt.subplots(len(panels), 1 + len(readers), figsize=(6 + 6 * len(readers), high * len(panels)), layout='constrained', squeeze=False)
-    for line, (name, drawn, real, texts), found in zip(axes, grids, panels):
-        line[0].imshow(log.sheet(drawn[:SHOWN, None], texts[:SHOWN], real=None if real is None else real[:SHOWN], title=name, columns=1))
+    sheets = [log.sheet((drawn if drawn.ndim == 5 else drawn[:, None])[:SHOWN], texts[:SHOWN], real=None if real is None else real[:SHOWN],
+                        title=name, columns=1) for name, drawn, real, texts in grids]
+    # in inches, as large as the sheets are in pixels where they are not huge
+    high = max(8, .27 * max(len(panel) for line in panels for panel in line) + 1, *(min(16, sheet.shape[0] / DPI) for sheet in sheets))
+    wide = max(6, *(min(high, sheet.shape[0] / DPI) * sheet.shape[1] / sheet.shape[0] for sheet in sheets))
+    figure, axes = plt.subplots(len(panels), 1 + len(readers), figsize=(wide + 6 * len(readers), high * len(panels)), layout='constrained', squeeze=False,
+                                width_ratios=[wide] + [6] * len(readers))
+    for line, (name, *_), sheet, found in zip(axes, grids, sheets, panels):
+        line[0].imshow(sheet)
         line[0].set_axis_off()
         line[0].set_anchor('N')
         for axis, reader, values in zip(line[1:], readers, found):
@@ -128,7 +147,7 @@ def picture(out, grids, path):
             else:
                 axis.set_axis_off()
     figure.suptitle(f'{out["run"]["workdir"]}: {out["run"]["system"]} on {out["run"]["data"]}, step {out["run"]["step"]:,}')
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=DPI)
     plt.close(figure)
 
 
@@ -219,7 +238,7 @@ def _over_steps(found, steps, out, baselines):
     for axis, (key, values) in zip(axes.flat, shown.items()):
         points = sorted((steps[name], one['value']) for name, one in values.items())
         axis.plot(*zip(*points), marker='o', label='drawn')
-        for kind in ('real', 'training', 'shuffled', 'noise'):
+        for kind in ('real', 'training', 'shuffled', 'noise', 'floor'):
             if kind in baselines.get(key[:3], {}):
                 axis.axhline(baselines[key[:3]][kind]['value'], linestyle='--', linewidth=1, color=f'C{PICTURES.index(kind)}', label=kind)
         axis.set_title(' '.join(filter(None, key[:3])), fontsize=8)

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from t2i_jax.metrics.shape_scenes import caption_results
 from tfds_builders.shape_scenes.facts import COUNT, EXISTS, PLACE, RELATION, holds, unpack
 from tfds_builders.shape_scenes.phrases import SHAPES, SIZE_WORDS, words
-from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, COLOURS, CX, CY, SIZE, UNIT, H, W
+from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, COLOURS, CX, CY, SIZE, SIZES, UNIT, H, W, bins
 
 ATTRIBUTES = {'class': (CLASS, SHAPES), 'colour': (COLOUR, tuple((colour,) for colour in COLOURS)), 'size': (SIZE, SIZE_WORDS)}
 
@@ -35,6 +35,23 @@ def agreement(scenes, facts) -> dict:
     out['colour_of_class'] = np.where(results['class'] == 1, results['class_colour'], np.nan)
     out['size_of_class_colour'] = np.where(results['class_colour'] == 1, results['size'], np.nan)
     return out
+
+
+def attribute_accuracy(scenes, attributes) -> dict:
+    """Whether the largest object of each picture is what its attribute vector asks for, (N, 22) of `single` scenes: {name: (N,)}, each 0 or 1.
+
+    `attribute_class`, `attribute_colour`, `attribute_size`, `attribute_x`, `attribute_y` (the third of the room), `attribute_position` (both). NaN
+    where a vector asks nothing of the kind (its bits are all 0); a picture without an object is wrong.
+    """
+    largest = scenes[:, 0]
+    said = {'class': largest[:, CLASS], 'colour': largest[:, COLOUR], 'size': largest[:, SIZE],
+            'x': bins(largest[:, CX], largest[:, W]), 'y': bins(largest[:, CY], largest[:, H])}
+    parts = np.split(attributes, np.cumsum([len(CLASSES), len(COLOURS), len(SIZES), 3]), 1)
+    out = {}
+    for (name, values), bits in zip(said.items(), parts):
+        right = (values == bits.argmax(1)) & (largest[:, W] >= 0)
+        out[f'attribute_{name}'] = np.where(bits.any(1), right, np.nan)
+    return out | {'attribute_position': out['attribute_x'] * out['attribute_y']}
 
 
 def descriptions(facts):

@@ -208,12 +208,12 @@ class Attribute2Image(Stage):
               'attributes': 'Attribute2Image draws from attributes. Choose data that have them: shape_scenes, cub200_captions.'}
 
     def __init__(self, meta, *, layered=True, likelihood='smooth_l1', width=64, nz=192, nz_b=64, gate_weight=.3, dropout=.5, compose='light',
-                 logvar_sees_y=False, standardise=False, warmup=0, gain=.03, sharpness=1.5, rotation=0.0, rngs):
+                 logvar_sees_y=False, standardise=False, kl_weight=1.0, warmup=0, gain=.03, sharpness=1.5, rotation=0.0, rngs):
         """layered: disCVAE, else CVAE (nz=256 in the paper). likelihood: 'smooth_l1' or 'gaussian'. nz, nz_b: latents of the foreground (of the
         whole picture) and of the background. compose: 'light', 'convex' ((1 - g) x_F + g x_B) or 'legacy'. standardise: attributes, by
-        the statistics of the training set. warmup: steps within which the weight of the KL terms rises from 0 to 1. Photometric changes in
-        training: a gain for each channel, U(1 - gain, 1 + gain); x + u (x - mean of 5 x 5), u ~ U(0, sharpness); a rotation of at most
-        `rotation` radians.
+        the statistics of the training set. kl_weight: of the KL terms, 1 for the evidence bound; warmup: steps within which it rises from 0.
+        Photometric changes in training: a gain for each channel, U(1 - gain, 1 + gain); x + u (x - mean of 5 x 5), u ~ U(0, sharpness); a
+        rotation of at most `rotation` radians.
         """
         if likelihood not in ('smooth_l1', 'gaussian'):
             raise ValueError(f'likelihood is {likelihood!r}; it is smooth_l1 or gaussian.')
@@ -235,7 +235,7 @@ class Attribute2Image(Stage):
         self.phases, self.ema = (Phase('loss', trains=names + (('standard',) if standardise else ())),), names
         self.needs = ('image', 'attributes') + (('mask',) if layered else ())
         self.layered, self.latents = layered, {'z_f': nz, 'z_b': nz_b} if layered else {'z': nz}
-        self.gate_weight, self.compose, self.warmup = gate_weight, compose, warmup
+        self.gate_weight, self.compose, self.kl_weight, self.warmup = gate_weight, compose, kl_weight, warmup
         self.gain, self.sharpness, self.rotation = gain, sharpness, rotation
 
     def noise(self, key, n):
@@ -291,7 +291,7 @@ class Attribute2Image(Stage):
 
     def loss(self, batch, key, out):
         parts = {name: value.mean() for name, value in self.terms(out).items()}
-        weight = jnp.minimum(1.0, batch['step'] / self.warmup) if self.warmup and self.training else 1.0
+        weight = self.kl_weight * (jnp.minimum(1.0, batch['step'] / self.warmup) if self.warmup and self.training else 1.0)
         return sum(value * (weight if name.startswith('kl') else 1.0) for name, value in parts.items()), parts
 
     def sample(self, batch, noise):
@@ -363,8 +363,8 @@ class Attribute2Image(Stage):
 
         Of the layers: `gate_iou`, of gate and 1 - mask at .5; `foreground_error`, mean |x^ - x| where the mask is 1; `bright_background`, mean of
         the reconstruction behind the object where that is white (above .9); `foreground_moves` and `background_moves`, mean |change| of the
-        picture before and behind the gate (at .5) with another z_B; `background_keeps`, mean |change| behind both gates with the attributes
-        of another record.
+        picture with another z_B, where the gate (at .5) is shut for a pixel and its neighbours (at an edge both layers are seen by right), and
+        where it is open; `background_keeps`, mean |change| where it is open with the own attributes and with those of another record.
         """
         image, mask = batch['image'], batch.get('mask')
         keys = jax.random.split(key, 3)
@@ -387,7 +387,8 @@ class Attribute2Image(Stage):
         out['bright_background'] = jnp.where(bright, where(true, drawn['image']), jnp.nan)
         other = self.decode(latents | {'z_b': self.noise(keys[2], len(image))['z_b']}, y, train=False)
         change = jnp.abs(other['image'] - drawn['image'])
-        out['foreground_moves'], out['background_moves'] = where(1 - behind, change), where(behind, change)
+        inside = 1 - jax.lax.reduce_window(behind, 0.0, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME')
+        out['foreground_moves'], out['background_moves'] = where(inside, change), where(behind, change)
         other = self.decode(latents, jnp.roll(y, 1, 0), train=False)
         both = behind * (other['gate'] > 0)
         out['background_keeps'] = where(both, jnp.abs(other['image'] - drawn['image']))

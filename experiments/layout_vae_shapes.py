@@ -1,0 +1,22 @@
+"""LayoutVAE on the scenes of shape_scenes/multi: one to five objects of six labels (Jyothi et al., ICCV 2019, on the embedded data set).
+
+    python -m t2i_jax.main --config=experiments/layout_vae_shapes.py --workdir=runs/layout_vae_shapes
+    python -m t2i_jax.main --workdir=runs/layout_vae_shapes --mode=sample --labels="circle, ring"
+
+Variants: `:categorical`, classes 1 to 20 instead of a Poisson; `:tiny`, seconds, for tests.
+Objects of these scenes are placed uniformly without overlap, so that the set of labels says little about their places and much about their number.
+"""
+from experiments import common
+
+
+def get_config(arg=''):
+    c = common.base('layout_vae', data=common.shapes('multi'))
+    adam = dict(elbo=dict(lr=1e-3, b1=.9, schedule=dict(kind='cosine', floor=.1)))      # b1: re-implementations; the rest: ours
+    often = dict(batch_size=128, sample_every=1000, validate_every=500, validate_batches=0, checkpoint_every=500, keep='best:elbo')
+    c.stages.count = dict(steps=3000, optim=adam, **often)
+    c.stages.box = dict(steps=10_000, optim=adam, **often)
+    return common.variant(c, arg, categorical=categorical)
+
+
+def categorical(c):
+    c.stages.count.model.count_head = 'categorical'
