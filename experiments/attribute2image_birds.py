@@ -16,7 +16,7 @@ def get_config(arg=''):
     c = common.base('attribute2image', data=common.birds(name='cub200_captions/masks', size=64, load_size=72, flip=True))   # code: 72 of 80 px
     c.stages.vae = dict(
         epochs=160, batch_size=32, ema=.999,                              # code; ema: ours
-        model=dict(nz=128, nz_b=128, rotation=.08, standardise=True, warmup=2500),          # code; standardise, warmup: ours
+        model=dict(nz=128, nz_b=128, rotation=.08, standardise=True),                       # code; standardise: ours
         optim=dict(loss=dict(lr=3e-4)),                                   # code
     )
     return common.variant(c, arg)

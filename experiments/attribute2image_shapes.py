@@ -15,7 +15,7 @@ def get_config(arg=''):
     c = common.base('attribute2image', data=common.shapes('single_32', size=32))
     c.stages.vae = dict(
         steps=5000, batch_size=64, ema=.999, sample_every=500, validate_every=500, checkpoint_every=500,
-        model=dict(width=16, nz=64, nz_b=32, warmup=500, gain=0.0, sharpness=0.0),
+        model=dict(width=16, nz=64, nz_b=32, kl_weight=3.0, gain=0.0, sharpness=0.0),
         optim=dict(loss=dict(lr=1e-3, schedule=dict(kind='cosine', floor=.02))),
     )
     return common.variant(c, arg, cvae=cvae, legacy=legacy)

@@ -10,7 +10,7 @@ from t2i_jax.tables import Split
 from tfds_builders.shape_scenes import phrases
 from tfds_builders.shape_scenes.captions import captions
 from tfds_builders.shape_scenes.facts import COUNT, EXISTS, PLACE, PLACES, RELATION, holds, pack, table
-from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, SIZE, Draws, W, sample
+from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, CX, CY, SIZE, UNIT, Draws, H, W, sample
 
 RED, BLUE, GREEN = 0, 2, 1
 CIRCLE, SQUARE, TRIANGLE = range(3)
@@ -114,11 +114,22 @@ def test_binding_in_scenes_of_several_objects(multi):
 def test_real_pictures_are_what_their_attributes_ask_for(real):
     split, scenes, _, _ = real
     found = shape_agreement.attribute_accuracy(scenes, split.tables['attributes'])
-    assert set(found) == {f'attribute_{name}' for name in ('class', 'colour', 'size', 'x', 'y', 'position')}
+    assert set(found) == {f'attribute_{name}' for name in ('class', 'colour', 'size', 'x', 'y', 'position', 'position_near')}
     for name, values in found.items():
         assert values.mean() == 1, name
     others = shape_agreement.attribute_accuracy(scenes, np.roll(split.tables['attributes'], 7, 0))
     assert others['attribute_colour'].mean() < .5 and others['attribute_position'].mean() < .5
+
+
+def test_a_place_may_be_off_by_a_pixel():
+    """A medium circle whose left third of the room ends at cx = .4"""
+    one, asked = scene((CIRCLE, RED)), np.zeros((1, 22))
+    asked[0, [16, 20]] = 1                                                    # left, centre
+    one[0, [CX, CY, W, H]] = [round(v * UNIT) for v in (.42, .5, .4, .4)]
+    found = shape_agreement.attribute_accuracy(one[None], asked)
+    assert found['attribute_position'] == 0 and found['attribute_position_near'] == 1 and np.isnan(found['attribute_class']).all()
+    one[0, CX] = round(.44 * UNIT)
+    assert shape_agreement.attribute_accuracy(one[None], asked)['attribute_position_near'] == 0
 
 
 def test_attributes_by_hand():
@@ -135,10 +146,10 @@ def test_attributes_by_hand():
             changed[bit] = 1
         found = shape_agreement.attribute_accuracy(there[None], changed[None])
         return {name.removeprefix('attribute_'): float(values[0]) for name, values in found.items()}
-    every = dict.fromkeys(('class', 'colour', 'size', 'x', 'y', 'position'), 1)
+    every = dict.fromkeys(('class', 'colour', 'size', 'x', 'y', 'position', 'position_near'), 1)
     assert asked([]) == every
     assert asked([SQUARE]) == every | {'class': 0} and asked([6 + BLUE]) == every | {'colour': 0} and asked([13]) == every | {'size': 0}
-    assert asked([18]) == every | {'x': 0, 'position': 0} and asked([19]) == every | {'y': 0, 'position': 0}
+    assert asked([18]) == every | {'x': 0, 'position': 0, 'position_near': 0} and asked([19]) == every | {'y': 0, 'position': 0, 'position_near': 0}
     assert asked([], scene()) == dict.fromkeys(every, 0)
     vector[6:13] = 0                                                         # nothing is said of the colour
     assert np.isnan(asked([])['colour']) and asked([])['class'] == 1

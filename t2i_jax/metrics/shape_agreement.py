@@ -17,6 +17,8 @@ from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, COLOURS, C
 
 ATTRIBUTES = {'class': (CLASS, SHAPES), 'colour': (COLOUR, tuple((colour,) for colour in COLOURS)), 'size': (SIZE, SIZE_WORDS)}
 
+NEAR = .03                 # of the frame: one pixel of 32
+
 
 def agreement(scenes, facts) -> dict:
     """Each 0 or 1, but `sem_acc`, the share of a caption's atoms that hold.
@@ -40,18 +42,25 @@ def agreement(scenes, facts) -> dict:
 def attribute_accuracy(scenes, attributes) -> dict:
     """Whether the largest object of each picture is what its attribute vector asks for, (N, 22) of `single` scenes: {name: (N,)}, each 0 or 1.
 
-    `attribute_class`, `attribute_colour`, `attribute_size`, `attribute_x`, `attribute_y` (the third of the room), `attribute_position` (both). NaN
-    where a vector asks nothing of the kind (its bits are all 0); a picture without an object is wrong.
+    `attribute_class`, `attribute_colour`, `attribute_size`, `attribute_x`, `attribute_y` (the third of the room), `attribute_position` (both), and
+    `attribute_position_near`, with places that are off by no more than NEAR: by so much readers err, and a third of a large object's room is a
+    tenth of the frame. NaN where a vector asks nothing of the kind (its bits are all 0); a picture without an object is wrong.
     """
     largest = scenes[:, 0]
-    said = {'class': largest[:, CLASS], 'colour': largest[:, COLOUR], 'size': largest[:, SIZE],
-            'x': bins(largest[:, CX], largest[:, W]), 'y': bins(largest[:, CY], largest[:, H])}
+
+    def thirds(off):
+        return bins(largest[:, CX] + off, largest[:, W]), bins(largest[:, CY] + off, largest[:, H])
+    x, y = thirds(0)
+    near_x, near_y = np.stack([thirds(off) for off in (-round(NEAR * UNIT), 0, round(NEAR * UNIT))], -1)          # N 3
+    said = {'class': largest[:, [CLASS]], 'colour': largest[:, [COLOUR]], 'size': largest[:, [SIZE]], 'x': x[:, None], 'y': y[:, None]}
     parts = np.split(attributes, np.cumsum([len(CLASSES), len(COLOURS), len(SIZES), 3]), 1)
-    out = {}
-    for (name, values), bits in zip(said.items(), parts):
-        right = (values == bits.argmax(1)) & (largest[:, W] >= 0)
-        out[f'attribute_{name}'] = np.where(bits.any(1), right, np.nan)
-    return out | {'attribute_position': out['attribute_x'] * out['attribute_y']}
+
+    def right(values, bits):
+        found = (values == bits.argmax(1)[:, None]).any(1) & (largest[:, W] >= 0)
+        return np.where(bits.any(1), found, np.nan)
+    out = {f'attribute_{name}': right(values, bits) for (name, values), bits in zip(said.items(), parts)}
+    return out | {'attribute_position': out['attribute_x'] * out['attribute_y'],
+                  'attribute_position_near': right(near_x, parts[3]) * right(near_y, parts[4])}
 
 
 def descriptions(facts):

@@ -11,10 +11,10 @@ smooth L1 as in the authors' Torch code, or a Gaussian with a log-variance for e
 edited by optimising its latents (`infer`). Reads `attributes`, and for the layers `mask`; no sentences.
 
 Deviations: the composition adds light, since with the code's x_F + g x_B and x_F = -1 behind the object no background brighter than grey can
-be reached (`compose='legacy'`); one gate channel instead of three with one target; means over the batch instead of sums (Adam does not see
-it, and the code's weight decay of .004, which is nothing beside sums over 12,288 pixels, becomes 0); KL warm-up; log-variances within
-[-6, 2]; the mixing layer of the decoder starts from N(0, 1/n) like that of the encoder (in the code, by a slip, from positive numbers); the
-background's KL also moves z_F; pictures of other sizes start from maps of size/8, and the background's from 2 x 2 with fewer doublings.
+be reached (`compose='legacy'`); one gate channel instead of three with one target; means over the batch instead of sums (Adam does not see it,
+and the code's weight decay of .004, which is nothing beside sums over 12,288 pixels, becomes 0); log-variances within [-6, 2]; the mixing
+layer of the decoder starts from N(0, 1/n) like that of the encoder (in the code, by a slip, from positive numbers); the background's KL
+also moves z_F; other sizes of pictures start from maps of size/8, and the background's from 2 x 2 with fewer doublings.
 
 Published, from memory: cosine of predicted attributes on LFW .905 (CVAE) and .906 (disCVAE), nearest neighbour .872. What is reached on
 shape_scenes stands in experiments/attribute2image_shapes.py.
