@@ -290,7 +290,8 @@ def evaluate(config, workdir, **given):
     block, meta, boxes = config.stages[sampler.stage], sampler.meta, evaluate_layouts.draws_boxes(sampler.module)
     read = (*(('boxes', 'object_labels') if boxes else ('image',)), *(n for n in sampler.module.needs if not n.startswith('wrong_')))
     cache = 'none' if {**config.data, **block.data}['cache'] == 'none' else 'host'
-    opened = functools.cache(lambda name: Split(config.data, name, tuple(dict.fromkeys(read)), sampler.vocabulary, {**block.data, 'cache': cache}))
+    opened = functools.cache(lambda name: Split(config.data, name, tuple(dict.fromkeys(read)), sampler.vocabulary, {**block.data, 'cache': cache},
+                                                sampler.module.advice))
     train, kind = opened(config.data.split), evaluate_layouts.of_layouts if boxes else of_pictures
     measured, usual, many, network = kind(config, sampler, train, options)
     splits = [name.strip() for name in options['split'].split(',') if name.strip()] or usual

@@ -8,7 +8,7 @@ should come near. On shape_scenes/rules the rules are checked, and likelihoods s
 import jax
 import numpy as np
 
-from t2i_jax import conditions
+from t2i_jax import conditions, drawing
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.measures import Measure
 from t2i_jax.metrics import layout, layout_sets, report
@@ -156,6 +156,6 @@ def of_measures(module, measure, asked, true, by_rule, seed) -> list:
 def shown(sampler, asked, true, drawn):
     """(drawn n k s s 3, real n s s 3, what was asked for) of the first records."""
     few, meta = slice(0, report.SHOWN), asked.split.meta
-    pictures = conditions.layout_pictures(drawn.boxes[few, :SHOWN], drawn.labels[few, :SHOWN], meta.object_names)
-    real = conditions.layout_pictures(true.boxes[few, 0], true.labels[few, 0], meta.object_names)
+    pictures = drawing.layout_pictures(drawn.boxes[few, :SHOWN], drawn.labels[few, :SHOWN], meta.object_names)
+    real = drawing.layout_pictures(true.boxes[few, 0], true.labels[few, 0], meta.object_names)
     return pictures, real, conditions.captions_of({'label_set': true.sets[few]}, meta, asked.texts[few] if sampler.reads_text else None)

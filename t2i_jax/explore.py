@@ -15,7 +15,7 @@ Each writes <workdir>/explore/<what>.png and its numbers, <what>.json. The pictu
 import json
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import jax
@@ -37,18 +37,25 @@ class Looked(NamedTuple):
     split: Split
     batch: dict
     seed: int
-    free: bool         # whether attributes are unknown: then all of them are inferred, too, from those that are told
+    known: np.ndarray  # b a: which attributes are; the others are inferred, too
+    run: Any           # the stage's `infer`, compiled
 
     @property
     def pictures(self):
         return np.asarray(to_uint8(self.batch['image']))
 
+    @property
+    def names(self):
+        """Of the attributes."""
+        return self.sampler.meta.attribute_names or tuple(f'attribute {i + 1}' for i in range(self.sampler.meta.attributes))
+
+    @property
+    def captions(self):
+        return conditions.captions_of(self.batch, self.sampler.meta) or [f'picture {i + 1}' for i in range(len(self.pictures))]
+
     def infer(self, observed=None):
         """The latents of the pictures, by optimisation: see Attribute2Image.infer."""
-        @jax.jit
-        def infer(params, stats, batch, key, observed):
-            return core.call(self.sampler.prog.graph, params, stats, 'infer', batch, key, observed, self.free, training=False)[0]
-        found = infer(self.sampler.params, self.sampler.stats, self.batch, jax.random.key(self.seed), observed)
+        found = self.run(self.sampler.params, self.sampler.stats, self.batch, jax.random.key(self.seed), observed, self.known)
         return jax.tree.map(np.asarray, found)
 
     def draw(self, noise, attributes):
@@ -64,20 +71,23 @@ def look(config, workdir, num, seed, image, attributes):
         raise RunError(f'--mode=explore draws systems with attributes and latents that can be inferred; {type(module).__name__} is none.')
     if attributes and not image:
         raise RunError('--attributes belong to a picture of yours: give --image, too.')
-    split = Split(config.data, config.data.validation_split, module.needs, sampler.vocabulary, {**block.data, 'cache': 'none'})
-    free = False
+    split = Split(config.data, config.data.validation_split, module.needs, sampler.vocabulary, {**block.data, 'cache': 'none'}, module.advice)
     if image:
         start = split.tables['attributes'].mean(0)
         told, known = conditions.read_attributes(attributes, sampler.meta) if attributes else (start[None], np.zeros((1, len(start)), bool))
         if len(told) > 1:
             raise RunError('Give --attributes once: they belong to the one picture of --image.')
-        free = not known.all()
         batch = {'image': read_picture(image, sampler.meta.size)[None], 'attributes': np.where(known, told, start).astype(np.float32)}
     else:
         rows = np.linspace(0, len(split) - 1, num).astype(np.int64)
         batch = sources.Asked(split, rows, np.zeros((num, sampler.meta.captions), np.int64)).batch(0, num)
+        known = np.ones((num, sampler.meta.attributes), bool)
     batch = {name: batch[name] for name in ('image', 'attributes', 'mask') if name in batch}
-    return Looked(sampler, split, batch, seed, free)
+
+    @jax.jit
+    def infer(params, stats, *args):
+        return core.call(sampler.prog.graph, params, stats, 'infer', *args, training=False)[0]
+    return Looked(sampler, split, batch, seed, known, infer)
 
 
 def read_picture(path, size):
@@ -104,7 +114,6 @@ def exclusive_groups(table):
 def attributes(looked):
     """Each group of exclusive attributes is set to each of its values, an attribute alone goes from 0 to 1 in equal steps."""
     found, table = looked.infer(), looked.split.tables['attributes']
-    names = looked.sampler.meta.attribute_names
     groups = exclusive_groups(table)
     groups = sorted(sorted(groups, key=lambda group: -table[:, group].std())[:MOST])
     most = max(max(map(len, groups)), STEPS if min(map(len, groups)) == 1 else 0)
@@ -119,7 +128,7 @@ def attributes(looked):
                 changed[:STEPS, group[0]] = np.linspace(0, 1, STEPS)
             strips.append((i, len(group) if len(group) > 1 else STEPS))
             rows.append(changed)
-            labels.append(', '.join(names[column] for column in group))
+            labels.append(', '.join(looked.names[column] for column in group))
     noise = {name: np.repeat(z[[i for i, _ in strips]], most, 0) for name, z in found['noise'].items()}
     pictures = looked.draw(noise, np.concatenate(rows))['image']
     pictures = pictures.reshape(len(strips), most, *pictures.shape[1:]).copy()
@@ -147,25 +156,24 @@ def reconstruction(looked):
     drawn = looked.draw(found['noise'], found['attributes'])
     parts = [drawn['image']] + [shown(drawn[name], name) for name in ('foreground', 'gate', 'background') if name in drawn]
     labels = ['the picture it makes'] + [name for name in ('foreground', 'gate', 'background') if name in drawn]
-    captions = conditions.captions_of(found, looked.sampler.meta)
     numbers = {'mse': float(error(found['image'], looked).mean()), **energies(found)}
-    return np.stack(parts, 1), [f'{caption}: {", ".join(labels)}' for caption in captions], looked.pictures, numbers
+    return np.stack(parts, 1), [f'{caption}: {", ".join(labels)}' for caption in looked.captions], looked.pictures, numbers
 
 
 def completion(looked):
-    """Each picture with its right half covered, as completed from the left one, and as reconstructed from the whole."""
+    """Each picture with its right half covered, as completed from the left one, and as reconstructed from the whole. The numbers are mean squared
+    errors of both (values in [-1, 1]), over the picture and over its right half, and their ratios."""
     s = looked.pictures.shape[1]
     observed = np.ones((len(looked.pictures), s, s, 1), np.float32)
     observed[:, :, s // 2:] = 0
     half, whole = looked.infer(observed), looked.infer(np.ones_like(observed))
     covered = np.where(observed > 0, looked.pictures, 128).astype(np.uint8)
     pictures = np.stack([covered, *(np.asarray(to_uint8(found['image'])) for found in (half, whole))], 1)
-    captions = conditions.captions_of(half, looked.sampler.meta)
     mse = {'completed': error(half['image'], looked), 'reconstructed': error(whole['image'], looked)}
     numbers = {f'mse_{name}': float(value.mean()) for name, value in mse.items()}
     numbers |= {f'mse_{name}_right_half': float(value[:, :, s // 2:].mean()) for name, value in mse.items()}
-    numbers['ratio'] = numbers['mse_completed'] / numbers['mse_reconstructed']
-    return pictures, [f'{caption}: covered, completed, from the whole' for caption in captions], looked.pictures, numbers | energies(half)
+    numbers |= {f'ratio{part}': numbers[f'mse_completed{part}'] / numbers[f'mse_reconstructed{part}'] for part in ('', '_right_half')}
+    return pictures, [f'{caption}: covered, completed, from the whole' for caption in looked.captions], looked.pictures, numbers | energies(half)
 
 
 WHAT = {'attributes': attributes, 'layers': layers, 'reconstruction': reconstruction, 'completion': completion}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import conditions, log, run, sharding
+from t2i_jax import conditions, drawing, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.text import Vocabulary, encode_sentences
@@ -152,7 +152,7 @@ def to_files(workdir, sentences, num, seed, out, labels=(), attributes=()):
     sampler = Sampler.load(workdir)
     out = pathlib.Path(out or pathlib.Path(workdir) / 'samples')
     drawn = sampler(sentences or None, num=num, seed=seed, labels=labels or None, attributes=attributes or None)
-    images = conditions.pictures_of(drawn, sampler.meta, side=192)
+    images = drawing.pictures_of(drawn, sampler.meta, side=192)
     if images is None:
         raise RunError(f'Stage {sampler.stage} makes {", ".join(drawn)}, not pictures: call Sampler from Python.')
     vectors = {'attributes': conditions.attribute_vectors(attributes, sampler.meta)} if attributes else {}
@@ -164,7 +164,7 @@ def to_files(workdir, sentences, num, seed, out, labels=(), attributes=()):
         log.save_png(path, np.concatenate(list(row), 1))
         if 'image' not in drawn:
             layouts = zip(drawn['boxes'][number], drawn['object_labels'][number])
-            told = [conditions.objects_of(*layout, sampler.meta.object_names) for layout in layouts]
+            told = [drawing.objects_of(*layout, sampler.meta.object_names) for layout in layouts]
             path.with_suffix('.json').write_text(json.dumps(told, indent=1) + '\n')
     log.sheet(images, asked, out / 'sheet.png', title=f'{sampler.stage}, step {sampler.step:,}, seed {seed}')
     what = 'pictures' if 'image' in drawn else 'layouts'

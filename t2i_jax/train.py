@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import conditions, data, evaluate, log, run, sharding
+from t2i_jax import conditions, data, drawing, evaluate, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.augment import augment
 from t2i_jax.errors import RunError
@@ -315,10 +315,10 @@ class Trainer:
         else:
             noise = self.module.noise(jax.random.key(0), SHOWN * SAMPLES)
         out = sampler.draw(jax.tree.map(lambda x: np.repeat(x, SAMPLES, 0), batch), noise, (SHOWN, SAMPLES))
-        pictures = conditions.pictures_of(out, self.meta)
+        pictures = drawing.pictures_of(out, self.meta)
         if pictures is not None:
             if 'image' not in out:
-                real = conditions.pictures_of({name: batch[name] for name in ('boxes', 'object_labels') if name in batch}, self.meta)
+                real = drawing.pictures_of({name: batch[name] for name in ('boxes', 'object_labels') if name in batch}, self.meta)
             picture = log.sheet(pictures, labels, self.folder / 'samples' / f'{step:08d}.png', real=real, title=f'{self.name}, step {step:,}')
             self.log.image(step, 'samples', picture)
 

@@ -10,7 +10,7 @@ from conftest import bit_equal
 
 from t2i_jax.augment import Geometry, augment, choose_words
 from t2i_jax.data import gather
-from t2i_jax.tables import Split
+from t2i_jax.tables import Split, mirrored
 
 SQUARE = Geometry(size=16, load_size=24, length=5, flip=True, scales=(8, 4))
 run = jax.jit(augment, static_argnums=(2, 3))
@@ -202,3 +202,19 @@ def test_a_mirrored_scene_is_mirrored_in_all_that_it_carries(on_shapes):
                 expected[..., 0] = np.where(there, 1 - expected[..., 0], 0)
             np.testing.assert_allclose(turned[name][row], expected, atol=1e-6)
     assert np.array_equal(plain['object_labels'], turned['object_labels'])
+
+
+def test_a_mirrored_picture_has_mirrored_attributes():
+    """An object on the left is on the right in the mirrored picture, and its mask goes with it; other attributes stay."""
+    names = ('red', 'left', 'middle', 'right', 'top')
+    assert mirrored(names) == (0, 3, 2, 1, 4)
+    geometry = Geometry(size=8, load_size=8, length=1, flip=True, mirrored_attributes=mirrored(names))
+    image = np.zeros((16, 8, 8, 3), np.uint8)
+    image[:, :, :3] = 255
+    raw = {'index': np.arange(16), 'image': image, 'mask': image[..., :1], 'extent': np.full((16, 2), 8),
+           'attributes': np.tile(np.float32([1, 1, 0, 0, 1]), (16, 1))}
+    batch = jax.tree.map(np.asarray, run(raw, jax.random.key(0), geometry, True))
+    turned = batch['image'][:, 0, 0, 0] < 0
+    assert 0 < turned.sum() < 16 and np.array_equal(batch['mask'][:, 0, 0, 0] == 0, turned)
+    for row, flipped in zip(batch['attributes'], turned):
+        assert row.tolist() == ([1, 0, 0, 1, 1] if flipped else [1, 1, 0, 0, 1])

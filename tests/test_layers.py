@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from t2i_jax.layers.blocks import Bottleneck, levels
-from t2i_jax.layers.conv import DIMENSIONS, Conv, ConvTranspose, conv_transpose
+from t2i_jax.layers.conv import DIMENSIONS, Conv, ConvTranspose, conv_doubled, conv_transpose
 from t2i_jax.layers.norm import BatchNorm
 
 
@@ -38,6 +38,24 @@ def test_convolution_of_pictures_is_the_plain_one():
     assert layer.few
     expected = jax.lax.conv_general_dilated(x, layer.kernel[...], (2, 2), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS)
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('kernel', [3, 5])
+def test_a_convolution_of_doubled_pixels_is_the_plain_one(kernel):
+    keys = jax.random.split(jax.random.key(1), 2)
+    x, k = jax.random.normal(keys[0], (2, 5, 6, 3)), jax.random.normal(keys[1], (kernel, kernel, 3, 4))
+
+    def plain(x, k):
+        return jax.lax.conv_general_dilated(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), k, (1, 1), 'SAME', dimension_numbers=DIMENSIONS)
+
+    @jax.jit
+    def both(x, k):
+        dy = jnp.sin(jnp.arange(2 * 10 * 12 * 4)).reshape(2, 10, 12, 4)
+        return [(y, *pull_back(dy)) for y, pull_back in (jax.vjp(f, x, k) for f in (plain, conv_doubled))]
+    for expected, found in zip(*both(x, k)):
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+    with pytest.raises(ValueError, match='kernel of 3 or 5'):
+        conv_doubled(x, jnp.ones((4, 4, 3, 4)))
 
 
 def test_layers_compute_in_the_type_that_they_are_told_and_keep_their_parameters():

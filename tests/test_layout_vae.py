@@ -81,7 +81,7 @@ def test_more_draws_give_a_tighter_bound():
     boxes, labels = ordered(*map(jnp.asarray, scenes(40)), R)
     net = placer()
     c, nll = jax.jit(net.conditions)(boxes, labels), net.nll(boxes)
-    weights = jax.jit(lambda key: net.vae.log_weights(boxes, c, key, nll, 120))(jax.random.key(0))           # 120 n R
+    weights = jax.jit(lambda key: net.vae.log_weights(layout_vae.scaled(boxes), c, key, nll, 120))(jax.random.key(0))           # 120 n R
 
     def bound(k):                                                          # mean over groups of k of the same draws: Jensen orders these exactly
         groups = weights.reshape(120 // k, k, *labels.shape)
@@ -89,7 +89,7 @@ def test_more_draws_give_a_tighter_bound():
     bounds = [bound(k) for k in (1, 2, 10, 60, 120)]
     for loose, tight in zip(bounds, bounds[1:]):
         assert (tight <= loose + 1e-3).all() and tight.mean() < loose.mean() - 1e-3
-    found = jax.jit(lambda key: net.vae.held_out(boxes, c, key, nll, 120))(jax.random.key(0))
+    found = jax.jit(lambda key: net.vae.held_out(layout_vae.scaled(boxes), c, key, nll, 120))(jax.random.key(0))
     assert np.allclose(found['nll'][labels >= 0], bounds[-1], rtol=1e-4) and np.allclose(found['elbo'][labels >= 0], bounds[0], rtol=1e-4)
 
 
@@ -363,6 +363,15 @@ def test_overlap_of_boxes_by_hand():
 def test_settings_that_do_not_exist_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_half_precision_is_of_the_layers_alone():
+    stage = box_vae()
+    before = float(elbo(stage, *scenes())[0])
+    core.compute_in(stage, 'bfloat16')
+    loss, out = elbo(stage, *scenes())[0], drawn(stage)
+    assert loss.dtype == jnp.float32 and float(loss) == pytest.approx(before, rel=.05) and float(loss) != before
+    assert out['boxes'].dtype == np.float32 and np.isfinite(out['boxes']).all()
 
 
 def test_sizes_are_those_of_the_published_networks():

@@ -10,7 +10,7 @@ import pytest
 from conftest import bit_equal
 from flax import nnx
 
-from t2i_jax import conditions, log, run, sample
+from t2i_jax import drawing, log, run, sample
 from t2i_jax import stage as core
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.sample import Sampler, to_files, to_uint8
@@ -268,7 +268,7 @@ def test_the_sheet_of_a_training_run_shows_what_was_asked(dense, tmp_path, monke
     assert all(set(label.split(', ')) <= set(SINGLE) and len(label.split(', ')) == (5 if flag == 'attributes' else 1) for label in labels)
     assert f'--mode=sample --{flag}="..."' in capsys.readouterr().out
     if flag == 'labels':                                                   # of each scene the true boxes stand beside the drawn ones
-        assert all((one == conditions.colour_of(scenes.CLASSES.index(label))).all(-1).any() for one, label in zip(real, labels))
+        assert all((one == drawing.colour_of(scenes.CLASSES.index(label))).all(-1).any() for one, label in zip(real, labels))
     loaded = Sampler.load(tmp_path)
     assert loaded.meta.attribute_names == SINGLE and loaded.meta.object_names == scenes.CLASSES and hash(loaded.meta)
 

@@ -70,6 +70,8 @@ def conv_doubled(x, kernel):
     places of an output in its pixel: the same sums with 9 instead of 25 products (kernel 5) and without the doubled map.
     """
     k = kernel.shape[0]
+    if k not in (3, 5):
+        raise ValueError(f'Pixels are doubled for a kernel of 3 or 5, not of {k}.')
     taps = np.zeros((2, 3, k), np.float32)                                 # place in the pixel, offset in x, entry of the kernel
     for place in range(2):
         for entry in range(k):

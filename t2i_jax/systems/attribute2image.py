@@ -14,7 +14,8 @@ Deviations: the composition adds light, since with the code's x_F + g x_B and x_
 be reached (`compose='legacy'`); one gate channel instead of three with one target; means over the batch instead of sums (Adam does not see it,
 and the code's weight decay of .004, which is nothing beside sums over 12,288 pixels, becomes 0); log-variances within [-6, 2]; the mixing
 layer of the decoder starts from N(0, 1/n) like that of the encoder (in the code, by a slip, from positive numbers); the background's KL
-also moves z_F; other sizes of pictures start from maps of size/8, and the background's from 2 x 2 with fewer doublings.
+also moves z_F; other sizes of pictures start from maps of size/8, and the background's from 2 x 2 with fewer or more doublings. Not the
+paper's, and 1 and 0 by default: kl_weight, and warmup, steps within which it rises.
 
 Published, from memory: cosine of predicted attributes on LFW .905 (CVAE) and .906 (disCVAE), nearest neighbour .872. What is reached on
 shape_scenes stands in experiments/attribute2image_shapes.py.
@@ -156,7 +157,8 @@ class BackgroundDecoder(nnx.Module):
     def __init__(self, size, width, nz, *, rngs):
         w = width
         steps = (((2 * w, 3),), ((2 * w, 3),), ((w, 3), (w, 3)), ((w, 3), (w, 3)), ((w // 2, 5),))         # of each doubling, 4 to 64 px
-        steps = steps[-(size.bit_length() - 2):]
+        doublings = size.bit_length() - 2
+        steps = (((2 * w, 3),),) * max(0, doublings - len(steps)) + steps[-doublings:]
         self.first = torch_linear(nz, 2 * 2 * 4 * w, rngs=rngs)
         blocks, c = [], 4 * w
         for step in steps:
@@ -203,9 +205,10 @@ COMPOSE = {
 class Attribute2Image(Stage):
     phases, ema = (Phase('loss', trains=('encoder', 'decoder')),), ('encoder', 'decoder')
     tiny = dict(width=16, nz=32, nz_b=16)
-    advice = {'mask': 'disCVAE learns its two layers from foreground masks. Choose data that have them (shape_scenes, cub200_captions/masks, '
-                      'flowers102_captions/masks), or train the CVAE, which reads image and attributes alone: --config.stages.vae.model.layered=False.',
-              'attributes': 'Attribute2Image draws from attributes. Choose data that have them: shape_scenes, cub200_captions.'}
+    advice = {'mask': 'disCVAE learns its two layers from foreground masks. Choose data that have them (shape_scenes/single, cub200_captions/masks), or '
+                      'train the CVAE, which reads image and attributes alone: --config.stages.vae.model.layered=False.',
+              **dict.fromkeys(('image', 'attributes'), 'Attribute2Image learns from pictures with attributes. Choose data that have both: '
+                                                       'shape_scenes/single, cub200_captions.')}
 
     def __init__(self, meta, *, layered=True, likelihood='smooth_l1', width=64, nz=192, nz_b=64, gate_weight=.3, dropout=.5, compose='light',
                  logvar_sees_y=False, standardise=False, kl_weight=1.0, warmup=0, gain=.03, sharpness=1.5, rotation=0.0, rngs):
@@ -315,12 +318,12 @@ class Attribute2Image(Stage):
         return jnp.clip(image, 0, 1) * 2 - 1, mask
 
     # ------------------------------------------------------------------------------------------------------- a picture's latents
-    def infer(self, batch, key, observed=None, free_attributes=False, *, steps=300, restarts=5, lr=.05, sigma=.1):
+    def infer(self, batch, key, observed=None, known=None, *, steps=300, restarts=5, lr=.05, sigma=.1):
         """Latents of given pictures by minimising  sum over observed pixels (x^ - x)^2 + 2 sigma^2 |z|^2 / 2  with Adam and a cosine.
 
         observed: b s s 1, 1 where a pixel is known, None: everywhere. Of `restarts` starts the best is kept; the first is the encoder's
         mean where it can be had (everything observed, masks where they are needed), the others are from N(0, I).
-        free_attributes: the attributes are optimised, too, within [0, 1], from those of the batch.
+        known: b a, which attributes are known, None: all. The others are optimised, too, within [0, 1], from those of the batch.
         -> {'noise': as `noise`, 'attributes': b a, 'image': b s s 3, 'energy': steps b}
         """
         image, y = batch['image'], batch['attributes'].astype(jnp.float32)
@@ -332,34 +335,34 @@ class Attribute2Image(Stage):
             means = self.encode(image, batch.get('mask'), self.condition(y), zeros, train=False, key=keys[1])[1]
             latents = {name: z.at[:b].set(means[name]) for name, z in latents.items()}
         observed = jnp.ones_like(image[..., :1]) if observed is None else observed
-        image, observed, y = (jnp.tile(x, (restarts,) + (1,) * (x.ndim - 1)) for x in (image, observed, y))
+        known = jnp.ones(y.shape, bool) if known is None else known
+        image, observed, y, known = (jnp.tile(x, (restarts,) + (1,) * (x.ndim - 1)) for x in (image, observed, y, known))
 
         def energy(free):
-            drawn = self.decode(free['z'], self.condition(free.get('y', y)), train=False)['image']
+            drawn = self.decode(free['z'], self.condition(free['y']), train=False)['image']
             rows = pixels(observed * (drawn - image) ** 2) + sigma ** 2 * sum((z ** 2).sum(-1) for z in free['z'].values())
             return rows.sum(), rows
         tx = optax.adam(optax.cosine_decay_schedule(lr, steps))
-        free = {'z': latents} | ({'y': y} if free_attributes else {})
+        free = {'z': latents, 'y': y}
 
         def step(carry, _):
             free, opt = carry
             grads, rows = jax.grad(energy, has_aux=True)(free)
             updates, opt = tx.update(grads, opt)
             free = optax.apply_updates(free, updates)
-            if free_attributes:
-                free['y'] = jnp.clip(free['y'], 0, 1)
+            free['y'] = jnp.where(known, y, jnp.clip(free['y'], 0, 1))
             return (free, opt), rows
         (free, _), energies = jax.lax.scan(step, (free, tx.init(free)), length=steps)
         last = energy(free)[1]
         rows = last.reshape(restarts, b).argmin(0) * b + jnp.arange(b)
         best = jax.tree.map(lambda x: x[rows], free)
-        y = best.get('y', y[:b])
-        return {'noise': best['z'], 'attributes': y, 'energy': jnp.concatenate([energies, last[None]])[:, rows],
-                'image': self.decode(best['z'], self.condition(y), train=False)['image']}
+        return {'noise': best['z'], 'attributes': best['y'], 'energy': jnp.concatenate([energies, last[None]])[:, rows],
+                'image': self.decode(best['z'], self.condition(best['y']), train=False)['image']}
 
     # --------------------------------------------------------------------------------------------------------------- evaluation
     def measure(self, batch, key):
-        """Numbers of each record: `negative_elbo` and its KL terms in nats; `psnr` of the reconstruction from the posterior's means, in dB.
+        """Numbers of each record: `loss_per_picture`, the sum of the loss's terms, and its KL terms in nats; `psnr` of the reconstruction from the
+        posterior's means, in dB. Errors and changes are differences of values in [-1, 1].
 
         Of the layers: `gate_iou`, of gate and 1 - mask at .5; `foreground_error`, mean |x^ - x| where the mask is 1; `bright_background`, mean of
         the reconstruction behind the object where that is white (above .9); `foreground_moves` and `background_moves`, mean |change| of the
@@ -369,7 +372,7 @@ class Attribute2Image(Stage):
         image, mask = batch['image'], batch.get('mask')
         keys = jax.random.split(key, 3)
         terms = self.terms(self.forward(batch, keys[0]))
-        out = {name: value for name, value in terms.items() if name.startswith('kl')} | {'negative_elbo': sum(terms.values())}
+        out = {name: value for name, value in terms.items() if name.startswith('kl')} | {'loss_per_picture': sum(terms.values())}
         y = self.condition(batch['attributes'])
         zeros = {name: jnp.zeros((len(image), nz)) for name, nz in self.latents.items()}
         latents = self.encode(image, mask, y, zeros, train=False, key=keys[1])[1]

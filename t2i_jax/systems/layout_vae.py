@@ -29,6 +29,7 @@ from t2i_jax.stage import Phase, Stage, normal_rows
 
 MAX_COUNT = 20             # objects of one label
 COUNT_UNIT = 10            # counts enter networks divided by this
+BOX_UNIT = 0.25            # boxes enter networks as (b - 1/2) / BOX_UNIT
 SMALLEST = 0.01            # side of a box, as a fraction of the frame: smaller ones are not learnt and not made
 
 
@@ -236,14 +237,14 @@ class Placer(nnx.Module):
         named = jax.nn.one_hot(labels, self.classes)
         history = jnp.zeros((*labels.shape, self.width))
         if self.lstm:
-            history = self.lstm.before(jnp.concatenate([named, boxes], -1), labels >= 0)
+            history = self.lstm.before(jnp.concatenate([named, scaled(boxes)], -1), labels >= 0)
         return self.condition(named.sum(1, keepdims=True) / COUNT_UNIT, named, history)
 
     def terms(self, boxes, labels, key):
-        return self.vae.terms(boxes, self.conditions(boxes, labels), key, self.nll(boxes))
+        return self.vae.terms(scaled(boxes), self.conditions(boxes, labels), key, self.nll(boxes))
 
     def measure(self, boxes, labels, key, samples):
-        found = self.vae.held_out(boxes, self.conditions(boxes, labels), key, self.nll(boxes), samples)
+        found = self.vae.held_out(scaled(boxes), self.conditions(boxes, labels), key, self.nll(boxes), samples)
         return {f'{name}_per_box': mean_per_row(value, labels >= 0) for name, value in found.items()}
 
     def sample(self, labels, given, z, eps, temperature=1.0, overlap=0.0):
@@ -262,7 +263,7 @@ class Placer(nnx.Module):
             box = jnp.take_along_axis(tries, best[:, None, None], 1)[:, 0]                          # b 4
             box = jnp.where(given[:, 2:3] > 0, given, box) * there[:, None]
             if self.lstm:
-                state = self.lstm.step(state, self.lstm.input(jnp.concatenate([named, box], -1)), there)
+                state = self.lstm.step(state, self.lstm.input(jnp.concatenate([named, scaled(box)], -1)), there)
             return (state, placed.at[:, number].set(box)), None
         state = self.lstm.start(len(labels)) if self.lstm else (jnp.zeros((len(labels), self.width)),)
         inputs = (rearrange(x, 'b r ... -> r b ...') for x in (named, labels >= 0, given, z, eps))
@@ -277,6 +278,11 @@ def to_corner(boxes):
 
 def to_centre(boxes):
     return jnp.concatenate([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], -1)
+
+
+def scaled(boxes):
+    """Boxes as networks read them: numbers about 1, of which a sigma is not too small a part."""
+    return (boxes - .5) / BOX_UNIT
 
 
 def inside(boxes):

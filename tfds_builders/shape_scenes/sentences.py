@@ -161,6 +161,14 @@ def _multi(sentence):
     return vector, known
 
 
+def check(vector, names):
+    """Raises DataError for a vector of `single` with two values of one kind, a red and blue object."""
+    for first, length in GROUPS if len(vector) == len(attribute_names('single')) else ():
+        said = [names[first + i] for i in np.flatnonzero(vector[first:first + length] == 1)]
+        if len(said) > 1:
+            raise DataError(f'{" and ".join(said)} cannot both be true of one object: leave all but one out, or give shares, "{said[0]}=.5, {said[1]}=.5".')
+
+
 def fill(vector, known, rng):
     """The vector of `single`, what is not known drawn uniformly in each group (class, colour, size, x, y); that of `multi` as it is.
 
