@@ -3,6 +3,7 @@
     python -m t2i_jax.main --config=experiments/layout_vae_coco.py --workdir=runs/layout_vae_coco [--config.data.manual_dir=<folder>]
     python -m t2i_jax.main --workdir=runs/layout_vae_coco --mode=sample --labels="person, dog, frisbee"
 
+On a part of COCO, give it a folder of its own, `--config.data.dir=<folder>`, so that it is not taken for all of it later.
 What the folder lacks is fetched (20 GB); see tfds_builders/coco2014_captions/README.md. Pictures are not read. Variants: `:categorical`, classes
 1 to 20 instead of a Poisson for the counts; `:tiny`, seconds, for tests.
 
