@@ -163,7 +163,7 @@ def test_pictures_from_attributes(on_shapes, tmp_path):
     for name in ('class', 'colour', 'size', 'x', 'y', 'position'):
         values = {kind: found[f'attribute_{name}', kind, 'analytic']['value'] for kind in ('drawn', 'real', 'shuffled', 'remembered', 'mean')}
         assert values['real'] == 1 > values['mean'], name
-    assert found['negative_elbo', 'drawn', None]['protocol']['n'] == 16 and found['psnr', 'drawn', None]['value'] > 0
+    assert found['loss_per_picture', 'drawn', None]['protocol']['n'] == 16 and found['psnr', 'drawn', None]['value'] > 0
 
 
 def test_wrong_options(workdir):

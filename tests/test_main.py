@@ -43,7 +43,7 @@ def refused(cli, *arguments):
     ([], ['--config=experiments/<name>.py', '--workdir']),
     (['--mode=describe'], ['--config=experiments/<name>.py']),
     ([f'--config={SHAPES}:tiny'], ['Give --workdir']),
-    ([f'--config={SHAPES}:tiny', '--workdir=RUN', '--mode=dream'], ["no mode 'dream'", 'train, sample, describe']),
+    ([f'--config={SHAPES}:tiny', '--workdir=RUN', '--mode=dream'], ["no mode 'dream'", 'train, sample, explore, describe']),
     ([f'--config={SHAPES}:tiny', '--wrokdir=x'], ['wrokdir', 'workdir']),
     ([f'--config={SHAPES}:tiny', '--workdir=RUN', 'text'], ["'text' is no option"]),
     ([f'--config={SHAPES}:tiny', '--workdir=RUN', '--num=many'], ['num', 'many']),

@@ -362,7 +362,7 @@ class Layout(Stage):
     def bound(self, batch, terms, there):
         """-ELBO: mean over items, then over the scenes that have any. The weight of KL grows from 0 to 1 within `warmup` steps of training."""
         weight = jnp.minimum(batch['step'] / self.warmup, 1.0) if self.warmup and self.training else 1.0
-        nll, kl = (jnp.nan_to_num(mean_per_row(x, there)).sum() / jnp.maximum(there.any(-1).sum(), 1) for x in terms)
+        nll, kl = (jnp.where(there.any(-1), mean_per_row(x, there), 0.0).sum() / jnp.maximum(there.any(-1).sum(), 1) for x in terms)
         return nll + weight * kl, {'nll': nll, 'kl': kl}
 
 
