@@ -11,7 +11,7 @@ Reached on test (1,000 scenes, one seed), nats above the exact floor of tfds_bui
 drawn 99.7 % keep all rules. `:no_history`, 6,000 steps: C stands over the first B in 31 % instead of 99.5 %; `:no_latent`, 6,000 steps: boxes 14.9
 above the floor.
 
-Deviations: rates, batch and steps are ours (re-implementations have 1e-5 to 1e-4, batches of 32, 50 epochs): at 1e-3 the boxes stay .3 above.
+Deviations: rates, batch and steps are ours (re-implementations have 1e-5 to 1e-4, batches of 32, 50 epochs).
 """
 from experiments import common
 
