@@ -31,7 +31,7 @@ STAGE = dict(
 
 def base(system, data):
     """An unlocked config. data: a dictionary as `shapes`, `flowers`, `birds`, `coco` or `folder` gives."""
-    return ConfigDict(dict(system=system, seed=0, dtype='float32', data=merge(DATA, data), stages={}, init={}, mesh=dict(fsdp=1), eval=dict(evaluate.OPTIONS)))
+    return ConfigDict(dict(system=system, seed=0, dtype='float32', remat='none', data=merge(DATA, data), stages={}, init={}, mesh=dict(fsdp=1), eval=dict(evaluate.OPTIONS)))
 
 
 def shapes(config='single', **changes):
@@ -107,6 +107,8 @@ def tiny(c):
     if c.data.name in ('shape_scenes/single', 'shape_scenes/multi'):
         c.data.name += '_quick'
     for name, cls in run.system(c.system).STAGES.items():
+        if cls.skip(c):
+            continue
         block = c.stages[name]
         block.update(steps=20, epochs=0, batch_size=8, log_every=10, sample_every=20, validate_every=10, validate_batches=2, checkpoint_every=10)
         block.model = merge(block.model.to_dict(), cls.tiny)

@@ -3,7 +3,7 @@
     python -m t2i_jax.main --config=experiments/gan_cls_shapes.py --workdir=runs/gan_cls_shapes
 
 Variants: `:quick`, 32 px and narrow networks, the first run of a newcomer on a laptop; `:laptop`, the same at 64 px on the whole data
-set, about an hour of two CPU cores; `:tiny`, seconds, for tests.
+set, about an hour of two CPU cores; `:style`, as `:quick` with little noise, and the style encoder; `:tiny`, seconds, for tests.
 Deviations from the paper's settings for birds and flowers: pictures are neither cropped nor mirrored (the captions say left and
 large); one caption a row instead of the mean of four.
 """
@@ -21,7 +21,11 @@ def get_config(arg=''):
         epochs=600, batch_size=64, ema=.999,                              # epochs and batch: paper; ema: ours
         optim=dict(d_loss=dict(lr=2e-4, b1=.5), g_loss=dict(lr=2e-4, b1=.5)),
     )
-    return common.variant(c, arg, quick=quick, laptop=laptop)
+    c.stages.style = dict(
+        steps=20_000, batch_size=64, validate_batches=16,
+        optim=dict(style_loss=dict(lr=1e-3, b1=.9, schedule=dict(kind='cosine', floor=.02))),             # ours: nothing of it was published
+    )
+    return common.variant(c, arg, quick=quick, style=style, laptop=laptop)
 
 
 def small(c):
@@ -37,12 +41,23 @@ def small(c):
     for phase in ('d_loss', 'g_loss'):
         c.stages.gan.optim[phase].update(lr=1e-3, b1=0.0, b2=.99)
         c.stages.gan.optim[phase].schedule.update(kind='cosine', floor=.02)
+    c.stages.style.steps = 0                   # of 100 numbers of noise hardly any can be read off a picture: see `style`
 
 
 def quick(c):
     small(c)
     c.data.name, c.data.size = 'shape_scenes/single_quick', 32
     c.stages.gan.steps = 7500
+
+
+def style(c):
+    """Quick, and the style encoder. z has about as many dimensions as a scene leaves open (place, size, ground), so that they can be read off it, and
+    the sentence not many more, so that G hears z beside it: with nt=64 it draws the same picture for every z."""
+    quick(c)
+    c.stages.gan.steps = 5000
+    c.stages.gan.model.update(nz=4, nt=8)
+    c.stages.style.update(steps=4000)
+    c.stages.style.model.ndf = 32
 
 
 def laptop(c):

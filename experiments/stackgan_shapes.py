@@ -3,7 +3,7 @@
     python -m t2i_jax.main --config=experiments/stackgan_shapes.py --workdir=runs/stackgan_shapes
 
 Narrow networks and ratio 2, for an hour or two of two CPU cores. Variants: `:full`, the paper's networks and sizes, 64 and 256 px, for a GPU;
-`:tiny`, seconds, for tests. To take Stage-I from another run, take its sentence encoder, too: --config.init.text=<run> --config.init.one=<run>.
+`:tiny`, seconds, for tests. Stage-I of another run, and the sentence encoder that it reads: --config.init.text=<run> --config.init.one=<run>.
 
 Deviations from the paper's settings for birds and flowers: pictures are neither cropped nor mirrored (the captions say left and large); one
 caption a row instead of the mean of four. Not in the paper, and found to be needed on these data with GAN-CLS: sentence vectors of unit length

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from t2i_jax import evaluate_layouts, sharding
+from t2i_jax import evaluate_layouts, run, sharding
 from t2i_jax.conditions import captions_of
 from t2i_jax.errors import RunError
 from t2i_jax.measures import Measure
@@ -67,13 +67,16 @@ class Decoder(NamedTuple):
 def decoders_for(config, split) -> tuple[dict[str, Decoder], str]:
     """({name: Decoder}, 'single' or 'multi'): none where the data are no shape scenes."""
     mode = 'multi' if '/multi' in config.data.name else 'single'
-    if 'scene' not in split.tables:
-        return {}, mode
+    return (readers(mode) if 'scene' in split.tables else {}), mode
+
+
+def readers(mode) -> dict[str, Decoder]:
+    """What reads scenes of a mode, the trained reader last, where it has weights."""
     found = {'analytic': Decoder(functools.partial(shape_scenes.decode_all, mode=mode), dict(name='analytic', mode=mode))}
     if shape_net.weights_path(mode).exists():
         tag = dict(name='trained', mode=mode, weights=shape_net.load(mode)[1])
         found['trained'] = Decoder(functools.partial(shape_net.decode_all, mode=mode), tag)
-    return found, mode
+    return found
 
 
 class ShapeFeatures:
@@ -274,8 +277,9 @@ def of_pictures(config, sampler, train, options):
 
 
 # ------------------------------------------------------------------------------------------------------------------- evaluating
-def evaluate(config, workdir, **given):
-    """Evaluates a run and writes <workdir>/eval/<name>.json and .png -> the report as a dictionary. given: options other than the config's.
+def evaluate(config, workdir, stage=None, **given):
+    """Evaluates a run and writes <workdir>/eval/<name>.json and .png -> the report as a dictionary. stage: another than the last one that draws;
+    given: options other than the config's.
 
     Raises RunError, DataError, and ValueError where a metric cannot be computed from what it is given.
     """
@@ -286,12 +290,13 @@ def evaluate(config, workdir, **given):
         if options[name] < 1:
             raise RunError(f'eval.{name} is {options[name]}: ask for at least one.')
     mesh = sharding.make_mesh(1)
-    sampler = Sampler.load(workdir, options['step'] or None, chunk=CHUNK, averaged=options['weights'] == 'ema', mesh=mesh)
+    sampler = Sampler.load(workdir, options['step'] or None, chunk=CHUNK, averaged=options['weights'] == 'ema', mesh=mesh, stage=stage)
     block, meta, boxes = config.stages[sampler.stage], sampler.meta, evaluate_layouts.draws_boxes(sampler.module)
     read = (*(('boxes', 'object_labels') if boxes else ('image',)), *(n for n in sampler.module.needs if not n.startswith('wrong_')))
     cache = 'none' if {**config.data, **block.data}['cache'] == 'none' else 'host'
     opened = functools.cache(lambda name: Split(config.data, name, tuple(dict.fromkeys(read)), sampler.vocabulary, {**block.data, 'cache': cache},
                                                 sampler.module.advice))
+    run.same_sizes(meta, opened(config.data.split).meta, f'Stage {sampler.stage}')
     train, kind = opened(config.data.split), evaluate_layouts.of_layouts if boxes else of_pictures
     measured, usual, many, network = kind(config, sampler, train, options)
     splits = [name.strip() for name in options['split'].split(',') if name.strip()] or usual
@@ -305,7 +310,7 @@ def evaluate(config, workdir, **given):
         run=dict(workdir=pathlib.Path(workdir).name, system=config.system, data=train.meta.name, stage=sampler.stage, step=sampler.step, size=meta.size),
         protocol=dict(num=options['num'], **number, seed=options['seed'], weights=options['weights'], splits=splits, version=report.version()),
         values=values, date=time.strftime('%Y-%m-%d %H:%M:%S'))
-    usual = f'{"_".join(splits)}_{many}_{options["weights"]}_seed{options["seed"]}{network}_step{sampler.step}'
+    usual = f'{"_".join(splits)}_{many}_{options["weights"]}_seed{options["seed"]}{network}{f"_{stage}" if stage else ""}_step{sampler.step}'
     path = pathlib.Path(workdir) / 'eval' / f'{(options["name"] or usual).replace("/", "_")}.json'
     report.write(out, path, grids)
     print(report.table(out))

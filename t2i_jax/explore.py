@@ -1,217 +1,322 @@
 """What a trained run has learnt, drawn: one condition moves, everything else stays.
 
-    python -m t2i_jax.main --workdir=runs/attribute2image --mode=explore --what=attributes
+    python -m t2i_jax.main --workdir=runs/quick --mode=explore --what=text_interpolation --text="a red circle" --text="a blue circle"
+    python -m t2i_jax.main --workdir=runs/quick --mode=explore --what=style --text="a red circle" --image=FILE
     python -m t2i_jax.main --workdir=runs/attribute2image --mode=explore --what=attributes --image=FILE --attributes="red, circle"
 
 | what | draws |
 |---|---|
+| text_interpolation | from one sentence to another, the noise kept; --text in pairs |
+| z_interpolation | from one noise to another, the sentence kept; of any system that draws from sentences, or from noise alone |
+| swap_word | two sentences that differ by a word or a few, from the same noise; --text in pairs |
+| style | each sentence in the style of each picture: the noise that the style encoder reads off it |
 | attributes | pictures whose attributes are exchanged one after the other, the latents kept |
 | layers | the foreground of each picture before the background of each |
 | reconstruction | pictures beside what the stage makes of them, its latents found by optimisation |
 | completion | as that with the right half covered |
 
-Each writes <workdir>/explore/<what>.png and its numbers, <what>.json. The pictures are records of the held-out split, or a file of the user's.
+Sentences and pictures are those of the held-out split where the user gives none. Each writes <workdir>/explore/<what>.png and its numbers,
+<what>.json; the interpolations a film, too, <what>.gif. In Python the functions of the first four names take a `Sampler` and return the pictures:
+
+    explore.text_interpolation(Sampler.load('runs/quick'), ['a red circle', 'a blue circle'], num=4)      # uint8 4 9 s s 3
 """
 import json
-import os
 import pathlib
 from typing import Any, NamedTuple
 
-import cv2
 import jax
 import numpy as np
 
-from t2i_jax import conditions, log, sources
-from t2i_jax import stage as core
+from t2i_jax import explore_attributes, log, run, sources
 from t2i_jax.errors import DataError, RunError
-from t2i_jax.sample import Sampler, to_uint8
+from t2i_jax.evaluate import readers
+from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, COLOURS
+from t2i_jax.metrics.shape_agreement import layout as layout_of
+from t2i_jax.sample import Sampler
 from t2i_jax.tables import Split
+from t2i_jax.text import tokenize
 
-STEPS = 7                  # pictures from an attribute's absence to its presence
-MOST = 24                  # attributes of a sweep, where there are more those that vary most
-
-
-class Looked(NamedTuple):
-    """A trained stage and the pictures to look at: `image` b s s 3 in [-1, 1], `attributes`, `mask` where there are masks."""
-    sampler: Sampler
-    split: Split
-    batch: dict
-    seed: int
-    known: np.ndarray  # b a: which attributes are; the others are inferred, too
-    run: Any           # the stage's `infer`, compiled
-
-    @property
-    def pictures(self):
-        return np.asarray(to_uint8(self.batch['image']))
-
-    @property
-    def names(self):
-        """Of the attributes."""
-        return self.sampler.meta.attribute_names or tuple(f'attribute {i + 1}' for i in range(self.sampler.meta.attributes))
-
-    @property
-    def captions(self):
-        return conditions.captions_of(self.batch, self.sampler.meta) or [f'picture {i + 1}' for i in range(len(self.pictures))]
-
-    def infer(self, observed=None):
-        """The latents of the pictures, by optimisation: see Attribute2Image.infer."""
-        found = self.run(self.sampler.params, self.sampler.stats, self.batch, jax.random.key(self.seed), observed, self.known)
-        return jax.tree.map(np.asarray, found)
-
-    def draw(self, noise, attributes):
-        """Rows of noise and attributes -> what `sample` makes of them, its pictures as uint8."""
-        return self.sampler.draw({'attributes': np.asarray(attributes, np.float32)}, noise, (len(attributes),))
+STEPS, FINER = 9, 3        # pictures of a row; frames of the film for each of them
+DRAWS = 1000               # of noise, from which the style encoder's correlations are estimated
+READ = 20_000              # captions among which pairs are sought that differ by one word
 
 
-def look(config, workdir, num, seed, image, attributes):
-    """A run and `num` records of its held-out split, spread over it, or the picture of a file."""
-    sampler = Sampler.load(workdir)
-    module, block = sampler.module, config.stages[sampler.stage]
-    if 'attributes' not in module.needs or not hasattr(module, 'infer'):
-        raise RunError(f'--mode=explore draws systems with attributes and latents that can be inferred; {type(module).__name__} is none.')
-    if attributes and not image:
-        raise RunError('--attributes belong to a picture of yours: give --image, too.')
-    split = Split(config.data, config.data.validation_split, module.needs, sampler.vocabulary, {**block.data, 'cache': 'none'}, module.advice)
-    if image:
-        start = split.tables['attributes'].mean(0)
-        told, known = conditions.read_attributes(attributes, sampler.meta) if attributes else (start[None], np.zeros((1, len(start)), bool))
-        if len(told) > 1:
-            raise RunError('Give --attributes once: they belong to the one picture of --image.')
-        batch = {'image': read_picture(image, sampler.meta.size)[None], 'attributes': np.where(known, told, start).astype(np.float32)}
+# ---------------------------------------------------------------------------------------------------------------- in Python
+def text_interpolation(sampler, ends, num=8, steps=STEPS, seed=0):
+    """From one sentence to another, on the straight line between their vectors -> num steps s s 3, uint8; each row has its own noise.
+
+    ends: two sentences, or a batch of two rows, as Sampler.encode takes them. Raises DataError.
+    """
+    weights = np.linspace(0, 1, steps, dtype=np.float32)
+    path = jax.tree.map(lambda x: np.stack([(1 - w) * x[0] + w * x[1] for w in weights]), sampler.encode(ends))
+    noise = taken(noise_of(sampler, num, seed), np.repeat(np.arange(num), steps))
+    return sampler.draw({'encoded': taken(path, np.tile(np.arange(steps), num))}, noise, (num, steps))['image']
+
+
+def z_interpolation(sampler, sentences=None, num=1, steps=STEPS, seed=0):
+    """From one noise to another, `num` times for each sentence -> n * num, steps, s s 3, uint8. Along great circles, so that all steps are
+    as long as the noise of training is (on straight lines the middle is shorter).
+
+    sentences: as Sampler.encode takes them, None for a system that draws from noise alone. Raises DataError.
+    """
+    if sampler.reads or (sentences is None) == sampler.reads_text:
+        reads = ' and '.join(sorted(sampler.reads)) or ('sentences: give some' if sampler.reads_text else 'noise alone: leave the sentences out')
+        raise DataError(f'{type(sampler.module).__name__} draws from {reads}.')
+    encoded = {} if sentences is None else {'encoded': sampler.encode(sentences)}
+    rows = num * max([1, *(len(x) for x in jax.tree.leaves(encoded))])
+    ends = noise_of(sampler, 2 * rows, seed)
+    noise = {name: between(z[::2], z[1::2], np.linspace(0, 1, steps)).reshape(rows * steps, *z.shape[1:]) for name, z in ends.items()}
+    return sampler.draw(taken(encoded, np.arange(rows * steps) // (num * steps)), noise, (rows, steps))['image']
+
+
+def swap_word(sampler, pair, num=8, seed=0):
+    """Two sentences that differ by a word or a few, from the same noise -> 2 num s s 3, uint8. Raises DataError for two without a common word."""
+    if not isinstance(pair, dict):
+        exchanged(*pair)
+    encoded = sampler.encode(pair)
+    noise = taken(noise_of(sampler, num, seed), np.tile(np.arange(num), 2))
+    return sampler.draw({'encoded': taken(encoded, np.repeat(np.arange(2), num))}, noise, (2, num))['image']
+
+
+def style(sampler, sentences, images, seed=0):
+    """Each sentence in the style of each picture -> n k s s 3, uint8; what is random besides z is the same in all.
+
+    sampler: `Sampler.load(workdir, stage='style')`. sentences: n, as Sampler.encode takes them. images: k s s 3 in [-1, 1].
+    """
+    encoded, k = sampler.encode(sentences), len(images)
+    n = len(jax.tree.leaves(encoded)[0])
+    noise = taken(noise_of(sampler, 1, seed), np.zeros(n * k, int))
+    batch = {'encoded': taken(encoded, np.repeat(np.arange(n), k)), 'image': np.tile(np.asarray(images, np.float32), (n, 1, 1, 1))}
+    return sampler.draw(batch, noise, (n, k), 'transfer')['image']
+
+
+def style_correlation(sampler, sentences, num=DRAWS, seed=0):
+    """Of each dimension of z, the correlation with what the style encoder reads off the picture that is drawn from it -> nz, float64.
+    sentences: as Sampler.encode takes them; they take turns."""
+    encoded, noise = sampler.encode(sentences), noise_of(sampler, num, seed)
+    batch = {'encoded': taken(encoded, np.arange(num) % len(jax.tree.leaves(encoded)[0]))}
+    found, z = (x - x.mean(0) for x in (sampler.draw(batch, noise, (num,), 'recover')['z'], noise['z']))
+    return (found * z).mean(0, dtype=np.float64) / np.maximum(found.std(0) * z.std(0), 1e-12)
+
+
+def noise_of(sampler, n, seed):
+    return jax.tree.map(np.asarray, sampler.module.noise(jax.random.key(seed), n))
+
+
+def taken(tree, rows):
+    return jax.tree.map(lambda x: np.asarray(x)[rows], tree)
+
+
+def between(a, b, weights):
+    """Rows of noise, n ... -> n k ...: points of the great circles from a to b; lengths change evenly."""
+    flat_a, flat_b = (x.reshape(len(x), 1, -1).astype(np.float64) for x in (a, b))
+    long_a, long_b = (np.linalg.norm(x, axis=-1, keepdims=True) for x in (flat_a, flat_b))
+    angle = np.arccos(np.clip((flat_a * flat_b).sum(-1, keepdims=True) / np.maximum(long_a * long_b, 1e-12), -1 + 1e-7, 1 - 1e-7))
+    w = np.asarray(weights)[:, None]
+    unit = (np.sin((1 - w) * angle) * flat_a / np.maximum(long_a, 1e-12) + np.sin(w * angle) * flat_b / np.maximum(long_b, 1e-12)) / np.sin(angle)
+    return (unit * ((1 - w) * long_a + w * long_b)).astype(a.dtype).reshape(len(a), len(weights), *a.shape[1:])
+
+
+def exchanged(first, second):
+    """(the words that only the first sentence has, those that only the second has). Raises DataError where they share all words, or none."""
+    a, b = tokenize(first), tokenize(second)
+    if not set(a) & set(b):
+        raise DataError(f'{first!r} and {second!r} have no word in common. swap_word exchanges a word and keeps the others: give such a pair.')
+    if a == b:
+        raise DataError(f'{first!r} and {second!r} have the same words: give sentences that differ by one.')
+    return [word for word in a if word not in b], [word for word in b if word not in a]
+
+
+# ------------------------------------------------------------------------------------------------------ from the command line
+class Ask(NamedTuple):
+    """What the user asks for; see `explore`."""
+    config: Any
+    workdir: Any
+    num: int = 8
+    seed: int = 0
+    texts: Any = ()
+    images: Any = ()
+    attributes: Any = ()
+    stage: Any = None
+
+
+def held_out(ask, sampler, count, needs=()):
+    """`count` records of the held-out split, spread over it, with one caption each."""
+    needs = tuple(dict.fromkeys([*needs, *(name for name in sampler.module.needs if not name.startswith('wrong_') and name != 'image')]))
+    split = Split(ask.config.data, ask.config.data.validation_split, needs, sampler.vocabulary, {**ask.config.stages[sampler.stage].data, 'cache': 'none'},
+                  sampler.module.advice)
+    run.same_sizes(sampler.meta, split.meta, f'Stage {sampler.stage}')
+    rows = np.linspace(0, len(split) - 1, count).astype(np.int64)
+    return sources.Asked(split, rows, np.zeros((count, sampler.meta.captions), np.int64))
+
+
+def sentences_of(ask, sampler, count):
+    """(what is asked, as Sampler.encode takes it, its texts): the user's sentences, or captions of the held-out split."""
+    if ask.texts:
+        return {'encoded': sampler.encode(ask.texts)}, list(ask.texts)
+    asked = held_out(ask, sampler, count)
+    return {'encoded': sampler.encode(asked.batch(0, count))}, [text or f'record {row}' for row, text in zip(asked.rows, asked.texts)]
+
+
+def pairs_of(ask, what):
+    if len(ask.texts) % 2:
+        raise DataError(f'--what={what} takes sentences in pairs, --text="..." --text="...": there are {len(ask.texts)}.')
+
+
+def drawn_texts(ask):
+    pairs_of(ask, 'text_interpolation')
+    sampler = Sampler.load(ask.workdir, stage=ask.stage)
+    asked, texts = sentences_of(ask, sampler, 2 * ask.num)
+    each = ask.num if ask.texts else 1
+    fine = np.concatenate([text_interpolation(sampler, taken(asked, slice(i, i + 2)), each, FINER * (STEPS - 1) + 1, ask.seed + (0 if ask.texts else i))
+                           for i in range(0, len(texts), 2)])
+    labels = [f'from “{texts[i]}” to “{texts[i + 1]}”' if j == 0 else '' for i in range(0, len(texts), 2) for j in range(each)]
+    return sampler, film(ask, fine, labels)
+
+
+def drawn_noise(ask):
+    sampler = Sampler.load(ask.workdir, stage=ask.stage)
+    asked, texts = sentences_of(ask, sampler, ask.num) if sampler.reads_text or ask.texts else (None, [''])
+    each = ask.num if ask.texts or asked is None else 1
+    fine = z_interpolation(sampler, asked, each, FINER * (STEPS - 1) + 1, ask.seed)
+    return sampler, film(ask, fine, [text if j == 0 else '' for text in texts for j in range(each)])
+
+
+def film(ask, fine, labels):
+    """What is drawn of interpolations in many steps: every third of them on the sheet, all in the film."""
+    pictures = fine[:, ::FINER]
+    step = np.abs(np.diff(pictures.astype(np.float32), axis=1)).mean((2, 3, 4)) / 255                # rows, steps - 1
+    ends = np.abs(pictures[:, -1].astype(np.float32) - pictures[:, 0]).mean((1, 2, 3)) / 255
+    numbers = {'pixel_change': step.mean(0).tolist(), 'pixel_change_mean': float(step.mean()), 'pixel_change_ends': float(ends.mean()),
+               'largest_step_of_a_row_to_its_mean': float(np.median(step.max(1) / np.maximum(step.mean(1), 1e-9))), **read(ask.config, pictures)}
+    return dict(pictures=pictures, labels=labels, numbers=numbers, frames=fine[:16].swapaxes(0, 1))
+
+
+def drawn_swaps(ask):
+    pairs_of(ask, 'swap_word')
+    sampler = Sampler.load(ask.workdir, stage=ask.stage)
+    if ask.texts:
+        texts, asked = list(ask.texts), None
     else:
-        rows = np.linspace(0, len(split) - 1, num).astype(np.int64)
-        batch = sources.Asked(split, rows, np.zeros((num, sampler.meta.captions), np.int64)).batch(0, num)
-        known = np.ones((num, sampler.meta.attributes), bool)
-    batch = {name: batch[name] for name in ('image', 'attributes', 'mask') if name in batch}
-
-    @jax.jit
-    def infer(params, stats, *args):
-        return core.call(sampler.prog.graph, params, stats, 'infer', *args, training=False)[0]
-    return Looked(sampler, split, batch, seed, known, infer)
-
-
-def read_picture(path, size):
-    """A picture file -> s s 3 in [-1, 1]. Raises DataError."""
-    image = cv2.imread(os.path.expanduser(path), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise DataError(f'{path} is missing, or no picture. Give a PNG or JPEG file.')
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 127.5 - 1
+        asked = held_out(ask, sampler, 1)
+        rows, texts = alike(asked.split.texts, max(1, ask.num // 2))
+        asked = sources.Asked(asked.split, *(np.array(x) for x in zip(*rows))) if 'embedding' in sampler.module.needs else None
+    changed = [exchanged(*texts[i:i + 2]) for i in range(0, len(texts), 2)]
+    given = {'encoded': sampler.encode(asked.batch(0, len(texts)) if asked else texts)}
+    pictures = np.concatenate([swap_word(sampler, taken(given, slice(i, i + 2)), ask.num, ask.seed) for i in range(0, len(texts), 2)])
+    paired = pictures.reshape(-1, 2, *pictures.shape[1:]).astype(np.float32)                         # pairs 2 num s s 3
+    numbers = {'words': [[' '.join(old), ' '.join(new)] for old, new in changed],
+               'pixel_change': (np.abs(paired[:, 1] - paired[:, 0]).mean((1, 2, 3, 4)) / 255).tolist(),
+               'pixel_change_of_other_noise': float(np.abs(np.roll(paired, 1, 2) - paired).mean() / 255) if ask.num > 1 else None,
+               **read(ask.config, pictures.swapaxes(0, 1))}
+    return sampler, dict(pictures=pictures, labels=texts, numbers=numbers)
 
 
-def exclusive_groups(table):
-    """Runs of neighbouring attributes of which every record (row) has exactly one, as lists of columns; the others stand alone."""
-    groups, first = [], 0
-    while first < table.shape[1]:
-        totals = table[:, first:].cumsum(1)
-        ends = np.flatnonzero((totals == 1).all(0) & (totals <= 1).all(0))
-        end = first + (int(ends[0]) if len(ends) and ((table == 0) | (table == 1)).all() else 0) + 1
-        groups.append(list(range(first, end)))
-        first = end
-    return groups
+def alike(texts, count):
+    """`count` pairs of captions that differ by one word -> ([(record, [caption]) of each], their texts). Raises DataError where there is none."""
+    seen, taken_words, rows, found = {}, set(), [], []
+    captions = ((record, number, text) for record, several in enumerate(texts) for number, text in enumerate(several))
+    for _, (record, number, text) in zip(range(READ), captions):
+        words = tuple(tokenize(text))
+        for place, word in enumerate(words):
+            first = seen.setdefault((*words[:place], None, *words[place + 1:]), (record, number, text, word))
+            pair = tuple(sorted((first[3], word)))
+            if first[3] != word and pair not in taken_words and len(words) > 1:
+                taken_words.add(pair)
+                rows += [(first[0], [first[1]]), (record, [number])]
+                found += [first[2], text]
+                if len(found) == 2 * count:
+                    return rows, found
+    if not found:
+        raise DataError('No two held-out captions differ by one word: give a pair, --text="..." --text="...".')
+    return rows, found
 
 
-# ------------------------------------------------------------------------------------------------------------------- what is drawn
-def attributes(looked):
-    """Each group of exclusive attributes is set to each of its values, an attribute alone goes from 0 to 1 in equal steps."""
-    found, table = looked.infer(), looked.split.tables['attributes']
-    groups = exclusive_groups(table)
-    groups = sorted(sorted(groups, key=lambda group: -table[:, group].std())[:MOST])
-    most = max(max(map(len, groups)), STEPS if min(map(len, groups)) == 1 else 0)
-    rows, labels, strips = [], [], []
-    for i, own in enumerate(found['attributes']):
-        for group in groups:
-            changed = np.tile(own, (most, 1))
-            if len(group) > 1:
-                changed[:, group] = 0
-                changed[np.arange(len(group)), group] = 1
-            else:
-                changed[:STEPS, group[0]] = np.linspace(0, 1, STEPS)
-            strips.append((i, len(group) if len(group) > 1 else STEPS))
-            rows.append(changed)
-            labels.append(', '.join(looked.names[column] for column in group))
-    noise = {name: np.repeat(z[[i for i, _ in strips]], most, 0) for name, z in found['noise'].items()}
-    pictures = looked.draw(noise, np.concatenate(rows))['image']
-    pictures = pictures.reshape(len(strips), most, *pictures.shape[1:]).copy()
-    for row, (_, used) in zip(pictures, strips):
-        row[used:] = 255
-    return pictures, labels, looked.pictures[[i for i, _ in strips]], {}
+def drawn_styles(ask):
+    stages = run.system(ask.config.system).STAGES
+    if 'style' not in stages or stages['style'].skip(ask.config):
+        raise RunError('--what=style needs a style encoder, the stage `style`' + (
+            f', which this run left out: train it with --workdir={ask.workdir} --config.stages.style.steps=4000' if 'style' in stages else
+            f', which {ask.config.system} does not have') + '.')
+    sampler = Sampler.load(ask.workdir, stage='style')
+    if ask.images:
+        images = np.stack([sources.read_picture(path, sampler.meta.size) for path in ask.images])
+    else:
+        images = np.asarray(held_out(ask, sampler, ask.num, ('image',)).batch(0, ask.num)['image'])
+    asked, texts = sentences_of(ask, sampler, ask.num)
+    pictures, real = style(sampler, asked, images, ask.seed), np.round((images + 1) * 127.5).astype(np.uint8)
+    correlation = style_correlation(sampler, asked if ask.texts else {'encoded': sampler.encode(held_out(ask, sampler, DRAWS).batch(0, DRAWS))},
+                                    seed=ask.seed + 1)
+    numbers = {'correlation_mean': float(correlation.mean()), 'correlation_least': float(correlation.min()), 'draws': DRAWS,
+               'correlation': correlation.round(4).tolist(), **places(ask.config, real, pictures)}
+    return sampler, dict(pictures=np.concatenate([real[None], pictures]), labels=['in the style of', *texts], numbers=numbers)
 
 
-def layers(looked):
-    """Row i, column j: the foreground of picture i before the background of picture j; the first row shows the pictures."""
-    if 'z_b' not in looked.sampler.module.latents:
-        raise RunError('--what=layers needs the two layers of disCVAE (stages.vae.model.layered=True); this run has one latent.')
-    found, n = looked.infer(), len(looked.pictures)
-    front, back = np.repeat(np.arange(n), n), np.tile(np.arange(n), n)
-    noise = {'z_f': found['noise']['z_f'][front], 'z_b': found['noise']['z_b'][back]}
-    drawn = looked.draw(noise, found['attributes'][front])
-    pictures = drawn['image'].reshape(n, n, *drawn['image'].shape[1:])
-    pictures, real = np.concatenate([looked.pictures[None], pictures]), np.concatenate([looked.pictures[:1] * 0 + 255, looked.pictures])
-    return pictures, ['backgrounds of'] + [f'foreground of {i + 1}' for i in range(n)], real, {}
+# ------------------------------------------------------------------------------------------------------------- scenes of shapes
+def reader_of(config):
+    """What reads pictures of shape scenes, the trained reader where it has weights; None for other data."""
+    if not config.data.name.startswith(('shape_scenes/single', 'shape_scenes/multi')):
+        return None
+    return list(readers('multi' if '/multi' in config.data.name else 'single').values())[-1]
 
 
-def reconstruction(looked):
-    """Each picture as its latents draw it; of the layers also foreground, gate and background."""
-    found = looked.infer()
-    drawn = looked.draw(found['noise'], found['attributes'])
-    parts = [drawn['image']] + [shown(drawn[name], name) for name in ('foreground', 'gate', 'background') if name in drawn]
-    labels = ['the picture it makes'] + [name for name in ('foreground', 'gate', 'background') if name in drawn]
-    numbers = {'mse': float(error(found['image'], looked).mean()), **energies(found)}
-    return np.stack(parts, 1), [f'{caption}: {", ".join(labels)}' for caption in looked.captions], looked.pictures, numbers
+def read(config, pictures):
+    """n k s s 3 -> {'decoder', 'colour': {name: share of the n whose largest object has it, at each of k}, 'class': ...}; {} for other data."""
+    reader = reader_of(config)
+    if reader is None:
+        return {}
+    largest = reader.decode(pictures.reshape(-1, *pictures.shape[2:]))[:, 0].reshape(*pictures.shape[:2], -1)
+    found = {'decoder': reader.tag['name']}
+    for name, column, words in (('colour', COLOUR, COLOURS), ('class', CLASS, CLASSES)):
+        shares = {word: (largest[..., column] == value).mean(0).round(3).tolist() for value, word in enumerate(words)}
+        found[name] = {word: share for word, share in shares.items() if max(share) > .1}
+    return found
 
 
-def completion(looked):
-    """Each picture with its right half covered, as completed from the left one, and as reconstructed from the whole. The numbers are mean squared
-    errors of both (values in [-1, 1]), over the picture and over its right half, and their ratios."""
-    s = looked.pictures.shape[1]
-    observed = np.ones((len(looked.pictures), s, s, 1), np.float32)
-    observed[:, :, s // 2:] = 0
-    half, whole = looked.infer(observed), looked.infer(np.ones_like(observed))
-    covered = np.where(observed > 0, looked.pictures, 128).astype(np.uint8)
-    pictures = np.stack([covered, *(np.asarray(to_uint8(found['image'])) for found in (half, whole))], 1)
-    mse = {'completed': error(half['image'], looked), 'reconstructed': error(whole['image'], looked)}
-    numbers = {f'mse_{name}': float(value.mean()) for name, value in mse.items()}
-    numbers |= {f'mse_{name}_right_half': float(value[:, :, s // 2:].mean()) for name, value in mse.items()}
-    numbers |= {f'ratio{part}': numbers[f'mse_completed{part}'] / numbers[f'mse_reconstructed{part}'] for part in ('', '_right_half')}
-    return pictures, [f'{caption}: covered, completed, from the whole' for caption in looked.captions], looked.pictures, numbers | energies(half)
+def places(config, styles, pictures):
+    """How far (of the frame) the largest object of each picture, n k s s 3, lies from that of its style, k s s 3, and from those of the others."""
+    reader = reader_of(config)
+    if reader is None:
+        return {}
+    boxes = [layout_of(reader.decode(x.reshape(-1, *x.shape[-3:])))[0][:, 0, :2] for x in (styles, pictures)]
+    off = np.linalg.norm(boxes[1].reshape(*pictures.shape[:2], 1, 2) - boxes[0], axis=-1)              # n, k drawn, k styles
+    own = np.eye(len(styles), dtype=bool)
+    return {'decoder': reader.tag['name'], 'object_off_its_style': float(off[:, own].mean()),
+            'object_off_other_styles': float(off[:, ~own].mean()) if len(styles) > 1 else None}
 
 
-WHAT = {'attributes': attributes, 'layers': layers, 'reconstruction': reconstruction, 'completion': completion}
+# what -> (a function: Ask -> (sampler, what is drawn), the options that it reads)
+WHAT = {
+    'text_interpolation': (drawn_texts, ('texts', 'stage')),
+    'z_interpolation': (drawn_noise, ('texts', 'stage')),
+    'swap_word': (drawn_swaps, ('texts', 'stage')),
+    'style': (drawn_styles, ('texts', 'images')),
+    **{name: (function, ('images', 'attributes')) for name, function in explore_attributes.WHAT.items()},
+}
+FLAGS = {'texts': 'text', 'images': 'image'}       # where the option is called otherwise on the command line
 
 
-def shown(values, name):
-    """A layer as a picture, n s s 3 uint8: a gate in [0, 1] as grey, others in [-1, 1]."""
-    values = np.asarray(to_uint8(values * 2 - 1 if name == 'gate' else values))
-    return np.broadcast_to(values, (*values.shape[:-1], 3))
+def explore(config, workdir, what, num=8, seed=0, texts=(), images=(), attributes=(), stage=None, out=None):
+    """Draws `what` and writes <out>/<what>.png and .json (interpolations .gif, too) -> the numbers.
 
-
-def error(image, looked):
-    """Squared differences of pictures in [-1, 1], b s s 3."""
-    return (np.clip(image, -1, 1) - np.asarray(looked.batch['image'])) ** 2
-
-
-def energies(found):
-    """How the optimisation went: the mean energy at its start, half-way and end, and whether its running mean over 20 steps ever rises."""
-    curve = found['energy'].mean(1)
-    running = np.convolve(curve, np.ones(20) / 20, 'valid')
-    return {'energy': [float(curve[i]) for i in (0, len(curve) // 2, -1)], 'energy_rises': bool((np.diff(running) > 1e-3 * running[:-1]).any())}
-
-
-def explore(config, workdir, what, num=8, seed=0, image=None, attributes=None, out=None):
-    """Draws `what` and writes <out>/<what>.png and .json -> the numbers.
-
-    num: held-out pictures; image: a file instead of them; attributes: what is known of that, as conditions.read_attributes takes it; where
-    that is not all, they are inferred along with the latents. Raises RunError, DataError.
+    num: held-out sentences or pictures, samples of the user's own sentences. texts: sentences; images: files of pictures; where there are none, those
+    of the held-out split. attributes: what is known of a picture's, as conditions.read_attributes takes it; where that is not all, they are
+    inferred along with the latents. stage: another than the last one that draws. Raises RunError, DataError.
     """
     if what not in WHAT:
         raise RunError((f'There is no {what!r} to explore. ' if what else 'Say what to explore. ') + f'--what is one of: {", ".join(WHAT)}.')
     if num < 1:
         raise RunError(f'num={num}: ask for at least one picture.')
-    looked = look(config, workdir, num, seed, image, attributes)
-    pictures, labels, real, numbers = WHAT[what](looked)
-    sampler, folder = looked.sampler, pathlib.Path(out or pathlib.Path(workdir) / 'explore')
-    log.sheet(pictures, labels, folder / f'{what}.png', real=real, title=f'{what}: {sampler.stage}, step {sampler.step:,}')
-    numbers = {'what': what, 'step': sampler.step, 'pictures': len(looked.pictures), 'seed': seed, **numbers}
+    function, options = WHAT[what]
+    for name, value in dict(texts=texts, images=images, attributes=attributes, stage=stage).items():
+        if value and name not in options:
+            raise RunError(f'--what={what} does not read --{FLAGS.get(name, name)}. Leave it out.')
+    sampler, found = function(Ask(config, workdir, num, seed, texts, images, attributes, stage))
+    folder = pathlib.Path(out or pathlib.Path(workdir) / 'explore')
+    log.sheet(found['pictures'], found['labels'], folder / f'{what}.png', real=found.get('real'), title=f'{what}: {sampler.stage}, step {sampler.step:,}')
+    if 'frames' in found:
+        log.save_gif(folder / f'{what}.gif', found['frames'])
+    numbers = {'what': what, 'step': sampler.step, 'rows': len(found['labels']), 'seed': seed, **found['numbers']}
     (folder / f'{what}.json').write_text(json.dumps(numbers, indent=1) + '\n')
-    print(f'{folder / what}.png' + (f'; {json.dumps(numbers)}' if len(numbers) > 4 else ''))
+    print(f'{folder / what}.png' + (f', {what}.gif' if 'frames' in found else '') + (f'; {json.dumps(found["numbers"])}' if found['numbers'] else ''))
     return numbers

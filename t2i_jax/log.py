@@ -134,6 +134,21 @@ def save_png(path, picture):
         Image.fromarray(np.asarray(picture)).save(temporary, format='PNG')
 
 
+def save_gif(path, frames, scale=None, seconds=3.0):
+    """Writes a film as GIF, there and back, for ever: frames t n s s 3 uint8, n pictures side by side in a near-square grid.
+    scale: how many pixels wide and high each pixel is drawn, by default so that a side has 64. seconds: from the first frame to the last."""
+    t, n, *shape = np.asarray(frames).shape
+    scale, across = scale or -(-64 // min(shape[:2])), math.ceil(n ** .5)
+    down, side, gap = -(-n // across), shape[0] * scale, 2
+    canvas = np.full((t, down * (side + gap) - gap, across * (side + gap) - gap, 3), 255, np.uint8)
+    for i in range(n):
+        y, x = i // across * (side + gap), i % across * (side + gap)
+        canvas[:, y:y + side, x:x + side] = repeat(frames[:, i], 't h w c -> t (h y) (w x) c', y=scale, x=scale)
+    pictures = [Image.fromarray(one) for one in canvas]
+    with _replacing(path) as temporary:
+        pictures[0].save(temporary, format='GIF', save_all=True, append_images=pictures[1:] + pictures[-2:0:-1], duration=round(1000 * seconds / t), loop=0)
+
+
 def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, scale=None):
     """A contact sheet: the samples of each sentence in a row, beside the sentence -> picture, h w 3 uint8.
 

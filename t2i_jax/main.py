@@ -3,7 +3,7 @@
 python -m t2i_jax.main --config=experiments/gan_cls_shapes.py:quick --workdir=runs/quick        # train, or resume
 python -m t2i_jax.main --workdir=runs/quick --mode=sample --text="a green circle"               # text -> PNG
 python -m t2i_jax.main --workdir=runs/layout --mode=sample --labels="person, dog, frisbee"      # a set of labels -> boxes
-python -m t2i_jax.main --workdir=runs/attributes --mode=explore --what=attributes               # what moves when one condition moves
+python -m t2i_jax.main --workdir=runs/quick --mode=explore --what=z_interpolation               # one condition moves, all others stay
 python -m t2i_jax.main --config=experiments/gan_cls_flowers.py --mode=describe                  # sizes and settings
 python -m t2i_jax.main --workdir=runs/quick --mode=evaluate                                     # numbers and their protocol
 python -m t2i_jax.main --mode=compare runs/quick runs/other                                     # numbers side by side
@@ -20,8 +20,8 @@ MODES = ('train', 'sample', 'explore', 'describe', 'evaluate', 'compare')
 FLAGS = flags.FLAGS
 flags.DEFINE_string('workdir', None, 'Folder of the run: config, checkpoints, losses, pictures.')
 flags.DEFINE_string('mode', 'train', f'What to do: {", ".join(MODES)}.')
-flags.DEFINE_multi_string('text', [], 'sample: a sentence; may be given several times.')
-flags.DEFINE_string('text_file', None, 'sample: a file with one sentence a line.')
+flags.DEFINE_multi_string('text', [], 'sample, explore: a sentence; may be given several times.')
+flags.DEFINE_string('text_file', None, 'sample, explore: a file with one sentence a line.')
 flags.DEFINE_multi_string('labels', [], 'sample, systems that draw from a set of labels (LayoutVAE): "person, dog, frisbee"; may be given several '
                           'times. --text works, too: the labels that a sentence names.')
 flags.DEFINE_multi_string('attributes', [], 'sample, systems that draw from attributes (Attribute2Image): names, "circle, red", of which those not said '
@@ -31,8 +31,11 @@ flags.DEFINE_integer('num', 8, 'sample: pictures (or layouts) for each sentence,
 flags.DEFINE_integer('seed', 0, 'sample, explore: seed of the noise.')
 flags.DEFINE_string('out', None, 'sample, explore: folder for the pictures, <workdir>/samples and <workdir>/explore by default; evaluate --images: folder '
                     'for the report; compare: PNG of the plot.')
-flags.DEFINE_string('what', None, 'explore: attributes, layers, reconstruction or completion; see t2i_jax/explore.py.')
-flags.DEFINE_string('image', None, 'explore: a picture of yours instead of held-out ones, with --attributes as far as they are known.')
+flags.DEFINE_string('stage', None, 'sample, evaluate, explore: the stage of the run, where it is not the last one that draws.')
+flags.DEFINE_string('what', None, 'explore: text_interpolation, z_interpolation, swap_word, style, attributes, layers, reconstruction or completion; see '
+                    't2i_jax/explore.py.')
+flags.DEFINE_multi_string('image', [], 'explore: a picture of yours instead of held-out ones; --what=style takes several, others --attributes as far as '
+                          'they are known.')
 flags.DEFINE_string('images', None, 'evaluate: a folder of pictures made elsewhere, instead of a run.')
 flags.DEFINE_string('captions', None, 'evaluate --images: a file with the sentence of each picture, one a line, in the order of file names.')
 flags.DEFINE_string('reference', None, 'evaluate --images: a folder of real pictures, or statistics as .npz.')
@@ -66,12 +69,11 @@ def main(argv):
     if FLAGS.mode == 'train':
         return train.train(FLAGS.config, workdir)
     if FLAGS.mode == 'evaluate':
-        return measured(evaluate.evaluate, FLAGS.config, workdir)
-    if FLAGS.mode == 'explore':
-        image = os.path.expanduser(FLAGS.image) if FLAGS.image else None
-        return explore.explore(FLAGS.config, workdir, FLAGS.what, FLAGS.num, FLAGS.seed, image, FLAGS.attributes, out)
+        return measured(evaluate.evaluate, FLAGS.config, workdir, stage=FLAGS.stage)
     texts = FLAGS.text + (sample.read_lines(text_file) if text_file else [])
-    sample.to_files(workdir, texts, FLAGS.num, FLAGS.seed, out, FLAGS.labels, FLAGS.attributes)
+    if FLAGS.mode == 'explore':
+        return explore.explore(FLAGS.config, workdir, FLAGS.what, FLAGS.num, FLAGS.seed, texts, FLAGS.image, FLAGS.attributes, FLAGS.stage, out)
+    sample.to_files(workdir, texts, FLAGS.num, FLAGS.seed, out, FLAGS.labels, FLAGS.attributes, FLAGS.stage)
 
 
 def measured(evaluate, *args, **options):

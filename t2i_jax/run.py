@@ -21,7 +21,7 @@ from t2i_jax.errors import RunError
 from t2i_jax.text import Vocabulary
 
 # What may differ when a run is resumed; steps and epochs may only grow.
-FREE = ('data.dir', 'data.manual_dir', 'data.cache', 'data.workers', 'data.on_error', 'data.nominal*', 'mesh*', 'eval*', 'sample*', 'stages.*_every',
+FREE = ('data.dir', 'data.manual_dir', 'data.cache', 'data.workers', 'data.on_error', 'data.nominal*', 'mesh*', 'remat', 'eval*', 'sample*', 'stages.*_every',
         'stages.*.validate_batches', 'stages.*.keep_n')
 GROWING = ('stages.*.steps', 'stages.*.epochs')
 
@@ -145,6 +145,15 @@ def read_meta(folder, stage):
                        f'--config.init.{stage} to a run that has it.') from None
 
 
+def same_sizes(trained, found, what):
+    """Raises RunError where data differ from those that a stage was trained on in what its networks take their sizes from."""
+    for field in ('size', 'vocabulary_size', 'length', 'embedding_dim', 'attributes', 'object_classes', 'max_objects'):
+        there, here = getattr(trained, field), getattr(found, field)
+        if there != here:
+            raise RunError(f'{what} was trained on data with {field} {there}; {found.name} as it is now has {here}. Put the data (or the setting) back, '
+                           'or train on these in another --workdir.')
+
+
 def build(config, workdir, name, meta, key):
     """The module of a stage, the networks that it loads included, with fresh weights."""
     stages = system(config.system).STAGES
@@ -187,7 +196,9 @@ def make_program(config, name, module, steps_per_epoch=1):
     txs = [optim.make(plain(block.optim.get(phase.loss, optim.DEFAULTS)), phase.trains, steps_per_epoch / phase.every, total / phase.every)
            for phase in module.phases]
     decay = .5 ** (block.batch_size / block.ema_half_life) if block.ema_half_life else block.ema
-    return core.program(module, txs, decay)
+    if config.get('remat', 'none') not in core.REMAT:
+        raise RunError(f'remat is {config.remat!r}; it is {" or ".join(core.REMAT)}.')
+    return core.program(module, txs, decay, config.get('remat', 'none'))
 
 
 def checkpoints(config, workdir, name):
@@ -227,17 +238,18 @@ def restore(config, workdir, name, step=None, shardings=None):
 
 def loaded_weights(config, workdir, name, vocabulary, place):
     """({network: parameters}, {network: statistics}) of the networks that a stage loads, from the stages that made them."""
-    stages, params, stats = system(config.system).STAGES, {}, {}
+    stages, params, stats, made = system(config.system).STAGES, {}, {}, {}
     for network, earlier in stages[name].loads.items():
-        if stages[earlier].skip(config):
-            continue
+        if not stages[earlier].skip(config):
+            made.setdefault(earlier, []).append(network)
+    for earlier, networks in made.items():
         other, folder = source(config, workdir, earlier)
         if folder != pathlib.Path(workdir) and Vocabulary.load(folder / 'vocabulary.json') != vocabulary:
-            raise RunError(f'{folder} has another vocabulary than {workdir}, so its {network!r} would misread sentences. '
+            raise RunError(f'{folder} has another vocabulary than {workdir}, so its {" and ".join(networks)} would misread sentences. '
                            f'Train stage {earlier!r} here (leave out --config.init.{earlier}), or use the same data.')
         _, state, _ = restore(other, folder, earlier, shardings=place)
-        params[network] = state.sampling_params()[network]
-        stats |= core.pick(state.sampling_stats(), (network,))
+        params |= core.pick(state.sampling_params(), networks)            # a text encoder is absent where sentence vectors are stored
+        stats |= core.pick(state.sampling_stats(), networks)
     return params, stats
 
 

@@ -36,27 +36,31 @@ class Sampler:
         # what it draws from besides; a system that reads text makes boxes and their labels of it
         self.reads = {what for what, key in (('attributes', 'attributes'), ('labels', 'object_labels')) if key in module.needs}
         self.reads -= {'labels'} if self.reads_text else set()
-        self._draw = jax.jit(functools.partial(core.sample, prog))
+        self._apply = jax.jit(functools.partial(core.apply, prog), static_argnums=0)
 
     @classmethod
-    def load(cls, workdir, step=None, chunk=64, averaged=True, mesh=None):
-        """The last stage of a run that draws and has a finished checkpoint; step: another than the newest (or best); averaged: with the
-        moving average of the weights where there is one, else with the plain ones.
+    def load(cls, workdir, step=None, chunk=64, averaged=True, mesh=None, stage=None):
+        """The last stage of a run that draws and has a finished checkpoint, or the one named; step: another than the newest (or best);
+        averaged: with the moving average of the weights where there is one, else with the plain ones.
 
         Raises RunError where there is none.
         """
         config, stages = run.load_config(workdir), run.system(run.load_config(workdir).system).STAGES
         names = [n for n in run.stage_names(config) if stages[n].sample is not core.Stage.sample]
-        ready = [n for n in names if (pathlib.Path(workdir) / n / 'checkpoints').exists()]
+        if stage and stage not in run.stage_names(config):
+            raise RunError(f'{workdir} has no stage {stage!r}. It has: {", ".join(run.stage_names(config))}.')
+        names = [stage] if stage else names
+        made = {name: run.source(config, workdir, name) for name in names}             # here, or by the run that init.<stage> names
+        ready = [name for name, (_, folder) in made.items() if (folder / name / 'checkpoints').exists()]
         if not ready:
-            raise RunError(f'{workdir} has no finished checkpoint of {" or ".join(names)}, which draws. '
-                           f'Train on: python -m t2i_jax.main --workdir={workdir}')
+            raise RunError(f'{workdir} has no finished checkpoint of {" or ".join(names)}. Train on: python -m t2i_jax.main --workdir={workdir}')
         name = ready[-1]
-        meta = run.read_meta(workdir, name)
-        step, state, prog = run.restore(config, workdir, name, step)
-        vocabulary = Vocabulary.load(pathlib.Path(workdir) / 'vocabulary.json')
+        config, folder = made[name]
+        meta = run.read_meta(folder, name)
+        step, state, prog = run.restore(config, folder, name, step)
+        vocabulary = Vocabulary.load(folder / 'vocabulary.json')
         params, stats = (state.sampling_params(), state.sampling_stats()) if averaged else (state.params, state.stats)
-        return cls(prog, run.abstract(config, workdir, name, meta), params, stats, vocabulary, meta, name, step, chunk, mesh)
+        return cls(prog, run.abstract(config, folder, name, meta), params, stats, vocabulary, meta, name, step, chunk, mesh)
 
     def __call__(self, sentences=None, num=8, seed=0, noise=None, layout=None, dialog=None, image=None, labels=None, attributes=None):
         """Draws `num` samples of each sentence (or label set, attribute vector, row of a layout, a dialogue, a picture); of nothing, where the
@@ -119,13 +123,26 @@ class Sampler:
                 raise DataError(f'{name} draws from {what}: give some, --{what}="{", ".join(names[:2]) or "..."}" on the command line, {what}=[...] in '
                                 'Python, or sentences that name them, --text="...".')
 
-    def draw(self, batch, noise, shape):
-        """Rows of a batch and of noise, in chunks -> numpy arrays, the rows arranged as `shape`; pictures as uint8."""
+    def encode(self, asked):
+        """What the stage makes of sentences, or of rows of a batch: arrays n ..., which `draw` takes instead under `encoded`. Raises DataError."""
+        if not hasattr(self.module, 'encode') or not self.reads_text:
+            raise DataError(f'{type(self.module).__name__} draws without sentences. Leave them out.')
+        if not isinstance(asked, dict):
+            self.refuse_unread(asked, None, None)
+            asked = encode_sentences(asked, self.vocabulary, self.meta.length)
+        return self.apply('encode', {name: asked[name] for name in (*self.module.needs, 'encoded') if name in asked})
+
+    def apply(self, method, *args):
+        """A method of the stage in evaluation mode, compiled -> numpy arrays."""
+        return jax.tree.map(np.asarray, self._apply(method, self.params, self.stats, *args))
+
+    def draw(self, batch, noise, shape, method='sample'):
+        """Rows of a batch and of noise, in chunks -> numpy arrays, the rows arranged as `shape`; pictures as uint8. method: that of the stage."""
         rows, outs = int(np.prod(shape)), []
         for start in range(0, rows, self.chunk):
             index = np.minimum(np.arange(start, start + self.chunk), rows - 1)
             part = jax.tree.map(lambda x, index=index: jax.device_put(np.asarray(x)[index], self.rows), (batch, noise))
-            out = self._draw(self.params, self.stats, *part)
+            out = self._apply(method, self.params, self.stats, *part)
             outs.append(jax.tree.map(np.asarray, {name: to_uint8(x) if name in ('image', 'images') else x for name, x in out.items()}))
         return jax.tree.map(lambda *x: np.concatenate(x)[:rows].reshape(*shape, *x[0].shape[1:]), *outs)
 
@@ -146,10 +163,10 @@ def read_lines(path):
     return lines
 
 
-def to_files(workdir, sentences, num, seed, out, labels=(), attributes=()):
+def to_files(workdir, sentences, num, seed, out, labels=(), attributes=(), stage=None):
     """Draws and writes one PNG for each sentence, label set or attribute vector, and `sheet.png`, the contact sheet. Of boxes the PNGs show drawn
     boxes, and beside each stands a JSON file with them: for each sample a list of {label, cx, cy, w, h}. -> the folder"""
-    sampler = Sampler.load(workdir)
+    sampler = Sampler.load(workdir, stage=stage)
     out = pathlib.Path(out or pathlib.Path(workdir) / 'samples')
     drawn = sampler(sentences or None, num=num, seed=seed, labels=labels or None, attributes=attributes or None)
     images = drawing.pictures_of(drawn, sampler.meta, side=192)

@@ -1,5 +1,6 @@
 """Where pictures that are measured come from: a sampler, a split, a folder, noise. Each iterates over chunks of uint8 n s s 3."""
 import functools
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -9,12 +10,20 @@ import numpy as np
 
 from t2i_jax import data
 from t2i_jax.augment import augment
-from t2i_jax.errors import RunError
+from t2i_jax.errors import DataError, RunError
 from t2i_jax.sample import Sampler, to_uint8
 from t2i_jax.tables import Split
 
 CHUNK = 100                # pictures at a time
 KINDS = '.png', '.jpg', '.jpeg', '.webp', '.bmp'
+
+
+def read_picture(path, size):
+    """A picture file -> s s 3 in [-1, 1]. Raises DataError."""
+    image = cv2.imread(os.path.expanduser(path), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise DataError(f'{path} is missing, or no picture. Give a PNG or JPEG file.')
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 127.5 - 1
 
 
 class Asked(NamedTuple):

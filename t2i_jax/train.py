@@ -130,6 +130,8 @@ class Trainer:
         self.vocabulary = self.split.vocabulary
         self.held_out = Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data)
         self.meta = self.split.meta
+        if any((self.folder / 'checkpoints').glob('[0-9]*')):
+            run.same_sizes(run.read_meta(self.workdir, self.name), self.meta, f'Stage {self.name}')
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / 'meta.json').write_text(json.dumps(self.meta._asdict(), indent=2) + '\n')
@@ -341,8 +343,8 @@ class Trainer:
             return None
         params, stats = jax.tree.map(lambda x: x.addressable_data(0), weights)
         sampler = Sampler(self.prog, self.module, params, stats, self.vocabulary, self.meta, chunk=chunk)
-        self.compiled = getattr(self, 'compiled', sampler._draw)          # one for all samplers, so that it is compiled once
-        sampler._draw = self.compiled
+        self.compiled = getattr(self, 'compiled', sampler._apply)          # one for all samplers, so that it is compiled once
+        sampler._apply = self.compiled
         return sampler
 
     def rows_to_show(self):

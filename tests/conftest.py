@@ -63,7 +63,7 @@ def on_shapes(data_dir):
 @pytest.fixture(scope='session')
 def tiny(on_shapes):
     """A function: keywords of the stages of gan_cls_shapes -> its tiny variant with networks of a few channels, a few steps long."""
-    def make(text=(), gan=()):
+    def make(text=(), gan=(), style=()):
         config = on_shapes('gan_cls_shapes')
         config.stages.text.model.update(encoder=dict(variant='icml_flowers', channels=(8, 8), hidden=8, embedding=8), image_channels=(4, 8))
         config.stages.text.optim.joint_loss.update(name='adam', lr=.05)
@@ -71,7 +71,9 @@ def tiny(on_shapes):
         every = dict(log_every=1, validate_every=3, checkpoint_every=3)
         config.stages.text.update(steps=4, sample_every=0, **every)
         config.stages.gan.update(steps=6, sample_every=3, **every)
-        for name, changes in (('text', text), ('gan', gan)):
+        config.stages.style.update(steps=0)                                    # left out
+        config.stages.style.update(every)
+        for name, changes in (('text', text), ('gan', gan), ('style', style)):
             config.stages[name].update(dict(changes))
         return config.lock()
     return make

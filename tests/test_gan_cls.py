@@ -9,7 +9,7 @@ from flax import nnx
 from t2i_jax import stage as core
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.stage import Meta
-from t2i_jax.systems.gan_cls import STAGES, GanCls, JointEmbedding
+from t2i_jax.systems.gan_cls import STAGES, GanCls, JointEmbedding, Style
 from t2i_jax.text import encode_chars
 
 SENTENCES = ['a red bird with a short beak', 'this flower has five white petals', 'a blue bird', 'a flower with a yellow centre']
@@ -69,8 +69,9 @@ class Stub:
 def stubbed(**keywords):
     """A stage with the stub as D, and a G that draws the first number of the sentence vector."""
     stage = nnx.merge(*tiny(encoder=False, embedding_dim=3, **keywords))
-    stage.D = Stub()
+    noise, stage.D = stage.G.noise, Stub()
     stage.G = lambda text, z, train: jnp.broadcast_to(text[:, :1, None, None], (len(z), 2, 2, 3))
+    stage.G.noise = noise
     return stage
 
 
@@ -161,8 +162,59 @@ def test_several_captions_of_a_row_are_averaged():
 def test_what_a_stage_asks_for():
     assert nnx.merge(*parts()).needs == ('image', 'wrong_image', 'embedding')
     assert nnx.merge(*tiny(matching_aware=False)).needs == ('image', 'chars')
-    assert tuple(STAGES) == ('text', 'gan') and GanCls.loads == {'text': 'text'}
+    assert tuple(STAGES) == ('text', 'gan', 'style') and GanCls.loads == {'text': 'text'}
     with pytest.raises(ValueError, match='neither a text encoder nor a stored sentence vector'):
         parts(embedding_dim=0)
     with pytest.raises(ValueError, match='512 dimensions, the text encoder 1024'):
         nnx.eval_shape(lambda: JointEmbedding(Meta('birds'), features=512, rngs=nnx.Rngs(0)))
+
+
+# ------------------------------------------------------------------------------------------------------------------ the style encoder
+def styled(**keywords):
+    """(graph, parameters, statistics) of a style stage beside the generator and the text encoder of `tiny`."""
+    stage = nnx.merge(*tiny())
+    return core.split(Style(Meta('birds', size=16, length=18), ndf=4, nt=8, G=stage.G, text=stage.text, rngs=nnx.Rngs(0), **keywords))
+
+
+@pytest.mark.parametrize('text_input', [False, True])
+def test_the_style_encoder_learns_and_nothing_else_moves(text_input):
+    graph, params, stats = styled(text_input=text_input)
+    prog = core.program(nnx.merge(graph, params, stats), [optax.adam(1e-2)])
+    state = core.init_state(prog, params, stats, 0)
+    step = jax.jit(lambda state: core.train_step(prog, state.replace(step=0), {'chars': batch()['chars']}))     # the same noise each time
+    new, metrics = step(state)
+    assert -1 <= metrics['correlation'] <= 1
+    for _ in range(15):
+        new, later = step(new)
+    assert later['style_loss'] < .5 * metrics['style_loss'] and later['correlation'] > .9 > metrics['correlation']
+    assert all((x == y).all() for name in ('G', 'text') for x, y in zip(jax.tree.leaves((params[name], stats.get(name))),
+                                                                         jax.tree.leaves((new.params[name], new.stats.get(name)))))
+    assert ('project' in params['S']) == text_input
+
+
+def test_the_loss_of_a_style_encoder_that_says_zero():
+    graph, params, stats = styled()
+    params['S']['z'] = jax.tree.map(jnp.zeros_like, params['S']['z'])
+    stage = nnx.merge(graph, params, stats)
+    loss, _ = stage.style_loss({'chars': batch()['chars']}, jax.random.key(3), None)
+    z = stage.noise(jax.random.key(3), 4)['z']
+    assert loss == pytest.approx(float((z ** 2).sum() / 4), rel=1e-5) and z.shape == (4, stage.G.nz)
+
+
+def test_the_style_of_a_picture_is_the_noise_that_is_read_off_it():
+    stage = nnx.merge(*styled())
+    stage.training = False
+    asked, noise = {'chars': batch()['chars']}, stage.noise(jax.random.key(1), 4)
+    drawn = stage.drawn(stage.encode(asked), noise)
+    z = stage.recover(asked, noise)['z']
+    moved = stage.transfer(asked | {'image': drawn}, noise)
+    assert np.allclose(moved['z'], z, atol=1e-5) and np.allclose(moved['image'], stage.drawn(stage.encode(asked), {'z': z}), atol=1e-5)
+    encoded = stage.encode(asked)
+    assert stage.encode({'encoded': encoded}) is encoded
+
+
+def test_a_run_may_leave_the_style_encoder_out():
+    from ml_collections import ConfigDict
+    for style, skipped in ((None, True), (dict(steps=0, epochs=0), True), (dict(steps=5), False), (dict(steps=0, epochs=.5), False)):
+        config = ConfigDict(dict(stages={} if style is None else dict(style=style)))
+        assert Style.skip(config) == skipped

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from t2i_jax.errors import DataError, RunError
-from t2i_jax.log import Lock, Log, Progress, save_png, sheet
+from t2i_jax.log import Lock, Log, Progress, save_gif, save_png, sheet
 
 
 def lines(folder):
@@ -148,3 +148,16 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, caplog):
 
 def test_errors_are_value_errors_with_one_message():
     assert issubclass(RunError, ValueError) and issubclass(DataError, ValueError)
+
+
+def test_a_film_runs_there_and_back(tmp_path):
+    frames = np.zeros((4, 3, 8, 8, 3), np.uint8) + np.arange(0, 200, 50, dtype=np.uint8)[:, None, None, None, None]
+    frames[:, 2, :4] = 255
+    save_gif(tmp_path / 'film.gif', frames, seconds=2)
+    film = Image.open(tmp_path / 'film.gif')
+    assert film.n_frames == 6 and film.size == (130, 130) and film.info['duration'] == 500 and film.info['loop'] == 0
+    for frame, shown in enumerate((0, 50, 100, 150, 100, 50)):
+        film.seek(frame)
+        picture = np.asarray(film.convert('RGB')).astype(int)
+        assert abs(picture[0, 0] - shown).max() <= 2 and (picture[66:98, :64] >= 253).all() and abs(picture[99, 0] - shown).max() <= 2
+        assert (picture[66:, 66:] == 255).all()                              # three pictures fill a square of four but for one

@@ -9,7 +9,7 @@ import pytest
 from conftest import bit_equal
 from flax import nnx
 
-from t2i_jax import optim, run
+from t2i_jax import evaluate, explore, optim, run
 from t2i_jax import stage as core
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.errors import RunError
@@ -353,7 +353,7 @@ def test_what_a_stage_asks_for():
     assert nnx.merge(*pair()[0]).needs == ('image', 'wrong_image', 'embedding')
     assert nnx.merge(*tiny(one=dict(variant='pytorch'))[0]).needs == ('image', 'chars')
     assert nnx.merge(*tiny(two=dict(wrong='none'))[1]).needs == ('image', 'chars')
-    assert tuple(STAGES) == ('text', 'one', 'two') and StageTwo.loads == {'text': 'text', 'G1': 'one'}
+    assert tuple(STAGES) == ('text', 'one', 'two', 'style') and StageTwo.loads == {'text': 'one', 'G1': 'one'}
 
 
 @pytest.mark.parametrize('keywords, told', [
@@ -405,3 +405,30 @@ def test_a_stage_one_of_another_size_is_refused_before_training(config, tmp_path
     with pytest.raises(RunError, match='Stage two cannot be built: Stage-I draws 32 px and Stage-II 32 px'):
         train(config.lock(), tmp_path, jax.devices()[:1])
     assert not list(tmp_path.glob('*/checkpoints/*'))
+
+
+def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(config, tmp_path):
+    other = config.copy_and_resolve_references()
+    for block in (config, other):
+        block.stages.text.model.update(encoder=dict(variant='icml_flowers', channels=(8, 8), hidden=8, embedding=8), image_channels=(4, 8))
+        block.stages.one.model.update(gf=4, df=4, nc=8)
+        block.stages.two.model.update(gf=4, df=4, nc=8, blocks=1)
+    train(config.lock(), tmp_path / 'first', jax.devices()[:1])
+    other.seed, other.stages.one.model.gf, other.init.one = 1, 16, str(tmp_path / 'first')
+    train(other.lock(), tmp_path / 'second', jax.devices()[:1])
+    one, two = (run.restore(config, tmp_path / 'first', 'one')[1], run.restore(other, tmp_path / 'second', 'two')[1])
+    text = run.restore(other, tmp_path / 'second', 'text')[1]
+    assert bit_equal(one.ema['G1'], two.params['G1']) and bit_equal(one.ema_stats['G1'], two.stats['G1'])
+    assert bit_equal(one.params['text'], two.params['text']) and not bit_equal(text.params['text'], two.params['text'])
+
+
+def test_stored_sentence_vectors_of_another_size_are_refused(config, tmp_path):
+    train(config.lock(), tmp_path, jax.devices()[:1])
+    path = tmp_path / 'two' / 'meta.json'
+    path.write_text(path.read_text().replace('"embedding_dim": 0', '"embedding_dim": 512'))     # as if the data had been other ones
+    with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512; .* as it is now has 0.*another --workdir'):
+        train(config, tmp_path, jax.devices()[:1])
+    with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
+        explore.explore(config, tmp_path, 'z_interpolation')
+    with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
+        evaluate.evaluate(config, tmp_path, split='validation')

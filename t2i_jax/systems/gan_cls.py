@@ -3,16 +3,19 @@
 A sentence becomes a vector by a character network that was trained to agree with images (stage `text`: Learning Deep
 Representations of Fine-Grained Visual Descriptions, CVPR 2016). Then a DCGAN draws from that vector and noise, and its
 discriminator answers one question, "real and matching?", which it can learn because it also sees real images with the
-wrong sentence (CLS). The generator may also be trained on sentences that nobody wrote, halfway between two others (INT).
+wrong sentence (CLS). The generator may also be trained on sentences that nobody wrote, halfway between two others (INT). What a sentence leaves open
+(where, how large, before what) is in the noise: a style encoder (stage `style`) learns to read it off a picture.
 
     h = mean of a few caption vectors,  bce1(s) = softplus(-s),  bce0(s) = softplus(s)
     L_D = bce1(D(x, h)) + w bce0(D(x_wrong, h)) + (1 - w) bce0(D(G(z, h), h))            w = 1/2; without CLS w = 0
     L_G = mean of bce1(D(G(z, h), h)) over the batch and, with INT, over B/2 midpoints h = (h_i + h_{i + B/2}) / 2
+    L_style = |z - S(G(z, h))|^2, summed over the dimensions, S a third network and G at rest; then G(S(image), h) has that image's style
     L_text = 1/K^2 sum_i sum_{j != i} max(0, 1 + s_ij - s_ii) + the same with roles swapped,  s_ij = f(image_i) . h(text_j)
 
 Deviations: the images of G are shared by D's and G's step (the original draws fresh noise for G's). The image side of the
 joint embedding is a small convolutional network trained with it, because the GoogLeNet features of the original cannot
-be had; with stored features (`features`, their dimension) it uses those. A row's captions are drawn without replacement, and the wrong
+be had; with stored features (`features`, their dimension) it uses those. The style encoder's layers were never published: here they are
+those of D up to the map of 4 x 4, and a dense layer. A row's captions are drawn without replacement, and the wrong
 image from all records that do not match, not from a class drawn first. A moving average of G's weights is kept;
 `stages.gan.ema=0` samples with the plain weights, as the original does.
 
@@ -41,6 +44,7 @@ class Generator(nnx.Module):
     def __init__(self, size, embedding, ngf, nz, nt, large=False, *, rngs):
         n = levels(size)
         c = [ngf << (n - 1 - i) for i in range(n)]                        # 64 px: 8, 4, 2, 1 times ngf
+        self.nz = nz
         self.project = torch_linear(embedding, nt, rngs=rngs)
         self.first = linear(nz + nt, 16 * c[0], rngs=rngs)
         self.ups = nnx.List([ConvTranspose(c[i], c[i + 1], 4, rngs=rngs) for i in range(n - 1)])
@@ -48,6 +52,9 @@ class Generator(nnx.Module):
         blocks = 2 if large else 1
         self.blocks = nnx.List([Bottleneck(d, jax.nn.relu, rngs=rngs) for d in c[:2] for _ in range(blocks)])
         self.image = ConvTranspose(c[-1], 3, 4, rngs=rngs)
+
+    def noise(self, key, n):
+        return {'z': normal_rows(key, n, (self.nz,))}
 
     def __call__(self, text, z, *, train):
         t = lrelu(self.project(text))
@@ -105,6 +112,20 @@ class Discriminator(nnx.Module):
         x = jnp.concatenate([x, repeat(t, 'b c -> b 4 4 c')], -1)
         x = lrelu(self.norm(self.joint(x), train=train))
         return self.logit(rearrange(x, 'b h w c -> b (h w c)'))[:, 0]
+
+
+class StyleEncoder(nnx.Module):
+    """Image, and with an embedding the sentence vector, too -> the z that it was drawn from. b nz"""
+
+    def __init__(self, size, embedding, ndf, nz, nt, *, rngs):
+        self.trunk = Trunk(size, ndf, True, rngs=rngs)
+        self.project = torch_linear(embedding, nt, rngs=rngs) if embedding else None
+        self.z = torch_linear(16 * (ndf << (levels(size) - 1)) + (nt if embedding else 0), nz, rngs=rngs)
+
+    def __call__(self, image, text, *, train):
+        x = rearrange(self.trunk(image, train=train), 'b h w c -> b (h w c)')
+        x = jnp.concatenate([x, lrelu(self.project(text))], -1) if self.project else x
+        return self.z(x).astype(jnp.float32)
 
 
 # hidden 0: the variant's own
@@ -168,15 +189,18 @@ class GanCls(Stage):
         embedding = text.embedding if text else meta.embedding_dim
         if not embedding:
             raise ValueError('There is neither a text encoder nor a stored sentence vector: set data.embedding=none or import vectors.')
-        self.text, self.nz = text, nz
+        self.text = text
         self.G = Generator(meta.size, embedding, ngf, nz, nt, large, rngs=rngs)
         self.D = Discriminator(meta.size, embedding, ndf, nt, text_norm, third_activation, NORMS[d_norm], rngs=rngs)
         self.cls_weight, self.interpolate = cls_weight if matching_aware else 0.0, interpolate
-        self.interp_weight, self.extrapolate, self.unit_text, self.r1 = interp_weight, interp_extrapolate, unit_text, r1
+        self.interp_weight, self.extrapolate, self.r1 = interp_weight, interp_extrapolate, r1
+        self.unit_text = self.G.unit_text = unit_text
         self.needs = ('image',) + (('wrong_image',) if matching_aware else ()) + (('chars',) if text else ('embedding',))
 
     def encode(self, batch):
-        """Sentence vectors b d; where a row has several captions, their mean."""
+        """Sentence vectors b d; where a row has several captions, their mean. Those of a batch that has been encoded stand under `encoded`."""
+        if 'encoded' in batch:
+            return batch['encoded']
         if self.text is None:
             text = batch['embedding']
         else:
@@ -187,7 +211,7 @@ class GanCls(Stage):
         return text * jax.lax.rsqrt((text ** 2).mean(-1, keepdims=True) + 1e-12) if self.unit_text else text
 
     def noise(self, key, n):
-        return {'z': normal_rows(key, n, (self.nz,))}
+        return self.G.noise(key, n)
 
     def forward(self, batch, key):
         text = self.encode(batch)
@@ -228,4 +252,57 @@ class GanCls(Stage):
         return {'image': self.G(self.encode(batch), noise['z'], train=False)}
 
 
-STAGES = {'text': JointEmbedding, 'gan': GanCls}     # the order is the training order
+class Style(Stage):
+    """Learns to read z off a picture that the trained generator draws. It makes no samples: `transfer` draws in the style of a picture.
+
+    It is left out of a run that gives it no steps. A system whose generator is called otherwise names its networks in `loads`, the one that
+    reads z first, and says how they draw, in `noise` and `drawn`.
+    """
+    phases = (Phase('style_loss', trains=('S',)),)
+    loads = {'G': 'gan', 'text': 'gan'}
+    tiny = dict(ndf=8)
+
+    def __init__(self, meta, *, ndf=64, nt=128, text_input=False, text, rngs, **generators):
+        """text_input: S reads the sentence vector, too, nt numbers of it. generators: the trained ones, as `loads` names them."""
+        for name, network in generators.items():
+            setattr(self, name, network)
+        self.text, first = text, next(iter(generators.values()))
+        self.unit_text = first.unit_text
+        embedding = text.embedding if text else meta.embedding_dim
+        self.S = StyleEncoder(meta.size, embedding if text_input else 0, ndf, first.nz, nt, rngs=rngs)
+        self.needs = ('chars',) if text else ('embedding',)
+
+    @classmethod
+    def skip(cls, config):
+        block = config.stages.get('style', {})
+        return not block.get('steps') and not block.get('epochs')
+
+    encode = GanCls.encode
+
+    def noise(self, key, n):
+        return self.G.noise(key, n)
+
+    def drawn(self, text, noise):
+        """b s s 3"""
+        return self.G(text, **noise, train=False)
+
+    def style_loss(self, batch, key, out):
+        text = self.encode(batch)
+        noise = self.noise(key, len(text))
+        z, found = noise['z'], self.S(self.drawn(text, noise), text, train=self.training)
+        together = jnp.mean((z - z.mean(0)) * (found - found.mean(0)), 0) / (z.std(0) * found.std(0) + 1e-6)
+        return ((found - z) ** 2).sum(-1).mean(), {'correlation': together.mean()}
+
+    def recover(self, batch, noise):
+        """{'z': what S reads off the picture drawn from this noise, b nz}"""
+        text = self.encode(batch)
+        return {'z': self.S(self.drawn(text, noise), text, train=False)}
+
+    def transfer(self, batch, noise):
+        """{'image': the sentences of a batch in the style of its pictures, b s s 3, 'z': that style, b nz}; what else is random is in `noise`."""
+        text = self.encode(batch)
+        z = self.S(batch['image'], text, train=False)
+        return {'image': self.drawn(text, noise | {'z': z}), 'z': z}
+
+
+STAGES = {'text': JointEmbedding, 'gan': GanCls, 'style': Style}     # the order is the training order

@@ -45,6 +45,7 @@ from t2i_jax.layers.conv import Conv
 from t2i_jax.layers.norm import NORMS, BatchNorm
 from t2i_jax.losses import bce, conditioning_kl
 from t2i_jax.stage import Phase, Stage, normal_rows
+from t2i_jax.systems import gan_cls
 from t2i_jax.systems.gan_cls import GanCls, JointEmbedding
 
 VARIANTS = {
@@ -284,7 +285,7 @@ class StageOne(Conditional):
 
 class StageTwo(Conditional):
     phases = (Phase('d_loss', trains=('D2',)), Phase('g_loss', trains=('G2',)))
-    ema, loads = ('G2',), {'text': 'text', 'G1': 'one'}
+    ema, loads = ('G2',), {'text': 'one', 'G1': 'one'}     # the encoder on which Stage-I was trained
     tiny = dict(gf=8, df=8, nc=32)
 
     def __init__(self, meta, *, variant='official_tf', gf=128, df=64, nc=128, ratio=4, blocks=4, d_condition='', wrong='', ca_form='dense',
@@ -300,8 +301,8 @@ class StageTwo(Conditional):
             raise ValueError(f'Stage-I draws {G1.size} px and Stage-II {meta.size} px, which with ratio={ratio} does not fit. Set stages.two.data.size '
                              '(or data.size), stages.two.model.ratio, or train Stage-I at another stages.one.data.size.')
         if embedding != G1.embedding:
-            raise ValueError(f'Stage-I was trained on sentence vectors of {G1.embedding} numbers, those here have {embedding}. Take both stages\' '
-                             'vectors from the same encoder (init.text and init.one from one run), or train Stage-I on these.')
+            raise ValueError(f'Stage-I was trained on sentence vectors of {G1.embedding} numbers, those of these data have {embedding}. Use the data on '
+                             'which it was trained, or train Stage-I on these.')
         self.G1, self.unit_text, self.batch_statistics = G1, G1.unit_text, stage_one_statistics == 'batch'
         self.G2 = GeneratorTwo(G1.size, meta.size, embedding, gf, blocks, ca, rngs=rngs)
         self.D2 = Discriminator(meta.size, embedding, df, unconditional=not d['tf'], **d, rngs=rngs)
@@ -314,8 +315,7 @@ class StageTwo(Conditional):
         return self.D2
 
     def noise(self, key, n):
-        """z and eps are Stage-I's: with the same key it draws the same picture in both stages."""
-        return self.G1.noise(key, n) | {'eps_two': self.G2.augment.noise(jax.random.fold_in(key, 2), n)}
+        return noise_of_both(self.G1, self.G2, key, n)
 
     def forward(self, batch, key):
         text = self.encode(batch)
@@ -325,10 +325,30 @@ class StageTwo(Conditional):
 
     def sample(self, batch, noise):
         """`images`: Stage-I's picture and the final one."""
-        text = self.encode(batch)
-        small = self.G1(text, noise['z'], noise['eps'], train=False)[0]
-        image = self.G2(small, text, noise['eps_two'], train=False)[0]
-        return {'image': image, 'images': [small, image]}
+        images = twice(self.G1, self.G2, self.encode(batch), noise)
+        return {'image': images[-1], 'images': images}
+
+
+def noise_of_both(G1, G2, key, n):
+    """z and eps are Stage-I's: with the same key it draws the same picture in both stages."""
+    return G1.noise(key, n) | {'eps_two': G2.augment.noise(jax.random.fold_in(key, 2), n)}
+
+
+def twice(G1, G2, text, noise):
+    """Sentence vectors and noise -> Stage-I's picture and the final one, in evaluation mode."""
+    small = G1(text, noise['z'], noise['eps'], train=False)[0]
+    return [small, G2(small, text, noise['eps_two'], train=False)[0]]
+
+
+class Style(gan_cls.Style):
+    """GAN-CLS's style encoder, for the final picture; z is Stage-I's."""
+    loads = {'G1': 'two', 'G2': 'two', 'text': 'two'}
+
+    def noise(self, key, n):
+        return noise_of_both(self.G1, self.G2, key, n)
+
+    def drawn(self, text, noise):
+        return twice(self.G1, self.G2, text, noise)[-1]
 
 
 def check(**values):
@@ -338,4 +358,4 @@ def check(**values):
             raise ValueError(f'{name} is {value!r}; it is {" or ".join(map(repr, CHOICES[name]))}.')
 
 
-STAGES = {'text': JointEmbedding, 'one': StageOne, 'two': StageTwo}     # the order is the training order
+STAGES = {'text': JointEmbedding, 'one': StageOne, 'two': StageTwo, 'style': Style}     # the order is the training order

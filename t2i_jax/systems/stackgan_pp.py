@@ -38,6 +38,7 @@ from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.norm import NORMS
 from t2i_jax.losses import bce, colour_consistency, conditioning_kl
 from t2i_jax.stage import Phase, Stage, normal_rows
+from t2i_jax.systems import gan_cls
 from t2i_jax.systems.gan_cls import GanCls, JointEmbedding
 
 
@@ -72,6 +73,12 @@ class Generator(nnx.Module):
         self.first = InitStage(n + nz if embedding else nz, widths[0], sides[0], rngs=rngs)
         self.next = nnx.List([NextStage(c, n, residuals if i < 2 else 1, rngs=rngs) for i, c in enumerate(widths[:-1])])
         self.to_images = nnx.List([ToImage(c, rngs=rngs) for c in widths])
+        self.nz = nz
+
+    def noise(self, key, n):
+        z_key, eps_key = jax.random.split(key)
+        noise = {'z': normal_rows(z_key, n, (self.nz,))}
+        return noise | {'eps': self.ca.noise(eps_key, n)} if self.ca else noise
 
     def __call__(self, text, z, eps, *, train):
         condition, mu, logvar = self.ca(text, eps) if self.ca else (z, None, None)
@@ -130,19 +137,17 @@ class StackGanPp(Stage):
             raise ValueError(f'scales={scales} of pictures of {meta.size} px: sides are 8, 16, 32, ... px, each half the next.')
         if 64 * gf % meta.size:
             raise ValueError(f'gf={gf} gives the map of {meta.size} px {64 * gf / meta.size:g} channels: make it a multiple of {max(1, meta.size // 64)}.')
-        self.text, self.conditional, self.nz = text if conditional else None, conditional, nz
+        self.text, self.conditional = text if conditional else None, conditional
         self.G = Generator(self.sides, embedding, gf, nz, nc, residuals, rngs=rngs)
         self.D = nnx.List([Discriminator(side, df, nc if conditional else 0, NORMS[d_norm], rngs=rngs) for side in self.sides])
         self.uncond_weight, self.kl_weight, self.colour_weight = uncond_weight, kl_weight, colour_weight
-        self.through_mu, self.unit_text = through_mu, unit_text
+        self.through_mu, self.unit_text, self.G.unit_text = through_mu, unit_text, unit_text
         self.needs = ('image',) + (('wrong_image', 'chars' if text else 'embedding') if conditional else ())
 
     encode = GanCls.encode                                                # sentence vectors b d, read or stored
 
     def noise(self, key, n):
-        z_key, eps_key = jax.random.split(key)
-        noise = {'z': normal_rows(z_key, n, (self.nz,))}
-        return noise | {'eps': self.G.ca.noise(eps_key, n)} if self.conditional else noise
+        return self.G.noise(key, n)
 
     def draw(self, batch, noise, train):
         return self.G(self.encode(batch) if self.conditional else None, noise['z'], noise.get('eps'), train=train)
@@ -191,4 +196,15 @@ class StackGanPp(Stage):
         return {'image': images[-1], 'images': images}
 
 
-STAGES = {'text': Text, 'gan': StackGanPp}     # the order is the training order
+class Style(gan_cls.Style):
+    """GAN-CLS's style encoder, for the largest picture."""
+
+    @classmethod
+    def skip(cls, config):
+        return super().skip(config) or not config.stages.gan.model.conditional
+
+    def drawn(self, text, noise):
+        return self.G(text, **noise, train=False).images[-1]
+
+
+STAGES = {'text': Text, 'gan': StackGanPp, 'style': Style}     # the order is the training order
