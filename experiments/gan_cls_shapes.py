@@ -54,7 +54,7 @@ def style(c):
     """Quick, and the style encoder. z has about as many dimensions as a scene leaves open (place, size, ground), so that they can be read off it, and
     the sentence not many more, so that G hears z beside it: with nt=64 it draws the same picture for every z."""
     quick(c)
-    c.stages.gan.steps = 5000
+    c.stages.gan.steps = 3500
     c.stages.gan.model.update(nz=4, nt=8)
     c.stages.style.update(steps=4000)
     c.stages.style.model.ndf = 32

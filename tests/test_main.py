@@ -191,7 +191,7 @@ def test_sampling_writes_what_is_asked_for_by_labels_and_attributes(cli, trained
     asked = []
     monkeypatch.setattr(sample, 'to_files', lambda *arguments: asked.append(arguments))
     cli(f'--workdir={trained}', '--mode=sample', '--labels=person, dog', '--labels=cat', '--attributes=circle, red', '--num=2', f'--out={tmp_path}')
-    assert asked == [(str(trained), [], 2, 0, str(tmp_path), ['person, dog', 'cat'], ['circle, red'])]
+    assert asked == [(str(trained), [], 2, 0, str(tmp_path), ['person, dog', 'cat'], ['circle, red'], None)]
 
 
 def test_the_program_itself():

@@ -377,7 +377,7 @@ def test_sentence_vectors_of_another_size():
     def make(first=1024, second=512):
         one = StageOne(Meta('birds', size=64, embedding_dim=first), text=None, rngs=nnx.Rngs(0))
         return StageTwo(Meta('birds', size=256, embedding_dim=second), text=None, G1=one.G1, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match='of 1024 numbers, those here have 512'):
+    with pytest.raises(ValueError, match='of 1024 numbers, those of these data have 512'):
         nnx.eval_shape(make)
 
 
