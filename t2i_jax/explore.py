@@ -30,11 +30,11 @@ import numpy as np
 from t2i_jax import explore_attributes, log, run, sources
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.evaluate import readers
-from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, COLOURS
 from t2i_jax.metrics.shape_agreement import layout as layout_of
 from t2i_jax.sample import Sampler
 from t2i_jax.tables import Split
 from t2i_jax.text import tokenize
+from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, COLOURS
 
 STEPS, FINER = 9, 3        # pictures of a row; frames of the film for each of them
 DRAWS = 1000               # of noise, from which the style encoder's correlations are estimated

@@ -265,8 +265,10 @@ def describe(config) -> str:
         params = core.split(module).params
         trained = {network for phase in module.phases for network in phase.trains}
         for network, tree in params.items():
-            count = sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
-            lines.append(f'{name + "." + network:<{width}} {count:>14,}  {"trained" if network in trained else "frozen"}')
+            parts = {f'{network}.{i}': part for i, part in tree.items()} if all(isinstance(key, int) for key in tree) else {}     # of an nnx.List
+            for part, arrays in ({network: tree} | parts).items():
+                count = sum(math.prod(x.shape) for x in jax.tree.leaves(arrays))
+                lines.append(f'{name + "." + part:<{width}} {count:>14,}  {"trained" if network in trained else "frozen"}')
         length = f'{block.steps:,} steps' if block.steps else f'{block.epochs:g} epochs'
         below.append(f'\nstage {name}: {length}, batch {block.batch_size}, sampler {block.sampler}, {meta.size} px, {config.dtype}, '
                      f'reads {", ".join(module.needs)}')

@@ -123,7 +123,11 @@ def test_correlations_of_each_dimension():
 def test_pictures_and_numbers(what, given, rows, styled, monkeypatch, tmp_path, capsys):
     config, workdir = styled
     drawn, sheet = {}, log.sheet
-    monkeypatch.setattr(log, 'sheet', lambda pictures, labels, path, **more: (drawn.update(pictures=pictures, labels=labels), sheet(pictures, labels, path, **more)))
+
+    def keep(pictures, labels, path, **more):
+        drawn.update(pictures=pictures, labels=labels)
+        sheet(pictures, labels, path, **more)
+    monkeypatch.setattr(log, 'sheet', keep)
     monkeypatch.setattr(explore, 'DRAWS', 20)
     numbers = explore.explore(config, workdir, what, num=2, out=tmp_path, **given)
     assert json.loads((tmp_path / f'{what}.json').read_text()) == numbers and f'{what}.png' in capsys.readouterr().out
