@@ -20,6 +20,7 @@ Sentences and pictures are those of the held-out split where the user gives none
 
     explore.text_interpolation(Sampler.load('runs/quick'), ['a red circle', 'a blue circle'], num=4)      # uint8 4 9 s s 3
 """
+import difflib
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -27,34 +28,33 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from t2i_jax import explore_attributes, log, run, sources
+from t2i_jax import explore_attributes, explore_scenes, log, run, sources
 from t2i_jax.errors import DataError, RunError
-from t2i_jax.evaluate import readers
-from t2i_jax.metrics.shape_agreement import layout as layout_of
 from t2i_jax.sample import Sampler
 from t2i_jax.tables import Split
 from t2i_jax.text import tokenize
-from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, COLOURS
 
 STEPS, FINER = 9, 3        # pictures of a row; frames of the film for each of them
 DRAWS = 1000               # of noise, from which the style encoder's correlations are estimated
+ACROSS = 12                # pictures that stand in one row of a sheet
 READ = 20_000              # captions among which pairs are sought that differ by one word
 
 
 # ---------------------------------------------------------------------------------------------------------------- in Python
 def text_interpolation(sampler, ends, num=8, steps=STEPS, seed=0):
-    """From one sentence to another, on the straight line between their vectors -> num steps s s 3, uint8; each row has its own noise.
+    """From one sentence to another -> num steps s s 3, uint8; each row has its own noise. On the straight line between the sentences' vectors, as GAN-INT
+    trains on it; its middle is shorter than they are.
 
     ends: two sentences, or a batch of two rows, as Sampler.encode takes them. Raises DataError.
     """
     weights = np.linspace(0, 1, steps, dtype=np.float32)
-    path = jax.tree.map(lambda x: np.stack([(1 - w) * x[0] + w * x[1] for w in weights]), sampler.encode(ends))
+    path = jax.tree.map(lambda x: np.stack([(1 - w) * x[0] + w * x[1] for w in weights]), two_of(sampler, ends))
     noise = taken(noise_of(sampler, num, seed), np.repeat(np.arange(num), steps))
     return sampler.draw({'encoded': taken(path, np.tile(np.arange(steps), num))}, noise, (num, steps))['image']
 
 
 def z_interpolation(sampler, sentences=None, num=1, steps=STEPS, seed=0):
-    """From one noise to another, `num` times for each sentence -> n * num, steps, s s 3, uint8. Along great circles, so that all steps are
+    """From one noise to another, `num` times for each sentence -> n * num, steps, s s 3, uint8. Along great circles, so that all points are
     as long as the noise of training is (on straight lines the middle is shorter).
 
     sentences: as Sampler.encode takes them, None for a system that draws from noise alone. Raises DataError.
@@ -71,9 +71,9 @@ def z_interpolation(sampler, sentences=None, num=1, steps=STEPS, seed=0):
 
 def swap_word(sampler, pair, num=8, seed=0):
     """Two sentences that differ by a word or a few, from the same noise -> 2 num s s 3, uint8. Raises DataError for two without a common word."""
+    encoded = two_of(sampler, pair)
     if not isinstance(pair, dict):
         exchanged(*pair)
-    encoded = sampler.encode(pair)
     noise = taken(noise_of(sampler, num, seed), np.tile(np.arange(num), 2))
     return sampler.draw({'encoded': taken(encoded, np.repeat(np.arange(2), num))}, noise, (2, num))['image']
 
@@ -81,8 +81,13 @@ def swap_word(sampler, pair, num=8, seed=0):
 def style(sampler, sentences, images, seed=0):
     """Each sentence in the style of each picture -> n k s s 3, uint8; what is random besides z is the same in all.
 
-    sampler: `Sampler.load(workdir, stage='style')`. sentences: n, as Sampler.encode takes them. images: k s s 3 in [-1, 1].
+    sampler: `Sampler.load(workdir, stage='style')`. sentences: n, as Sampler.encode takes them. images: k s s 3 in [-1, 1]. Raises DataError.
     """
+    if not hasattr(sampler.module, 'transfer'):
+        raise DataError(f"Stage {sampler.stage} is no style encoder: load it by Sampler.load(workdir, stage='style').")
+    side = sampler.meta.size
+    if np.shape(images)[1:] != (side, side, 3):
+        raise DataError(f'Style pictures are k {side} {side} 3, not {np.shape(images)}.')
     encoded, k = sampler.encode(sentences), len(images)
     n = len(jax.tree.leaves(encoded)[0])
     noise = taken(noise_of(sampler, 1, seed), np.zeros(n * k, int))
@@ -97,6 +102,14 @@ def style_correlation(sampler, sentences, num=DRAWS, seed=0):
     batch = {'encoded': taken(encoded, np.arange(num) % len(jax.tree.leaves(encoded)[0]))}
     found, z = (x - x.mean(0) for x in (sampler.draw(batch, noise, (num,), 'recover')['z'], noise['z']))
     return (found * z).mean(0, dtype=np.float64) / np.maximum(found.std(0) * z.std(0), 1e-12)
+
+
+def two_of(sampler, asked):
+    """Two sentences, encoded. Raises DataError where there are more or fewer."""
+    encoded = sampler.encode(asked)
+    if any(len(x) != 2 for x in jax.tree.leaves(encoded)):
+        raise DataError(f'Give two sentences, not {len(jax.tree.leaves(encoded)[0])}.')
+    return encoded
 
 
 def noise_of(sampler, n, seed):
@@ -118,13 +131,14 @@ def between(a, b, weights):
 
 
 def exchanged(first, second):
-    """(the words that only the first sentence has, those that only the second has). Raises DataError where they share all words, or none."""
+    """(the words of the first sentence that are exchanged, those of the second). Raises DataError where the two share no word, or all in one order."""
     a, b = tokenize(first), tokenize(second)
     if not set(a) & set(b):
         raise DataError(f'{first!r} and {second!r} have no word in common. swap_word exchanges a word and keeps the others: give such a pair.')
     if a == b:
         raise DataError(f'{first!r} and {second!r} have the same words: give sentences that differ by one.')
-    return [word for word in a if word not in b], [word for word in b if word not in a]
+    blocks = [block for block in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes() if block[0] != 'equal']
+    return [word for _, i, j, *_ in blocks for word in a[i:j]], [word for *_, i, j in blocks for word in b[i:j]]
 
 
 # ------------------------------------------------------------------------------------------------------ from the command line
@@ -158,14 +172,18 @@ def sentences_of(ask, sampler, count):
     return {'encoded': sampler.encode(asked.batch(0, count))}, [text or f'record {row}' for row, text in zip(asked.rows, asked.texts)]
 
 
-def pairs_of(ask, what):
+def reading(ask, what):
+    """The sampler of a system that draws from sentences, of which the user gave an even number."""
     if len(ask.texts) % 2:
         raise DataError(f'--what={what} takes sentences in pairs, --text="..." --text="...": there are {len(ask.texts)}.')
+    sampler = Sampler.load(ask.workdir, stage=ask.stage)
+    if not sampler.reads_text:
+        raise DataError(f'--what={what} needs a system that draws from sentences; {type(sampler.module).__name__} does not.')
+    return sampler
 
 
 def drawn_texts(ask):
-    pairs_of(ask, 'text_interpolation')
-    sampler = Sampler.load(ask.workdir, stage=ask.stage)
+    sampler = reading(ask, 'text_interpolation')
     asked, texts = sentences_of(ask, sampler, 2 * ask.num)
     each = ask.num if ask.texts else 1
     fine = np.concatenate([text_interpolation(sampler, taken(asked, slice(i, i + 2)), each, FINER * (STEPS - 1) + 1, ask.seed + (0 if ask.texts else i))
@@ -188,13 +206,12 @@ def film(ask, fine, labels):
     step = np.abs(np.diff(pictures.astype(np.float32), axis=1)).mean((2, 3, 4)) / 255                # rows, steps - 1
     ends = np.abs(pictures[:, -1].astype(np.float32) - pictures[:, 0]).mean((1, 2, 3)) / 255
     numbers = {'pixel_change': step.mean(0).tolist(), 'pixel_change_mean': float(step.mean()), 'pixel_change_ends': float(ends.mean()),
-               'largest_step_of_a_row_to_its_mean': float(np.median(step.max(1) / np.maximum(step.mean(1), 1e-9))), **read(ask.config, pictures)}
+               'largest_step_of_a_row_to_its_mean': float(np.median(step.max(1) / np.maximum(step.mean(1), 1e-9))), **explore_scenes.read(ask.config, pictures)}
     return dict(pictures=pictures, labels=labels, numbers=numbers, frames=fine[:16].swapaxes(0, 1))
 
 
 def drawn_swaps(ask):
-    pairs_of(ask, 'swap_word')
-    sampler = Sampler.load(ask.workdir, stage=ask.stage)
+    sampler = reading(ask, 'swap_word')
     if ask.texts:
         texts, asked = list(ask.texts), None
     else:
@@ -208,21 +225,21 @@ def drawn_swaps(ask):
     numbers = {'words': [[' '.join(old), ' '.join(new)] for old, new in changed],
                'pixel_change': (np.abs(paired[:, 1] - paired[:, 0]).mean((1, 2, 3, 4)) / 255).tolist(),
                'pixel_change_of_other_noise': float(np.abs(np.roll(paired, 1, 2) - paired).mean() / 255) if ask.num > 1 else None,
-               **read(ask.config, pictures.swapaxes(0, 1))}
+               **explore_scenes.read(ask.config, pictures.swapaxes(0, 1))}
     return sampler, dict(pictures=pictures, labels=texts, numbers=numbers)
 
 
 def alike(texts, count):
     """`count` pairs of captions that differ by one word -> ([(record, [caption]) of each], their texts). Raises DataError where there is none."""
-    seen, taken_words, rows, found = {}, set(), [], []
+    seen, words_used, rows, found = {}, set(), [], []
     captions = ((record, number, text) for record, several in enumerate(texts) for number, text in enumerate(several))
     for _, (record, number, text) in zip(range(READ), captions):
         words = tuple(tokenize(text))
         for place, word in enumerate(words):
             first = seen.setdefault((*words[:place], None, *words[place + 1:]), (record, number, text, word))
             pair = tuple(sorted((first[3], word)))
-            if first[3] != word and pair not in taken_words and len(words) > 1:
-                taken_words.add(pair)
+            if first[3] != word and pair not in words_used and len(words) > 1:
+                words_used.add(pair)
                 rows += [(first[0], [first[1]]), (record, [number])]
                 found += [first[2], text]
                 if len(found) == 2 * count:
@@ -234,10 +251,13 @@ def alike(texts, count):
 
 def drawn_styles(ask):
     stages = run.system(ask.config.system).STAGES
-    if 'style' not in stages or stages['style'].skip(ask.config):
-        raise RunError('--what=style needs a style encoder, the stage `style`' + (
-            f', which this run left out: train it with --workdir={ask.workdir} --config.stages.style.steps=4000' if 'style' in stages else
-            f', which {ask.config.system} does not have') + '.')
+    if 'style' not in stages:
+        raise RunError(f'--what=style needs a style encoder, which {ask.config.system} does not have.')
+    if stages['style'].skip(ask.config):
+        raise RunError('--what=style needs a style encoder, the stage `style`, which this run left out: train it with '
+                       f'python -m t2i_jax.main --workdir={ask.workdir} --config.stages.style.steps=4000')
+    if max(len(ask.images), ask.num) > ACROSS:
+        raise RunError(f'--what=style shows {ACROSS} pictures at most.')
     sampler = Sampler.load(ask.workdir, stage='style')
     if ask.images:
         images = np.stack([sources.read_picture(path, sampler.meta.size) for path in ask.images])
@@ -248,43 +268,11 @@ def drawn_styles(ask):
     correlation = style_correlation(sampler, asked if ask.texts else {'encoded': sampler.encode(held_out(ask, sampler, DRAWS).batch(0, DRAWS))},
                                     seed=ask.seed + 1)
     numbers = {'correlation_mean': float(correlation.mean()), 'correlation_least': float(correlation.min()), 'draws': DRAWS,
-               'correlation': correlation.round(4).tolist(), **places(ask.config, real, pictures)}
+               'correlation': correlation.round(4).tolist(), **explore_scenes.places(ask.config, real, pictures)}
     return sampler, dict(pictures=np.concatenate([real[None], pictures]), labels=['in the style of', *texts], numbers=numbers)
 
 
-# ------------------------------------------------------------------------------------------------------------- scenes of shapes
-def reader_of(config):
-    """What reads pictures of shape scenes, the trained reader where it has weights; None for other data."""
-    if not config.data.name.startswith(('shape_scenes/single', 'shape_scenes/multi')):
-        return None
-    return list(readers('multi' if '/multi' in config.data.name else 'single').values())[-1]
-
-
-def read(config, pictures):
-    """n k s s 3 -> {'decoder', 'colour': {name: share of the n whose largest object has it, at each of k}, 'class': ...}; {} for other data."""
-    reader = reader_of(config)
-    if reader is None:
-        return {}
-    largest = reader.decode(pictures.reshape(-1, *pictures.shape[2:]))[:, 0].reshape(*pictures.shape[:2], -1)
-    found = {'decoder': reader.tag['name']}
-    for name, column, words in (('colour', COLOUR, COLOURS), ('class', CLASS, CLASSES)):
-        shares = {word: (largest[..., column] == value).mean(0).round(3).tolist() for value, word in enumerate(words)}
-        found[name] = {word: share for word, share in shares.items() if max(share) > .1}
-    return found
-
-
-def places(config, styles, pictures):
-    """How far (of the frame) the largest object of each picture, n k s s 3, lies from that of its style, k s s 3, and from those of the others."""
-    reader = reader_of(config)
-    if reader is None:
-        return {}
-    boxes = [layout_of(reader.decode(x.reshape(-1, *x.shape[-3:])))[0][:, 0, :2] for x in (styles, pictures)]
-    off = np.linalg.norm(boxes[1].reshape(*pictures.shape[:2], 1, 2) - boxes[0], axis=-1)              # n, k drawn, k styles
-    own = np.eye(len(styles), dtype=bool)
-    return {'decoder': reader.tag['name'], 'object_off_its_style': float(off[:, own].mean()),
-            'object_off_other_styles': float(off[:, ~own].mean()) if len(styles) > 1 else None}
-
-
+# --------------------------------------------------------------------------------------------------------------------- entry
 # what -> (a function: Ask -> (sampler, what is drawn), the options that it reads)
 WHAT = {
     'text_interpolation': (drawn_texts, ('texts', 'stage')),

@@ -12,6 +12,7 @@ import pathlib
 
 import jax
 import ml_collections
+from absl import logging
 from flax import nnx
 
 from t2i_jax import optim
@@ -196,9 +197,10 @@ def make_program(config, name, module, steps_per_epoch=1):
     txs = [optim.make(plain(block.optim.get(phase.loss, optim.DEFAULTS)), phase.trains, steps_per_epoch / phase.every, total / phase.every)
            for phase in module.phases]
     decay = .5 ** (block.batch_size / block.ema_half_life) if block.ema_half_life else block.ema
-    if config.get('remat', 'none') not in core.REMAT:
-        raise RunError(f'remat is {config.remat!r}; it is {" or ".join(core.REMAT)}.')
-    return core.program(module, txs, decay, config.get('remat', 'none'))
+    remat = config.get('remat', 'none')
+    if remat not in core.REMAT:
+        raise RunError(f'remat is {remat!r}; it is {" or ".join(core.REMAT)}.')
+    return core.program(module, txs, decay, remat)
 
 
 def checkpoints(config, workdir, name):
@@ -236,6 +238,16 @@ def restore(config, workdir, name, step=None, shardings=None):
     return step, state, prog
 
 
+def warn_if_unfinished(config, folder, name):
+    saved = checkpoints(config, folder, name) if (folder / name / 'checkpoints').exists() else None
+    newest = (saved.steps() or [None])[0] if saved else None
+    if newest is not None and newest < (total := saved.extra(newest).get('total', newest)):
+        logging.warning('Stage %s of %s was interrupted at step %s of %s, and is used as it is. To finish it first: python -m t2i_jax.main --workdir=%s',
+                        name, folder, f'{newest:,}', f'{total:,}', folder)
+    if saved:
+        saved.close()
+
+
 def loaded_weights(config, workdir, name, vocabulary, place):
     """({network: parameters}, {network: statistics}) of the networks that a stage loads, from the stages that made them."""
     stages, params, stats, made = system(config.system).STAGES, {}, {}, {}
@@ -247,6 +259,7 @@ def loaded_weights(config, workdir, name, vocabulary, place):
         if folder != pathlib.Path(workdir) and Vocabulary.load(folder / 'vocabulary.json') != vocabulary:
             raise RunError(f'{folder} has another vocabulary than {workdir}, so its {" and ".join(networks)} would misread sentences. '
                            f'Train stage {earlier!r} here (leave out --config.init.{earlier}), or use the same data.')
+        warn_if_unfinished(other, folder, earlier)
         _, state, _ = restore(other, folder, earlier, shardings=place)
         params |= core.pick(state.sampling_params(), networks)            # a text encoder is absent where sentence vectors are stored
         stats |= core.pick(state.sampling_stats(), networks)

@@ -50,12 +50,13 @@ class Sampler:
         if stage and stage not in run.stage_names(config):
             raise RunError(f'{workdir} has no stage {stage!r}. It has: {", ".join(run.stage_names(config))}.')
         names = [stage] if stage else names
-        made = {name: run.source(config, workdir, name) for name in names}             # here, or by the run that init.<stage> names
-        ready = [name for name, (_, folder) in made.items() if (folder / name / 'checkpoints').exists()]
-        if not ready:
-            raise RunError(f'{workdir} has no finished checkpoint of {" or ".join(names)}. Train on: python -m t2i_jax.main --workdir={workdir}')
-        name = ready[-1]
-        config, folder = made[name]
+        folder = pathlib.Path(workdir)
+        name = next((name for name in reversed(names) if (folder / name / 'checkpoints').exists()), None)
+        if name is None:                                                  # one that init.<stage> takes from another run
+            name = next((name for name in reversed(names) if config.init.get(name)), None)
+            if name is None:
+                raise RunError(f'{workdir} has no finished checkpoint of {" or ".join(names)}. Train on: python -m t2i_jax.main --workdir={workdir}')
+            config, folder = run.source(config, workdir, name)
         meta = run.read_meta(folder, name)
         step, state, prog = run.restore(config, folder, name, step)
         vocabulary = Vocabulary.load(folder / 'vocabulary.json')
@@ -138,6 +139,8 @@ class Sampler:
 
     def draw(self, batch, noise, shape, method='sample'):
         """Rows of a batch and of noise, in chunks -> numpy arrays, the rows arranged as `shape`; pictures as uint8. method: that of the stage."""
+        if method == 'sample' and type(self.module).sample is core.Stage.sample:
+            raise RunError(f'Stage {self.stage} makes no samples: leave --stage out, or name one that draws.')
         rows, outs = int(np.prod(shape)), []
         for start in range(0, rows, self.chunk):
             index = np.minimum(np.arange(start, start + self.chunk), rows - 1)

@@ -134,7 +134,9 @@ class Trainer:
             run.same_sizes(run.read_meta(self.workdir, self.name), self.meta, f'Stage {self.name}')
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / 'meta.json').write_text(json.dumps(self.meta._asdict(), indent=2) + '\n')
+            temporary = self.folder / 'meta.tmp'                            # other hosts may be reading what is there
+            temporary.write_text(json.dumps(self.meta._asdict(), indent=2) + '\n')
+            temporary.replace(self.folder / 'meta.json')
         self.plan = data.Plan(self.split, block.batch_size, config.seed, needs, block.sampler, self.meta.captions, block.captioned_share,
                               block.near_wrong)
         self.validation_plan = self.plan_of_validation(needs)
@@ -287,7 +289,7 @@ class Trainer:
         return state
 
     def save(self, step, state, checkpoints, wait=False):
-        extra = dict(seed=self.config.seed, batch_size=self.block.batch_size, records=len(self.split))
+        extra = dict(seed=self.config.seed, batch_size=self.block.batch_size, records=len(self.split), total=self.total)
         checkpoints.save(step, state, extra, self.validation or None, wait=bool(wait))
 
     def validate(self, step, state):

@@ -241,7 +241,7 @@ def test_a_system_with_words_reads_nothing_else(sampler, wordless):
 
 def test_boxes_are_written_as_pictures_and_as_numbers(monkeypatch, tmp_path, capsys):
     placer = sampler_of(Placer)
-    monkeypatch.setattr(Sampler, 'load', lambda workdir: placer)
+    monkeypatch.setattr(Sampler, 'load', lambda workdir, **_: placer)
     assert to_files('run', [], 2, 0, tmp_path, labels=['circle, ring', 'square']) == tmp_path and '2 x 2 layouts' in capsys.readouterr().out
     assert sorted(p.name for p in tmp_path.iterdir()) == ['000_circle-ring.json', '000_circle-ring.png', '001_square.json', '001_square.png', 'sheet.png']
     drawn, told = placer(labels=['circle, ring', 'square'], num=2), json.loads((tmp_path / '000_circle-ring.json').read_text())
@@ -251,7 +251,7 @@ def test_boxes_are_written_as_pictures_and_as_numbers(monkeypatch, tmp_path, cap
 
 def test_attributes_in_numbers_are_told_by_their_names(monkeypatch, tmp_path):
     painter, sheets = sampler_of(Painter), []
-    monkeypatch.setattr(Sampler, 'load', lambda workdir: painter)
+    monkeypatch.setattr(Sampler, 'load', lambda workdir, **_: painter)
     monkeypatch.setattr(sample.log, 'sheet', lambda images, labels, *_, **__: sheets.append((images.shape, labels)))
     to_files('run', [], 2, 0, tmp_path, attributes=['1 ' + '0 ' * 20 + '.5'])
     assert sheets == [((1, 2, 16, 16, 3), ['circle, bottom 0.5'])] and [p.name for p in tmp_path.iterdir()] == ['000_circle-bottom-0-5.png']

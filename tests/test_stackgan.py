@@ -1,5 +1,6 @@
 """StackGAN against its published sizes and formulas; Stage-I inside Stage-II."""
 import importlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from t2i_jax import stage as core
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.errors import RunError
 from t2i_jax.layers.norm import LayerNorm
+from t2i_jax.sample import Sampler, to_files
 from t2i_jax.stage import Meta
 from t2i_jax.systems import stackgan
 from t2i_jax.systems.stackgan import STAGES, Discriminator, Fakes, StageOne, StageTwo, UpConv, truncate
@@ -407,23 +409,59 @@ def test_a_stage_one_of_another_size_is_refused_before_training(config, tmp_path
     assert not list(tmp_path.glob('*/checkpoints/*'))
 
 
-def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(config, tmp_path):
-    other = config.copy_and_resolve_references()
-    for block in (config, other):
-        block.stages.text.model.update(encoder=dict(variant='icml_flowers', channels=(8, 8), hidden=8, embedding=8), image_channels=(4, 8))
-        block.stages.one.model.update(gf=4, df=4, nc=8)
-        block.stages.two.model.update(gf=4, df=4, nc=8, blocks=1)
-    train(config.lock(), tmp_path / 'first', jax.devices()[:1])
-    other.seed, other.stages.one.model.gf, other.init.one = 1, 16, str(tmp_path / 'first')
-    train(other.lock(), tmp_path / 'second', jax.devices()[:1])
-    one, two = (run.restore(config, tmp_path / 'first', 'one')[1], run.restore(other, tmp_path / 'second', 'two')[1])
-    text = run.restore(other, tmp_path / 'second', 'text')[1]
+def narrow(config):
+    stages = config.stages
+    stages.text.model.update(encoder=dict(variant='icml_flowers', channels=(8, 8), hidden=8, embedding=8), image_channels=(4, 8))
+    stages.one.model.update(gf=4, df=4, nc=8)
+    stages.two.model.update(gf=4, df=4, nc=8, blocks=1)
+    return config
+
+
+def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(config, tmp_path, warnings):
+    first, second, mine = tmp_path / 'first', tmp_path / 'second', narrow(config).copy_and_resolve_references()
+    train(config.lock(), first, jax.devices()[:1])
+    mine.seed, mine.stages.one.model.gf, mine.init.one, mine.stages.style.steps = 1, 16, str(first), 2
+    train(mine.lock(), second, jax.devices()[:1])
+    assert not [message for message in warnings if 'interrupted' in message]
+    one, two = (run.restore(config, first, 'one')[1], run.restore(mine, second, 'two')[1])
     assert bit_equal(one.ema['G1'], two.params['G1']) and bit_equal(one.ema_stats['G1'], two.stats['G1'])
-    assert bit_equal(one.params['text'], two.params['text']) and not bit_equal(text.params['text'], two.params['text'])
+    assert bit_equal(one.params['text'], two.params['text']) and not bit_equal(run.restore(mine, second, 'text')[1].params['text'], two.params['text'])
+
+    shutil.rmtree(first)                                                   # from here on the run stands alone
+    sampler, style = Sampler.load(second), Sampler.load(second, stage='style', chunk=4)
+    drawn = sampler(['a red circle'], num=2, seed=3)
+    assert sampler.stage == 'two' and drawn['image'].shape == (1, 2, 32, 32, 3) and drawn['images'][0].shape == (1, 2, 16, 16, 3)
+    noise = style.module.noise(jax.random.key(3), 2)
+    encoded = style.encode(['a red circle'] * 2)
+    assert style.draw({'encoded': encoded}, noise, (2,), 'recover')['z'].shape == (2, 100)
+    again = style.draw({'encoded': encoded, 'image': drawn['image'][0] / 127.5 - 1}, noise, (2,), 'transfer')['image']
+    assert again.shape == (2, 32, 32, 3) and again.dtype == np.uint8
+    with pytest.raises(RunError, match='Stage style makes no samples'):
+        style(['a red circle'])
+
+
+def test_the_small_pictures_of_stage_one(config, tmp_path, warnings):
+    train(narrow(config).lock(), tmp_path, jax.devices()[:1])
+    one, two = Sampler.load(tmp_path, stage='one'), Sampler.load(tmp_path)
+    a, b = one(['a red circle'], num=3, seed=1)['image'], two(['a red circle'], num=3, seed=1)['images'][0]
+    assert a.shape == (1, 3, 16, 16, 3) and np.abs(a.astype(int) - b).max() <= 1          # the same noise: the same picture
+    to_files(tmp_path, ['a red circle'], 2, 0, tmp_path / 'out', stage='one')
+    assert (tmp_path / 'out' / 'sheet.png').exists()
+    assert explore.explore(config, tmp_path, 'z_interpolation', num=2, stage='one')['rows'] == 2
+    longer = config.copy_and_resolve_references().unlock()
+    longer.stages.one.steps, longer.stages.two.steps = 2, 1
+    longer.init.update(text=str(tmp_path), one=str(tmp_path))
+    checkpoints = run.checkpoints(config, tmp_path, 'one')                 # as if the run had been asked for more steps and stopped
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(type(checkpoints), 'extra', lambda self, step: dict(total=50))
+    checkpoints.close()
+    run.loaded_weights(longer, tmp_path / 'other', 'two', two.vocabulary, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    monkey.undo()
+    assert any('was interrupted at step 2 of 50' in message and f'--workdir={tmp_path}' in message for message in warnings)
 
 
 def test_stored_sentence_vectors_of_another_size_are_refused(config, tmp_path):
-    train(config.lock(), tmp_path, jax.devices()[:1])
+    train(narrow(config).lock(), tmp_path, jax.devices()[:1])
     path = tmp_path / 'two' / 'meta.json'
     path.write_text(path.read_text().replace('"embedding_dim": 0', '"embedding_dim": 512'))     # as if the data had been other ones
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512; .* as it is now has 0.*another --workdir'):

@@ -13,10 +13,11 @@ from experiments import stackgan_pp_birds, stackgan_pp_uncond_shapes
 from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.augment import Geometry, augment
+from t2i_jax.errors import RunError
 from t2i_jax.layers.blocks import Head, ImageTrunk, InitStage, Keep, Residual, Up, conv3, conv3_beside, conv3_doubled, convolve
 from t2i_jax.losses import colour_consistency
 from t2i_jax.stage import Meta
-from t2i_jax.systems.stackgan_pp import STAGES, StackGanPp
+from t2i_jax.systems.stackgan_pp import STAGES, StackGanPp, Style
 
 LOG2 = np.log(2)
 EMBEDDING = 6
@@ -59,11 +60,14 @@ def test_published_sizes(conditional, g, ds):
     assert count(params['G'].get('ca', ())) == (524_800 if conditional else 0)
 
 
-def test_describe_tells_the_generator_and_the_sum_of_the_discriminators():
+def test_describe_tells_each_network():
     told = run.describe(stackgan_pp_birds.get_config())
     without = run.describe(stackgan_pp_uncond_shapes.get_config('full'))
-    for text, network, size in ((told, 'G', '21,239,696'), (told, 'D', '95,827,206'), (without, 'G', '16,472,208'), (without, 'D', '86,952,195')):
-        assert re.search(rf'^gan.{network} +{size} +trained$', text, re.MULTILINE)
+    sizes = {'G': ('21,239,696', '16,472,208'), 'D': ('95,827,206', '86,952,195'), 'D.0': ('5,723,906', '2,765,569'),
+             'D.1': ('18,834,178', '15,875,841'), 'D.2': ('71,269,122', '68,310,785')}
+    for network, each in sizes.items():
+        for text, size in zip((told, without), each):
+            assert re.search(rf'^gan.{re.escape(network)} +{size} +trained$', text, re.MULTILINE)
     assert 'stage text' in told and 'text' not in without.partition('\ndata')[0]
 
 
@@ -370,3 +374,23 @@ def test_blocks_compute_in_the_type_that_they_are_told():
         return out, stage.D[1](out.images[1], out.mu, train=True)
     out, logits = jax.eval_shape(compute)
     assert {x.dtype for x in (*out.images, *logits)} == {jnp.dtype('bfloat16')} and {out.mu.dtype, out.logvar.dtype} == {jnp.dtype('float32')}
+
+
+def test_style_of_the_largest_picture():
+    stage = nnx.merge(*tiny())
+    meta = Meta('birds', size=16, embedding_dim=EMBEDDING)
+    style = Style(meta, ndf=4, nt=8, G=stage.G, text=None, rngs=nnx.Rngs(1))
+    asked, noise = {'embedding': batch()['embedding']}, style.noise(jax.random.key(1), 4)
+    assert set(noise) == {'z', 'eps'} and style.needs == ('embedding',)
+    np.testing.assert_allclose(style.drawn(style.encode(asked), noise), stage.sample(asked, noise)['image'], atol=1e-5)
+    assert style.recover(asked, noise)['z'].shape == noise['z'].shape
+    with pytest.raises(ValueError, match='draws 16 px, the style encoder would read 64 px'):
+        Style(meta._replace(size=64), G=stage.G, text=None, rngs=nnx.Rngs(1))
+
+
+def test_a_style_encoder_needs_sentences():
+    config = stackgan_pp_uncond_shapes.get_config()
+    assert run.stage_names(config) == ['gan']
+    config.stages.style.steps = 10
+    with pytest.raises(RunError, match='this run has no sentences'):
+        run.stage_names(config)

@@ -15,7 +15,7 @@ wrong sentence (CLS). The generator may also be trained on sentences that nobody
 Deviations: the images of G are shared by D's and G's step (the original draws fresh noise for G's). The image side of the
 joint embedding is a small convolutional network trained with it, because the GoogLeNet features of the original cannot
 be had; with stored features (`features`, their dimension) it uses those. The style encoder's layers were never published: here they are
-those of D up to the map of 4 x 4, and a dense layer. A row's captions are drawn without replacement, and the wrong
+those of D up to the map of 4 x 4, all with their activations, and a dense layer. A row's captions are drawn without replacement, and the wrong
 image from all records that do not match, not from a class drawn first. A moving average of G's weights is kept;
 `stages.gan.ema=0` samples with the plain weights, as the original does.
 
@@ -44,7 +44,7 @@ class Generator(nnx.Module):
     def __init__(self, size, embedding, ngf, nz, nt, large=False, *, rngs):
         n = levels(size)
         c = [ngf << (n - 1 - i) for i in range(n)]                        # 64 px: 8, 4, 2, 1 times ngf
-        self.nz = nz
+        self.nz, self.size = nz, size
         self.project = torch_linear(embedding, nt, rngs=rngs)
         self.first = linear(nz + nt, 16 * c[0], rngs=rngs)
         self.ups = nnx.List([ConvTranspose(c[i], c[i + 1], 4, rngs=rngs) for i in range(n - 1)])
@@ -256,7 +256,7 @@ class Style(Stage):
     """Learns to read z off a picture that the trained generator draws. It makes no samples: `transfer` draws in the style of a picture.
 
     It is left out of a run that gives it no steps. A system whose generator is called otherwise names its networks in `loads`, the one that
-    reads z first, and says how they draw, in `noise` and `drawn`.
+    reads z first, the one that draws the final picture last, and says how they draw, in `noise` and `drawn`.
     """
     phases = (Phase('style_loss', trains=('S',)),)
     loads = {'G': 'gan', 'text': 'gan'}
@@ -266,9 +266,11 @@ class Style(Stage):
         """text_input: S reads the sentence vector, too, nt numbers of it. generators: the trained ones, as `loads` names them."""
         for name, network in generators.items():
             setattr(self, name, network)
-        self.text, first = text, next(iter(generators.values()))
+        self.text, (first, *_), (*_, last) = text, generators.values(), generators.values()
         self.unit_text = first.unit_text
         embedding = text.embedding if text else meta.embedding_dim
+        if meta.size != last.size:
+            raise ValueError(f'The generator draws {last.size} px, the style encoder would read {meta.size} px: set stages.style.data.size={last.size}.')
         self.S = StyleEncoder(meta.size, embedding if text_input else 0, ndf, first.nz, nt, rngs=rngs)
         self.needs = ('chars',) if text else ('embedding',)
 

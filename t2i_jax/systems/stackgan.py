@@ -2,7 +2,7 @@
 Zhang, Xu, Li, Zhang, Wang, Huang, Metaxas, ICCV 2017.
 
 A picture is drawn twice. Stage-I (`one`) draws a small one, 64 px, from a sentence vector h and noise. Stage-II (`two`) reads that picture
-and the sentence again, without noise of its own, corrects what is wrong and draws 256 px; Stage-I is frozen meanwhile. A sentence is not
+and the sentence again, without a z of its own, corrects what is wrong and draws 256 px; Stage-I is frozen meanwhile. A sentence is not
 a point for the generators but a Gaussian around it, predicted from h and kept near N(0, I) (conditioning augmentation): few
 sentences then cover the space. Each stage has a discriminator that also sees real pictures with the wrong sentence, as GAN-CLS.
 
@@ -120,6 +120,7 @@ class GeneratorTwo(nnx.Module):
     """Stage-I's image, sentence vector and eps -> (image in [-1, 1], mu, log-variance)."""
 
     def __init__(self, small, size, embedding, gf, blocks, ca, *, rngs):
+        self.size = size
         n = levels(size) - levels(small) + 2                                                      # from a quarter of Stage-I's side
         c = [4 * gf >> i for i in range(n + 1)]
         self.augment = ConditioningAugmentation(embedding, **ca, rngs=rngs)

@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from t2i_jax.augment import shrink
+from t2i_jax.errors import RunError
 from t2i_jax.layers.blocks import ORTHOGONAL, Head, ImageTrunk, InitStage, Keep, Residual, ToImage, Up
 from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.norm import NORMS
@@ -73,7 +74,7 @@ class Generator(nnx.Module):
         self.first = InitStage(n + nz if embedding else nz, widths[0], sides[0], rngs=rngs)
         self.next = nnx.List([NextStage(c, n, residuals if i < 2 else 1, rngs=rngs) for i, c in enumerate(widths[:-1])])
         self.to_images = nnx.List([ToImage(c, rngs=rngs) for c in widths])
-        self.nz = nz
+        self.nz, self.size = nz, sides[-1]
 
     def noise(self, key, n):
         z_key, eps_key = jax.random.split(key)
@@ -201,7 +202,10 @@ class Style(gan_cls.Style):
 
     @classmethod
     def skip(cls, config):
-        return super().skip(config) or not config.stages.gan.model.conditional
+        skipped = super().skip(config)
+        if not skipped and not config.stages.gan.model.conditional:
+            raise RunError('A style encoder reads what a sentence leaves open, and this run has no sentences: set stages.style.steps=0.')
+        return skipped
 
     def drawn(self, text, noise):
         return self.G(text, **noise, train=False).images[-1]
