@@ -31,7 +31,7 @@ STAGE = dict(
 
 def base(system, data):
     """An unlocked config. data: a dictionary as `shapes`, `flowers`, `birds`, `coco` or `folder` gives."""
-    return ConfigDict(dict(system=system, seed=0, dtype='float32', remat='none', data=merge(DATA, data), stages={}, init={}, mesh=dict(fsdp=1),
+    return ConfigDict(dict(system=system, seed=0, dtype='float32', remat=False, data=merge(DATA, data), stages={}, init={}, mesh=dict(fsdp=1),
                            eval=dict(evaluate.OPTIONS)))
 
 

@@ -19,6 +19,7 @@ from t2i_jax import optim
 from t2i_jax import stage as core
 from t2i_jax.checkpoint import Checkpoints
 from t2i_jax.errors import RunError
+from t2i_jax.layers import remat
 from t2i_jax.text import Vocabulary
 
 # What may differ when a run is resumed; steps and epochs may only grow.
@@ -173,6 +174,8 @@ def build(config, workdir, name, meta, key):
     except (ValueError, TypeError) as error:
         raise RunError(f'Stage {name} cannot be built: {error}') from error
     core.compute_in(module, config.dtype)
+    if config.get('remat', False):
+        remat.switch_on(module)
     return module
 
 
@@ -197,10 +200,7 @@ def make_program(config, name, module, steps_per_epoch=1):
     txs = [optim.make(plain(block.optim.get(phase.loss, optim.DEFAULTS)), phase.trains, steps_per_epoch / phase.every, total / phase.every)
            for phase in module.phases]
     decay = .5 ** (block.batch_size / block.ema_half_life) if block.ema_half_life else block.ema
-    remat = config.get('remat', 'none')
-    if remat not in core.REMAT:
-        raise RunError(f'remat is {remat!r}; it is {" or ".join(core.REMAT)}.')
-    return core.program(module, txs, decay, remat)
+    return core.program(module, txs, decay)
 
 
 def checkpoints(config, workdir, name):

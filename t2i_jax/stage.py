@@ -91,14 +91,6 @@ class State(flax.struct.PyTreeNode):
         return {**self.stats, **self.ema_stats}
 
 
-# What a loss and the shared forward keep for their gradients; the rest is computed a second time. Of `jax.checkpoint`'s policies.
-REMAT = {
-    'none': jax.checkpoint_policies.everything_saveable,
-    'activations': lambda primitive, *_, **__: primitive.name in ('conv_general_dilated', 'dot_general'),      # not norms and activations
-    'all': jax.checkpoint_policies.nothing_saveable,
-}
-
-
 class Program(NamedTuple):
     """The static half of a stage: with it and a State everything can be computed."""
     graph: Any
@@ -107,7 +99,6 @@ class Program(NamedTuple):
     forward: bool                  # whether the stage has a shared forward pass
     txs: tuple[Any, ...] = ()      # one optax transformation a phase
     decay: float = 0.999
-    remat: str = 'none'            # of REMAT
 
 
 class Split(NamedTuple):
@@ -126,12 +117,8 @@ def split(stage) -> Split:
     return Split(graph, nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
 
-def program(stage, txs=(), decay=0.999, remat='none') -> Program:
-    return Program(split(stage).graph, tuple(stage.phases), tuple(stage.ema), hasattr(stage, 'forward'), tuple(txs), decay, remat)
-
-
-def rematerialised(prog, function):
-    return function if prog.remat == 'none' else jax.checkpoint(function, policy=REMAT[prog.remat])
+def program(stage, txs=(), decay=0.999) -> Program:
+    return Program(split(stage).graph, tuple(stage.phases), tuple(stage.ema), hasattr(stage, 'forward'), tuple(txs), decay)
 
 
 def compute_in(stage, dtype):
@@ -194,7 +181,7 @@ def shared_forward(prog, state, batch, key):
 
     def forward(train):
         return call(prog.graph, {**state.params, **train}, state.stats, 'forward', batch, key)
-    out, pull_back, stats = jax.vjp(rematerialised(prog, forward), pick(state.params, trained), has_aux=True)
+    out, pull_back, stats = jax.vjp(forward, pick(state.params, trained), has_aux=True)
     return out, pull_back, state.replace(stats={**state.stats, **pick(stats, trained)})
 
 
@@ -207,7 +194,7 @@ def run_phase(prog, index, state, batch, key, out, pull_back):
         (loss, logs), stats = call(prog.graph, {**state.params, **train}, state.stats, phase.loss, batch, key, out)
         return loss, (logs, stats)
     # allow_int: what `forward` returns may hold token ids; their cotangents are float0, which the pull-back takes
-    grad = jax.value_and_grad(rematerialised(prog, loss_fn), argnums=(0, 1), has_aux=True, allow_int=True)
+    grad = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True, allow_int=True)
     (loss, (logs, stats)), (grads, through_out) = grad(train, out)
     if pull_back is not None:
         grads = jax.tree.map(jnp.add, grads, pick(pull_back(through_out)[0], phase.trains))

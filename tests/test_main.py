@@ -62,7 +62,6 @@ def refused(cli, *arguments):
     ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gan.optim.g_loss.name=adamm'], ["no optimiser 'adamm'", 'rmsprop']),
     ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.data.size=50'], ['50', '16, 32, 64']),
     ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.dtype=float31'], ['float31', 'bfloat16']),
-    ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.remat=some'], ["remat is 'some'", 'none or activations or all']),
     (['--workdir=/nowhere/run', '--mode=sample', '--text=a circle'], ['/nowhere/run holds no run', '--config=experiments']),
     ([f'--config={SHAPES}:tiny', '--workdir=/proc/run'], ['/proc/run', 'another --workdir']),
     (['--workdir=/nowhere/run', '--mode=evaluate'], ['/nowhere/run holds no run']),

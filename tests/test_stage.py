@@ -137,26 +137,6 @@ def test_the_shared_forward_gives_the_gradients_of_running_the_generator_in_ever
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), (one, logs), (other, logs_apart))
 
 
-@pytest.mark.parametrize('remat', ['activations', 'all'])
-def test_what_is_computed_a_second_time_changes_nothing(remat, shared):
-    prog, state, step = shared
-    again = prog._replace(remat=remat)
-    second = jax.jit(lambda state, batch: core.train_step(again, state, batch))
-    new, other = state, state
-    for _ in range(3):
-        (new, logs), (other, same) = step(new, batch()), second(other, batch())
-    assert logs.keys() == same.keys() and all(np.allclose(logs[name], same[name], rtol=1e-5) for name in logs)
-    assert all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(other)))
-
-
-@pytest.mark.parametrize('remat, kept', [('none', 4), ('activations', 1), ('all', 0)])
-def test_what_is_kept_for_the_gradient(remat, kept):
-    """Of tanh(tanh(x w)) besides x and w: both values and both slopes; the product; nothing."""
-    prog, x, w = core.Program(None, (), (), False, remat=remat), jnp.arange(8.).reshape(2, 4), jnp.eye(4) / 8
-    _, pull_back = jax.vjp(core.rematerialised(prog, lambda w: jnp.tanh(jnp.tanh(x @ w)).sum()), w)
-    assert sum(leaf.shape == (2, 4) and not (leaf == x).all() for leaf in jax.tree.leaves(pull_back)) == kept
-
-
 def test_a_phase_sees_what_the_phases_before_it_have_learnt(shared):
     prog, state, step = shared
     new, metrics = step(state, batch())

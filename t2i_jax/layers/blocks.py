@@ -6,6 +6,7 @@ from flax import nnx
 
 from t2i_jax.layers.conv import DIMENSIONS, NORMAL, Conv
 from t2i_jax.layers.norm import BatchNorm
+from t2i_jax.layers.remat import recomputed
 
 ORTHOGONAL = nnx.initializers.orthogonal()       # gain 1; of a convolution, the matrix (kernel * kernel * inputs) x outputs
 
@@ -44,6 +45,7 @@ class Bottleneck(nnx.Module):
         self.norms = nnx.List([norm(d, rngs=rngs) for d in (c // 4, c // 4, c)])
         self.activation = activation
 
+    @recomputed
     def __call__(self, x, *, train):
         y = x
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms)):
@@ -104,6 +106,7 @@ class Up(nnx.Module):
     def __init__(self, c, d, *, rngs):
         self.conv, self.norm = conv3(c, 2 * d, rngs=rngs), BatchNorm(2 * d, rngs=rngs)
 
+    @recomputed
     def __call__(self, x, *, train):
         return jax.nn.glu(self.norm(conv3_doubled(*operands(self.conv, x)), train=train))
 
@@ -126,6 +129,7 @@ class Residual(nnx.Module):
         self.keep = Keep(c, c, rngs=rngs)
         self.conv, self.norm = conv3(c, c, rngs=rngs), BatchNorm(c, rngs=rngs)
 
+    @recomputed
     def __call__(self, x, *, train):
         return x + self.norm(self.conv(self.keep(x, train=train)), train=train)
 
@@ -176,6 +180,7 @@ class ImageTrunk(nnx.Module):
                               + [conv3(2 * b, b, rngs=rngs) for b in back])
         self.norms = nnx.List([norm(b, rngs=rngs) for b in down[1:] + back])
 
+    @recomputed
     def __call__(self, image, *, train):
         x = lrelu(self.first(image))                                      # b s/2 s/2 c
         for conv, norm in zip(self.convs, self.norms):

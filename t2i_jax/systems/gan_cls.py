@@ -34,6 +34,7 @@ from t2i_jax.errors import RunError
 from t2i_jax.layers.blocks import Bottleneck, levels, linear, lrelu, torch_linear
 from t2i_jax.layers.conv import Conv, ConvTranspose
 from t2i_jax.layers.norm import NORMS, BatchNorm
+from t2i_jax.layers.remat import recomputed
 from t2i_jax.losses import bce, bce_per_row, structured_joint_embedding
 from t2i_jax.stage import Phase, Stage, normal_rows
 
@@ -83,6 +84,7 @@ class Trunk(nnx.Module):
         self.block = Bottleneck(c[-1], lrelu, norm, rngs=rngs)
         self.third_activation = third_activation
 
+    @recomputed
     def __call__(self, x, *, train):
         last = len(self.downs) - 1
         x = lrelu(self.downs[0](x))                                       # b 32 32 c

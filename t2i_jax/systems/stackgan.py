@@ -43,6 +43,7 @@ from t2i_jax.layers.blocks import Bottleneck, conv3_beside, conv3_doubled, level
 from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.conv import Conv
 from t2i_jax.layers.norm import NORMS, BatchNorm
+from t2i_jax.layers.remat import recomputed
 from t2i_jax.losses import bce, conditioning_kl
 from t2i_jax.stage import Phase, Stage, normal_rows
 from t2i_jax.systems import gan_cls
@@ -79,6 +80,7 @@ class Residual(nnx.Module):
         self.convs = nnx.List([conv3x3(c, c, rngs=rngs) for _ in range(2)])
         self.norms = nnx.List([BatchNorm(c, rngs=rngs) for _ in range(2)])
 
+    @recomputed
     def __call__(self, x, *, train):
         y = jax.nn.relu(self.norms[0](self.convs[0](x), train=train))
         return jax.nn.relu(x + self.norms[1](self.convs[1](y), train=train))
@@ -167,6 +169,7 @@ class Discriminator(nnx.Module):
         self.logit = linear(16 * last, 1, use_bias=not tf, rngs=rngs)
         self.free_logit = linear(16 * last, 1, use_bias=True, rngs=rngs) if unconditional else None
 
+    @recomputed
     def __call__(self, image, *, train):
         x = image
         for i, down in enumerate(self.downs):
