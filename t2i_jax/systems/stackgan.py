@@ -73,6 +73,17 @@ class UpConv(Conv):
         return conv3_doubled(*operands(self, x))
 
 
+class Up(nnx.Module):
+    """Pixels doubled, 3x3 convolution, batch norm, ReLU. b h w c -> b 2h 2w d"""
+
+    def __init__(self, c, d, *, rngs):
+        self.conv, self.norm = UpConv(c, d, rngs=rngs), BatchNorm(d, rngs=rngs)
+
+    @recomputed
+    def __call__(self, x, *, train):
+        return jax.nn.relu(self.norm(self.conv(x), train=train))
+
+
 class Residual(nnx.Module):
     """relu(x + [3x3, norm, ReLU, 3x3, norm](x)). b h w c -> b h w c"""
 
@@ -131,8 +142,7 @@ class GeneratorTwo(nnx.Module):
         self.joint = conv3x3(ca['c'] + 4 * gf, 4 * gf, rngs=rngs)
         self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in (2 * gf, 4 * gf, 4 * gf)])
         self.blocks = nnx.List([Residual(4 * gf, rngs=rngs) for _ in range(blocks)])
-        self.ups = nnx.List([UpConv(a, b, rngs=rngs) for a, b in zip(c, c[1:])])
-        self.up_norms = nnx.List([BatchNorm(d, rngs=rngs) for d in c[1:]])
+        self.ups = nnx.List([Up(a, b, rngs=rngs) for a, b in zip(c, c[1:])])
         self.image = conv3x3(c[-1], 3, rngs=rngs)
 
     def __call__(self, small, text, eps, *, train):
@@ -144,8 +154,8 @@ class GeneratorTwo(nnx.Module):
         x = jax.nn.relu(self.norms[-1](x, train=train))                                           # b 16 16 4c
         for block in self.blocks:
             x = block(x, train=train)
-        for up, norm in zip(self.ups, self.up_norms):
-            x = jax.nn.relu(norm(up(x), train=train))                                             # b 32 32 2c ... b 256 256 c/4
+        for up in self.ups:
+            x = up(x, train=train)                                                                # b 32 32 2c ... b 256 256 c/4
         return jnp.tanh(self.image(x)), mu, logvar                                                # b 256 256 3
 
 
