@@ -146,3 +146,78 @@ def smooth_l1(error):
     """Element-wise: e^2 / 2 where |e| < 1, |e| - 1/2 elsewhere (Girshick, 2015)."""
     size = jnp.abs(error.astype(jnp.float32))
     return jnp.where(size < 1, size ** 2 / 2, size - .5)
+
+
+# -------------------------------------------------------------------------------- DAMSM: words and regions, sentences and pictures
+def _unit(x, eps=1e-8):
+    """Vectors of length 1; zeros, which the words of padding are, stay zeros and have no gradient."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), eps ** 2))
+
+
+def _attention(scores, there, gamma1):
+    """How much of each region a word looks at. scores, there (... t r): a softmax over the words, then one over the regions of gamma1 times that."""
+    by_word = jax.nn.softmax(jnp.where(there, scores, -1e9), -2)          # finite, so that a caption without words gives no NaN
+    return jax.nn.softmax(gamma1 * by_word, -1)
+
+
+def word_attention(regions, words, length, *, gamma1=5.0):
+    """Of matching pairs, how much of each region a word looks at: (B, R, D), (B, T, D), (B,) -> (B, T, R); sums to 1 over R, zeros at pads."""
+    regions, words = regions.astype(jnp.float32), words.astype(jnp.float32)
+    there = (jnp.arange(words.shape[1]) < length[:, None])[..., None]                                # b t 1
+    scores = jnp.einsum('brd,btd->btr', regions, words, precision=jax.lax.Precision.HIGHEST)
+    return there * _attention(scores, there, gamma1)
+
+
+def word_scores(regions, words, length, *, gamma1=5.0, gamma2=5.0, root=False):
+    """R(i, j), how well the words of caption j are found in picture i: (B, R, D), (C, T, D), (C,) -> (B, C) (Xu et al., CVPR 2018).
+
+    With alpha_k the attention of word k (`word_attention`) and c_k = sum_r alpha_kr region_r: log sum_k exp(gamma2 cos(c_k, word_k)), as the
+    official code and all that followed have it; `root` divides it by gamma2, as the paper does. Of a caption without words it is -1e9.
+    """
+    regions, words = regions.astype(jnp.float32), words.astype(jnp.float32)
+    there = jnp.arange(words.shape[1]) < length[:, None]                                             # c t
+    highest = jax.lax.Precision.HIGHEST
+    scores = jnp.einsum('brd,ctd->bctr', regions, words, precision=highest)
+    contexts = jnp.einsum('bctr,brd->bctd', _attention(scores, there[..., None], gamma1), regions, precision=highest)
+    cosines = jnp.einsum('bctd,ctd->bct', _unit(contexts), _unit(words), precision=highest)
+    found = jax.nn.logsumexp(jnp.where(there, gamma2 * cosines, -1e9), -1)                           # b c
+    return found / gamma2 if root else found
+
+
+def matching_loss(scores, leave_out=None, present=None):
+    """Cross-entropy of each row of scores (B, B) and of each column against the diagonal, both means over the batch, added -> scalar.
+
+    leave_out: bool (B, B), true for pairs of picture i and caption j that are not wrong either (same class, or the caption is true of the
+    picture); the diagonal always stays. present: bool (B,), false for pairs that count as if they were not there. Raises ValueError for B = 1.
+    """
+    b = len(scores)
+    if b < 2:
+        raise ValueError('Matching compares the pairs of a batch, and one pair has no wrong one beside it: take a batch of 2 or more.')
+    own = jnp.eye(b, dtype=bool)
+    present = jnp.ones(b, bool) if present is None else present
+    absent = ~(present[:, None] & present[None, :])
+    absent = absent if leave_out is None else absent | leave_out
+    scores = jnp.where(absent & ~own, -jnp.inf, scores.astype(jnp.float32))
+    right = jnp.diagonal(scores)
+    losses = jax.nn.logsumexp(scores, 1) + jax.nn.logsumexp(scores, 0) - 2 * right
+    return jnp.where(present, losses, 0).sum() / jnp.maximum(present.sum(), 1)
+
+
+def words_loss(regions, words, length, *, gamma1=5.0, gamma2=5.0, gamma3=10.0, root=False, leave_out=None):
+    """L_w of DAMSM: `matching_loss` of gamma3 R, with R of `word_scores`. (B, R, D), (B, T, D), (B,) -> scalar
+
+    Pairs whose caption has no word count as if they were not there. Raises ValueError for B = 1.
+    """
+    scores = gamma3 * word_scores(regions, words, length, gamma1=gamma1, gamma2=gamma2, root=root)
+    return matching_loss(scores, leave_out, length > 0)
+
+
+def sentence_scores(codes, sentences):
+    """Cosines of picture i and sentence j: (B, D), (C, D) -> (B, C)."""
+    codes, sentences = _unit(codes.astype(jnp.float32)), _unit(sentences.astype(jnp.float32))
+    return jnp.einsum('bd,cd->bc', codes, sentences, precision=jax.lax.Precision.HIGHEST)
+
+
+def sentence_loss(codes, sentences, *, gamma3=10.0, leave_out=None, present=None):
+    """L_s of DAMSM: `matching_loss` of gamma3 cos(picture, sentence). (B, D), (B, D) -> scalar. present: as there, for captions without words."""
+    return matching_loss(gamma3 * sentence_scores(codes, sentences), leave_out, present)
