@@ -41,13 +41,9 @@ def _one_way(scores, right, own, at, gallery, any_right, tie):
         raise ValueError(f'a gallery of {gallery} needs {gallery - 1} wrong answers, and query {wrong.argmin()} has {wrong.min()}: take more pairs, or '
                          'a smaller gallery')
     before = ((scores >= answer[:, None] - tie) & ~right).sum(1)
-    found = {'median_rank': float(np.median(before + 1)), 'ranks': before + 1, 'wrong': wrong, 'chance': {}}
-    for k in at:
-        if gallery:
-            # of the gallery - 1 wrong ones that are drawn fewer than k come before the answer
-            found[f'R@{k}'] = float(hypergeom.cdf(k - 1, wrong, before, gallery - 1).mean())
-            found['chance'][k] = min(1.0, k / gallery) if not any_right else None
-        else:
-            found[f'R@{k}'] = float((before < k).mean())
-            found['chance'][k] = float(np.mean(1 - hypergeom.pmf(0, wrong + answers, answers, np.minimum(k, wrong + answers))))
+    pool = np.full(len(scores), gallery - 1) if gallery else wrong        # wrong ones that are ranked
+    found = {'median_rank': float(np.median(before + 1)), 'ranks': before + 1, 'wrong': wrong}
+    # of the wrong ones that are drawn fewer than k come before the answer
+    found |= {f'R@{k}': float(hypergeom.cdf(k - 1, wrong, before, pool).mean()) for k in at}
+    found['chance'] = {k: float(1 - hypergeom.pmf(0, pool + answers, answers, np.minimum(k, pool + answers)).mean()) for k in at}
     return found
