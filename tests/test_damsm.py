@@ -150,20 +150,31 @@ def test_regions_of_a_small_trunk_are_of_the_last_map_of_8(size, channels, side,
     assert regions.shape == (2, side ** 2, 6) and code.shape == (2, 6)
 
 
-@pytest.mark.parametrize('places', [False, True])
-def test_regions_are_in_rows_and_places_tell_where_a_thing_is(places):
-    image = DamsmImage(64, 6, trunk='small', channels=(4, 4, 4, 4), places=places, rngs=nnx.Rngs(0))
-    if places:
-        image.place[...] = jax.random.normal(jax.random.key(0), image.place.shape)
+@pytest.fixture(scope='module')
+def placed():
+    return DamsmImage(64, 6, trunk='small', channels=(4, 4, 4, 4), places=True, rngs=nnx.Rngs(0))
+
+
+def test_regions_are_in_rows_from_the_top_left(placed):
     left, right = np.zeros((2, 1, 64, 64, 3), np.float32)
-    left[0, 24:32, 8:16], right[0, 24:32, 40:48] = 1, 1                           # region 3, 1 and 3, 5; two cells of the coarser map apart
-    blank, *seen = (image(jnp.asarray(x), train=False) for x in (np.zeros_like(left), left, right))
-    changes = [rearrange(jnp.abs(regions - blank[0]).max(-1)[0], '(h w) -> h w', h=8) for regions, _ in seen]
-    for change, column in zip(changes, (1, 5)):
+    left[0, 24:32, 8:16], right[0, 24:32, 40:48] = 1, 1                           # region 3, 1 and 3, 5
+    blank, *seen = (placed(jnp.asarray(x), train=False)[0] for x in (np.zeros_like(left), left, right))
+    for regions, column in zip(seen, (1, 5)):
+        change = rearrange(jnp.abs(regions - blank).max(-1)[0], '(h w) -> h w', h=8)
         rows, columns = np.nonzero(change > .3 * change.max())
         assert abs(rows.mean() - 3) < 1.5 and abs(columns.mean() - column) < 1.5
-    apart, effect = jnp.abs(seen[0][1] - seen[1][1]).max(), jnp.abs(seen[0][1] - blank[1]).max()
-    assert (apart > .5 * effect) == places                                        # the mean of a map says little of where
+
+
+def test_places_are_added_to_regions_and_the_code_reads_the_whole_map(placed):
+    assert placed.whole.in_features == 4 ** 3 and placed.side == 8            # a last map of 4 x 4 x 4
+    picture = batch(1, size=64)['image']
+    before = placed(picture, train=False)
+    vectors = jax.random.normal(jax.random.key(0), placed.place.shape)
+    placed.place[...] += vectors
+    after = placed(picture, train=False)
+    placed.place[...] -= vectors
+    np.testing.assert_allclose(after[0] - before[0], vectors[None], atol=1e-5)
+    assert (after[1] == before[1]).all()
 
 
 @pytest.mark.parametrize('keywords, message', [
@@ -240,7 +251,7 @@ def test_words_look_at_a_map_and_scores_are_those_of_the_loss(split):
 
 
 def test_six_pairs_are_learnt_by_heart():
-    stage, data = Damsm(META, **{**SMALL, 'd': 64}, dropout=.1, leave_out='none', rngs=nnx.Rngs(0)), batch()
+    stage, data = Damsm(META, **SMALL, dropout=.1, leave_out='none', rngs=nnx.Rngs(0)), batch()
     prog, (_, params, stats) = core.program(stage, [optax.adam(1e-2)]), core.split(stage)
 
     @jax.jit
@@ -248,7 +259,6 @@ def test_six_pairs_are_learnt_by_heart():
         return jax.lax.scan(lambda state, _: core.train_step(prog, state, data), state, length=60)
     state, metrics = steps(core.init_state(prog, params, stats, 0))
     assert state.bad_step == -1
-    assert metrics['words'][0] == pytest.approx(2 * np.log(6), rel=.4) and metrics['sentences'][0] == pytest.approx(2 * np.log(6), rel=.6)
     assert metrics['loss'][-1] < .3 * metrics['loss'][0] and metrics['top1'][-1] == 1
     held = core.validation_losses(prog, state, data, jax.random.key(0))
     assert held['loss'] < .5 * metrics['loss'][0]
