@@ -275,6 +275,17 @@ def test_one_pair_and_wrong_words_are_refused(split):
         Damsm(META._replace(captions=3), **SMALL, rngs=nnx.Rngs(0))
 
 
+def test_losses_and_codes_are_float32_whatever_the_layers_compute_in(split):
+    def computed(split):
+        stage = nnx.merge(*split)
+        stage.training = False
+        core.compute_in(stage, 'bfloat16')
+        return stage.codes(batch()), stage.loss(batch(), None, None), stage.image.trunk(batch()['image'], train=False)
+    codes, loss, maps = jax.eval_shape(lambda *state: computed((split.graph, *state)), *split[1:])
+    assert {x.dtype for x in jax.tree.leaves((codes, loss))} == {jnp.dtype('float32')}
+    assert {x.dtype for x in maps} == {jnp.dtype('bfloat16')}
+
+
 # --------------------------------------------------------------------------------------------------------------------------- retrieval
 SCORES = np.array([[3., 4, 1, 0], [5, 2, 0, 1], [0, 1, 2, 3], [4, 4, 4, 4]])
 
