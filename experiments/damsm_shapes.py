@@ -12,7 +12,7 @@ from experiments import common
 
 
 def get_config(arg=''):
-    """All numbers ours but for the gammas (official code), the clipping and the dropout (paper)."""
+    """All numbers ours but for gamma1, the clipping and the dropout (official code)."""
     c = common.base('damsm', data=common.shapes('single'))
     c.stages.damsm = dict(
         steps=5000, batch_size=48, sample_every=0, validate_every=500,
