@@ -43,7 +43,7 @@ def quick(c):
 def full(c):
     """The paper's settings for birds; the DAMSM is the narrow one with two more layers, which these captions do not outgrow."""
     c.data.name, c.data.size = 'shape_scenes/single_256', 256
-    c.stages.gan.update(steps=260_000, batch_size=20, near_wrong=0.0, ema=.999)   # steps: of the paper's epochs on birds
+    c.stages.gan.update(steps=265_200, batch_size=20, near_wrong=0.0, ema=.999)   # steps: 600 epochs of birds
     c.stages.damsm.model.channels = (16, 32, 32, 64, 128, 128)
     c.stages.gan.data.scales = (64, 128)
     c.stages.gan.model.update(gf=32, df=64, nc=100, residuals=2, wrong='shift', d_norm='batch', unit_text=False)

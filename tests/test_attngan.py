@@ -293,6 +293,14 @@ def test_maps_that_do_not_look_at_words_are_told_the_sentence(looks):
     assert all((a != b).any() for a, b in zip(one['images'], sentence['images']))
 
 
+def test_between_two_sentences_the_words_of_either_are_looked_at():
+    draw, noise = drawing()
+    text = nnx.merge(*tiny()).encode(batch())
+    middle = jax.tree.map(lambda x: (x + x[jnp.array([2, 1, 0, 3])]) / 2, text)                   # rows 0 and 2: of two and of three words
+    beta = draw({'encoded': middle}, noise)['attention'][0]
+    assert (beta[0, ..., 3:] == 0).all() and (beta[0, ..., :3].max((0, 1)) > 0).all()
+
+
 def test_sentence_vectors_of_one_length():
     text, plain = (nnx.merge(*tiny(unit_text=unit)).encode(batch()) for unit in (True, False))
     np.testing.assert_allclose((text.sentence ** 2).mean(-1), 1, rtol=1e-5)

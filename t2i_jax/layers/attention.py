@@ -23,9 +23,9 @@ def looked_at(mask, pixels, mode):
 
 
 class WordAttention(nnx.Module):
-    """Each pixel of a map looks at the words of a sentence (Xu et al., CVPR 2018, equations 8 and 9 without the scale 1 / sqrt(c)).
+    """Each pixel of a map looks at the words of a sentence (AttnGAN: Xu et al., CVPR 2018, section 3.1).
 
-    w_t = W e_t,  beta_qt = softmax over t of h_q . w_t,  context_q = sum_t beta_qt w_t, where W has no bias.
+    w_t = W e_t,  beta_qt = softmax over t of h_q . w_t,  context_q = sum_t beta_qt w_t, where W has no bias and scores no scale.
     """
 
     def __init__(self, d, c, mask_mode='fixed', *, rngs):

@@ -189,17 +189,20 @@ class AttnGan(Stage):
             wrong = bce(D.matching(real[:len(other)], other, train=True), 0.0)                    # b - 1 rows where it is the next one's
             drawn = bce(D.matching(fake, sentence, train=True), 0.0)
             if D.real:
-                u_real, u_fake = bce(D.real(real, train=True), 1.0), bce(D.real(fake, train=True), 0.0)
-            logs[f'd_{side}'] = (u_real + right) / 2 + (u_fake + drawn + wrong) / 3 if D.real else right + (drawn + wrong) / 2
+                right, drawn = right + bce(D.real(real, train=True), 1.0), drawn + bce(D.real(fake, train=True), 0.0)
+            logs[f'd_{side}'] = right / 2 + (drawn + wrong) / 3 if D.real else right + (drawn + wrong) / 2
         return sum(logs.values()), logs
 
     def g_loss(self, batch, key, out):
         logs = {}
         for side, D, fake in zip(self.sides, self.D, out.images):
             code = D.trunk(fake, train=True)
-            logs[f'g_{side}'] = bce(D.matching(code, out.text.sentence, train=True), 1.0) + (bce(D.real(code, train=True), 1.0) if D.real else 0.0)
+            logs[f'g_{side}'] = bce(D.matching(code, out.text.sentence, train=True), 1.0)
+            if D.real:
+                logs[f'g_{side}'] += bce(D.real(code, train=True), 1.0)
+        loss = sum(logs.values())
         logs['kl'] = conditioning_kl(out.mu, out.logvar)
-        loss = sum(logs.values()) + (self.kl_weight - 1) * logs['kl']
+        loss += self.kl_weight * logs['kl']
         if self.damsm_weight:
             logs |= self.damsm_losses(batch, out)
             loss += self.damsm_weight * (logs['words'] + logs['sentence'])
