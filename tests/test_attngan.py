@@ -404,9 +404,10 @@ def test_the_wrong_sentence_may_be_one_that_certainly_does_not_match():
 
 def test_a_batch_of_one_has_no_wrong_sentence():
     one = {name: x[:1] for name, x in batch().items()} | {'image': pictures(0, 0, 1)}
-    with pytest.raises(RunError, match='a batch of 1 has none: set stages.gan.batch_size=2'):
-        stubbed().d_loss(one, None, drawn(0, 0, b=1))
-    assert np.isfinite(stubbed(wrong='sampled').d_loss(one, None, drawn(0, 0, b=1))[0])
+    for keywords in (dict(damsm_weight=0.0), dict(wrong='sampled')):
+        with pytest.raises(RunError, match='a batch of 1 has none: set stages.gan.batch_size to 2'):
+            stubbed(**keywords).d_loss(one, None, drawn(0, 0, b=1))
+    assert np.isfinite(stubbed(wrong='sampled', damsm_weight=0.0).d_loss(one, None, drawn(0, 0, b=1))[0])
 
 
 def test_the_generator_pays_for_each_scale_its_spread_and_the_damsm():

@@ -179,9 +179,9 @@ class AttnGan(Stage):
 
     def d_loss(self, batch, key, out):
         sentence, logs = out.text.sentence, {}
-        if self.wrong == 'shift' and len(sentence) < 2:
-            raise RunError('AttnGAN takes the next row\'s sentence for one that does not match, and a batch of 1 has none: set stages.gan.batch_size=2 '
-                           'or more, or stages.gan.model.wrong=sampled.')
+        if len(sentence) < 2 and (self.wrong == 'shift' or self.damsm_weight):
+            raise RunError('AttnGAN and its DAMSM take other rows\' sentences for ones that do not match, and a batch of 1 has none: '
+                           'set stages.gan.batch_size to 2 or more.')
         other = sentence[1:] if self.wrong == 'shift' else self.encode(batch, 'wrong_').sentence
         for side, D, *pictures in zip(self.sides, self.D, self.pyramid(batch), out.images):
             real, fake = (D.trunk(image, train=True) for image in pictures)                       # b 4 4 8c
