@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from oracles import load
 from test_imports_torch import both, plain
 
 from experiments import attngan_birds
 from t2i_jax import import_torch, run
-from t2i_jax import stage as core
 from t2i_jax.encoders.frozen import random_weights
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.imports import attngan
@@ -40,7 +40,8 @@ def official_g(gf, nz, nc, d, residuals, scales, dcgan=False):
         shapes[f'h_net{i}.att.conv_context.weight'] = (gf, d, 1, 1)
         for j in range(residuals):
             block = f'h_net{i}.residual.{j}.block'
-            shapes |= {f'{block}.0.weight': (4 * gf, 2 * gf, 3, 3), **bn(f'{block}.1', 4 * gf), f'{block}.3.weight': (2 * gf, 2 * gf, 3, 3), **bn(f'{block}.4', 2 * gf)}
+            shapes |= {f'{block}.0.weight': (4 * gf, 2 * gf, 3, 3), **bn(f'{block}.1', 4 * gf)}
+            shapes |= {f'{block}.3.weight': (2 * gf, 2 * gf, 3, 3), **bn(f'{block}.4', 2 * gf)}
         shapes |= {f'h_net{i}.upsample.1.weight': (2 * gf, 2 * gf, 3, 3), **bn(f'h_net{i}.upsample.2', 2 * gf)}
     return shapes | {f'img_net{"" if dcgan else i}.img.0.weight': (3, gf, 3, 3) for i in ([1] if dcgan else range(1, scales + 1))}
 
@@ -159,8 +160,8 @@ def restored(imported):
 def test_the_run_says_what_it_is(imported):
     config = run.load_config(imported)
     gan, damsm = config.stages.gan.model, config.stages.damsm.model
-    assert {name: gan[name] for name in ('gf', 'df', 'nz', 'nc', 'residuals', 'scales', 'dcgan', 'attention_count', 'mask_mode', 'd_norm', 'unit_text')} == dict(
-        gf=GF, df=DF, nz=NZ, nc=NC, residuals=1, scales=2, dcgan=False, attention_count=1, mask_mode='original', d_norm='batch', unit_text=False)
+    expected = dict(gf=GF, df=DF, nz=NZ, nc=NC, residuals=1, scales=2, dcgan=False, attention_count=1, mask_mode='original', d_norm='batch', unit_text=False)
+    assert {name: gan[name] for name in expected} == expected
     assert (damsm.trunk, damsm.two_biases, damsm.d, damsm.embedding, damsm.resize) == ('inception', True, D, EMBEDDING, 'corners')
     assert config.data.size == 128 and tuple(config.stages.gan.data.scales) == (64,)
     assert Vocabulary.load(imported / 'vocabulary.json').words == tuple(WORDS)
@@ -211,17 +212,18 @@ def test_every_number_arrives_once(official, restored):
     assert total(state.params['image']) == pytest.approx(total(heads), rel=1e-9)
 
 
-def test_it_samples_and_trains_on(imported, tmp_path, capsys):
+def test_it_samples_and_trains_on(imported, monkeypatch, capsys):
+    for name in ('SETTLE', 'SHOWN', 'SAMPLES'):
+        monkeypatch.setattr(f't2i_jax.train.{name}', 2)
     before = Sampler.load(imported)
     drawn = before(TEXTS, num=2)
     assert before.step == 20 and drawn['image'].shape == (3, 2, 128, 128, 3) and drawn['attention'][0].shape[:4] == (3, 2, 64, 64)
     config = run.load_config(imported)
     old = run.restore(config, imported, 'gan')[1]
-    train(config, imported, jax.devices()[:1])
-    assert 'Stage damsm: finished' in (told := capsys.readouterr().out) and 'Stage gan: finished, 20 steps' in told
     config = config.copy_and_resolve_references()
     config.stages.gan.steps = 21
     train(config.lock(), imported, jax.devices()[:1])
+    assert 'Stage damsm: finished, 20 steps' in (told := capsys.readouterr().out) and 'Stage gan: resumed at step 20 of 21' in told
     after = Sampler.load(imported)
     assert after.step == 21 and (after(TEXTS, num=2)['image'] != drawn['image']).any()
     new = run.restore(config, imported, 'gan')[1]
@@ -232,7 +234,7 @@ def test_it_samples_and_trains_on(imported, tmp_path, capsys):
 
 # ----------------------------------------------------------------------------------------------- what PyTorch computes from the files
 def torch_g(w, z, eps, sentence, words, there):
-    """The official generator in evaluation mode, with the mask of each sentence: -> (pictures of both sides, attention), b c h w."""
+    """The official generator in evaluation mode. there: b q t, which words a pixel looks at. -> (pictures of either side b c h w, attention b h w t)"""
     import torch
     import torch.nn.functional as F
 
@@ -254,7 +256,7 @@ def torch_g(w, z, eps, sentence, words, there):
         h = up(h, f'h_net1.upsample{i}')
     first = picture(h, 'img_net1')
     shown = F.conv2d(words[..., None], w['h_net2.att.conv_context.weight'])[..., 0]               # b c t
-    scores = torch.einsum('bcq,bct->bqt', h.flatten(2), shown).masked_fill(~there[:, None], -torch.inf)
+    scores = torch.einsum('bcq,bct->bqt', h.flatten(2), shown).masked_fill(~there, -torch.inf)
     beta = scores.softmax(2)
     context = torch.einsum('bqt,bct->bcq', beta, shown).view_as(h)
     x = torch.cat([h, context], 1)
@@ -290,10 +292,8 @@ def test_torch_computes_the_same(official, imported, restored):
     sampler, state, n = Sampler.load(imported, step=20), restored['gan'], len(TEXTS)
     vocabulary, length = sampler.vocabulary, sampler.meta.length
     ids, lengths = (np.stack(x) for x in zip(*(vocabulary.encode(t, length) for t in TEXTS)))
-    stage = run.build(run.load_config(imported), imported, 'gan', sampler.meta, 0)
-    graph = core.split(stage).graph
-    module = jax.tree_util.Partial(core.call, graph, state.params, state.stats, training=False)
-    noise = stage.noise(jax.random.key(3), n)
+    stage = nnx.merge(sampler.prog.graph, state.params, state.stats)
+    batch, noise = {'tokens': jnp.asarray(ids), 'length': jnp.asarray(lengths)}, stage.noise(jax.random.key(3), n)
     with torch.no_grad():
         lstm = torch.nn.LSTM(EMBEDDING, D // 2, batch_first=True, bidirectional=True)
         lstm.load_state_dict({name.removeprefix('rnn.'): x for name, x in text.items() if name.startswith('rnn.')})
@@ -302,24 +302,24 @@ def test_torch_computes_the_same(official, imported, restored):
         out, (last, _) = lstm(packed)
         words = torch.nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=length)[0]
         sentence = last.transpose(0, 1).flatten(1)
-        encoded = stage_method(module, 'encode', {'tokens': jnp.asarray(ids), 'length': jnp.asarray(lengths)})
+        encoded = stage.encode(batch)
         np.testing.assert_allclose(encoded.words, words, atol=1e-5)
         np.testing.assert_allclose(encoded.sentence, sentence, atol=1e-5)
 
         there = torch.arange(length) < torch.from_numpy(lengths)[:, None]
         tiled = there.repeat(64 * 64, 1).view(n, 64 * 64, length)         # the official misalignment
         z, eps = (torch.from_numpy(np.array(noise[name])) for name in ('z', 'eps'))
-        first, second, beta = torch_g(g, z, eps, sentence, words.transpose(1, 2), there if n == 1 else Tiled(tiled))
-        drawn = stage_method(module, 'sample', {'tokens': jnp.asarray(ids), 'length': jnp.asarray(lengths)}, noise)
+        first, second, beta = torch_g(g, z, eps, sentence, words.transpose(1, 2), tiled)
+        drawn = stage.sample(batch, noise)
         for ours, theirs in zip(drawn['images'], (first, second), strict=True):
             assert theirs.std() > .05
             np.testing.assert_allclose(ours, theirs.permute(0, 2, 3, 1), atol=1e-3)
         np.testing.assert_allclose(drawn['attention'][0], beta, atol=1e-3)
 
         logits = torch_d(d1, second, sentence)
-        D1 = nnx_part(graph, state, 'D')[1]
-        code = D1.trunk(jnp.asarray(second.permute(0, 2, 3, 1).numpy()), train=False)
-        for ours, theirs in zip((D1.matching(code, jnp.asarray(sentence.numpy()), train=False), D1.real(code, train=False)), logits, strict=True):
+        code = stage.D[1].trunk(jnp.asarray(second.permute(0, 2, 3, 1).numpy()), train=False)
+        told = stage.D[1].matching(code, jnp.asarray(sentence.numpy()), train=False), stage.D[1].real(code, train=False)
+        for ours, theirs in zip(told, logits, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
         net = vision.models.inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False).eval()
@@ -331,31 +331,9 @@ def test_torch_computes_the_same(official, imported, restored):
         net(F.interpolate(picture, (299, 299), mode='bilinear', align_corners=True))
         regions = F.conv2d(maps['Mixed_6e'], image['emb_features.weight']).flatten(2).transpose(1, 2)
         whole = F.linear(maps['Mixed_7c'].mean((2, 3)), image['emb_cnn_code.weight'], image['emb_cnn_code.bias'])
-    ours = nnx_part(graph, state, 'image')(jnp.asarray(picture.permute(0, 2, 3, 1).numpy()), train=False)
+    ours = stage.image(jnp.asarray(picture.permute(0, 2, 3, 1).numpy()), train=False)
     for a, b in zip(ours, (regions, whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3 * float(b.abs().max()))
-
-
-class Tiled:
-    """A mask b q t in the place of b t."""
-
-    def __init__(self, mask):
-        self.mask = mask
-
-    def __getitem__(self, _):
-        return self
-
-    def __invert__(self):
-        return ~self.mask
-
-
-def stage_method(module, *args):
-    return module(*args)[0]
-
-
-def nnx_part(graph, state, network):
-    from flax import nnx
-    return getattr(nnx.merge(graph, state.params, state.stats), network)
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts of a set
@@ -399,9 +377,9 @@ def test_each_tensor_that_does_not_fit_is_named_in_one_error(official, config, t
     g |= {'h_net2.sent_att.weight': np.ones(3, np.float32), 'h_net1.upsample2.1.weight': np.ones((4, 4, 3, 3), np.float32)}
     text['rnn.weight_ih_l0_reverse'] = np.ones((3 * D // 2, EMBEDDING), np.float32)                # a GRU has three gates
     text['rnn.bias_hh_l0'] = np.full(2 * D, np.nan, np.float32)
+    bad = {'netG_epoch_600.pth': write(tmp_path / 'g.pth', g), 'text_encoder200.pth': write(tmp_path / 't.pth', text)}
     with pytest.raises(DataError) as error:
-        import_torch.import_attngan(paths(official, **{'netG_epoch_600.pth': write(tmp_path / 'g.pth', g), 'text_encoder200.pth': write(tmp_path / 't.pth', text)}),
-                                    config(), tmp_path / 'run', 256)
+        import_torch.import_attngan(paths(official, **bad), config(), tmp_path / 'run', 256)
     for part in ('netG of AttnGAN', 'g.pth', r'missing \(ca_net.fc.weight, h_net2.att.conv_context.weight\)', r'1 unknown \(h_net2.sent_att.weight\)',
                  r'h_net1.upsample2.1.weight \(4, 4, 3, 3\) instead of \(16, 16, 3, 3\)', 'text_encoder of AttnGAN', 't.pth',
                  r'rnn.weight_ih_l0_reverse \(12, 6\) instead of \(16, 6\)', r'1 not finite \(rnn.bias_hh_l0\)'):
@@ -413,7 +391,8 @@ def test_encoders_of_another_width_are_refused(official, tmp_path):
     other = write(tmp_path / 'text.pth', tensors(official_text(len(WORDS) + 1, 2 * D, EMBEDDING), 0))
     with pytest.raises(DataError) as error:
         attngan.read_official(paths(official, **{'text_encoder200.pth': other}))
-    for part in (r'emb_features.weight \(8, 768, 1, 1\) instead of \(16, 768, 1, 1\)', r'h_net2.att.conv_context.weight \(2, 8, 1, 1\) instead of \(2, 16, 1, 1\)',
+    for part in (r'emb_features.weight \(8, 768, 1, 1\) instead of \(16, 768, 1, 1\)',
+                 r'h_net2.att.conv_context.weight \(2, 8, 1, 1\) instead of \(2, 16, 1, 1\)',
                  r'COND_DNET.jointConv.0.weight \(16, 24, 3, 3\) instead of \(16, 32, 3, 3\)'):
         assert re.search(part, str(error.value)), part
 
