@@ -6,7 +6,8 @@
 Pictures are drawn once, in chunks, and handed to everything that reads them: feature networks (distances to the real pictures), readers of
 shape scenes (agreement with the caption), pairs of the same caption (diversity). Beside the run's numbers stand those of pictures that
 are no system: the real ones, training pictures, noise, the run's own with other captions, the training picture of the most similar caption,
-the mean picture. A stage that draws boxes is measured by evaluate_layouts.py. What a stage measures itself (`measure`) joins the table.
+the mean picture. A stage that draws boxes is measured by evaluate_layouts.py, one that compares pictures with captions (DAMSM) by evaluate_matching.py,
+which also has R-precision. What a stage measures itself (`measure`) joins the table.
 """
 import functools
 import hashlib
@@ -20,7 +21,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from t2i_jax import evaluate_layouts, run, sharding
+from t2i_jax import evaluate_layouts, evaluate_matching, run, sharding
 from t2i_jax.conditions import captions_of
 from t2i_jax.errors import RunError
 from t2i_jax.measures import Measure
@@ -49,6 +50,7 @@ OPTIONS = dict(
     extractor_weights='',  # file with its weights, where it needs one
     resize='pil_bicubic',  # to the size that it reads
     splits=10,             # of the Inception Score
+    scorer='',             # workdir of a run whose DAMSM judges R-precision, too; the run's own does, where it has one
     diversity=32,          # captions of which several pictures are compared
     samples=5,             # layouts that are drawn for each record
     force=False,           # a Frechet distance from fewer pictures than features
@@ -253,8 +255,9 @@ def of_split(name, asked, drawn, train, extract, decoders, mode, options) -> lis
     return values
 
 
-def of_pictures(config, sampler, train, options):
-    """How a stage that draws pictures is measured: (a function: split's name and tables -> (values, grid), splits by default, what names the file)."""
+def of_pictures(config, sampler, train, options, judges):
+    """How a stage that draws pictures is measured: (a function: split's name and tables -> (values, grid), splits by default, what names the file).
+    judges: {name: evaluate_matching.Scorer}."""
     decoders, mode = decoders_for(config, train)
     if decoders and 'trained' not in decoders:
         print(f'ShapeNet-cls has no weights for {mode!r} scenes, so only the analytic reader is used; experiments/shape_net.py says how to train it.')
@@ -264,8 +267,11 @@ def of_pictures(config, sampler, train, options):
 
     def measured(name, split):
         asked = ask(split, num, captions, options['captions'])
-        drawn = gathered(Drawn(sampler, asked, seed), extract, decoders, f'drawing {name}')
+        drawn = gathered(Drawn(sampler, asked, seed), extract, decoders | judges, f'drawing {name}')
         values = of_split(name, asked, drawn, train, extract, decoders, mode, options)
+        if judges:
+            shown = reference(Real(asked), None, judges, 'real pictures')
+            values += report.tagged(evaluate_matching.r_precision(asked, judges, {'drawn': drawn, 'real': shown}, seed), split=name)
         own = report.averages(measure(ask(split, min(num, len(split)), captions), seed), seed)
         values += report.tagged(varied(sampler, asked, decoders, extract, options) + own, split=name, pictures='drawn')
         texts = asked.texts[:64]
@@ -297,7 +303,12 @@ def evaluate(config, workdir, stage=None, **given):
     opened = functools.cache(lambda name: Split(config.data, name, tuple(dict.fromkeys(read)), sampler.vocabulary, {**block.data, 'cache': cache},
                                                 sampler.module.advice))
     run.same_sizes(meta, opened(config.data.split).meta, f'Stage {sampler.stage}')
-    train, kind = opened(config.data.split), evaluate_layouts.of_layouts if boxes else of_pictures
+    train, judges = opened(config.data.split), {}
+    if boxes or evaluate_matching.compares(sampler.module):
+        kind = evaluate_layouts.of_layouts if boxes else evaluate_matching.of_pairs
+    else:
+        judges = evaluate_matching.scorers(config, workdir, sampler, options['scorer'])
+        kind = functools.partial(of_pictures, judges=judges)
     measured, usual, many, network = kind(config, sampler, train, options)
     splits = [name.strip() for name in options['split'].split(',') if name.strip()] or usual
     values, grids = [], []
@@ -310,6 +321,7 @@ def evaluate(config, workdir, stage=None, **given):
         run=dict(workdir=pathlib.Path(workdir).name, system=config.system, data=train.meta.name, stage=sampler.stage, step=sampler.step, size=meta.size),
         protocol=dict(num=options['num'], **number, seed=options['seed'], weights=options['weights'], splits=splits, version=report.version()),
         values=values, date=time.strftime('%Y-%m-%d %H:%M:%S'))
+    network += ''.join(f'_scorer-{name}' for name in judges if name != 'own')
     usual = f'{"_".join(splits)}_{many}_{options["weights"]}_seed{options["seed"]}{network}{f"_{stage}" if stage else ""}_step{sampler.step}'
     path = pathlib.Path(workdir) / 'eval' / f'{(options["name"] or usual).replace("/", "_")}.json'
     report.write(out, path, grids)

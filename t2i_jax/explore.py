@@ -9,6 +9,7 @@
 | text_interpolation | from one sentence to another, the noise kept; --text in pairs |
 | z_interpolation | from one noise to another, the sentence kept; of any system that draws from sentences, or from noise alone |
 | swap_word | two sentences that differ by a word or a few, from the same noise; --text in pairs |
+| attention | the words that the pixels of each map looked at most, as heat over the picture; of stage `damsm` where words look in real pictures |
 | style | each sentence in the style of each picture: the noise that the style encoder reads off it |
 | attributes | pictures whose attributes are exchanged one after the other, the latents kept |
 | layers | the foreground of each picture before the background of each |
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from t2i_jax import explore_attributes, explore_scenes, log, run, sources
+from t2i_jax import explore_attention, explore_attributes, explore_scenes, log, run, sources
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.sample import Sampler
 from t2i_jax.tables import Split
@@ -249,6 +250,11 @@ def alike(texts, count):
     return rows, found
 
 
+def drawn_attention(ask):
+    sampler = Sampler.load(ask.workdir, stage=ask.stage)
+    return sampler, explore_attention.explored(ask, sampler, held_out)
+
+
 def drawn_styles(ask):
     stages = run.system(ask.config.system).STAGES
     if 'style' not in stages:
@@ -278,6 +284,7 @@ WHAT = {
     'text_interpolation': (drawn_texts, ('texts', 'stage')),
     'z_interpolation': (drawn_noise, ('texts', 'stage')),
     'swap_word': (drawn_swaps, ('texts', 'stage')),
+    'attention': (drawn_attention, ('texts', 'stage')),
     'style': (drawn_styles, ('texts', 'images')),
     **{name: (function, ('images', 'attributes')) for name, function in explore_attributes.WHAT.items()},
 }

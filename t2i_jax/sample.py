@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import conditions, drawing, log, run, sharding
+from t2i_jax import attention_pictures, conditions, drawing, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.text import Vocabulary, encode_sentences
 
+ATTENDED = 64              # sentences of one call, at most, whose attention is drawn: that of many takes gigabytes
 TEXT = {'tokens', 'length', 'chars', 'embedding'}
 
 
@@ -40,13 +41,13 @@ class Sampler:
 
     @classmethod
     def load(cls, workdir, step=None, chunk=64, averaged=True, mesh=None, stage=None):
-        """The last stage of a run that draws and has a finished checkpoint, or the one named; step: another than the newest (or best);
-        averaged: with the moving average of the weights where there is one, else with the plain ones.
+        """The last stage of a run that draws (of a run that draws nothing the last one) and has a finished checkpoint, or the one named; step:
+        another than the newest (or best); averaged: with the moving average of the weights where there is one, else with the plain ones.
 
         Raises RunError where there is none.
         """
         config, stages = run.load_config(workdir), run.system(run.load_config(workdir).system).STAGES
-        names = [n for n in run.stage_names(config) if stages[n].sample is not core.Stage.sample]
+        names = [n for n in run.stage_names(config) if stages[n].sample is not core.Stage.sample] or run.stage_names(config)
         if stage and stage not in run.stage_names(config):
             raise RunError(f'{workdir} has no stage {stage!r}. It has: {", ".join(run.stage_names(config))}.')
         names = [stage] if stage else names
@@ -63,7 +64,8 @@ class Sampler:
         params, stats = (state.sampling_params(), state.sampling_stats()) if averaged else (state.params, state.stats)
         return cls(prog, run.abstract(config, folder, name, meta), params, stats, vocabulary, meta, name, step, chunk, mesh)
 
-    def __call__(self, sentences=None, num=8, seed=0, noise=None, layout=None, dialog=None, image=None, labels=None, attributes=None):
+    def __call__(self, sentences=None, num=8, seed=0, noise=None, layout=None, dialog=None, image=None, labels=None, attributes=None,
+                 attention=False):
         """Draws `num` samples of each sentence (or label set, attribute vector, row of a layout, a dialogue, a picture); of nothing, where the
         system is unconditional.
 
@@ -73,6 +75,7 @@ class Sampler:
         labels: n label sets ('person, dog' or lists). attributes: n vectors, or texts of numbers or names ('circle, red'). Both as conditions.py.
         layout, dialog, image: batch keys and their values for what else the system reads (`boxes`, `dialog`, ...), n rows. For the completion
         of a layout `given_boxes` and `given_labels`, of each row as many as there are (conditions.given_layouts).
+        attention: whether to give what pixels looked at, of stages that tell it; of many pictures it takes gigabytes.
         -> {'image': uint8 n num s s 3, ...}, other keys as the stage's `sample` gives them, n num ...
         Raises DataError for what cannot be read and for a condition that is missing.
         """
@@ -94,7 +97,7 @@ class Sampler:
         if noise is None:
             one = self.module.noise(jax.random.key(seed), num)
             noise = {name: np.tile(np.asarray(x), (n,) + (1,) * (x.ndim - 1)) for name, x in one.items()}
-        return self.draw({name: x.reshape(n * num, *x.shape[2:]) for name, x in rows.items()}, noise, (n, num))
+        return self.draw({name: x.reshape(n * num, *x.shape[2:]) for name, x in rows.items()}, noise, (n, num), attention=attention)
 
     def refuse_unread(self, sentences, labels, attributes):
         """Raises DataError for a condition that the system does not read, and for two ways to say the same."""
@@ -137,8 +140,9 @@ class Sampler:
         """A method of the stage in evaluation mode, compiled -> numpy arrays."""
         return jax.tree.map(np.asarray, self._apply(method, self.params, self.stats, *args))
 
-    def draw(self, batch, noise, shape, method='sample'):
-        """Rows of a batch and of noise, in chunks -> numpy arrays, the rows arranged as `shape`; pictures as uint8. method: that of the stage."""
+    def draw(self, batch, noise, shape, method='sample', attention=False):
+        """Rows of a batch and of noise, in chunks -> numpy arrays, the rows arranged as `shape`; pictures as uint8. method: that of the stage;
+        attention: whether its result of that name is kept, too."""
         if method == 'sample' and type(self.module).sample is core.Stage.sample:
             raise RunError(f'Stage {self.stage} makes no samples: leave --stage out, or name one that draws.')
         rows, outs = int(np.prod(shape)), []
@@ -146,7 +150,8 @@ class Sampler:
             index = np.minimum(np.arange(start, start + self.chunk), rows - 1)
             part = jax.tree.map(lambda x, index=index: jax.device_put(np.asarray(x)[index], self.rows), (batch, noise))
             out = self._apply(method, self.params, self.stats, *part)
-            outs.append(jax.tree.map(np.asarray, {name: to_uint8(x) if name in ('image', 'images') else x for name, x in out.items()}))
+            kept = {name: to_uint8(x) if name in ('image', 'images') else x for name, x in out.items() if attention or name != 'attention'}
+            outs.append(jax.tree.map(np.asarray, kept))
         return jax.tree.map(lambda *x: np.concatenate(x)[:rows].reshape(*shape, *x[0].shape[1:]), *outs)
 
 
@@ -168,10 +173,12 @@ def read_lines(path):
 
 def to_files(workdir, sentences, num, seed, out, labels=(), attributes=(), stage=None):
     """Draws and writes one PNG for each sentence, label set or attribute vector, and `sheet.png`, the contact sheet. Of boxes the PNGs show drawn
-    boxes, and beside each stands a JSON file with them: for each sample a list of {label, cx, cy, w, h}. -> the folder"""
+    boxes, and beside each stands a JSON file with them: for each sample a list of {label, cx, cy, w, h}. Of a
+    stage that tells its attention `_attention.png` beside each shows the words that its first samples looked at. -> the folder"""
     sampler = Sampler.load(workdir, stage=stage)
     out = pathlib.Path(out or pathlib.Path(workdir) / 'samples')
-    drawn = sampler(sentences or None, num=num, seed=seed, labels=labels or None, attributes=attributes or None)
+    attention = 0 < len(sentences or ()) <= ATTENDED
+    drawn = sampler(sentences or None, num=num, seed=seed, labels=labels or None, attributes=attributes or None, attention=attention)
     images = drawing.pictures_of(drawn, sampler.meta, side=192)
     if images is None:
         raise RunError(f'Stage {sampler.stage} makes {", ".join(drawn)}, not pictures: call Sampler from Python.')
@@ -182,6 +189,9 @@ def to_files(workdir, sentences, num, seed, out, labels=(), attributes=(), stage
         words = re.sub(r'[^a-z0-9]+', '-', asked[number].lower()).strip('-')[:60] if asked else 'samples'
         path = out / f'{number:03d}_{words}.png'
         log.save_png(path, np.concatenate(list(row), 1))
+        if drawn.get('attention'):
+            known = sampler.vocabulary.decode(sampler.vocabulary.encode(sentences[number], sampler.meta.length)[0])
+            attention_pictures.sample_sheet(drawn, number, known, path.with_name(f'{path.stem}_attention.png'))
         if 'image' not in drawn:
             layouts = zip(drawn['boxes'][number], drawn['object_labels'][number])
             told = [drawing.objects_of(*layout, sampler.meta.object_names) for layout in layouts]
