@@ -32,8 +32,8 @@ flags.DEFINE_integer('seed', 0, 'sample, explore: seed of the noise.')
 flags.DEFINE_string('out', None, 'sample, explore: folder for the pictures, <workdir>/samples and <workdir>/explore by default; evaluate --images: folder '
                     'for the report; compare: PNG of the plot.')
 flags.DEFINE_string('stage', None, 'sample, evaluate, explore: the stage of the run, where it is not the last one that draws.')
-flags.DEFINE_string('what', None, 'explore: text_interpolation, z_interpolation, swap_word, attention, style, attributes, layers, reconstruction or completion; see '
-                    't2i_jax/explore.py.')
+flags.DEFINE_string('what', None, 'explore: text_interpolation, z_interpolation, swap_word, attention, style, attributes, layers, '
+                    'reconstruction or completion; see t2i_jax/explore.py.')
 flags.DEFINE_multi_string('image', [], 'explore: a picture of yours instead of held-out ones; --what=style takes several, others --attributes as far as '
                           'they are known.')
 flags.DEFINE_string('images', None, 'evaluate: a folder of pictures made elsewhere, instead of a run.')

@@ -173,8 +173,8 @@ def read_lines(path):
 
 def to_files(workdir, sentences, num, seed, out, labels=(), attributes=(), stage=None):
     """Draws and writes one PNG for each sentence, label set or attribute vector, and `sheet.png`, the contact sheet. Of boxes the PNGs show drawn
-    boxes, and beside each stands a JSON file with them: for each sample a list of {label, cx, cy, w, h}. Of a
-    stage that tells its attention `_attention.png` beside each shows the words that its first samples looked at. -> the folder"""
+    boxes, and beside each stands a JSON file with them: for each sample a list of {label, cx, cy, w, h}. Beside
+    the pictures of a stage that tells its attention, `..._attention.png` shows the words that the pixels of the first samples looked at. -> the folder"""
     sampler = Sampler.load(workdir, stage=stage)
     out = pathlib.Path(out or pathlib.Path(workdir) / 'samples')
     attention = 0 < len(sentences or ()) <= ATTENDED

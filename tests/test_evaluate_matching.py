@@ -1,0 +1,216 @@
+"""Pictures and captions that find each other: wrong captions of each convention, R-precision, retrieval by a DAMSM alone."""
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from t2i_jax import evaluate as ev
+from t2i_jax import evaluate_matching as em
+from t2i_jax import run
+from t2i_jax import stage as core
+from t2i_jax.errors import RunError
+from t2i_jax.metrics.r_precision import r_precision_of
+from t2i_jax.sample import Sampler
+from t2i_jax.sources import ask
+from t2i_jax.tables import Split
+from t2i_jax.text import Vocabulary
+from t2i_jax.train import train
+
+CLASSES = np.array([0, 0, 1, 1, 2, 2])
+
+
+@pytest.fixture(scope='module', autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@pytest.fixture(scope='module')
+def judge_run(on_shapes, tmp_path_factory):
+    """(config, workdir) of a DAMSM of two steps."""
+    config, workdir = on_shapes('damsm_shapes'), tmp_path_factory.mktemp('damsm') / 'judge'
+    config.stages.damsm.model.update(d=8, embedding=6, channels=(4, 6))
+    config.stages.damsm.update(steps=2, log_every=1, validate_every=0, checkpoint_every=2)
+    train(config.lock(), workdir, jax.devices()[:1])
+    return config, workdir
+
+
+
+def asked_of(texts, **tables):
+    split = type('Rows', (), dict(texts=[[text] for text in texts], tables=tables, __len__=lambda self: len(texts)))()
+    return ask(split, len(texts))
+
+
+class Judge:
+    """Reads one-hot captions: each word is a dimension."""
+
+    def __init__(self, words='abcdefgh'):
+        self.words, self.tag = words, dict(name='judge')
+
+    def read(self, texts):
+        tokens = np.array([[self.words.find(text[0]) + 1] for text in texts])
+        codes = np.eye(len(self.words) + 1)[tokens[:, 0]]
+        return codes, tokens, (tokens[:, 0] > 0).astype(int)
+
+
+def told(values):
+    return {(v['metric'], v['protocol']['pictures']): v for v in values}
+
+
+# ------------------------------------------------------------------------------------------------------------------------ conventions
+def test_which_captions_are_wrong(data_dir, on_shapes):
+    config = on_shapes('damsm_shapes')
+    split = Split(config.data, 'test', ('image', 'tokens', 'facts', 'scene'))
+    asked, all_ = ask(split, 20), np.arange(20)
+    assert em.conventions(split) == ['entailment', 'class', 'picture']
+    by = {kind: em.right(kind, asked, all_, all_) for kind in em.conventions(split)}
+    assert all(matrix[all_, all_].all() for matrix in by.values())
+    assert (by['picture'] == np.eye(20, dtype=bool)).all()
+    label = split.tables['label']
+    assert (by['class'] == (label[:, None] == label)).all()
+    i, j = next((i, j) for i, j in np.argwhere(by['entailment']) if i != j and label[i] != label[j])      # true of it, and of another class
+    assert not by['entailment'].all() and by['entailment'][i, j] and not by['class'][i, j]
+    assert (em.right('entailment', asked, all_[3:5], all_[7:]) == by['entailment'][3:5, 7:]).all()
+
+
+def test_r_precision_is_the_mean_over_draws():
+    """Against the metric that draws."""
+    draws, n = np.random.default_rng(0), 150
+    image, text = draws.normal(size=(2, n, 12))
+    text = em.unit(text + image)
+    groups = draws.integers(0, 20, n)
+    asked = asked_of(['a'] * n, label=groups)
+    ranks, wrong, pool = em.ranked({'drawn': em.unit(image)}, text, np.arange(n), asked, 'class')
+    assert pool == n and (wrong == (groups[:, None] != groups).sum(1)).all()
+    drawn = [r_precision_of(em.unit(image) @ text.T, groups, negatives=30, seed=seed)['value'] for seed in range(25)]
+    assert em.share(ranks['drawn'], wrong, 1, 31).mean() == pytest.approx(np.mean(drawn), abs=.01)
+    assert .1 < np.mean(drawn) < .9
+
+
+def test_own_captions_are_found_and_others_are_not(capsys):
+    asked = asked_of(list('abcdef'), label=CLASSES)
+    own = Judge().read(asked.texts)[0]
+    pictures = {'drawn': {'judge': np.roll(own, 1, 0)}, 'real': {'judge': own}}
+    found = told(em.r_precision(asked, {'judge': Judge()}, pictures, 0))
+    assert set(found) == {(f'r_precision_{kind}', which) for kind in ('class', 'picture') for which in pictures}
+    assert found['r_precision_picture', 'real']['value'] == 1 and found['r_precision_picture', 'drawn']['value'] == 0
+    # every second picture is that of another caption of its class, which is not compared with it: there all scores are equal, which counts against it
+    assert found['r_precision_class', 'drawn']['value'] == 0
+    protocol = found['r_precision_class', 'drawn']['protocol']
+    assert protocol['negatives'] == 4 and protocol['chance'] == .2 and protocol['wrong'] == 'class' and protocol['decoder'] == 'judge'
+    assert 'r_precision_class: a picture has 4 wrong captions, 99 are usual' in capsys.readouterr().out
+
+
+def test_captions_of_the_same_words_and_without_words():
+    asked = asked_of(['a', 'a', 'b', 'c', '?', 'd'])
+    own = Judge().read(asked.texts)[0]
+    value, = em.r_precision(asked, {'judge': Judge()}, {'real': {'judge': own}}, 0, lambda message: None)
+    assert value['value'] == 1                            # "a" is no wrong one for the other "a"
+    assert value['protocol']['without_words'] == 1 and value['protocol']['n'] == 5 and value['protocol']['negatives'] == 3
+    alone = asked_of(['a', 'a', 'a'])
+    assert em.r_precision(alone, {'judge': Judge()}, {'real': {'judge': np.eye(9)[[1, 1, 1]]}}, 0, lambda message: None) == []
+    with pytest.raises(RunError, match='knows no word of 3 of 3 captions'):
+        em.r_precision(asked_of(list('???')), {'judge': Judge()}, {}, 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------- scorers
+def test_a_scorer_reads_with_its_own_vocabulary_and_size(judge_run):
+    sampler = Sampler.load(judge_run[1], chunk=4)
+    assert sampler.stage == 'damsm'                       # the run draws nothing, so the last stage is loaded
+    judge = em.Scorer('own', sampler)
+    texts = ['a red circle', 'a blue square with zebras', 'zebras', 'red', 'the ring is green']
+    codes, tokens, length = judge.read(texts)
+    assert codes.shape == (5, 8) and length.tolist()[:4] == [3, 4, 0, 1]
+    batch = {'image': np.zeros((1, 16, 16, 3), np.float32), 'tokens': tokens[:1], 'length': length[:1]}
+    np.testing.assert_allclose(sampler.apply('codes', batch).sentence[0], codes[0], atol=1e-5)
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    seen = judge.decode(images)
+    np.testing.assert_allclose(sampler.apply('codes', {**batch, 'image': np.float32(images[4:]) / 127.5 - 1}).code[0], seen[4], atol=1e-5)
+    larger = judge.decode(images.repeat(2, 1).repeat(2, 2))                      # is made as small as the pictures that it was trained on
+    assert larger.shape == seen.shape and np.corrcoef(larger.ravel(), seen.ravel())[0, 1] > .9
+    assert judge.tag['weights'] and judge.tag['size'] == 16 and judge.tag['step'] == 2
+
+
+def test_whether_a_scorer_trained_the_generator_is_told(judge_run, capsys):
+    config, workdir = judge_run
+    own = Sampler.load(workdir)
+
+    def generator(**changes):
+        module = types.SimpleNamespace(damsm_weight=changes.pop('damsm_weight', 5.0))
+        return types.SimpleNamespace(**dict(reads_text=True, rows=None, params={**own.params, 'G': {}}, stats=own.stats, module=module) | changes)
+    found = em.scorers(config, workdir, generator())
+    assert set(found) == {'own'} and found['own'].tag['trained_generator'] is True
+    assert em.scorers(config, workdir, generator(damsm_weight=0))['own'].tag['trained_generator'] is False
+    other = em.scorers(config, workdir, generator(params={**own.params, 'text': jax.tree.map(lambda x: x + 1, own.params['text'])}), f'{workdir}/damsm')
+    assert set(other) == {'judge', 'own'} and not any(one.tag['trained_generator'] for one in other.values())
+    assert set(em.scorers(config, workdir, generator(), str(workdir))) == {'judge'}          # named is the own one
+    assert em.scorers(config, workdir, generator(reads_text=False)) == {}
+    with pytest.raises(RunError, match='draws without'):
+        em.scorers(config, workdir, generator(reads_text=False), str(workdir))
+    with pytest.raises(RunError, match='holds no run'):
+        em.scorers(config, workdir, generator(), str(workdir / 'gone'))
+    capsys.readouterr()
+    assert em.scorers(config, workdir / 'gone', generator()) == {} and 'is left out' in capsys.readouterr().out
+
+
+def test_the_evaluation_of_a_run_that_another_one_judges(trained, judge_run, tmp_path):
+    import shutil
+    shutil.copytree(trained, tmp_path / 'run')
+    given = dict(num=24, diversity=2, extractor='none', split='test')
+    out = ev.evaluate(run.load_config(trained), tmp_path / 'run', **given, scorer=str(judge_run[1]))
+    values = [v for v in out['values'] if v['metric'].startswith('r_precision')]
+    assert {v['protocol']['pictures'] for v in values} == {'drawn', 'real'} and len({v['metric'] for v in values}) == 3
+    for v in values:
+        p = v['protocol']
+        assert 0 <= v['value'] <= 1 and p['split'] == 'test' and p['decoder'] == 'judge' and p['reader']['trained_generator'] is False
+        assert p['chance'] == 1 / (p['negatives'] + 1) and p['reader']['vocabulary'] == Vocabulary.load(judge_run[1] / 'vocabulary.json').hash[:20]
+    path, = (tmp_path / 'run' / 'eval').glob('*.json')
+    assert path.name.endswith('_scorer-judge_step6.json')
+    with pytest.raises(RunError, match="has no stage 'damsm'"):
+        ev.evaluate(run.load_config(trained), tmp_path / 'run', **given, scorer=str(trained))
+
+
+# -------------------------------------------------------------------------------------------------------------------------- retrieval
+def test_retrieval_by_a_damsm_alone(judge_run, capsys):
+    config, workdir = judge_run
+    out = ev.evaluate(config, workdir, num=150, split='test', stage='damsm')
+    path, = (workdir / 'eval').glob('*.json')
+    assert json.loads(path.read_text()) == out and path.with_suffix('.png').exists() and out['run']['stage'] == 'damsm'
+    found = {(v['metric'], v['protocol']['decoder']): v for v in out['values']}
+    assert set(found) == {(f'{way}_R@{k}_entailment', by) for way in ('to_text', 'to_image') for k in (1, 5, 10) for by in ('words', 'sentences')}
+    for by in ('words', 'sentences'):
+        ladder = [found[f'to_text_R@{k}_entailment', by]['value'] for k in (1, 5, 10)]
+        assert ladder == sorted(ladder) and found['to_text_R@1_entailment', by]['protocol']['pairs'] == 20
+    assert 'to_image_R@10_entailment' in capsys.readouterr().out
+
+
+def test_tiles_and_chunks_do_not_matter(judge_run, monkeypatch):
+    config, workdir = judge_run
+    sampler = Sampler.load(workdir, chunk=16)
+    split = Split(config.data, 'validation[:37]', sampler.module.needs, sampler.vocabulary, config.stages.damsm.data)
+    batch = ask(split, 37).batch(0, 37)
+    batch = {name: batch[name] for name in ('image', 'tokens', 'length')}
+    whole = sampler.apply('scores', batch)
+    monkeypatch.setattr(em, 'TILE', (16, 24))
+    found = em.scores_of(sampler, batch)
+    for by in ('words', 'sentences'):
+        np.testing.assert_allclose(found[by], whole[by], atol=1e-4)
+
+
+def test_r_at_k_among_a_hundred():
+    """The chance that the answer is among the best, by hand: 2 of 199 wrong ones are before it, 99 are drawn."""
+    none = 100 * 99 / (199 * 198)
+    assert em.share(np.array([3]), np.array([199]), 1, 100)[0] == pytest.approx(none)
+    found = dict(ranks=np.array([3, 1]), wrong=np.array([199, 199]), chance={1: .005, 5: .025, 10: .05})
+    values = {v['metric']: v for v in em.of_way('to_text', 'class', found, 0, dict(decoder='words'))}
+    assert len(values) == 6 and values['to_text_R@1_class_of_100']['value'] == pytest.approx((none + 1) / 2)
+    assert values['to_text_R@1_class']['value'] == .5 and values['to_text_R@5_class_of_100']['protocol']['chance'] == .05
+    assert len(em.of_way('to_text', 'class', found | {'wrong': np.array([199, 98])}, 0, {})) == 3
+
+
+def test_only_stages_that_compare_are_measured_so(judge_run, trained):
+    assert em.compares(Sampler.load(judge_run[1]).module) and not em.compares(Sampler.load(trained).module)
+    assert not em.compares(core.Stage())
