@@ -49,10 +49,10 @@ def cell(picture, label) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def row(picture, words, maps, order, count, label='') -> np.ndarray:
-    """The picture, then the maps h w t of the words of `order` over it, relative to the largest value of them all -> count + 1 cells, white where there
-    are fewer."""
-    most = max(float(maps[..., order].max()), 1e-9) if len(order) else 1
+def row(picture, words, maps, order, count, label='', most=None) -> np.ndarray:
+    """The picture, then the maps h w t of the words of `order` over it, relative to `most`, by default their largest value -> count + 1 cells, white
+    where there are fewer."""
+    most = most or float(maps[..., order].max(initial=1e-9))
     cells = [cell(picture, label)] + [cell(overlay(picture, maps[..., i] / most), words[i]) for i in order]
     return np.stack(cells + [np.full_like(cells[0], 255)] * (count + 1 - len(cells)))
 
@@ -60,7 +60,7 @@ def row(picture, words, maps, order, count, label='') -> np.ndarray:
 def rows(picture, words, maps, count=WORDS) -> np.ndarray:
     """Of each attention map, s s t, the strongest words over the picture uint8 s s 3 -> maps, count + 1, cells. words: of the sentence, at most t."""
     known = [np.asarray(one, np.float32)[..., :len(words)] for one in maps]
-    return np.stack([row(picture, words, one, strongest(one, count), count, f'looking: {len(one)} x {len(one)}') for one in known])
+    return np.stack([row(picture, words, one, strongest(one, count), count, f'map {len(one)} x {len(one)}') for one in known])
 
 
 def sample_sheet(drawn, number, words, path):

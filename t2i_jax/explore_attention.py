@@ -8,6 +8,8 @@ from t2i_jax.explore_scenes import reader_of
 from t2i_jax.sample import to_uint8
 from t2i_jax.text import encode_sentences
 
+ACROSS = 8                 # words of a line
+
 
 def explored(ask, sampler, held_out) -> dict:
     """What --mode=explore --what=attention draws, as explore.py takes it; held_out: its function of that name. Raises RunError, DataError."""
@@ -17,17 +19,20 @@ def explored(ask, sampler, held_out) -> dict:
 
 
 def of_words(ask, sampler, held_out):
-    """Where the words of captions look in their held-out pictures (DAMSM): a line a picture, its words in their order."""
+    """Where the words of captions look in their held-out pictures (DAMSM): the words in their order, each relative to the largest value of them all."""
     if ask.texts:
         raise RunError(f'--what=attention of stage {sampler.stage} shows held-out pictures with their own captions: leave --text out.')
     asked = held_out(ask, sampler, ask.num, ('image',))
     batch = asked.batch(0, ask.num)
     maps = sampler.apply('attend', {name: batch[name] for name in ('image', 'tokens', 'length')})
     maps, words = np.moveaxis(maps, 1, -1), [sampler.vocabulary.decode(ids) for ids in batch['tokens']]      # n h w t
-    pictures, most = np.asarray(to_uint8(batch['image'])), max(map(len, words))
-    lines = [row(picture, sentence, one, np.arange(len(sentence)), most) for picture, sentence, one in zip(pictures, words, maps)]
+    lines, labels = [], []
+    for picture, sentence, one, text in zip(np.asarray(to_uint8(batch['image'])), words, maps, asked.texts):
+        for start in range(0, max(1, len(sentence)), ACROSS):
+            lines.append(row(picture, sentence, one, np.arange(start, min(start + ACROSS, len(sentence))), ACROSS, most=float(one.max())))
+            labels.append('' if start else text)
     numbers = {f'map_{maps.shape[1]}': inside(maps, words, asked.of('scene'))} if 'scene' in asked.split.tables else {}
-    return dict(pictures=np.stack(lines), labels=asked.texts, numbers=numbers)
+    return dict(pictures=np.stack(lines), labels=labels, numbers=numbers)
 
 
 def of_pixels(ask, sampler, held_out):

@@ -192,7 +192,7 @@ def matcher(on_shapes, tmp_path_factory):
 def test_where_words_look_in_held_out_pictures(matcher, tmp_path):
     config, workdir = matcher
     numbers = explore.explore(config, workdir, 'attention', 4, stage='damsm', out=tmp_path)
-    assert numbers['rows'] == 4 and (tmp_path / 'attention.png').exists()
+    assert 4 <= numbers['rows'] <= 12 and (tmp_path / 'attention.png').exists()         # of captions of more than eight words there are more lines
     found = numbers['map_8']
     assert found and all(0 <= one['inside'] <= 1 and 0 < one['share'] < .5 and one['n'] > 0 for one in found.values())
     with pytest.raises(RunError, match='leave --text out'):

@@ -11,6 +11,7 @@ from t2i_jax import evaluate_matching as em
 from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.errors import RunError
+from t2i_jax.metrics import report
 from t2i_jax.metrics.r_precision import r_precision_of
 from t2i_jax.sample import Sampler
 from t2i_jax.sources import ask
@@ -185,6 +186,7 @@ def test_retrieval_by_a_damsm_alone(judge_run, capsys):
         ladder = [found[f'to_text_R@{k}_entailment', by]['value'] for k in (1, 5, 10)]
         assert ladder == sorted(ladder) and found['to_text_R@1_entailment', by]['protocol']['pairs'] == 20
     assert 'to_image_R@10_entailment' in capsys.readouterr().out
+    assert 'to_image_R@10_entailment' in report.compare([path, path])
 
 
 def test_tiles_and_chunks_do_not_matter(judge_run, monkeypatch):

@@ -177,8 +177,9 @@ def compare(paths, out=None) -> str:
     names = [name if names.count(name) == 1 else f'{name}#{i}' for i, name in enumerate(names)]
     found, protocols = {}, {}
     for name, one in zip(names, reports):
+        kinds = {v['protocol'].get('pictures', 'drawn') for v in one['values']}
         for v in one['values']:
-            if v['protocol'].get('pictures', 'drawn') != 'drawn':
+            if v['protocol'].get('pictures', 'drawn') != ('drawn' if 'drawn' in kinds else 'real'):           # a DAMSM draws nothing
                 continue
             shared = {k: w for k, w in one['protocol'].items() if k != 'splits'} | {'size': one['run']['size']}
             if 'reference' not in v['protocol']:                           # whose hash says more than a name
