@@ -189,7 +189,7 @@ def test_what_cannot_be_explored(styled, trained, tiny):
         explore.explore(tiny(), trained, 'style')
     with pytest.raises(RunError, match='swap_word does not read --image'):
         explore.explore(config, workdir, 'swap_word', texts=PAIR, images=['a.png'])
-    with pytest.raises(RunError, match='There is no .styles. to explore.*z_interpolation, swap_word, style'):
+    with pytest.raises(RunError, match='There is no .styles. to explore.*z_interpolation, swap_word, attention, style'):
         explore.explore(config, workdir, 'styles')
     with pytest.raises(RunError, match='ask for at least one'):
         explore.explore(config, workdir, 'style', num=0)
