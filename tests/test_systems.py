@@ -68,8 +68,8 @@ def test_a_step_fits_its_data(experiment, on_shapes, tmp_path):
 @pytest.mark.parametrize('experiment', [name for name in EXPERIMENTS if representative(name)])
 def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path):
     config = on_shapes(experiment)
-    for block in config.stages.values():
-        block.update(steps=2, log_every=1, validate_every=2, validate_batches=1, sample_every=2, checkpoint_every=2)
+    for name in run.stage_names(config):
+        config.stages[name].update(steps=2, log_every=1, validate_every=2, validate_batches=1, sample_every=2, checkpoint_every=2)
     train(config.lock(), tmp_path, jax.devices()[:1])
 
     stages = run.system(config.system).STAGES
