@@ -159,14 +159,13 @@ def same_sizes(trained, found, what):
 def build(config, workdir, name, meta, key):
     """The module of a stage, the networks that it loads included, with fresh weights."""
     stages = system(config.system).STAGES
-    cls, loaded = stages[name], {}
-    for network, earlier in cls.loads.items():
-        if stages[earlier].skip(config):
-            loaded[network] = None
-            continue
-        other, folder = recipe(config, workdir, earlier)
-        other_meta = nominal_meta(other, earlier) if meta.nominal else read_meta(folder, earlier)
-        loaded[network] = getattr(build(other, folder, earlier, other_meta, key), network)
+    cls, made = stages[name], {}
+    for earlier in dict.fromkeys(cls.loads.values()):
+        if not stages[earlier].skip(config):
+            other, folder = recipe(config, workdir, earlier)
+            other_meta = nominal_meta(other, earlier) if meta.nominal else read_meta(folder, earlier)
+            made[earlier] = build(other, folder, earlier, other_meta, key)
+    loaded = {network: getattr(made[earlier], network) if earlier in made else None for network, earlier in cls.loads.items()}
     if config.dtype not in ('float32', 'bfloat16'):
         raise RunError(f'dtype is {config.dtype!r}; it is float32 or bfloat16.')
     try:

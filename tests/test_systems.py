@@ -8,13 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from t2i_jax import run
+from t2i_jax import data, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.errors import RunError
 from t2i_jax.sample import Sampler
-from t2i_jax.train import train
+from t2i_jax.train import Signals, Trainer, train
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'experiments'
+OTHER_KINDS = 'stackgan_coco', 'layout_vae_rules', 'stackgan_pp_uncond_shapes'
 EXPERIMENTS = sorted(path.stem for path in FOLDER.glob('*.py') if path.stem not in ('__init__', 'common'))
 
 
@@ -41,11 +42,34 @@ def test_describe_needs_no_data_and_no_memory(experiment):
         assert run.to_json(config)                                         # nothing in it that JSON cannot hold
 
 
-@pytest.mark.parametrize('experiment', EXPERIMENTS)
+def representative(experiment):
+    """Whether its steps are run: one experiment of each system, that on shape scenes where there is one, and those of another kind."""
+    system = get_config(experiment).system
+    own = [name for name in EXPERIMENTS if get_config(name).system == system]
+    return experiment in {next((name for name in own if name.endswith('_shapes')), own[0]), *OTHER_KINDS}
+
+
+@pytest.mark.parametrize('experiment', [name for name in EXPERIMENTS if not representative(name)])
+def test_a_step_fits_its_data(experiment, on_shapes, tmp_path):
+    """Traced and not compiled, which takes most of the time of a short run."""
+    config, mesh = on_shapes(experiment).lock(), sharding.make_mesh(devices=jax.devices()[:1])
+    for name in run.stage_names(config):
+        trainer = Trainer(config, tmp_path, name, mesh, Signals())
+        trainer.open_data()
+        trainer.open_model()
+        batches = data.batches(trainer.split, trainer.plan, 0, 1, trainer.cache)
+        rows = next(batches)
+        batches.close()
+        state, logs = jax.eval_shape(trainer.step, trainer.shapes, trainer.tables, rows)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), trainer.shapes)
+        assert {phase.loss for phase in trainer.prog.phases} <= set(logs) and all(x.shape == () for x in logs.values())
+
+
+@pytest.mark.parametrize('experiment', [name for name in EXPERIMENTS if representative(name)])
 def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path):
     config = on_shapes(experiment)
-    for block in config.stages.values():
-        block.update(steps=2, log_every=1, validate_every=2, validate_batches=1, sample_every=2, checkpoint_every=2)
+    for name in run.stage_names(config):
+        config.stages[name].update(steps=2, log_every=1, validate_every=2, validate_batches=1, sample_every=2, checkpoint_every=2)
     train(config.lock(), tmp_path, jax.devices()[:1])
 
     stages = run.system(config.system).STAGES
