@@ -255,9 +255,11 @@ def loaded_weights(config, workdir, name, vocabulary, place):
             made.setdefault(earlier, []).append(network)
     for earlier, networks in made.items():
         other, folder = source(config, workdir, earlier)
-        if folder != pathlib.Path(workdir) and Vocabulary.load(folder / 'vocabulary.json') != vocabulary:
-            raise RunError(f'{folder} has another vocabulary than {workdir}, so its {" and ".join(networks)} would misread sentences. '
-                           f'Train stage {earlier!r} here (leave out --config.init.{earlier}), or use the same data.')
+        theirs = vocabulary if folder == pathlib.Path(workdir) else Vocabulary.load(folder / 'vocabulary.json')
+        if theirs != vocabulary:
+            raise RunError(f'{folder} has another vocabulary ({len(theirs) - 1} words, hash {theirs.hash[:12]}) than {workdir} ({len(vocabulary) - 1} words, '
+                           f'hash {vocabulary.hash[:12]}), so its {" and ".join(networks)} would misread sentences. Train stage {earlier!r} here (leave out '
+                           f'--config.init.{earlier}), or use the same data.')
         warn_if_unfinished(other, folder, earlier)
         _, state, _ = restore(other, folder, earlier, shardings=place)
         params |= core.pick(state.sampling_params(), networks)            # a text encoder is absent where sentence vectors are stored

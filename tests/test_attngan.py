@@ -167,8 +167,10 @@ def test_encoders_of_another_vocabulary_are_refused(tmp_path):
     (other / 'config.json').write_text(run.to_json(config))
     Vocabulary(['a', 'red', 'circle']).save(other / 'vocabulary.json')
     config.init.damsm = str(other)
-    with pytest.raises(RunError, match=f'{other} has another vocabulary than {tmp_path}, so its text and image would misread sentences'):
-        run.loaded_weights(config, tmp_path, 'gan', Vocabulary(['a', 'circle', 'red']), None)
+    own = Vocabulary(['a', 'circle', 'red'])
+    with pytest.raises(RunError, match=rf'{other} has another vocabulary \(3 words, hash \w{{12}}\) than {tmp_path} \(3 words, hash {own.hash[:12]}\), so its '
+                       'text and image would misread sentences'):
+        run.loaded_weights(config, tmp_path, 'gan', own, None)
 
 
 # ------------------------------------------------------------------------------------------------------------------- attention

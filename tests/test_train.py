@@ -122,7 +122,7 @@ def test_a_network_may_come_from_another_run(tiny, trained, tmp_path):
     state, theirs = started(config, tmp_path), run.restore(tiny(), trained, 'text')[1]
     assert bit_equal(state.params['text'], theirs.params['text']) and state.step == 0
     Vocabulary(['circle', 'square']).save(tmp_path / 'vocabulary.json')
-    with pytest.raises(RunError, match=f'{trained} has another vocabulary than {tmp_path}'):
+    with pytest.raises(RunError, match=rf'{trained} has another vocabulary .* than {tmp_path}'):
         started(config, tmp_path)
     config.init.text = str(tmp_path)
     with pytest.raises(RunError, match=r'holds no run'):
