@@ -216,7 +216,7 @@ def test_it_samples_and_trains_on(imported, monkeypatch, capsys):
     for name in ('SETTLE', 'SHOWN', 'SAMPLES'):
         monkeypatch.setattr(f't2i_jax.train.{name}', 2)
     before = Sampler.load(imported)
-    drawn = before(TEXTS, num=2)
+    drawn = before(TEXTS, num=2, attention=True)
     assert before.step == 20 and drawn['image'].shape == (3, 2, 128, 128, 3) and drawn['attention'][0].shape[:4] == (3, 2, 64, 64)
     config = run.load_config(imported)
     old = run.restore(config, imported, 'gan')[1]
