@@ -126,7 +126,10 @@ def parse(argv):
     if text is not None:
         config = experiment(text)
     elif workdir and not helps:
+        from t2i_jax.evaluate import OPTIONS
         config = run.load_config(os.path.expanduser(workdir))
+        with config.unlocked():
+            config.eval = {**OPTIONS, **config.get('eval', {})}           # an older run can be asked what is new
     else:
         flags.DEFINE_string('config', None, 'experiments/<name>.py or experiments/<name>.py:variant; --config.<key>=... changes a setting.')
         return FLAGS(argv)

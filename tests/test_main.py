@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl.testing import flagsaver
 
-from t2i_jax import log, main, run, sample, train  # noqa: F401  (train brings the flags of grain)
+from t2i_jax import evaluate, log, main, run, sample, train  # noqa: F401  (train brings the flags of grain)
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHAPES, FLOWERS = 'experiments/gan_cls_shapes.py', 'experiments/gan_cls_flowers.py'
@@ -127,6 +127,20 @@ def test_an_attempt_that_was_refused_binds_nobody(cli, data_dir, tmp_path):
 def test_a_config_of_another_system(cli):
     message = refused(cli, '--config=experiments/dcgan_shapes.py', '--config.system=gan_cls', '--mode=describe')
     assert 'gan_cls has stage text' in message
+
+
+def test_the_damsm_alone_of_an_experiment(cli):
+    status, told, message = cli('--config=experiments/attngan_shapes.py', '--config.system=damsm', '--mode=describe')
+    assert (status, message) == (0, '') and 'stage damsm: 5,000 steps' in told and 'gan' not in told
+
+
+def test_an_older_run_can_be_asked_what_is_new(cli, tiny, trained, tmp_path, monkeypatch):
+    config, asked = tiny().unlock(), []
+    del config.eval.scorer
+    (tmp_path / 'config.json').write_text(run.to_json(config))
+    monkeypatch.setattr(evaluate, 'evaluate', lambda config, workdir, stage: asked.append(config.eval))
+    cli(f'--workdir={tmp_path}', '--mode=evaluate', '--config.eval.scorer=other', '--config.eval.num=7')
+    assert [(one.scorer, one.num) for one in asked] == [('other', 7)] and {*asked[0]} == {*evaluate.OPTIONS}
 
 
 def test_sentences_that_cannot_be_drawn(cli, trained, tmp_path):
