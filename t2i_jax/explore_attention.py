@@ -9,6 +9,7 @@ from t2i_jax.sample import to_uint8
 from t2i_jax.text import encode_sentences
 
 ACROSS = 8                 # words of a line
+MEASURED = 200             # held-out pictures of shape scenes in which it is measured where words look, at least
 
 
 def explored(ask, sampler, held_out) -> dict:
@@ -18,16 +19,21 @@ def explored(ask, sampler, held_out) -> dict:
     return of_words(ask, sampler, held_out) if hasattr(sampler.module, 'attend') else of_pixels(ask, sampler, held_out)
 
 
+def count(ask) -> int:
+    """Of how many held-out pictures the attention is computed; the first `num` are shown."""
+    return max(ask.num, MEASURED) if reader_of(ask.config) else ask.num
+
+
 def of_words(ask, sampler, held_out):
     """Where the words of captions look in their held-out pictures (DAMSM): the words in their order, each relative to the largest value of them all."""
     if ask.texts:
         raise RunError(f'--what=attention of stage {sampler.stage} shows held-out pictures with their own captions: leave --text out.')
-    asked = held_out(ask, sampler, ask.num, ('image',))
-    batch = asked.batch(0, ask.num)
+    asked = held_out(ask, sampler, count(ask), ('image',))
+    batch = asked.batch(0, len(asked.rows))
     maps = sampler.apply('attend', {name: batch[name] for name in ('image', 'tokens', 'length')})
     maps, words = np.moveaxis(maps, 1, -1), [sampler.vocabulary.decode(ids) for ids in batch['tokens']]      # n h w t
     lines, labels = [], []
-    for picture, sentence, one, text in zip(np.asarray(to_uint8(batch['image'])), words, maps, asked.texts):
+    for picture, sentence, one, text in zip(np.asarray(to_uint8(batch['image'][:ask.num])), words, maps, asked.texts):
         for start in range(0, max(1, len(sentence)), ACROSS):
             lines.append(row(picture, sentence, one, np.arange(start, min(start + ACROSS, len(sentence))), ACROSS, most=float(one.max())))
             labels.append('' if start else text)
@@ -41,15 +47,15 @@ def of_pixels(ask, sampler, held_out):
         batch, texts = encode_sentences(ask.texts, sampler.vocabulary, sampler.meta.length), [text for text in ask.texts for _ in range(ask.num)]
         batch = {name: np.repeat(batch[name], ask.num, 0) for name in sampler.module.needs if name in batch}
         noise = jax.tree.map(lambda x: np.tile(np.asarray(x), (len(ask.texts),) + (1,) * (x.ndim - 1)), sampler.module.noise(jax.random.key(ask.seed), ask.num))
+        shown = len(texts)
     else:
-        asked = held_out(ask, sampler, ask.num)
-        batch, texts, noise = asked.batch(0, ask.num), asked.texts, sampler.module.noise(jax.random.key(ask.seed), ask.num)
-    n = len(texts)
-    drawn = sampler.draw(batch, noise, (n,), attention=True)
+        shown, asked = ask.num, held_out(ask, sampler, count(ask))
+        batch, texts, noise = asked.batch(0, len(asked.rows)), asked.texts, sampler.module.noise(jax.random.key(ask.seed), len(asked.rows))
+    drawn = sampler.draw(batch, noise, (len(texts),), attention=True)
     if not drawn.get('attention'):
         raise RunError(f'The pixels of stage {sampler.stage}, as this run has it, look at no words: there is no attention to draw.')
     words = [sampler.vocabulary.decode(ids) for ids in batch['tokens']]
-    lines = [rows(picture, sentence, [one[i] for one in drawn['attention']]) for i, (picture, sentence) in enumerate(zip(drawn['image'], words))]
+    lines = [rows(drawn['image'][i], words[i], [one[i] for one in drawn['attention']]) for i in range(shown)]
     reader, numbers = reader_of(ask.config), {}
     if reader:
         scenes = reader.decode(drawn['image'])

@@ -194,6 +194,6 @@ def test_where_words_look_in_held_out_pictures(matcher, tmp_path):
     numbers = explore.explore(config, workdir, 'attention', 4, stage='damsm', out=tmp_path)
     assert 4 <= numbers['rows'] <= 12 and (tmp_path / 'attention.png').exists()         # of captions of more than eight words there are more lines
     found = numbers['map_8']
-    assert found and all(0 <= one['inside'] <= 1 and 0 < one['share'] < .5 and one['n'] > 0 for one in found.values())
+    assert found and all(0 <= one['inside'] <= 1 and 0 < one['share'] < .5 and one['n'] > 50 for one in found.values())      # of more than are shown
     with pytest.raises(RunError, match='leave --text out'):
         explore.explore(config, workdir, 'attention', 4, texts=['a red circle'], out=tmp_path)
