@@ -9,11 +9,25 @@ import os
 
 import grain
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from t2i_jax.errors import DataError
 from t2i_jax.tables import PER_CAPTION, Split
 from tfds_builders.shape_scenes.facts import entails
+
+
+def readable(split, needs) -> np.ndarray:
+    """Which captions of each record can be drawn: bool (records, captions). Where words are read, those without any word that the run knows cannot."""
+    counts = np.array([len(texts) for texts in split.texts])
+    there = np.arange(max(1, counts.max(initial=0))) < counts[:, None]
+    return there & (split.tables['words'] > 0) if {'tokens', 'wrong_tokens'} & set(needs) and 'words' in split.tables else there
+
+
+def records(split, needs, sampler='uniform') -> np.ndarray:
+    """The numbers of the records that can be drawn: all, but for stages that read sentences those with a caption (not where they ask which have one)."""
+    if not {'tokens', 'chars', 'embedding'} & set(needs) or 'captioned' in needs or sampler == 'mixed':
+        return np.arange(len(split))
+    return np.flatnonzero(readable(split, needs).any(1))
 
 
 class Plan:
@@ -25,11 +39,19 @@ class Plan:
         of the rows have captions). captions: how many of a record's captions a row has. near_wrong: share of the rows whose wrong record
         is, of several that do not match, the one most like the right one (data with scenes): what differs is then often a single word.
         """
-        self.n, self.batch_size, self.seed, self.captions = len(split), batch_size, seed, captions
+        self.batch_size, self.seed, self.captions = batch_size, seed, captions
         self.tables = {name: split.tables[name] for name in ('label', 'facts', 'scene') if name in split.tables}
-        self.counts = np.array([len(t) for t in split.texts])
+        self.readable, self.records = readable(split, needs), records(split, needs, sampler)
+        self.counts, self.n = self.readable.sum(1), len(self.records)
+        without = sum(map(len, split.texts)) - int(self.counts.sum())
+        if without:
+            logging.warning('%d captions of split %s of %s have no word that the run knows: they are left out, and with them %d of %d records.', without,
+                            split.split, split.meta.name, len(split) - self.n, len(split))
+        if not self.n:
+            raise DataError(f'No record of split {split.split} of {split.meta.name} has a caption with a word that the run knows. Words are made of '
+                            'the letters a to z and of digits: write such captions.')
         if 'label' in self.tables:
-            self.order = np.argsort(self.tables['label'], kind='stable')
+            self.order = self.records[np.argsort(self.tables['label'][self.records], kind='stable')]
             self.sorted = self.tables['label'][self.order]
         self.wrong_image = any(n.startswith('wrong_') and n != 'wrong_tokens' for n in needs)
         self.wrong_text = any(n in ('wrong_tokens', 'wrong_chars', 'wrong_embedding') for n in needs)
@@ -46,7 +68,8 @@ class Plan:
                 raise DataError(f'A batch of {batch_size} distinct classes cannot be drawn: {split.meta.name}, split {split.split}, has '
                                 f'{len(self.by_class)}. Set batch_size to at most that.')
         elif self.n < batch_size:
-            raise DataError(f'Split {split.split} of {split.meta.name} has {self.n} records, fewer than one batch of {batch_size}.')
+            raise DataError(f'Split {split.split} of {split.meta.name} has {self.n} records' + (' with a caption' if self.n < len(split) else '') +
+                            f', fewer than one batch of {batch_size}.')
         if captions > 1 and self.counts.min() < 1:
             raise DataError('Some records have no caption; a system that reads several captions a row needs them on all.')
 
@@ -67,7 +90,7 @@ class Plan:
         b = self.batch_size
         if self.sampler == 'uniform':
             epoch, place = divmod(step, self.steps_per_epoch)
-            return _shuffled(self.n, self.seed, epoch)[place * b:(place + 1) * b]
+            return self.records[_shuffled(self.n, self.seed, epoch)[place * b:(place + 1) * b]]
         if self.sampler == 'mixed':
             captioned = np.arange(b) < round(b * self.share)
             have, lack = np.flatnonzero(self.counts > 0), np.flatnonzero(self.counts == 0)
@@ -78,11 +101,10 @@ class Plan:
         return np.array([rng.choice(self.by_class[c]) for c in classes])
 
     def _captions(self, index, rng):
-        """Captions of each record, drawn without replacement where there are enough."""
-        order = rng.random((len(index), max(self.counts.max(), self.captions, 1)))
-        order[np.arange(order.shape[1]) >= self.counts[index][:, None]] += 1            # those that do not exist come last
-        chosen = order.argsort(1)[:, :self.captions]
-        return chosen % np.maximum(self.counts[index], 1)[:, None]
+        """Captions of each record, drawn without replacement where there are enough; the first of a record that has none."""
+        order = rng.random((len(index), self.readable.shape[1])) + ~self.readable[index]            # those that cannot be drawn come last
+        place = np.arange(self.captions) % np.maximum(self.counts[index], 1)[:, None]
+        return np.where(self.counts[index][:, None] > 0, np.take_along_axis(order.argsort(1), place, 1), 0)
 
     def _wrong(self, plan, rng, rounds=200):
         index, own = plan['index'], plan['caption']
@@ -107,7 +129,8 @@ class Plan:
             ordered = self.order
             first, last = (np.searchsorted(self.sorted, self.tables['label'][index], side) for side in ('left', 'right'))
         else:
-            ordered, first, last = np.arange(self.n), index, index + 1
+            ordered, first = self.records, np.searchsorted(self.records, index)
+            last = first + 1
         others = self.n - (last - first)
         if (others < 1).any():
             raise DataError('No record that certainly does not match was found: all records are of one class. Use data with several classes.')
@@ -116,7 +139,7 @@ class Plan:
 
     def _candidates(self, index, caption, rng, of=8):
         """A random record for each row, or for a share of the rows that of several which is most like the row's own and yet wrong."""
-        drawn = rng.integers(0, self.n, (len(index), of if self.near_wrong else 1))
+        drawn = self.records[rng.integers(0, self.n, (len(index), of if self.near_wrong else 1))]
         if not self.near_wrong:
             return drawn[:, 0]
         scene = self.tables['scene']

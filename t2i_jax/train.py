@@ -145,7 +145,7 @@ class Trainer:
 
     def plan_of_validation(self, needs):
         """As the training plan, with a batch that the held-out split can fill; None where it is too small for the devices."""
-        block, size = self.block, min(self.block.batch_size, len(self.held_out))
+        block, size = self.block, min(self.block.batch_size, len(data.records(self.held_out, needs, self.block.sampler)))
         if block.keep.startswith('best:') and (not block.validate_every or block.checkpoint_every % block.validate_every):
             raise RunError(f'stages.{self.name}.keep={block.keep} compares checkpoints by their validation losses: '
                            'set validate_every to a number that divides checkpoint_every.')

@@ -97,6 +97,23 @@ def test_captions_of_a_row_are_different_ones_where_there_are_enough():
     assert all(chosen == set(range(n)) for n, chosen in seen.items())
 
 
+def test_captions_without_a_known_word_are_left_out_and_counted(caplog):
+    cats = stand_in(captions=[3, 2, 1] * 8, n=24)
+    cats.tables['words'] = np.array([[5, 0, 4], [0, 7, 0], [0, 0, 0]] * 8)             # the second of each first record, ... has no known word
+    plan = Plan(cats, 6, 0, ('tokens', 'length', 'wrong_tokens'))
+    assert '24 captions of split train of cats have no word that the run knows' in caplog.text and '8 of 24 records' in caplog.text
+    assert plan.steps_per_epoch == 16 // 6
+    drawn = [plan(step) for step in range(40)]
+    for index, caption in (('index', 'caption'), ('wrong', 'wrong_caption')):
+        pairs = {(row % 3, chosen) for one in drawn for row, chosen in zip(one[index].tolist(), one[caption][:, 0].tolist())}
+        assert pairs == {(0, 0), (0, 2), (1, 1)}
+    assert all((one['index'] != one['wrong']).all() for one in drawn)
+    assert {*np.concatenate([Plan(cats, 6, 0, ('image',))(step)['index'] % 3 for step in range(4)])} == {0, 1, 2}      # who reads no words draws all
+    cats.tables['words'][:] = 0
+    with pytest.raises(DataError, match='No record of split train of cats has a caption with a word'):
+        Plan(cats, 6, 0, ('tokens',))
+
+
 # -------------------------------------------------------------------------------------------------------------- wrong pairs
 def test_wrong_pairs_are_false_whatever_their_class(split):
     facts, scene = split.tables['facts'], split.tables['scene']
