@@ -8,7 +8,8 @@ Inception: --config.stages.damsm.model.trunk=inception --config.stages.damsm.mod
 
 Expected: Inception Score 25.89 +- .47, R-precision 85.47 +- 3.69 % (paper, confirmed in several tables); FID 35.49 by PyTorch's Inception, 29.53 by
 TensorFlow's (DM-GAN's README). By users, with the released weights: Inception Score 23.4 to 23.9 (issues of the official repository).
-Deviations: those of systems/attngan.py and systems/damsm.py; EfficientNet-Lite0 instead of Inception in the DAMSM.
+Deviations: those of systems/attngan.py and systems/damsm.py; EfficientNet-Lite0 instead of Inception in the DAMSM; sentences are cut at 12 words in
+evaluation, too (code: 20).
 """
 from experiments import common
 

@@ -26,7 +26,7 @@ HEAT = colormaps['inferno']
 def strongest(maps, count=WORDS) -> np.ndarray:
     """The words with most mass in maps, s s t -> their numbers, the strongest first. As in AttnGAN's code only what is more than twice an even share
     counts; where nothing is, all does."""
-    t = maps.shape[-1]
+    t = max(1, maps.shape[-1])                                             # a caption may have no word that the run knows
     above = (maps * (maps > 2 / t)).sum((0, 1))
     return np.lexsort((-maps.sum((0, 1)), -above))[:count]
 

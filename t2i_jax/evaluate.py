@@ -50,7 +50,7 @@ OPTIONS = dict(
     extractor_weights='',  # file with its weights, where it needs one
     resize='pil_bicubic',  # to the size that it reads
     splits=10,             # of the Inception Score
-    scorer='',             # workdir of a run whose DAMSM judges R-precision, too; the run's own does, where it has one
+    scorer='',             # workdir of a run whose DAMSM (or joint embedding) judges R-precision, too; the run's own does, where it has one
     diversity=32,          # captions of which several pictures are compared
     samples=5,             # layouts that are drawn for each record
     force=False,           # a Frechet distance from fewer pictures than features
@@ -267,11 +267,12 @@ def of_pictures(config, sampler, train, options, judges):
 
     def measured(name, split):
         asked = ask(split, num, captions, options['captions'])
+        read = evaluate_matching.readings(asked, judges)                   # before the drawing, which takes long
         drawn = gathered(Drawn(sampler, asked, seed), extract, decoders | judges, f'drawing {name}')
         values = of_split(name, asked, drawn, train, extract, decoders, mode, options)
         if judges:
             shown = reference(Real(asked), None, judges, 'real pictures')
-            values += report.tagged(evaluate_matching.r_precision(asked, judges, {'drawn': drawn, 'real': shown}, seed), split=name)
+            values += report.tagged(evaluate_matching.r_precision(asked, judges, read, {'drawn': drawn, 'real': shown}, seed), split=name)
         own = report.averages(measure(ask(split, min(num, len(split)), captions), seed), seed)
         values += report.tagged(varied(sampler, asked, decoders, extract, options) + own, split=name, pictures='drawn')
         texts = asked.texts[:64]
@@ -321,7 +322,7 @@ def evaluate(config, workdir, stage=None, **given):
         run=dict(workdir=pathlib.Path(workdir).name, system=config.system, data=train.meta.name, stage=sampler.stage, step=sampler.step, size=meta.size),
         protocol=dict(num=options['num'], **number, seed=options['seed'], weights=options['weights'], splits=splits, version=report.version()),
         values=values, date=time.strftime('%Y-%m-%d %H:%M:%S'))
-    network += ''.join(f'_scorer-{name}' for name in judges if name != 'own')
+    network += ''.join(f'_scorer-{name.removeprefix("run_")}' for name in judges if name != 'own')
     usual = f'{"_".join(splits)}_{many}_{options["weights"]}_seed{options["seed"]}{network}{f"_{stage}" if stage else ""}_step{sampler.step}'
     path = pathlib.Path(workdir) / 'eval' / f'{(options["name"] or usual).replace("/", "_")}.json'
     report.write(out, path, grids)

@@ -10,8 +10,9 @@ wrong ones. Which captions are wrong is a convention, and numbers of two convent
 | r_precision_picture | those of other pictures (COCO) |
 
 A caption of the same words is never a wrong one. The number is the mean over all draws of the 99, computed, not drawn; what is likened as much as the
-own caption counts before it. Every scorer reads the captions with its own vocabulary. One that trained the generator flatters it, which the
-protocol says (`trained_generator`); `eval.scorer` names another one, whose numbers then stand beside.
+own caption counts before it. A scorer is a stage that has `codes(batch)`, vectors of pictures (`code`) and of captions (`sentence`), whose cosine says how
+well they fit: a DAMSM, or the joint embedding that GAN-CLS begins with. It reads the captions with its own vocabulary. One that trained the
+generator flatters it, which the protocol says (`trained_generator`); `eval.scorer` names another one, whose numbers then stand beside.
 """
 import functools
 import hashlib
@@ -31,6 +32,7 @@ from t2i_jax.metrics.resize import resize
 from t2i_jax.metrics.retrieval import retrieval
 from t2i_jax.sample import Sampler, to_uint8
 from t2i_jax.sources import CHUNK, Asked, ask
+from t2i_jax.text import encode_chars
 from tfds_builders.shape_scenes.facts import entails
 
 STAGE, NETWORKS = 'damsm', ('text', 'image')
@@ -40,15 +42,18 @@ BLOCK = 200                # pictures that are compared at a time
 POOL = 2000                # captions of which it is asked whether they are true of each picture
 TILE = 32, 128             # pictures and captions whose words are compared at a time
 SHOWN = 5                  # pictures that a caption finds, in the report's picture
+MOST = 10_000              # pairs of a retrieval, of which each is compared with each
 FILTER = 'pil_bicubic'     # to the size that a scorer reads
 
 
 # ------------------------------------------------------------------------------------------------------------------ scorers
 class Scorer:
-    """A trained DAMSM as a judge. `decode` and `tag` are those of a reader of pictures, as evaluate.py takes them."""
+    """A trained stage as a judge. `decode` and `tag` are those of a reader of pictures, as evaluate.py takes them."""
 
     def __init__(self, name, sampler, trained_generator=False):
-        """name: how its numbers are called. sampler: of its stage, by Sampler.load(workdir, stage='damsm')."""
+        """name: how its numbers are called. sampler: of its stage, by Sampler.load(workdir, stage=...). Raises RunError where it reads no pictures."""
+        if 'image' not in sampler.module.needs:
+            raise RunError(f'Stage {sampler.stage} of scorer {name} was trained on stored features of pictures and cannot see drawn ones. Take another scorer.')
         self.name, self.sampler, self.size = name, sampler, sampler.meta.size
         self.tag = dict(name=name, stage=sampler.stage, step=sampler.step, weights=weights_of(sampler), size=self.size, resize=FILTER,
                         vocabulary=sampler.vocabulary.hash[:20], trained_generator=trained_generator)
@@ -57,16 +62,23 @@ class Scorer:
     def decode(self, images):
         """uint8 n s s 3 -> codes of the whole pictures, n d."""
         pixels = np.asarray(resize(images, self.size, FILTER)) / 127.5 - 1
-        n = len(pixels)
-        return self._chunks(self._code, dict(image=pixels, tokens=np.zeros((n, self.sampler.meta.length), np.int32), length=np.ones(n, np.int32)))
+        words, _, length = self._encoded([''] * len(pixels))
+        return self._chunks(self._code, words | dict(image=pixels, length=np.ones_like(length)))
 
     def read(self, texts):
-        """Captions -> (codes n d, ids of their words n t, how many of them it knows n). Beyond its length they are cut."""
-        encoded = [self.sampler.vocabulary.encode(text, self.sampler.meta.length) for text in texts]
-        tokens, length = np.stack([ids for ids, _ in encoded]), np.array([n for _, n in encoded], np.int32)
+        """Captions -> (codes n d, ids of what it reads of them n t, how many words or characters it knows n). Beyond its length they are cut."""
+        words, ids, length = self._encoded(texts)
         # the pictures beside them are read by nobody: jit leaves their network out
         blank = np.broadcast_to(np.float32(0), (len(texts), self.size, self.size, 3))
-        return self._chunks(self._sentence, dict(image=blank, tokens=tokens, length=length)), tokens, length
+        return self._chunks(self._sentence, words | dict(image=blank, length=length)), ids, length
+
+    def _encoded(self, texts):
+        if 'chars' in self.sampler.module.needs:
+            ids = np.stack([encode_chars(text) for text in texts])
+            return {'chars': ids}, ids, (ids > 0).sum(1).astype(np.int32)
+        encoded = [self.sampler.vocabulary.encode(text, self.sampler.meta.length) for text in texts]
+        ids = np.stack([words for words, _ in encoded])
+        return {'tokens': ids}, ids, np.array([n for _, n in encoded], np.int32)
 
     def _chunks(self, function, batch):
         return np.concatenate([np.asarray(part) for part in in_chunks(self.sampler, function, batch)])[:len(batch['length'])]
@@ -98,7 +110,8 @@ def weights_of(sampler) -> str:
 
 
 def scorers(config, workdir, sampler, other='') -> dict[str, Scorer]:
-    """What judges the pictures of a sampler, {name: Scorer}: 'own', the DAMSM of its run where it has one, and that of the workdir `other`.
+    """What judges the pictures of a sampler, {name: Scorer}: 'own', the DAMSM of its run where it has one, and 'run_<name>', that of the workdir `other`
+    (or <workdir>/<stage>).
 
     Raises RunError where the other one has none, or the sampler draws from no sentences.
     """
@@ -108,23 +121,46 @@ def scorers(config, workdir, sampler, other='') -> dict[str, Scorer]:
         return {}
     found, mesh, own = {}, sampler.rows.mesh if sampler.rows else None, weights_of(sampler)
 
-    def scorer(name, folder):
-        one = Scorer(name, Sampler.load(folder, chunk=CHUNK, mesh=mesh, stage=STAGE))
+    def scorer(name, loaded):
+        one = Scorer(name, loaded)
         # with weight 0 it has no part in the generator's loss
-        one.tag['trained_generator'] = bool(own == one.tag['weights'] and getattr(sampler.module, 'damsm_weight', 1))
+        one.tag['trained_generator'] = bool(own and own == one.tag['weights'] and getattr(sampler.module, 'damsm_weight', 1))
         return one
     if other:
-        folder = pathlib.Path(other).expanduser()
-        folder = folder.parent if folder.name == STAGE and not (folder / 'config.json').exists() else folder
-        if STAGE not in run.stage_names(run.load_config(folder)):
-            raise RunError(f'eval.scorer={other} has no stage {STAGE!r}, so it cannot compare pictures with captions. Name the workdir of a run that has one.')
-        found[folder.name] = scorer(folder.name, folder)
+        folder, stage = judging(pathlib.Path(other).expanduser().resolve())
+        name = f'run_{folder.name}'
+        found[name] = scorer(name, Sampler.load(folder, chunk=CHUNK, mesh=mesh, stage=stage))
     if STAGE in run.stage_names(config) and own not in {one.tag['weights'] for one in found.values()}:
         try:
-            found['own'] = scorer('own', workdir)
+            found['own'] = scorer('own', Sampler.load(workdir, chunk=CHUNK, mesh=mesh, stage=STAGE))
         except RunError as error:                          # an earlier stage of another run, which is gone
-            print(f'R-precision by the DAMSM of the run itself is left out: {error}')
+            if own:                                        # the stage that draws has kept it
+                found['own'] = scorer('own', kept(config, workdir, sampler, mesh))
+            else:
+                print(f'R-precision by the DAMSM of the run itself is left out: {error}')
     return found
+
+
+def judging(folder):
+    """(workdir, stage) of the scorer that a folder names: that stage of a run, or its first one that compares. Raises RunError where there is none."""
+    stage = None
+    if (folder.parent / 'config.json').exists() and folder.name in run.system(run.load_config(folder.parent).system).STAGES:
+        folder, stage = folder.parent, folder.name
+    config = run.load_config(folder)
+    stages = [name for name in run.stage_names(config) if hasattr(run.system(config.system).STAGES[name], 'codes')]
+    if not stages or stage and stage not in stages:
+        raise RunError(f'eval.scorer: {folder} has no stage{f" {stage}" if stage else ""} that compares pictures with captions, as a DAMSM does. Name the '
+                       'workdir of a run that has one.')
+    return folder, stage or stages[0]
+
+
+def kept(config, workdir, sampler, mesh):
+    """The DAMSM whose networks the checkpoint of a later stage holds."""
+    config, folder = run.recipe(config, workdir, STAGE)
+    meta = run.read_meta(folder, STAGE)
+    module = run.abstract(config, folder, STAGE, meta)
+    weights = (core.pick(tree, NETWORKS) for tree in (sampler.params, sampler.stats))
+    return Sampler(run.make_program(config, STAGE, module), module, *weights, sampler.vocabulary, meta, STAGE, sampler.step, CHUNK, mesh)
 
 
 # ------------------------------------------------------------------------------------------------------------------ wrong captions
@@ -147,18 +183,26 @@ def share(ranks, wrong, k, gallery):
 
 
 # ------------------------------------------------------------------------------------------------------------------ R-precision
-def r_precision(asked, judges, pictures, seed, remark=print) -> list:
+def readings(asked, judges) -> dict:
+    """{name: what a judge reads in the captions that are asked}. Raises RunError for one that knows less than two of them."""
+    found = {name: judge.read(asked.texts) for name, judge in judges.items()}
+    for name, (_, _, length) in found.items():
+        if (length > 0).sum() < 2:
+            raise RunError(f'Scorer {name} can read {(length > 0).sum()} of {len(length)} captions, and one has nothing to be compared with: take a scorer '
+                           'that was trained on such captions, or more of them (--config.eval.num).')
+    return found
+
+
+def r_precision(asked, judges, read, pictures, seed, remark=print) -> list:
     """R-precision of each kind of pictures by each judge and convention -> values of a report.
 
-    asked: what was drawn; judges: {name: Scorer}; pictures: {kind: {name of a judge: codes n d}}. Captions of which a judge knows no word are left out
-    (`without_words`). Where there are fewer than 99 wrong captions, `remark` is told, and there is a smaller gallery.
+    asked: what was drawn; judges: {name: Scorer}; read: their `readings`; pictures: {kind: {name of a judge: codes n d}}. Captions of which a judge
+    knows no word are left out (`without_words`). Where there are fewer than 99 wrong captions, `remark` is told, and there is a smaller gallery.
     """
     values = []
     for name, judge in judges.items():
-        texts, tokens, length = judge.read(asked.texts)
+        texts, tokens, length = read[name]
         known = np.flatnonzero(length)
-        if len(known) < 2:
-            raise RunError(f'Scorer {name} knows no word of {len(length) - len(known)} of {len(length)} captions: take one that was trained on such captions.')
         few = Asked(asked.split, asked.rows[known], asked.captions[known])
         said = np.unique(tokens[known], axis=0, return_inverse=True)[1].reshape(-1)
         text_codes = unit(texts[known], 'text codes')
@@ -197,53 +241,82 @@ def compares(module) -> bool:
 
 
 def of_pairs(config, sampler, train, options):
-    """How a DAMSM is measured: (a function: split's name and tables -> (values, grid), splits by default, what names the file).
+    """How a stage that compares is measured: (a function: split's name and tables -> (values, grid), splits by default, what names the file).
 
-    R@k both ways, by the words and by the whole sentences: among all pairs and among 100. On shape_scenes what a caption says of more than its own
-    picture is no wrong answer. Where there are classes, `class` asks for any caption (or picture) of the class.
+    R@k both ways, by the whole sentences and, of a DAMSM, by their words: among all pairs and among 100, and the median rank. On shape_scenes what a caption
+    says of more than its own picture is no wrong answer. Where there are classes, `class` asks for any caption (or picture) of the class among all,
+    and for the own one beside 99 of other classes among 100. Raises RunError for options that have no part in this.
     """
     seed = options['seed']
+    for name, usual in (('scorer', ''), ('captions', 1)):
+        if options[name] != usual:
+            raise RunError(f'eval.{name}={options[name]} has no part in the evaluation of stage {sampler.stage}, which draws nothing: leave it out.')
+    if options['num'] > MOST:
+        raise RunError(f'eval.num={options["num"]}: each picture is compared with each caption, so ask for {MOST:,} at most.')
 
     def measured(name, split):
         asked = ask(split, min(options['num'], len(split)), sampler.meta.captions)
-        batch = asked.batch(0, len(asked.rows))
-        known = np.flatnonzero(batch['length'] > 0)
+        found, length, said = codes_of(sampler, asked)
+        known = np.flatnonzero(length > 0)
         if len(known) < 2:
             raise RunError(f'Split {name} has {len(known)} captions with a word that the run knows, and one has nothing to be compared with.')
         n, without = len(known), len(asked.rows) - len(known)
-        asked, batch = Asked(split, asked.rows[known], asked.captions[known]), {key: batch[key][known] for key in ('image', 'tokens', 'length')}
-        scores, values = scores_of(sampler, batch), []
-        said = np.unique(batch['tokens'], axis=0, return_inverse=True)[1].reshape(-1)
+        asked, found, length, said = Asked(split, asked.rows[known], asked.captions[known]), jax.tree.map(lambda x: x[known], found), length[known], said[known]
+        scores, values = scores_of(sampler, found, length), []
         kinds = conventions(split)
         for kind in kinds[:1] if kinds[0] == 'entailment' else kinds:
             fits = np.concatenate([right(kind, asked, rows, np.arange(n)) for rows in np.array_split(np.arange(n), -(-n // BLOCK))])
             fits |= said[:, None] == said
             for by, matrix in scores.items():
                 protocol = dict(decoder=by, wrong=kind, pairs=n, without_words=without)
-                for way, found in retrieval(matrix, fits, at=AT, any_right=kind == 'class', tie=TIE).items():
-                    values += of_way(way.removeprefix('image_').removeprefix('text_'), kind, found, seed, protocol)
-        best = np.argsort(-scores['words'], 0)[:SHOWN].T[:64]                    # of each caption
-        shown = np.asarray(to_uint8(batch['image']))
-        return report.tagged(values, split=name, pictures='real'), (name, shown[best], shown[:64], asked.texts[:64])
+                own = retrieval(matrix, fits, at=AT, tie=TIE)
+                best = retrieval(matrix, fits, at=AT, tie=TIE, any_right=True) if kind == 'class' else own
+                for way in own:
+                    values += of_way(way.removeprefix('image_').removeprefix('text_'), kind, best[way], own[way], seed, protocol)
+        best = np.argsort(-scores.get('words', scores['sentences']), 0)[:SHOWN].T[:64]                    # of each caption
+
+        def shown(rows):
+            some = Asked(split, asked.rows[rows], asked.captions[rows])
+            return np.concatenate([np.asarray(to_uint8(some.batch(start, start + CHUNK)['image'])) for start in range(0, len(rows), CHUNK)])
+        grid = shown(best.reshape(-1))
+        shapes = *best.shape, *grid.shape[1:]
+        return report.tagged(values, split=name, pictures='real'), (name, grid.reshape(shapes), shown(np.arange(min(n, 64))), asked.texts[:64])
     return measured, ['test', 'test_unseen'] if 'scene' in train.tables else [config.data.validation_split], f'{options["num"]}', ''
 
 
-def of_way(way, kind, found, seed, protocol) -> list:
-    """Values of one way of `retrieval`: R@k among all, and, where each query has 99 wrong answers, among 100."""
-    values, ranks, wrong = [], found['ranks'], found['wrong']
+def of_way(way, kind, best, own, seed, protocol) -> list:
+    """Values of one way of `retrieval`: R@k and the median rank among all, and, where each query has 99 wrong answers, R@k of its own answer among 100."""
+    values, ranks, wrong = [], best['ranks'], own['wrong']
     for k in AT:
-        values.append(report.averaged(f'{way}_R@{k}_{kind}', (ranks <= k).astype(float), seed, chance=found['chance'][k], **protocol))
+        values.append(report.averaged(f'{way}_R@{k}_{kind}', (ranks <= k).astype(float), seed, chance=best['chance'][k], **protocol))
+    values.append(report.value(f'{way}_median_rank_{kind}', np.median(ranks), n=len(ranks), **protocol))
     for k in AT if wrong.min() >= WRONG else ():
-        values.append(report.averaged(f'{way}_R@{k}_{kind}_of_{WRONG + 1}', share(ranks, wrong, k, WRONG + 1), seed, chance=k / (WRONG + 1), **protocol))
+        values.append(report.averaged(f'{way}_R@{k}_{kind}_of_{WRONG + 1}', share(own['ranks'], wrong, k, WRONG + 1), seed, chance=k / (WRONG + 1), **protocol))
     return values
 
 
-def scores_of(sampler, batch):
-    """{'words', 'sentences'}: how well each caption of a batch of any length fits each picture, float64 (pictures, captions)."""
-    parts = [jax.tree.map(np.asarray, part) for part in in_chunks(sampler, jax.jit(functools.partial(core.apply, sampler.prog, 'codes')), batch)]
-    n, length = len(batch['length']), batch['length']
-    found = jax.tree.map(lambda *x: np.concatenate(x)[:n], *parts)
+def codes_of(sampler, asked):
+    """(codes of all pictures and captions that are asked, how many words or characters of each caption are known, a number for each different caption)"""
+    parts, ids, lengths = [], [], []
+    function = jax.jit(functools.partial(core.apply, sampler.prog, 'codes'))
+    for start in range(0, len(asked.rows), CHUNK):
+        batch = asked.batch(start, start + CHUNK)
+        read = batch['tokens'] if 'tokens' in batch else batch['chars']
+        ids.append(np.asarray(read).reshape(len(read), -1))
+        lengths.append((ids[-1] > 0).sum(1))
+        batch = {name: batch[name] for name in ('image', 'tokens', 'length', 'chars') if name in batch} | {'length': lengths[-1].astype(np.int32)}
+        parts.append(jax.tree.map(lambda *x: np.concatenate(x)[:len(lengths[-1])], *in_chunks(sampler, function, batch)))
+    said = np.unique(np.concatenate(ids), axis=0, return_inverse=True)[1].reshape(-1)
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts), np.concatenate(lengths), said
+
+
+def scores_of(sampler, found, length):
+    """How well each caption fits each picture, float64 (pictures, captions): {'sentences'}, of a DAMSM 'words', too. found, length: of `codes_of`."""
+    scores = {'sentences': unit(found.code, 'image codes') @ unit(found.sentence, 'text codes').T}
+    if not hasattr(found, 'regions'):
+        return scores
+    n = len(length)
     pictures, captions = ([np.minimum(np.arange(start, start + step), n - 1) for start in range(0, n, step)] for step in TILE)
     score = jax.jit(functools.partial(word_scores, **sampler.module.words))
     rows = [np.concatenate([np.asarray(score(found.regions[i], found.words[j], length[j])) for j in captions], 1)[:, :n] for i in pictures]
-    return {'words': np.concatenate(rows)[:n].astype(np.float64), 'sentences': unit(found.code, 'image codes') @ unit(found.sentence, 'text codes').T}
+    return {'words': np.concatenate(rows)[:n].astype(np.float64)} | scores

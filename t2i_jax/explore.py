@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from t2i_jax import explore_attention, explore_attributes, explore_scenes, log, run, sources
+from t2i_jax import data, explore_attention, explore_attributes, explore_scenes, log, run, sources
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.sample import Sampler
 from t2i_jax.tables import Split
@@ -161,8 +161,12 @@ def held_out(ask, sampler, count, needs=()):
     split = Split(ask.config.data, ask.config.data.validation_split, needs, sampler.vocabulary, {**ask.config.stages[sampler.stage].data, 'cache': 'none'},
                   sampler.module.advice)
     run.same_sizes(sampler.meta, split.meta, f'Stage {sampler.stage}')
-    rows = np.linspace(0, len(split) - 1, count).astype(np.int64)
-    return sources.Asked(split, rows, np.zeros((count, sampler.meta.captions), np.int64))
+    usable = data.records(split, needs)
+    if not len(usable):
+        raise DataError(f'No record of split {split.split} has a caption with a word that the run knows: give sentences, --text="...".')
+    rows = usable[np.linspace(0, len(usable) - 1, count).astype(np.int64)]
+    caption = data.readable(split, needs)[rows].argmax(1)
+    return sources.Asked(split, rows, np.repeat(caption[:, None], sampler.meta.captions, 1))
 
 
 def sentences_of(ask, sampler, count):

@@ -64,7 +64,7 @@ def load_config(workdir):
     path = pathlib.Path(workdir) / 'config.json'
     try:
         config = ml_collections.ConfigDict(json.loads(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(f'{workdir} holds no run: there is no {path}. Train one first with --config=experiments/<name>.py, or check the path.') from None
     except ValueError as error:
         raise RunError(f'{path} is damaged ({error}). Restore it, or give --config=experiments/<name>.py.') from None

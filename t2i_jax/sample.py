@@ -17,7 +17,7 @@ from t2i_jax import stage as core
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.text import Vocabulary, encode_sentences
 
-ATTENDED = 64              # sentences of one call, at most, whose attention is drawn: that of many takes gigabytes
+ATTENDED = 256             # pictures of one call, at most, of which attention is drawn: that of many takes gigabytes
 TEXT = {'tokens', 'length', 'chars', 'embedding'}
 
 
@@ -79,6 +79,7 @@ class Sampler:
         -> {'image': uint8 n num s s 3, ...}, other keys as the stage's `sample` gives them, n num ...
         Raises DataError for what cannot be read and for a condition that is missing.
         """
+        self.require_drawing()
         batch = dict(layout or {}) | dict(dialog or {}) | dict(image or {})
         given = {name: batch.pop(name) for name in ('given_boxes', 'given_labels') if name in batch}
         if num < 1:
@@ -140,11 +141,16 @@ class Sampler:
         """A method of the stage in evaluation mode, compiled -> numpy arrays."""
         return jax.tree.map(np.asarray, self._apply(method, self.params, self.stats, *args))
 
+    def require_drawing(self, method='sample'):
+        """Raises RunError for a stage that makes no samples."""
+        if method == 'sample' and type(self.module).sample is core.Stage.sample:
+            raise RunError(f'Stage {self.stage} draws nothing. Name one that does, if this run has one (--stage), or measure this one: --mode=evaluate '
+                           f'--stage={self.stage}.')
+
     def draw(self, batch, noise, shape, method='sample', attention=False):
         """Rows of a batch and of noise, in chunks -> numpy arrays, the rows arranged as `shape`; pictures as uint8. method: that of the stage;
         attention: whether its result of that name is kept, too."""
-        if method == 'sample' and type(self.module).sample is core.Stage.sample:
-            raise RunError(f'Stage {self.stage} makes no samples: leave --stage out, or name one that draws.')
+        self.require_drawing(method)
         rows, outs = int(np.prod(shape)), []
         for start in range(0, rows, self.chunk):
             index = np.minimum(np.arange(start, start + self.chunk), rows - 1)
@@ -177,7 +183,7 @@ def to_files(workdir, sentences, num, seed, out, labels=(), attributes=(), stage
     the pictures of a stage that tells its attention, `..._attention.png` shows the words that the pixels of the first samples looked at. -> the folder"""
     sampler = Sampler.load(workdir, stage=stage)
     out = pathlib.Path(out or pathlib.Path(workdir) / 'samples')
-    attention = 0 < len(sentences or ()) <= ATTENDED
+    attention = 0 < len(sentences or ()) * num <= ATTENDED
     drawn = sampler(sentences or None, num=num, seed=seed, labels=labels or None, attributes=attributes or None, attention=attention)
     images = drawing.pictures_of(drawn, sampler.meta, side=192)
     if images is None:

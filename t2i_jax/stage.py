@@ -62,6 +62,11 @@ class Stage(nnx.Module):
         """Whether this stage is not trained under this config (the text encoder, when stored vectors are used)."""
         return False
 
+    @classmethod
+    def check(cls, model):
+        """Raises RunError or DataError where what training needs besides data, such as a file of weights, is not there; called before any data are
+        read. model: the constructor's keywords."""
+
     def noise(self, key, n):
         """The random inputs of n samples; row i comes from fold_in(key, i), so that it does not depend on n."""
         return {}

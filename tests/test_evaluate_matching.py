@@ -1,5 +1,6 @@
 """Pictures and captions that find each other: wrong captions of each convention, R-precision, retrieval by a DAMSM alone."""
 import json
+import shutil
 import types
 
 import jax
@@ -13,6 +14,7 @@ from t2i_jax import stage as core
 from t2i_jax.errors import RunError
 from t2i_jax.metrics import report
 from t2i_jax.metrics.r_precision import r_precision_of
+from t2i_jax.metrics.retrieval import retrieval
 from t2i_jax.sample import Sampler
 from t2i_jax.sources import ask
 from t2i_jax.tables import Split
@@ -57,6 +59,11 @@ class Judge:
         return codes, tokens, (tokens[:, 0] > 0).astype(int)
 
 
+def r_precision(asked, judge, pictures, remark=print):
+    judges = {'judge': judge}
+    return em.r_precision(asked, judges, em.readings(asked, judges), pictures, 0, remark)
+
+
 def told(values):
     return {(v['metric'], v['protocol']['pictures']): v for v in values}
 
@@ -95,7 +102,7 @@ def test_own_captions_are_found_and_others_are_not(capsys):
     asked = asked_of(list('abcdef'), label=CLASSES)
     own = Judge().read(asked.texts)[0]
     pictures = {'drawn': {'judge': np.roll(own, 1, 0)}, 'real': {'judge': own}}
-    found = told(em.r_precision(asked, {'judge': Judge()}, pictures, 0))
+    found = told(r_precision(asked, Judge(), pictures))
     assert set(found) == {(f'r_precision_{kind}', which) for kind in ('class', 'picture') for which in pictures}
     assert found['r_precision_picture', 'real']['value'] == 1 and found['r_precision_picture', 'drawn']['value'] == 0
     # every second picture is that of another caption of its class, which is not compared with it: there all scores are equal, which counts against it
@@ -108,13 +115,14 @@ def test_own_captions_are_found_and_others_are_not(capsys):
 def test_captions_of_the_same_words_and_without_words():
     asked = asked_of(['a', 'a', 'b', 'c', '?', 'd'])
     own = Judge().read(asked.texts)[0]
-    value, = em.r_precision(asked, {'judge': Judge()}, {'real': {'judge': own}}, 0, lambda message: None)
+    value, = r_precision(asked, Judge(), {'real': {'judge': own}}, lambda message: None)
     assert value['value'] == 1                            # "a" is no wrong one for the other "a"
     assert value['protocol']['without_words'] == 1 and value['protocol']['n'] == 5 and value['protocol']['negatives'] == 3
     alone = asked_of(['a', 'a', 'a'])
-    assert em.r_precision(alone, {'judge': Judge()}, {'real': {'judge': np.eye(9)[[1, 1, 1]]}}, 0, lambda message: None) == []
-    with pytest.raises(RunError, match='knows no word of 3 of 3 captions'):
-        em.r_precision(asked_of(list('???')), {'judge': Judge()}, {}, 0)
+    assert r_precision(alone, Judge(), {'real': {'judge': np.eye(9)[[1, 1, 1]]}}, lambda message: None) == []
+    for texts in ('???', 'a??', 'a'):
+        with pytest.raises(RunError, match=f'judge can read {texts.count("a")} of {len(texts)} captions'):
+            em.readings(asked_of(list(texts)), {'judge': Judge()})
 
 
 # ---------------------------------------------------------------------------------------------------------------------------- scorers
@@ -146,19 +154,56 @@ def test_whether_a_scorer_trained_the_generator_is_told(judge_run, capsys):
     assert set(found) == {'own'} and found['own'].tag['trained_generator'] is True
     assert em.scorers(config, workdir, generator(damsm_weight=0))['own'].tag['trained_generator'] is False
     other = em.scorers(config, workdir, generator(params={**own.params, 'text': jax.tree.map(lambda x: x + 1, own.params['text'])}), f'{workdir}/damsm')
-    assert set(other) == {'judge', 'own'} and not any(one.tag['trained_generator'] for one in other.values())
-    assert set(em.scorers(config, workdir, generator(), str(workdir))) == {'judge'}          # named is the own one
+    assert set(other) == {'run_judge', 'own'} and not any(one.tag['trained_generator'] for one in other.values())
+    assert set(em.scorers(config, workdir, generator(), str(workdir))) == {'run_judge'}          # named is the own one
     assert em.scorers(config, workdir, generator(reads_text=False)) == {}
     with pytest.raises(RunError, match='draws without'):
         em.scorers(config, workdir, generator(reads_text=False), str(workdir))
     with pytest.raises(RunError, match='holds no run'):
         em.scorers(config, workdir, generator(), str(workdir / 'gone'))
     capsys.readouterr()
-    assert em.scorers(config, workdir / 'gone', generator()) == {} and 'is left out' in capsys.readouterr().out
+    without = generator(params={'text': own.params['text']}, stats={})
+    assert em.scorers(config, workdir / 'gone', without) == {} and 'is left out' in capsys.readouterr().out
+
+
+def test_a_generator_has_kept_the_damsm_of_a_run_that_is_gone(judge_run, tmp_path):
+    config, gone = judge_run[0].copy_and_resolve_references(), tmp_path / 'gone'
+    shutil.copytree(judge_run[1], gone)
+    config.init.damsm, own = str(gone), Sampler.load(gone)
+    run.adopt(config, tmp_path / 'new', 'damsm')
+    shutil.rmtree(gone)
+    (tmp_path / 'new' / 'config.json').write_text(run.to_json(config))
+    drawer = types.SimpleNamespace(reads_text=True, rows=None, params={**own.params, 'G': {}}, stats=own.stats, vocabulary=own.vocabulary, step=9,
+                                   module=types.SimpleNamespace())
+    judge = em.scorers(config, tmp_path / 'new', drawer)['own']
+    assert judge.tag['trained_generator'] is True
+    texts = ['a red circle', 'a blue ring']
+    np.testing.assert_allclose(judge.read(texts)[0], em.Scorer('own', own).read(texts)[0], atol=1e-6)
+
+
+def test_the_joint_embedding_of_gan_cls_judges_too(trained, judge_run, tmp_path):
+    folder, stage = em.judging(trained)
+    assert (folder, stage) == (trained, 'text') == em.judging(trained / 'text') and em.judging(judge_run[1])[1] == 'damsm'
+    judge = em.Scorer('text', Sampler.load(trained, stage='text'))
+    codes, ids, length = judge.read(['a red ring', '', '???'])
+    assert codes.shape == judge.decode(np.zeros((3, 8, 8, 3), np.uint8)).shape and ids.shape == (3, 201) and length.tolist() == [10, 0, 3]
+    for wrong in ('gan', 'style'):
+        (tmp_path / wrong).mkdir()
+        (tmp_path / 'config.json').write_text((trained / 'config.json').read_text())
+        with pytest.raises(RunError, match=f'has no stage {wrong} that compares pictures with captions'):
+            em.judging(tmp_path / wrong)
+    shutil.copytree(trained, tmp_path / 'run')
+    out = ev.evaluate(run.load_config(trained), tmp_path / 'run', num=20, split='test', stage='text')
+    assert {v['protocol']['decoder'] for v in out['values']} == {'sentences'} and len(out['values']) == 8
+
+
+def test_options_that_have_no_part_in_retrieval(judge_run):
+    for wrong in (dict(scorer='runs/typo'), dict(captions=7), dict(num=10_001)):
+        with pytest.raises(RunError, match=f'eval.{next(iter(wrong))}='):
+            ev.evaluate(*judge_run, stage='damsm', **wrong)
 
 
 def test_the_evaluation_of_a_run_that_another_one_judges(trained, judge_run, tmp_path):
-    import shutil
     shutil.copytree(trained, tmp_path / 'run')
     given = dict(num=24, diversity=2, extractor='none', split='test')
     out = ev.evaluate(run.load_config(trained), tmp_path / 'run', **given, scorer=str(judge_run[1]))
@@ -166,12 +211,12 @@ def test_the_evaluation_of_a_run_that_another_one_judges(trained, judge_run, tmp
     assert {v['protocol']['pictures'] for v in values} == {'drawn', 'real'} and len({v['metric'] for v in values}) == 3
     for v in values:
         p = v['protocol']
-        assert 0 <= v['value'] <= 1 and p['split'] == 'test' and p['decoder'] == 'judge' and p['reader']['trained_generator'] is False
+        assert 0 <= v['value'] <= 1 and p['split'] == 'test' and p['decoder'] == 'run_judge' and p['reader']['trained_generator'] is False
         assert p['chance'] == 1 / (p['negatives'] + 1) and p['reader']['vocabulary'] == Vocabulary.load(judge_run[1] / 'vocabulary.json').hash[:20]
     path, = (tmp_path / 'run' / 'eval').glob('*.json')
     assert path.name.endswith('_scorer-judge_step6.json')
-    with pytest.raises(RunError, match="has no stage 'damsm'"):
-        ev.evaluate(run.load_config(trained), tmp_path / 'run', **given, scorer=str(trained))
+    with pytest.raises(RunError, match='holds no run'):
+        ev.evaluate(run.load_config(trained), tmp_path / 'run', **given, scorer=f'{trained}/vocabulary.json')
 
 
 # -------------------------------------------------------------------------------------------------------------------------- retrieval
@@ -181,7 +226,8 @@ def test_retrieval_by_a_damsm_alone(judge_run, capsys):
     path, = (workdir / 'eval').glob('*.json')
     assert json.loads(path.read_text()) == out and path.with_suffix('.png').exists() and out['run']['stage'] == 'damsm'
     found = {(v['metric'], v['protocol']['decoder']): v for v in out['values']}
-    assert set(found) == {(f'{way}_R@{k}_entailment', by) for way in ('to_text', 'to_image') for k in (1, 5, 10) for by in ('words', 'sentences')}
+    names = [f'{way}_{what}_entailment' for way in ('to_text', 'to_image') for what in ('R@1', 'R@5', 'R@10', 'median_rank')]
+    assert set(found) == {(name, by) for name in names for by in ('words', 'sentences')}
     for by in ('words', 'sentences'):
         ladder = [found[f'to_text_R@{k}_entailment', by]['value'] for k in (1, 5, 10)]
         assert ladder == sorted(ladder) and found['to_text_R@1_entailment', by]['protocol']['pairs'] == 20
@@ -193,11 +239,15 @@ def test_tiles_and_chunks_do_not_matter(judge_run, monkeypatch):
     config, workdir = judge_run
     sampler = Sampler.load(workdir, chunk=16)
     split = Split(config.data, 'validation[:37]', sampler.module.needs, sampler.vocabulary, config.stages.damsm.data)
-    batch = ask(split, 37).batch(0, 37)
+    asked = ask(split, 37)
+    batch = asked.batch(0, 37)
     batch = {name: batch[name] for name in ('image', 'tokens', 'length')}
     whole = sampler.apply('scores', batch)
     monkeypatch.setattr(em, 'TILE', (16, 24))
-    found = em.scores_of(sampler, batch)
+    monkeypatch.setattr(em, 'CHUNK', 20)
+    codes, length, said = em.codes_of(sampler, asked)
+    assert (length == batch['length']).all() and (said[:, None] == said).tolist() == (batch['tokens'][:, None] == batch['tokens']).all(2).tolist()
+    found = em.scores_of(sampler, codes, length)
     for by in ('words', 'sentences'):
         np.testing.assert_allclose(found[by], whole[by], atol=1e-4)
 
@@ -207,10 +257,23 @@ def test_r_at_k_among_a_hundred():
     none = 100 * 99 / (199 * 198)
     assert em.share(np.array([3]), np.array([199]), 1, 100)[0] == pytest.approx(none)
     found = dict(ranks=np.array([3, 1]), wrong=np.array([199, 199]), chance={1: .005, 5: .025, 10: .05})
-    values = {v['metric']: v for v in em.of_way('to_text', 'class', found, 0, dict(decoder='words'))}
-    assert len(values) == 6 and values['to_text_R@1_class_of_100']['value'] == pytest.approx((none + 1) / 2)
+    any_of_class = dict(ranks=np.array([2, 1]), chance={1: .05, 5: .2, 10: .4})
+    values = {v['metric']: v for v in em.of_way('to_text', 'class', any_of_class, found, 0, dict(decoder='words'))}
+    assert len(values) == 7 and values['to_text_median_rank_class']['value'] == 1.5 and values['to_text_R@1_class']['protocol']['chance'] == .05
+    assert values['to_text_R@1_class_of_100']['value'] == pytest.approx((none + 1) / 2)
     assert values['to_text_R@1_class']['value'] == .5 and values['to_text_R@5_class_of_100']['protocol']['chance'] == .05
-    assert len(em.of_way('to_text', 'class', found | {'wrong': np.array([199, 98])}, 0, {})) == 3
+    assert len(em.of_way('to_text', 'class', any_of_class, found | {'wrong': np.array([199, 98])}, 0, {})) == 4
+
+
+def test_scores_that_know_nothing_reach_chance_at_class_level():
+    """The own caption beside 99 of other classes, not the best of its class."""
+    n, draws = 1000, np.random.default_rng(0)
+    label, scores = draws.integers(0, 20, n), draws.normal(size=(n, n))
+    fits = label[:, None] == label
+    best, own = (retrieval(scores, fits, any_right=any_right)['image_to_text'] for any_right in (True, False))
+    for v in em.of_way('to_text', 'class', best, own, 0, {}):
+        if 'R@' in v['metric']:
+            assert v['value'] == pytest.approx(v['protocol']['chance'], abs=.03)
 
 
 def test_only_stages_that_compare_are_measured_so(judge_run, trained):

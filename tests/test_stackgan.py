@@ -436,7 +436,7 @@ def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(
     assert style.draw({'encoded': encoded}, noise, (2,), 'recover')['z'].shape == (2, 100)
     again = style.draw({'encoded': encoded, 'image': drawn['image'][0] / 127.5 - 1}, noise, (2,), 'transfer')['image']
     assert again.shape == (2, 32, 32, 3) and again.dtype == np.uint8
-    with pytest.raises(RunError, match='Stage style makes no samples'):
+    with pytest.raises(RunError, match='Stage style draws nothing'):
         style(['a red circle'])
 
 

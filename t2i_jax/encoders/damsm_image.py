@@ -114,6 +114,13 @@ def frozen(make, shapes, weights):
     return nnx.merge(graph, jax.pure_callback(refuse, nnx.to_pure_dict(state)))
 
 
+def check_weights(trunk, weights):
+    """Raises DataError where the file of a pretrained trunk's weights is missing or holds other ones."""
+    if not re.fullmatch(r'random:(\d{1,9})', str(weights)) and not pathlib.Path(weights).expanduser().is_file():
+        raise DataError(f'The weights of the image encoder of DAMSM, {weights}, are not there. Set --config.stages.damsm.model.weights to a file that is.')
+    nnx.eval_shape(lambda: TRUNKS[trunk](str(weights), True))
+
+
 class SmallTrunk(nnx.Module):
     """Stages of stride 2, each two convolutions with batch norm and ReLU: b s s 3 -> (b r r c, b q q d).
 

@@ -21,8 +21,8 @@ SHOWN, DPI = 12, 90        # sentences of the picture, its pixels an inch
 def version() -> str:
     """Of the code that makes numbers: release and a hash of its files (training and networks of systems are not among them)."""
     root = pathlib.Path(__file__).parents[1]
-    own = [root / f'{name}.py' for name in ('augment', 'data', 'evaluate', 'evaluate_layouts', 'evaluate_matching', 'measures', 'pictures', 'sample',
-                                            'sources', 'tables', 'text')]
+    own = [root / f'{name}.py' for name in ('augment', 'data', 'evaluate', 'evaluate_layouts', 'evaluate_matching', 'losses', 'measures', 'pictures',
+                                            'sample', 'sources', 'tables', 'text')]
     folders = root / 'metrics', root / 'encoders', root.parent / 'tfds_builders' / 'shape_scenes'
     files = own + sorted(path for folder in folders for path in folder.iterdir() if path.suffix in ('.py', '.npz'))
     return f'{VERSION}+{hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:10]}'

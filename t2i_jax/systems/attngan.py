@@ -137,6 +137,8 @@ class AttnGan(Stage):
         sides = tuple(meta.size >> i for i in reversed(range(scales)))
         if scales < 1 or sides[0] < 8 or meta.size & meta.size - 1:
             raise ValueError(f'scales={scales} of pictures of {meta.size} px: sides are 8, 16, 32, ... px, each half the next.')
+        if attention_count < 0:
+            raise ValueError(f'attention_count is {attention_count}; it is the number of maps that look at words, 0 for none.')
         self.sides = sides[-1:] if dcgan else sides                       # of pictures
         self.text, self.image = text, image
         self.check_encoders(meta.size)

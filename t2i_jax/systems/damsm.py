@@ -25,9 +25,9 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from t2i_jax.encoders.bi_lstm import BiLstm
-from t2i_jax.encoders.damsm_image import DamsmImage
+from t2i_jax.encoders.damsm_image import TRUNKS, DamsmImage, check_weights
 from t2i_jax.encoders.efficientnet_lite import packaged_weights
-from t2i_jax.errors import RunError
+from t2i_jax.errors import DataError, RunError
 from t2i_jax.losses import sentence_loss, sentence_scores, word_attention, word_scores, words_loss
 from t2i_jax.stage import Phase, Stage
 from tfds_builders.shape_scenes.facts import entails
@@ -56,6 +56,14 @@ def not_wrong(batch, kind='class'):
     return None
 
 
+def installed(trunk):
+    """The weights of a trunk that pip can install; '' for another, and where they are not: a stage that is trained does without."""
+    try:
+        return str(packaged_weights()) if trunk == 'efficientnet_lite0' else ''
+    except DataError:
+        return ''
+
+
 class Damsm(Stage):
     phases = (Phase('loss', trains=('text', 'image')),)
     tiny = dict(d=32, embedding=16, trunk='small', channels=(8, 16))
@@ -72,17 +80,23 @@ class Damsm(Stage):
             raise ValueError(f'leave_out is {leave_out!r}; it is {", ".join(LEAVE_OUT)}.')
         if meta.captions != 1:
             raise ValueError(f'DAMSM reads one caption of a picture, the data give {meta.captions}: set data.captions=1.')
-        if trunk != 'small' and not weights and not meta.nominal:
-            if trunk == 'inception':
-                raise ValueError("InceptionV3's weights cannot be installed by pip: name torchvision's file, --config.stages.damsm.model.weights=<file>, or "
-                                 "choose another trunk, 'efficientnet_lite0' or 'small'.")
-            weights = str(packaged_weights())
+        if not meta.nominal:
+            weights = weights or installed(trunk)
         self.text = BiLstm(meta.vocabulary_size, d, embedding=embedding, dropout=dropout, two_biases=two_biases, rngs=rngs)
         self.image = DamsmImage(meta.size, d, trunk=trunk, weights=weights, resize=resize, channels=channels, places=places, rngs=rngs)
         self.words = dict(gamma1=gamma1, gamma2=gamma2, root=gamma2_root)
         self.gamma3, self.leave_out = gamma3, leave_out
         reads = LEAVE_OUT[leave_out] if leave_out != 'class' or meta.classes else ()
         self.needs = ('image', 'tokens', 'length', *reads)
+
+    @classmethod
+    def check(cls, model):
+        trunk, weights = model['trunk'], model['weights']
+        if trunk == 'inception' and not weights:
+            raise RunError("InceptionV3's weights cannot be installed by pip: name torchvision's file, --config.stages.damsm.model.weights=<file>, or choose "
+                           "another trunk, --config.stages.damsm.model.trunk=efficientnet_lite0 or small.")
+        if trunk in TRUNKS:
+            check_weights(trunk, weights or packaged_weights())
 
     def codes(self, batch, key=None) -> Codes:
         """Pictures and captions of a batch; key: of the dropout, in training."""

@@ -134,6 +134,12 @@ class StyleEncoder(nnx.Module):
 ENCODER = dict(variant='icml_birds', channels=(384, 512), hidden=0, embedding=1024, dropout=0.0)
 
 
+class Codes(NamedTuple):
+    """Pictures and sentences in the common space, b d."""
+    code: Any
+    sentence: Any
+
+
 class JointEmbedding(Stage):
     """Trains the character network so that the dot product of sentence and image vector is largest for true pairs."""
     phases = (Phase('joint_loss', trains=('text', 'image')),)
@@ -156,9 +162,12 @@ class JointEmbedding(Stage):
     def skip(cls, config):
         return config.data.embedding == 'stored'
 
-    def joint_loss(self, batch, key, out):
-        text = self.text(batch['chars'], train=self.training, key=key)
+    def codes(self, batch, key=None) -> Codes:
         image = self.image(batch['image'], train=self.training) if self.image else batch['image_features']
+        return Codes(image, self.text(batch['chars'], train=self.training, key=key))
+
+    def joint_loss(self, batch, key, out):
+        image, text = self.codes(batch, key)
         loss = structured_joint_embedding(image, text, margin=self.margin)
         scores = image.astype(jnp.float32) @ text.astype(jnp.float32).T
         return loss, {'top1': (scores.argmax(1) == jnp.arange(len(scores))).mean()}
