@@ -20,7 +20,6 @@ import pathlib
 
 import jax
 import numpy as np
-from scipy.stats import hypergeom
 
 from t2i_jax import run
 from t2i_jax import stage as core
@@ -29,7 +28,7 @@ from t2i_jax.losses import word_scores
 from t2i_jax.metrics import report
 from t2i_jax.metrics.r_precision import TIE, unit
 from t2i_jax.metrics.resize import resize
-from t2i_jax.metrics.retrieval import retrieval
+from t2i_jax.metrics.retrieval import retrieval, share
 from t2i_jax.sample import Sampler, to_uint8
 from t2i_jax.sources import CHUNK, Asked, ask
 from t2i_jax.text import encode_chars
@@ -175,11 +174,6 @@ def right(kind, asked, rows, pool):
         return entails(asked.of('facts')[pool], asked.of('scene')[rows][:, None])
     table = asked.of('label') if kind == 'class' else asked.rows
     return table[rows][:, None] == table[pool]
-
-
-def share(ranks, wrong, k, gallery):
-    """Of each query the chance that its answer is among the best k of `gallery`, the others drawn from its wrong ones; ranks: among all of them."""
-    return hypergeom.cdf(k - 1, wrong, ranks - 1, gallery - 1)
 
 
 # ------------------------------------------------------------------------------------------------------------------ R-precision

@@ -14,7 +14,7 @@ from t2i_jax import stage as core
 from t2i_jax.errors import RunError
 from t2i_jax.metrics import report
 from t2i_jax.metrics.r_precision import r_precision_of
-from t2i_jax.metrics.retrieval import retrieval
+from t2i_jax.metrics.retrieval import retrieval, share
 from t2i_jax.sample import Sampler
 from t2i_jax.sources import ask
 from t2i_jax.tables import Split
@@ -94,7 +94,7 @@ def test_r_precision_is_the_mean_over_draws():
     ranks, wrong, pool = em.ranked({'drawn': em.unit(image)}, text, np.arange(n), asked, 'class')
     assert pool == n and (wrong == (groups[:, None] != groups).sum(1)).all()
     drawn = [r_precision_of(em.unit(image) @ text.T, groups, negatives=30, seed=seed)['value'] for seed in range(25)]
-    assert em.share(ranks['drawn'], wrong, 1, 31).mean() == pytest.approx(np.mean(drawn), abs=.01)
+    assert share(ranks['drawn'], wrong, 1, 31).mean() == pytest.approx(np.mean(drawn), abs=.01)
     assert .1 < np.mean(drawn) < .9
 
 
@@ -255,7 +255,7 @@ def test_tiles_and_chunks_do_not_matter(judge_run, monkeypatch):
 def test_r_at_k_among_a_hundred():
     """The chance that the answer is among the best, by hand: 2 of 199 wrong ones are before it, 99 are drawn."""
     none = 100 * 99 / (199 * 198)
-    assert em.share(np.array([3]), np.array([199]), 1, 100)[0] == pytest.approx(none)
+    assert share(np.array([3]), np.array([199]), 1, 100)[0] == pytest.approx(none)
     found = dict(ranks=np.array([3, 1]), wrong=np.array([199, 199]), chance={1: .005, 5: .025, 10: .05})
     any_of_class = dict(ranks=np.array([2, 1]), chance={1: .05, 5: .2, 10: .4})
     values = {v['metric']: v for v in em.of_way('to_text', 'class', any_of_class, found, 0, dict(decoder='words'))}

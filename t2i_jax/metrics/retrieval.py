@@ -33,6 +33,11 @@ def retrieval(scores, right=None, *, at=(1, 5, 10), gallery=0, any_right=False, 
             for way, s, r in (('image_to_text', scores, right), ('text_to_image', scores.T, right.T))}
 
 
+def share(ranks, wrong, k, gallery):
+    """Of each query the chance that its answer is among the best k of `gallery`, the others drawn from its wrong ones; ranks: among all of them."""
+    return hypergeom.cdf(k - 1, wrong, ranks - 1, gallery - 1)
+
+
 def _one_way(scores, right, own, at, gallery, any_right, tie):
     """Queries are rows."""
     answer = np.where(right if any_right else own, scores, -np.inf).max(1)
@@ -41,9 +46,8 @@ def _one_way(scores, right, own, at, gallery, any_right, tie):
         raise ValueError(f'a gallery of {gallery} needs {gallery - 1} wrong answers, and query {wrong.argmin()} has {wrong.min()}: take more pairs, or '
                          'a smaller gallery')
     before = ((scores >= answer[:, None] - tie) & ~right).sum(1)
-    pool = np.full(len(scores), gallery - 1) if gallery else wrong        # wrong ones that are ranked
+    pool = np.full(len(scores), gallery - 1) if gallery else wrong        # how many wrong ones are ranked
     found = {'median_rank': float(np.median(before + 1)), 'ranks': before + 1, 'wrong': wrong}
-    # of the wrong ones that are drawn fewer than k come before the answer
-    found |= {f'R@{k}': float(hypergeom.cdf(k - 1, wrong, before, pool).mean()) for k in at}
+    found |= {f'R@{k}': float(share(before + 1, wrong, k, pool + 1).mean()) for k in at}
     found['chance'] = {k: float(1 - hypergeom.pmf(0, pool + answers, answers, np.minimum(k, pool + answers)).mean()) for k in at}
     return found
