@@ -3,7 +3,8 @@
     python -m t2i_jax.main --config=experiments/attngan_shapes.py --workdir=runs/attngan_shapes                  # pictures of one object
     python -m t2i_jax.main --config=experiments/attngan_shapes.py:multi --workdir=runs/attngan_shapes_multi      # of one to five
 
-Narrow networks, for an hour or two of two CPU cores. The DAMSM is that of damsm_shapes; one that is trained can be shared: --config.init.damsm=<run>.
+Narrow networks, for an hour of a CPU core, `:multi` for an hour and a half. The DAMSM is that of damsm_shapes; one that is trained can be shared:
+--config.init.damsm=<run>.
 Variants: `:multi`; `:quick`, 16 and 32 px; `:full`, the paper's networks and sizes, 64, 128 and 256 px, for a GPU; `:tiny` and `:multi_tiny`,
 seconds, for tests. Ablations: --config.stages.gan.model.damsm_weight=0 (no DAMSM), --config.stages.gan.model.attention_count=0 (no attention: later
 scales are told the sentence vector, by as many parameters).
@@ -12,7 +13,7 @@ Deviations from the paper's settings for birds: those of damsm_shapes; pictures 
 sentences certainly do not match. Except in `:full`, not in the paper either, and found to be needed on these data with GAN-CLS: sentence vectors of unit
 length (`unit_text`), discriminators that normalise each picture alone (`d_norm`), wrong sentences that differ from the right one by little
 (`near_wrong`).
-Measured (2,800 steps, 46 minutes of one core; ablations): benchmarks/README.md.
+Measured (46 minutes of one core after 12 of the DAMSM; ablations): benchmarks/README.md.
 """
 from experiments import common, damsm_shapes
 
@@ -23,7 +24,7 @@ def get_config(arg=''):
     c.stages.damsm = damsm_shapes.get_config().stages.damsm
     adam = dict(lr=1e-3, b1=0.0, b2=.99, schedule=dict(kind='cosine', floor=.02))
     c.stages.gan = dict(
-        steps=10_000, batch_size=32, near_wrong=.5, ema=.995, data=dict(scales=(16, 32)),
+        steps=2800, batch_size=32, near_wrong=.5, ema=.995, data=dict(scales=(16, 32)),
         model=dict(gf=16, df=16, nc=64, residuals=1, damsm_weight=1.0, gamma1=4.0, leave_out='entailment', wrong='sampled', unit_text=True, d_norm='layer'),
         optim=dict(d_loss=adam, g_loss=adam), validate_every=0,
     )
@@ -45,6 +46,7 @@ def full(c):
     """The paper's settings for birds; the DAMSM is the narrow one with two more layers, which these captions do not outgrow."""
     c.data.name, c.data.size = 'shape_scenes/single_256', 256
     c.stages.gan.update(steps=265_200, batch_size=20, near_wrong=0.0, ema=.999)   # steps: 600 epochs of birds
+    c.stages.damsm.update(steps=5000)
     c.stages.damsm.model.channels = (16, 32, 32, 64, 128, 128)
     c.stages.gan.data.scales = (64, 128)
     c.stages.gan.model.update(gf=32, df=64, nc=100, residuals=2, damsm_weight=5.0, wrong='shift', d_norm='batch', unit_text=False)

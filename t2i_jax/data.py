@@ -44,8 +44,8 @@ class Plan:
         self.readable, self.records = readable(split, needs), records(split, needs, sampler)
         self.counts, self.n = self.readable.sum(1), len(self.records)
         without = sum(map(len, split.texts)) - int(self.counts.sum())
-        if without:
-            logging.warning('%d captions of split %s of %s have no word that the run knows: they are left out, and with them %d of %d records.', without,
+        if without or self.n < len(split):
+            logging.warning('%d captions of split %s of %s have no word that the run knows and are left out; %d of %d records have no other.', without,
                             split.split, split.meta.name, len(split) - self.n, len(split))
         if not self.n:
             raise DataError(f'No record of split {split.split} of {split.meta.name} has a caption with a word that the run knows. Words are made of '

@@ -25,7 +25,7 @@ def count(ask) -> int:
 
 
 def of_words(ask, sampler, held_out):
-    """Where the words of captions look in their held-out pictures (DAMSM): the words in their order, each relative to the largest value of them all."""
+    """Where the words of captions look in their held-out pictures (DAMSM): the words in their order, each relative to the 99th percentile of all values."""
     if ask.texts:
         raise RunError(f'--what=attention of stage {sampler.stage} shows held-out pictures with their own captions: leave --text out.')
     asked = held_out(ask, sampler, count(ask), ('image',))
@@ -35,7 +35,7 @@ def of_words(ask, sampler, held_out):
     lines, labels = [], []
     for picture, sentence, one, text in zip(np.asarray(to_uint8(batch['image'][:ask.num])), words, maps, asked.texts):
         for start in range(0, max(1, len(sentence)), ACROSS):
-            lines.append(row(picture, sentence, one, np.arange(start, min(start + ACROSS, len(sentence))), ACROSS, most=float(one.max())))
+            lines.append(row(picture, sentence, one, np.arange(start, min(start + ACROSS, len(sentence))), ACROSS, most=float(np.quantile(one, .99))))
             labels.append('' if start else text)
     numbers = {f'map_{maps.shape[1]}': inside(maps, words, asked.of('scene'))} if 'scene' in asked.split.tables else {}
     return dict(pictures=np.stack(lines), labels=labels, numbers=numbers)

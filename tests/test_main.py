@@ -131,7 +131,7 @@ def test_a_config_of_another_system(cli):
 
 def test_the_damsm_alone_of_an_experiment(cli):
     status, told, message = cli('--config=experiments/attngan_shapes.py', '--config.system=damsm', '--mode=describe')
-    assert (status, message) == (0, '') and 'stage damsm: 5,000 steps' in told and 'gan' not in told
+    assert (status, message) == (0, '') and 'stage damsm: 2,500 steps' in told and 'gan' not in told
 
 
 def test_an_older_run_can_be_asked_what_is_new(cli, tiny, trained, tmp_path, monkeypatch):

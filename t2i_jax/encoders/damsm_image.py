@@ -49,7 +49,7 @@ class Pretrained(nnx.Module):
     channels: tuple                                                       # of the two maps
 
     def __init__(self, weights, corners):
-        """weights: a file, 'random:SEED', or what `available` says of none."""
+        """weights: see `frozen`. corners: see `bilinear`."""
         self.corners = corners
         self.net = frozen(self.make, self.shapes(), weights)
 

@@ -139,7 +139,8 @@ def picture(out, grids, path):
         line[0].set_axis_off()
         line[0].set_anchor('N')
         for axis, reader, values in zip(line[1:], readers, found):
-            shares = {metric: kinds for metric, kinds in values.items() if all(0 <= one['value'] <= 1 for one in kinds.values())}
+            shares = {metric: kinds for metric, kinds in values.items()
+                      if 'rank' not in metric and all(0 <= one['value'] <= 1 for one in kinds.values())}
             others = [f'{metric}: ' + ', '.join(f'{kind} {cell(kinds[kind])}' for kind in PICTURES if kind in kinds)
                       for metric, kinds in values.items() if metric not in shares]
             axis.set_title('\n'.join([' '.join(filter(None, (name, reader))), *others]), fontsize=7, loc='left', wrap=True)
