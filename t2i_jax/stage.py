@@ -149,33 +149,29 @@ def init_state(prog: Program, params, stats, seed) -> State:
 def train_step(prog: Program, state: State, batch) -> tuple[State, dict[str, jax.Array]]:
     """One step: the shared forward, then every phase in order. -> (state, metrics)
 
-    A step after which not everything would be finite changes nothing but `bad_step` and `bad_phase`, and no later step
-    changes anything: so a bad state is never saved. Metrics of a phase that did not run are NaN.
+    A phase whose loss, gradient, update or statistics are not finite changes nothing but `bad_step` and `bad_phase`, and after it no phase of any
+    step changes anything: so a bad state is never saved. Metrics of a phase that did not run are NaN.
     """
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     out, pull_back, new = shared_forward(prog, state, batch, key)
-    metrics, finite = {}, []
+    metrics = {}
     for index, phase in enumerate(prog.phases):
         def run(new, index=index):
             return run_phase(prog, index, new, batch, key, out, pull_back)
         if phase.every == 1:
-            new, logs, ok = run(new)
+            new, logs = run(new)
         else:
             shape = jax.eval_shape(run, new)[1]
             idle = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shape)
             runs = state.step % phase.every == phase.at
-            new, logs, ok = jax.lax.cond(runs, run, lambda new, idle=idle: (new, idle, jnp.bool_(True)), new)
+            new, logs = jax.lax.cond(runs, run, lambda new, idle=idle: (new, idle), new)
         metrics |= logs
-        finite.append(ok)
+    return new.replace(step=state.step + 1, stats=choose(new.bad_step < 0, new.stats, state.stats)), metrics
 
-    finite = jnp.stack(finite)
-    good, first_bad = finite.all() & (state.bad_step < 0), (state.bad_step < 0) & ~finite.all()
-    new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
-    return new.replace(
-        step=state.step + 1,
-        bad_step=jnp.where(first_bad, state.step, state.bad_step),
-        bad_phase=jnp.where(first_bad, jnp.argmin(finite), state.bad_phase),
-    ), metrics
+
+def choose(first, a, b):
+    """The tree a where `first` holds, otherwise b."""
+    return jax.tree.map(lambda x, y: jnp.where(first, x, y), a, b)
 
 
 def shared_forward(prog, state, batch, key):
@@ -191,7 +187,7 @@ def shared_forward(prog, state, batch, key):
 
 
 def run_phase(prog, index, state, batch, key, out, pull_back):
-    """Updates the networks of one phase. -> (state, metrics, whether the loss and all that changed are finite)"""
+    """Updates the networks of one phase, where all that changes is finite. -> (state, metrics)"""
     phase, tx = prog.phases[index], prog.txs[index]
     train = pick(state.params, phase.trains)
 
@@ -205,17 +201,23 @@ def run_phase(prog, index, state, batch, key, out, pull_back):
         grads = jax.tree.map(jnp.add, grads, pick(pull_back(through_out)[0], phase.trains))
 
     updates, opt = tx.update(grads, state.opt[index], train)
-    train = optax.apply_updates(train, updates)
-    stats, averaged = pick(stats, phase.trains), pick(train, prog.ema)    # the statistics of the other networks are dropped
+    stats = pick(stats, phase.trains)                                     # the statistics of the other networks are dropped
+    # norms, because XLA needs several times as long to compile a test of each array; what overflows the optimiser overflows that of grads
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(optax.tree.norm((updates, stats)))
+    good = finite & (state.bad_step < 0)
+    # chosen here and not once after the last phase, so that each array is updated in place and the old state need not be kept beside the new one
+    train = choose(good, optax.apply_updates(train, updates), train)
+    averaged = pick(train, prog.ema)
+    ema = choose(good, optax.incremental_update(averaged, pick(state.ema, averaged), 1 - prog.decay), pick(state.ema, averaged))
     new = state.replace(
         params={**state.params, **train},
         stats={**state.stats, **stats},
-        opt=state.opt[:index] + (opt,) + state.opt[index + 1:],
-        ema={**state.ema, **optax.incremental_update(averaged, pick(state.ema, averaged), 1 - prog.decay)},
+        opt=state.opt[:index] + (choose(good, opt, state.opt[index]),) + state.opt[index + 1:],
+        ema={**state.ema, **ema},
+        bad_step=jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step),
+        bad_phase=jnp.where(finite | (state.bad_step >= 0), state.bad_phase, index),
     )
-    # norms, because XLA needs several times as long to compile a test of each array; what overflows the optimiser overflows that of grads
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(optax.tree.norm((train, stats)))
-    return new, {phase.loss: loss, **logs}, finite
+    return new, {phase.loss: loss, **logs}
 
 
 def settle(prog: Program, state: State, batch, key):

@@ -35,7 +35,7 @@ from t2i_jax.errors import RunError
 from t2i_jax.layers.attention import WordAttention
 from t2i_jax.layers.blocks import ORTHOGONAL, Head, ImageTrunk, InitStage, Residual, ToImage, Up
 from t2i_jax.layers.conditioning import ConditioningAugmentation
-from t2i_jax.layers.norm import NORMS
+from t2i_jax.layers.norm import NORMS, separately
 from t2i_jax.losses import bce, conditioning_kl, sentence_loss, words_loss
 from t2i_jax.stage import Phase, Stage, normal_rows
 from t2i_jax.systems.damsm import LEAVE_OUT, Damsm, not_wrong
@@ -186,7 +186,7 @@ class AttnGan(Stage):
                            'set stages.gan.batch_size to 2 or more.')
         other = sentence[1:] if self.wrong == 'shift' else self.encode(batch, 'wrong_').sentence
         for side, D, *pictures in zip(self.sides, self.D, self.pyramid(batch), out.images):
-            real, fake = (D.trunk(image, train=True) for image in pictures)                       # b 4 4 8c
+            real, fake = separately(D.trunk, pictures)                    # b 4 4 8c
             right = bce(D.matching(real, sentence, train=True), 1.0)
             wrong = bce(D.matching(real[:len(other)], other, train=True), 0.0)                    # b - 1 rows where it is the next one's
             drawn = bce(D.matching(fake, sentence, train=True), 0.0)

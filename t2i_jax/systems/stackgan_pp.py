@@ -36,7 +36,7 @@ from t2i_jax.augment import shrink
 from t2i_jax.errors import RunError
 from t2i_jax.layers.blocks import ORTHOGONAL, Head, ImageTrunk, InitStage, Keep, Residual, ToImage, Up
 from t2i_jax.layers.conditioning import ConditioningAugmentation
-from t2i_jax.layers.norm import NORMS
+from t2i_jax.layers.norm import NORMS, separately
 from t2i_jax.losses import bce, colour_consistency, conditioning_kl
 from t2i_jax.stage import Phase, Stage, normal_rows
 from t2i_jax.systems import gan_cls
@@ -99,7 +99,7 @@ class Discriminator(nnx.Module):
         self.matching = Head(8 * df, nc, norm, rngs=rngs) if nc else None
         self.real = Head(8 * df, rngs=rngs)
 
-    def __call__(self, image, mu, *, train):
+    def __call__(self, image, mu=None, *, train):
         code = self.trunk(image, train=train)                             # b 4 4 8c
         return self.matching(code, mu, train=train) if self.matching else None, self.real(code, train=train)
 
@@ -168,10 +168,10 @@ class StackGanPp(Stage):
         wrongs = self.pyramid(batch, 'wrong_') if self.conditional else reals
         for side, D, *pictures in zip(self.sides, self.D, reals, wrongs, out.images):
             if not self.conditional:
-                real, _, fake = pictures
-                logs[f'd_{side}'] = bce(D(real, None, train=True)[1], 1.0) + bce(D(fake, None, train=True)[1], 0.0)
+                (_, real), (_, drawn) = separately(D, pictures[::2])
+                logs[f'd_{side}'] = bce(real, 1.0) + bce(drawn, 0.0)
                 continue
-            matching, real = zip(*(D(image, out.mu, train=True) for image in pictures))           # each for real, wrong, drawn
+            matching, real = zip(*separately(D, pictures, out.mu))        # each for real, wrong, drawn
             right, *mismatched = (bce(logits, label) for logits, label in zip(matching, (1.0, 0.0, 0.0)))
             unconditional = sum(bce(logits, label) for logits, label in zip(real, (1.0, 1.0, 0.0)))
             a = self.uncond_weight
