@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import data, main, run, sharding
+from t2i_jax import main, run, sharding
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.train import Signals, Trainer
 
@@ -83,10 +83,11 @@ class Measured:
             if name == stage:
                 break
         trainer.open_model()
-        self.dtype, self.batch_size = config.dtype, trainer.block.batch_size
-        self.batches = data.batches(trainer.split, trainer.plan, 0, 1 << 40, trainer.cache, trainer.data['workers'])
-        rows = sharding.put_rows(trainer.mesh, next(self.batches))
-        self.sent = sum(x.nbytes for x in jax.tree.leaves(rows))
+        self.dtype, self.batch_size, self.together = config.dtype, trainer.block.batch_size, trainer.together
+        trainer.total = 1 << 40                                           # batches without end
+        self.batches = trainer.batches(0)
+        rows = next(self.batches)
+        self.sent = sum(x.nbytes for x in jax.tree.leaves(rows)) / self.together
         began = time.perf_counter()
         lowered = trainer.step.lower(trainer.shapes, trainer.tables, rows)
         traced = time.perf_counter()
@@ -96,20 +97,20 @@ class Measured:
         self.times, self.waits = [], []
 
     def step(self):
-        """Starts one step. -> (what to wait for, seconds spent waiting for data)"""
+        """Starts one dispatch. -> (what to wait for, seconds spent waiting for data)"""
         asked = time.perf_counter()
-        rows = sharding.put_rows(self.trainer.mesh, next(self.batches))
+        rows = next(self.batches)
         waited = time.perf_counter() - asked
         self.state, metrics = self.program(self.state, self.trainer.tables, rows)
         return metrics, waited
 
     def numbers(self, ceiling):
         """What is reported, in seconds, bytes, FLOPs."""
-        memory, flops = self.program.memory_analysis(), (self.program.cost_analysis() or {}).get('flops', 0)
-        step, tenths = statistics.median(self.times), statistics.quantiles(self.times, n=10)
+        memory, flops = self.program.memory_analysis(), (self.program.cost_analysis() or {}).get('flops', 0)     # of a loop those of one turn
+        step, tenths = statistics.median(self.times) / self.together, [t / self.together for t in statistics.quantiles(self.times, n=10)]
         stats = jax.local_devices()[0].memory_stats() or {}
         return dict(
-            batch_size=self.batch_size, steps=len(self.times), step=step, spread=[tenths[0], tenths[-1]], images_per_s=self.batch_size / step,
+            batch_size=self.batch_size, steps=len(self.times) * self.together, step=step, spread=tenths[::8], images_per_s=self.batch_size / step,
             trace=self.trace, compile=self.compile, flops=flops, flops_per_s=flops / step, ceiling=ceiling, share=flops / step / ceiling,
             memory=memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes,
             peak=stats.get('peak_bytes_in_use') or resident_peak(), sent=self.sent, wait=sum(self.waits) / sum(self.times))

@@ -25,6 +25,7 @@ DATA = dict(
 STAGE = dict(
     steps=0, epochs=0, batch_size=64, sampler='uniform', captioned_share=0.5, near_wrong=0.0, ema=0.999, ema_half_life=0.0,
     model=dict(), data=dict(), optim=dict(),
+    steps_per_dispatch=1,    # run at once, in a loop on the device: for small networks, whose steps take less than a millisecond or two
     log_every=50, sample_every=1000, validate_every=1000, validate_batches=4, checkpoint_every=1000, keep_n=2, keep='last',
 )
 

@@ -36,9 +36,9 @@ def replicated(mesh):
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_rows(mesh):
-    """Rows of a batch over all devices."""
-    return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+def by_rows(mesh, stacked=False):
+    """Rows of a batch, or of several stacked batches, over all devices."""
+    return NamedSharding(mesh, PartitionSpec(*((None,) if stacked else ()), ('data', 'fsdp')))
 
 
 def state_shardings(mesh, shapes):
@@ -54,7 +54,7 @@ def state_shardings(mesh, shapes):
     return jax.tree.map(shard, shapes)
 
 
-def put_rows(mesh, batch):
-    """This process's rows of a batch as global arrays over all devices."""
-    sharding = by_rows(mesh)
+def put_rows(mesh, batch, stacked=False):
+    """This process's rows of a batch, or of several stacked batches, as global arrays over all devices."""
+    sharding = by_rows(mesh, stacked)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)

@@ -5,6 +5,7 @@ One loop serves every stage of every system. What a step does is stage.py's; wha
 import collections
 import contextlib
 import functools
+import itertools
 import json
 import pathlib
 import signal
@@ -92,6 +93,7 @@ class Trainer:
         self.config, self.workdir, self.name, self.mesh, self.signals = config, workdir, name, mesh, signals
         self.block, self.folder = config.stages[name], workdir / name
         self.validation = {}                                            # losses of the step that is being saved
+        self.together = self.block.get('steps_per_dispatch', 1)          # steps; older runs do not say
         sharding.check_batch(self.block.batch_size, mesh, name)
 
     def train(self):
@@ -144,7 +146,31 @@ class Trainer:
                               block.near_wrong)
         self.validation_plan = self.plan_of_validation(needs)
         self.total = run.total_steps(config, self.name, nominal[self.name], self.plan.steps_per_epoch)
+        self.check_dispatch()
         self.cache = self.data['cache']
+
+    def check_dispatch(self):
+        """Raises RunError unless whole dispatches end where something is due; a resumed run has then the same ones."""
+        due = {name: self.block[name] for name in ('log_every', 'validate_every', 'sample_every', 'checkpoint_every')}
+        due |= {'eval.every': self.config.get('eval', {}).get('every', 0), 'steps': self.total}
+        wrong = [f'{name}={value}' for name, value in due.items() if self.together < 1 or value % self.together]
+        if wrong:
+            raise RunError(f'stages.{self.name}.steps_per_dispatch={self.together} runs that many steps at once, and does not divide {", ".join(wrong)}: '
+                           'set one of them so that it does, or steps_per_dispatch=1.')
+
+    def batches(self, start):
+        """The rows of each dispatch from step `start` on, as global arrays; of several steps stacked. Close it when leaving early."""
+        share = jax.process_index(), jax.process_count()
+        rows = data.batches(self.split, self.plan, start, self.total, self.cache, self.data['workers'], share)
+        try:
+            for first in rows:
+                if self.together == 1:
+                    yield sharding.put_rows(self.mesh, first)
+                else:
+                    several = [first, *itertools.islice(rows, self.together - 1)]
+                    yield sharding.put_rows(self.mesh, jax.tree.map(lambda *x: np.stack(x), *several), stacked=True)
+        finally:
+            rows.close()
 
     def plan_of_validation(self, needs):
         """As the training plan, with a batch that the held-out split can fill; None where it is too small for the devices."""
@@ -177,10 +203,15 @@ class Trainer:
             raw = data.gather(tables, rows, self.split.wrong_fields) if tables else rows
             return augment(raw, jax.random.fold_in(key, AUGMENT), self.split.geometry, training) | {'step': step}
 
-        @functools.partial(jax.jit, donate_argnums=0, out_shardings=(self.place, everywhere))
-        def step(state, tables, rows):
+        def one_step(state, tables, rows):
             key = jax.random.fold_in(jax.random.key(state.seed), state.step)
             return core.train_step(prog, state, batch_of(tables, rows, state.step, key, True))
+
+        @functools.partial(jax.jit, donate_argnums=0, out_shardings=(self.place, everywhere))
+        def step(state, tables, rows):
+            if self.together == 1:
+                return one_step(state, tables, rows)
+            return jax.lax.scan(lambda state, rows: one_step(state, tables, rows), state, rows)
 
         @jax.jit
         def losses(state, tables, rows, index):
@@ -217,15 +248,14 @@ class Trainer:
     # --------------------------------------------------------------------------------------------------------------- the loop
     def loop(self, state, checkpoints):
         block, start = self.block, int(state.step)
-        share = jax.process_index(), jax.process_count()
-        batches = data.batches(self.split, self.plan, start, self.total, self.cache, self.data['workers'], share)
+        together = self.together
         pending, in_flight, waited, since = [], collections.deque(), 0.0, time.monotonic()
         if start == 0:
             self.draw(0, state)
-        with log.progress(self.total, start, self.name) as progress:
-            for step in range(start + 1, self.total + 1):
+        with contextlib.closing(self.batches(start)) as batches, log.progress(self.total, start, self.name) as progress:
+            for step in range(start + together, self.total + 1, together):
                 self.validation, asked = {}, time.monotonic()
-                rows = sharding.put_rows(self.mesh, next(batches))
+                rows = next(batches)
                 waited += time.monotonic() - asked
                 state, metrics = self.step(state, self.tables, rows)
                 pending.append(metrics)
@@ -239,9 +269,9 @@ class Trainer:
                     means = mean_of(pending)
                     self.check(state, checkpoints)
                     spent = time.monotonic() - since
-                    speed = len(pending) * block.batch_size / spent
+                    speed = len(pending) * together * block.batch_size / spent
                     self.log.write(step, {**means, 'images_per_s': speed, 'data_wait': waited / spent}, 'train/')
-                    progress.update(len(pending), means, speed)
+                    progress.update(len(pending) * together, means, speed)
                     pending, waited, since = [], 0.0, time.monotonic()
                 aside, stop = time.monotonic(), self.signals.received
                 evaluates = self.evaluate_every and due(self.evaluate_every)
@@ -261,7 +291,6 @@ class Trainer:
                 if stop and not last:
                     raise Interrupted(f'{stop}: stage {self.name} is saved at step {step:,} of {self.total:,}. '
                                       f'Resume with: python -m t2i_jax.main --workdir={self.workdir}')
-        batches.close()
 
     def due(self, step, every):
         return step == self.total or (every and step % every == 0)
@@ -366,11 +395,11 @@ class Trainer:
 
 
 def mean_of(metrics):
-    """Mean over steps of a list of {name: scalar}; NaN (a phase that did not run) is left out."""
+    """Mean over steps of a list of {name: scalar, or one of several steps}; NaN (a phase that did not run) is left out."""
     found = jax.device_get(metrics)
     out = {}
     for name in dict.fromkeys(name for one in found for name in one):
-        values = np.array([one[name] for one in found if name in one], np.float64)
+        values = np.concatenate([np.ravel(one[name]) for one in found if name in one]).astype(np.float64)
         out[name] = float(np.nanmean(values)) if not np.isnan(values).all() else float('nan')
     return out
 

@@ -314,3 +314,46 @@ def test_means_leave_out_phases_that_did_not_run():
     nan = np.float32(np.nan)
     found = mean_of([{'a': np.float32(1), 'b': nan}, {'a': np.float32(3), 'b': nan}, {'a': nan, 'b': nan}])
     assert found['a'] == 2 and np.isnan(found['b'])
+
+
+def test_several_steps_at_once_end_as_one_after_another(dense, tmp_path):
+    config = dense(steps=8, log_every=4, checkpoint_every=4).unlock()
+    train(config, tmp_path / 'one', ONE)
+    config.stages.gan.steps_per_dispatch = 4
+    train(config, tmp_path / 'four', ONE)
+    one, four = (run.restore(config, tmp_path / name, 'gan')[1] for name in ('one', 'four'))
+    assert one.step == four.step == 8
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four)):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    for a, b in zip(lines(tmp_path / 'one', 'gan'), lines(tmp_path / 'four', 'gan')):
+        assert a == pytest.approx(b, rel=1e-4)
+    config.stages.gan.update(steps=10, checkpoint_every=5)
+    with pytest.raises(RunError, match='steps_per_dispatch=4 .* does not divide checkpoint_every=5, steps=10'):
+        train(config, tmp_path / 'other', ONE)
+
+
+def test_the_host_asks_the_device_at_log_steps_only(dense, tmp_path, monkeypatch):
+    """Nothing is sent but a batch's rows, and nothing is fetched, by a step at which nothing is due."""
+    asked, number, step, put_rows = set(), [0], Trainer.open_model, sharding.put_rows
+
+    def open_model(self):
+        step(self)
+        one = self.step
+
+        def guarded(*args):
+            number[0] += 1
+            with jax.transfer_guard('disallow_explicit'):
+                return one(*args)
+        self.step = guarded
+
+    def fetched(convert):
+        def noted(self, *args, **keywords):
+            asked.add(number[0])
+            return convert(self, *args, **keywords)
+        return noted
+    monkeypatch.setattr(Trainer, 'open_model', open_model)
+    monkeypatch.setattr(sharding, 'put_rows', lambda *args, **keywords: jax.block_until_ready(put_rows(*args, **keywords)))
+    for name in ('__array__', '__int__', '__float__', '__bool__'):
+        monkeypatch.setattr(type(jnp.ones(1)), name, fetched(getattr(type(jnp.ones(1)), name)))
+    train(dense(steps=9, log_every=3, checkpoint_every=0), tmp_path, ONE)
+    assert number[0] == 9 and asked - {0} == {3, 6, 9}

@@ -35,7 +35,7 @@ from flax import nnx
 
 from t2i_jax.layers.blocks import levels, linear, lrelu, torch_linear
 from t2i_jax.layers.conv import Conv, ConvTranspose
-from t2i_jax.layers.norm import BatchNorm, separately
+from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.losses import adversarial, gradient_penalty
 from t2i_jax.stage import Phase, Stage, normal_rows
 
@@ -191,7 +191,7 @@ class Dcgan(Stage):
         return self.G(self.noise(z_key, len(batch['image']))['z'], train=True)
 
     def d_loss(self, batch, key, out):
-        real, fake = separately(self.D, [batch['image'], out])
+        real, fake = self.D(batch['image'], train=True), self.D(out, train=True)
         loss = adversarial(self.loss)[0](real, fake)
         logs = {}
         if self.loss != 'wgan':                                           # a critic's sign says nothing

@@ -33,7 +33,7 @@ from t2i_jax.encoders.small_cnn import SmallCnn
 from t2i_jax.errors import RunError
 from t2i_jax.layers.blocks import Bottleneck, levels, linear, lrelu, torch_linear
 from t2i_jax.layers.conv import Conv, ConvTranspose
-from t2i_jax.layers.norm import NORMS, BatchNorm, separately
+from t2i_jax.layers.norm import NORMS, BatchNorm
 from t2i_jax.layers.remat import recomputed
 from t2i_jax.losses import bce, bce_per_row, structured_joint_embedding
 from t2i_jax.stage import Phase, Stage, normal_rows
@@ -238,8 +238,9 @@ class GanCls(Stage):
     def d_loss(self, batch, key, out):
         b, w = len(batch['image']), self.cls_weight
         text = out.text[:b]
-        real, *wrong, fake = separately(self.D, [batch['image'], *([batch['wrong_image']] if w else []), out.image[:b]], text)
-        d_real, d_wrong, d_fake = bce(real, 1.0), bce(wrong[0], 0.0) if w else 0.0, bce(fake, 0.0)
+        d_real = bce(self.D(batch['image'], text, train=True), 1.0)
+        d_wrong = bce(self.D(batch['wrong_image'], text, train=True), 0.0) if w else 0.0
+        d_fake = bce(self.D(out.image[:b], text, train=True), 0.0)
         loss, logs = d_real + w * d_wrong + (1 - w) * d_fake, {'d_real': d_real, 'd_fake': d_fake, **({'d_wrong': d_wrong} if w else {})}
         if self.r1:
             logs['penalty'] = self.r1 / 2 * self.squared_slope(batch['image'], text, key)
@@ -250,8 +251,7 @@ class GanCls(Stage):
         """Mean over the batch of |grad D|^2 at the images (R1: Mescheder, Geiger, Nowozin, ICML 2018), estimated along one random
         direction n, since E (n . grad D)^2 = |grad D|^2, and by a difference, since D's batch statistics belong to it."""
         n = step * jax.random.normal(jax.random.fold_in(key, 1), image.shape)
-        there, back = separately(self.D, [image + n, image - n], text)
-        slope = (there - back).astype(jnp.float32) / (2 * step)
+        slope = (self.D(image + n, text, train=True) - self.D(image - n, text, train=True)).astype(jnp.float32) / (2 * step)
         return (slope ** 2).mean()
 
     def g_loss(self, batch, key, out):

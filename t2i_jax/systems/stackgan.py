@@ -42,7 +42,7 @@ from flax import nnx
 from t2i_jax.layers.blocks import Bottleneck, conv3_beside, conv3_doubled, levels, linear, lrelu, operands
 from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.conv import Conv
-from t2i_jax.layers.norm import NORMS, BatchNorm, separately
+from t2i_jax.layers.norm import NORMS, BatchNorm
 from t2i_jax.layers.remat import recomputed
 from t2i_jax.losses import bce, conditioning_kl
 from t2i_jax.stage import Phase, Stage, normal_rows
@@ -239,12 +239,13 @@ class Conditional(Stage):
     def d_loss(self, batch, key, out):
         """Mean of the terms of real pairs plus mean of those of the others."""
         D, condition = self.D, self.condition(out)
-        real, *wrong, fake = separately(D, [batch['image'], *([batch['wrong_image']] if self.wrong == 'sampled' else []), out.image])
+        real = D(batch['image'], train=True)
         true, false = {'d_real': bce(D.conditional(real, condition, train=True), 1.0)}, {}
         if self.wrong == 'sampled':
-            false['d_wrong'] = bce(D.conditional(wrong[0], condition, train=True), 0.0)
+            false['d_wrong'] = bce(D.conditional(D(batch['wrong_image'], train=True), condition, train=True), 0.0)
         elif self.wrong == 'shift':
             false['d_wrong'] = bce(D.conditional(real[:-1], condition[1:], train=True), 0.0)
+        fake = D(out.image, train=True)
         false['d_fake'] = bce(D.conditional(fake, condition, train=True), 0.0)
         if D.free_logit:
             true['d_real_free'], false['d_fake_free'] = bce(D.unconditional(real), 1.0), bce(D.unconditional(fake), 0.0)
