@@ -179,7 +179,7 @@ def start_jax():
 
     from t2i_jax import sharding
     jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/t2i_jax/compiled')))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
     sharding.start_hosts()
 
 

@@ -5,6 +5,7 @@
 """
 import fnmatch
 import importlib
+import itertools
 import json
 import math
 import os
@@ -156,6 +157,16 @@ def same_sizes(trained, found, what):
                            'or train on these in another --workdir.')
 
 
+class Keys:
+    """The keys of `nnx.Rngs(seed)`, counted in Python: that counts in traced arrays, which takes most of the time of building a large model."""
+
+    def __init__(self, seed):
+        self.key, self.count = jax.random.key(seed), itertools.count()
+
+    def params(self):
+        return jax.random.fold_in(self.key, next(self.count))
+
+
 def build(config, workdir, name, meta, key):
     """The module of a stage, the networks that it loads included, with fresh weights."""
     stages = system(config.system).STAGES
@@ -169,7 +180,7 @@ def build(config, workdir, name, meta, key):
     if config.dtype not in ('float32', 'bfloat16'):
         raise RunError(f'dtype is {config.dtype!r}; it is float32 or bfloat16.')
     try:
-        module = cls(meta, **plain(config.stages[name].model), **loaded, rngs=nnx.Rngs(key))
+        module = cls(meta, **plain(config.stages[name].model), **loaded, rngs=Keys(key))
     except (ValueError, TypeError) as error:
         raise RunError(f'Stage {name} cannot be built: {error}') from error
     core.compute_in(module, config.dtype)
