@@ -83,7 +83,7 @@ def claim(config, workdir):
     """Writes the config of a run, or checks it against the one that is there. Raises RunError where they differ in what matters."""
     path = pathlib.Path(workdir) / 'config.json'
     trained = any(step.name.isdigit() for step in path.parent.glob('*/checkpoints/*'))
-    if not trained:                                                       # an attempt that failed early binds nobody
+    if not trained and jax.process_index() == 0:                          # an attempt that failed early binds nobody
         (path.parent / 'vocabulary.json').unlink(missing_ok=True)
     if path.exists() and trained:
         old, new = flat(load_config(workdir).to_dict()), flat(json.loads(to_json(config)))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import conditions, data, drawing, evaluate, log, run, sharding
+from t2i_jax import conditions, data, drawing, evaluate, hosts, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.augment import augment
 from t2i_jax.errors import RunError
@@ -40,13 +40,16 @@ def train(config, workdir, devices=None):
     workdir = pathlib.Path(workdir)
     with log.Lock(workdir) if jax.process_index() == 0 else Signals(), Signals() as signals:
         run.claim(config, workdir)
+        hosts.same_run(workdir, run.to_json(config))
         mesh = sharding.make_mesh(config.mesh.fsdp, devices)
         for name in run.stage_names(config):
             if not config.init.get(name) and not any((workdir / name / 'checkpoints').glob('[0-9]*')):
                 run.system(config.system).STAGES[name].check(run.plain(config.stages[name].model))
         for name in run.stage_names(config):
             if config.init.get(name):
-                run.adopt(config, workdir, name)
+                if jax.process_index() == 0:
+                    run.adopt(config, workdir, name)
+                hosts.together(f'{name} is adopted')
                 print(f'Stage {name}: taken from {config.init[name]}.')
                 continue
             Trainer(config, workdir, name, mesh, signals).train()
@@ -98,6 +101,8 @@ class Trainer:
         self.open_data()
         self.leave_if_asked()
         self.open_model()
+        if self.mesh.size > 1 and jax.process_index() == 0:
+            print(f'Stage {self.name}: {sharding.describe(self.mesh, self.shapes, self.place)}.')
         self.leave_if_asked()
         checkpoints = run.checkpoints(self.config, self.workdir, self.name)
         try:
@@ -109,11 +114,14 @@ class Trainer:
                 return
             with log.Log(self.folder, int(state.step)) if jax.process_index() == 0 else NoLog() as self.log:
                 self.loop(state, checkpoints)
-        finally:
-            checkpoints.close()
+        except Exception as error:
+            if not hosts.several() or isinstance(error, Interrupted):       # what is being saved waits for the other hosts, which may not come
+                checkpoints.close()
+            raise
+        checkpoints.close()
 
     def leave_if_asked(self):
-        if self.signals.received:
+        if self.signals.received and not hosts.several():                  # several hosts agree on it at a step
             raise Interrupted(f'{self.signals.received}: stage {self.name} had not begun; what was saved before is kept. '
                               f'Resume with: python -m t2i_jax.main --workdir={self.workdir}')
 
@@ -180,7 +188,8 @@ class Trainer:
         @functools.partial(jax.jit, donate_argnums=0, out_shardings=(self.place, everywhere))
         def step(state, tables, rows):
             key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-            return core.train_step(prog, state, batch_of(tables, rows, state.step, key, True))
+            state, metrics = core.train_step(prog, state, batch_of(tables, rows, state.step, key, True))
+            return state, metrics | ({'stop': rows['stop'].max()} if 'stop' in rows else {})
 
         @jax.jit
         def losses(state, tables, rows, index):
@@ -220,19 +229,24 @@ class Trainer:
         share = jax.process_index(), jax.process_count()
         batches = data.batches(self.split, self.plan, start, self.total, self.cache, self.data['workers'], share)
         pending, in_flight, waited, since = [], collections.deque(), 0.0, time.monotonic()
+        several, agreed = hosts.several(), False
         if start == 0:
             self.draw(0, state)
         with log.progress(self.total, start, self.name) as progress:
             for step in range(start + 1, self.total + 1):
                 self.validation, asked = {}, time.monotonic()
-                rows = sharding.put_rows(self.mesh, next(batches))
+                rows = next(batches)
+                if several:                                               # a signal may have come to one host only: told to all with the batch
+                    rows |= {'stop': np.full(len(rows['index']), bool(self.signals.received), np.int32)}
+                rows = sharding.put_rows(self.mesh, rows)
                 waited += time.monotonic() - asked
                 state, metrics = self.step(state, self.tables, rows)
-                pending.append(metrics)
                 # two steps ahead of the device are enough to keep it busy; more would only delay signals
                 in_flight.append(metrics)
                 if len(in_flight) > 2:
-                    jax.block_until_ready(in_flight.popleft())
+                    done = jax.block_until_ready(in_flight.popleft())
+                    agreed = several and int(done['stop']) > 0            # what all hosts read at the same step
+                pending.append({name: value for name, value in metrics.items() if name != 'stop'})
 
                 last, due = step == self.total, functools.partial(self.due, step)
                 if due(block.log_every):
@@ -243,7 +257,8 @@ class Trainer:
                     self.log.write(step, {**means, 'images_per_s': speed, 'data_wait': waited / spent}, 'train/')
                     progress.update(len(pending), means, speed)
                     pending, waited, since = [], 0.0, time.monotonic()
-                aside, stop = time.monotonic(), self.signals.received
+                aside = time.monotonic()
+                stop = self.signals.received if not several else (self.signals.received or 'Another process was told to end') if agreed else None
                 evaluates = self.evaluate_every and due(self.evaluate_every)
                 if due(block.validate_every) or due(block.sample_every) or due(block.checkpoint_every) or evaluates or stop:
                     self.check(state, checkpoints)
