@@ -16,9 +16,11 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from t2i_jax.errors import RunError, unwritable
+from t2i_jax.errors import RunError, reason, unwritable
 
 python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
+# the threads of a save that fails tell it at length; it is raised where the save is waited for
+logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
 
 WEEK = 7 * 24 * 3600         # seconds: by the clock, so less would fail a save during which the process was stopped or the machine slept
 UNFINISHED = '*orbax-checkpoint-tmp*'
@@ -84,10 +86,11 @@ class Checkpoints:
             yield
         except Exception as error:         # OSError, what TensorStore makes of one, TimeoutError, ...
             self.failed = True
-            self.sweep()
             kept = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
             kept = f'step {max(kept):,} is the last whole one' if kept else 'there is none yet'
-            raise unwritable(self.folder.parents[1], error, f'A checkpoint of {self.bytes / 1e6:,.1f} MB in {self.folder} ({kept})') from error
+            message = unwritable(self.folder.parents[1], error, f'A checkpoint of {self.bytes / 1e6:,.1f} MB in {self.folder} ({kept})')
+            self.sweep()
+            raise message from error
 
     def sweep(self):
         """Deletes what processes did not finish. For the one that holds the lock of the workdir."""
@@ -118,16 +121,16 @@ class Checkpoints:
                 sums = [int(x) for x in jax.device_get(checksums(state))]
                 if sums == extra['checksums']:
                     return candidate, state, extra
-                reason = 'an array differs from its checksum'
+                why = 'an array differs from its checksum'
             except Exception as error:     # Orbax and TensorStore raise many kinds for a damaged folder
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                why = reason(error)
                 if passing(error):
-                    raise RunError(f'The checkpoint of step {candidate} in {self.folder} cannot be read now: {reason}. It may be whole. Nothing was changed. '
+                    raise RunError(f'The checkpoint of step {candidate} in {self.folder} cannot be read now: {why}. It may be whole. Nothing was changed. '
                                    f'Try again; or rename the folder to {candidate}.damaged, and the one before it is used.') from error
-            self.damaged[candidate] = reason
-            logging.warning('The checkpoint of step %d in %s is damaged (%s) and is skipped.', candidate, self.folder, reason)
+            self.damaged[candidate] = why
+            logging.warning('The checkpoint of step %d in %s is damaged (%s) and is skipped.', candidate, self.folder, why)
         if self.damaged:
-            broken = '; '.join(f'step {step}: {reason}' for step, reason in self.damaged.items())
+            broken = '; '.join(f'step {step}: {why}' for step, why in self.damaged.items())
             raise RunError(f'No checkpoint in {self.folder} can be read: {broken}. If the model was changed, choose another '
                            '--workdir; if files are damaged, delete that folder to train the stage again.')
         return None
@@ -162,4 +165,5 @@ def passing(error):
     """Whether a read may have failed for a reason that will pass: no memory, no permission, too many files, a file system that does not answer."""
     if isinstance(error, OSError):
         return not isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
-    return isinstance(error, MemoryError) or any(word in str(error) for word in ('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'UNAVAILABLE'))
+    named = any(word in str(error) for word in ('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'UNAVAILABLE'))     # by TensorStore, by XLA
+    return named or isinstance(error, MemoryError) or error.__cause__ is not None and passing(error.__cause__)
