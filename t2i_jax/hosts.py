@@ -21,6 +21,7 @@ from t2i_jax.errors import RunError
 HEARTBEAT = 30       # seconds without a sign of life after which a process counts as dead
 RESUME = 'Nothing that was saved is lost: start the whole job again, and it goes on from the last checkpoint.'
 SIZES = ('SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')     # in the environment of a launched process: how many there are
+LOST = ('Gloo', 'NCCL', 'coordination', 'Barrier', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'CANCELLED', 'Connection')     # in errors of exchange
 GUARD = 'import sys\nlast = b""\nfor last in sys.stdin.buffer: pass\nsys.stderr.buffer.write(last.lstrip())'
 
 
@@ -135,6 +136,18 @@ def all_say(yes):
     return bool(multihost_utils.process_allgather(np.array(bool(yes))).all()) if several() else bool(yes)
 
 
+@contextlib.contextmanager
+def all_or_none(what):
+    """Where what is done within it fails in one process, it raises RuntimeError in the others, so that all go on alike."""
+    try:
+        yield
+    except Exception:
+        all_say(False)
+        raise
+    if not all_say(True):
+        raise RuntimeError(f'{what} failed in another process.')
+
+
 def same_run(workdir, config, seconds=30):
     """Raises RunError where this process does not see what process 0 has written into the workdir, or was started with other settings (JSON)."""
     if not several():
@@ -181,7 +194,7 @@ def leave(message, status=1):
 
 def failed(error):
     """Ends this process of several for an exception that nobody expected."""
-    if isinstance(error, jax.errors.JaxRuntimeError) and 'RESOURCE_EXHAUSTED' not in str(error):
+    if any(word in str(error) for word in LOST):
         leave('Error: another process of this job ended or cannot be reached any more; its output says why '
               f'({str(error).strip().splitlines()[0]:.200}). {RESUME}')
     traceback.print_exception(error)

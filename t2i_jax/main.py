@@ -9,6 +9,7 @@ python -m t2i_jax.main --workdir=runs/quick --mode=evaluate                     
 python -m t2i_jax.main --mode=compare runs/quick runs/other                                     # numbers side by side
 """
 import importlib.util
+import logging as python_logging
 import os
 import pathlib
 import sys
@@ -166,7 +167,7 @@ def unknown_key(config, argv):
 def cli(argv=None):
     """The program; what a person can put right ends in one message and exit status 1."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    logging.set_verbosity(logging.WARNING)     # Orbax tells every rename at INFO
+    quiet()
     from t2i_jax import hosts
     from t2i_jax.errors import DataError, RunError
     from t2i_jax.train import Interrupted
@@ -186,6 +187,19 @@ def cli(argv=None):
         if not hosts.several():
             raise
         hosts.failed(error)
+
+
+def quiet():
+    """Leaves what a person should read: not every rename of Orbax (INFO), nor what its threads and coroutines say when a save or a restore fails, which is
+    raised where it is waited for."""
+    logging.set_verbosity(logging.WARNING)
+    python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
+    hook = sys.unraisablehook
+
+    def unraisable(what):
+        if str(what.exc_value) != 'Event loop is closed' and 'orbax' not in getattr(getattr(what.object, 'cr_code', None), 'co_filename', ''):
+            hook(what)
+    sys.unraisablehook = unraisable
 
 
 def start_jax():

@@ -8,16 +8,18 @@ import functools
 import json
 import pathlib
 import signal
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from t2i_jax import conditions, data, drawing, evaluate, hosts, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.augment import augment
-from t2i_jax.errors import RunError
+from t2i_jax.errors import DataError, RunError
 from t2i_jax.sample import TEXT, Sampler, to_uint8
 from t2i_jax.tables import Split, device_tables
 from t2i_jax.text import Vocabulary
@@ -38,12 +40,12 @@ def train(config, workdir, devices=None):
     devices: those to train on; None: all.
     """
     workdir = pathlib.Path(workdir)
-    with log.Lock(workdir) if jax.process_index() == 0 else Signals(), Signals() as signals:
+    with log.writes(workdir), log.Lock(workdir) if jax.process_index() == 0 else Signals(), Signals() as signals:
         run.claim(config, workdir)
         hosts.same_run(workdir, run.to_json(config))
         mesh = sharding.make_mesh(config.mesh.fsdp, devices)
         for name in run.stage_names(config):
-            if not config.init.get(name) and not any((workdir / name / 'checkpoints').glob('[0-9]*')):
+            if not config.init.get(name) and not run.has_checkpoints(workdir, name):
                 run.system(config.system).STAGES[name].check(run.plain(config.stages[name].model))
         for name in run.stage_names(config):
             if config.init.get(name):
@@ -84,6 +86,9 @@ class NoLog(contextlib.AbstractContextManager):
     def write(self, *_):
         pass
 
+    def flush(self):
+        pass
+
     def __exit__(self, *_):
         pass
 
@@ -114,11 +119,9 @@ class Trainer:
                 return
             with log.Log(self.folder, int(state.step)) if jax.process_index() == 0 else NoLog() as self.log:
                 self.loop(state, checkpoints)
-        except Exception as error:
-            if not hosts.several() or isinstance(error, Interrupted):       # what is being saved waits for the other hosts, which may not come
+        finally:
+            if not hosts.several() or sys.exc_info()[0] in (None, Interrupted):     # else a save may wait for other hosts, which will not come
                 checkpoints.close()
-            raise
-        checkpoints.close()
 
     def leave_if_asked(self):
         if self.signals.received and not hosts.several():                  # several hosts agree on it at a step
@@ -131,18 +134,27 @@ class Trainer:
         nominal = {name: run.abstract(config, self.workdir, name, run.nominal_meta(config, name)) for name in run.stage_names(config)}
         needs, advice = nominal[self.name].needs, nominal[self.name].advice
         path = self.workdir / 'vocabulary.json'
-        vocabulary = Vocabulary.load(path) if path.exists() else None
+        try:
+            vocabulary = Vocabulary.load(path) if path.exists() else None
+        except DataError as error:
+            vocabulary = logging.warning('%s It is made again from the data.', error)       # `start` compares it with the checkpoint's
+        made = vocabulary is None
         if vocabulary is None and any('dialog' in module.needs for module in nominal.values()):
             vocabulary = Split(config.data, config.data.split, ('dialog',)).vocabulary     # one for all stages, with the dialogues' words
         self.data = {**config.data, **block.data}
         self.split = Split(config.data, config.data.split, needs, vocabulary, block.data, advice)
-        if not path.exists() and jax.process_index() == 0:
+        if made and jax.process_index() == 0:
             self.split.vocabulary.save(path)
         self.vocabulary = self.split.vocabulary
         self.held_out = Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data)
         self.meta = self.split.meta
-        if any((self.folder / 'checkpoints').glob('[0-9]*')):
-            run.same_sizes(run.read_meta(self.workdir, self.name), self.meta, f'Stage {self.name}')
+        if run.has_checkpoints(self.workdir, self.name):
+            try:
+                trained = run.read_meta(self.workdir, self.name)
+            except RunError as error:
+                trained = logging.warning('%s It is written again.', error)
+            if trained:
+                run.same_sizes(trained, self.meta, f'Stage {self.name}')
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = self.folder / 'meta.tmp'                            # other hosts may be reading what is there
@@ -208,15 +220,17 @@ class Trainer:
         found = checkpoints.restore(self.shapes)
         if found:
             step, state, extra = found
-            # the position in the data is a function of these three
-            for name, here in (('seed', self.config.seed), ('batch_size', self.block.batch_size), ('records', len(self.split))):
-                if extra[name] != here:
+            # the position in the data is a function of the first three; checkpoints of older runs lack the hash
+            for name, here in (('seed', self.config.seed), ('batch_size', self.block.batch_size), ('records', len(self.split)),
+                               ('vocabulary', self.vocabulary.hash[:12])):
+                if extra.get(name, here) != here:
                     raise RunError(f'The checkpoint of stage {self.name} was made with {name} {extra[name]}, here it is {here}: the data would '
                                    'not go on where they were. Put it back, or choose another --workdir.')
-            checkpoints.discard_after(step)
+            checkpoints.tidy()
             if step < self.total:
                 print(f'Stage {self.name}: resumed at step {step:,} of {self.total:,}.')
             return state
+        checkpoints.tidy()
         state = jax.jit(self.init, out_shardings=self.place)()
         params, stats = run.loaded_weights(self.config, self.workdir, self.name, self.vocabulary, sharding.replicated(self.mesh))
         ema, ema_stats = jax.tree.map(jnp.copy, (core.pick(params, self.prog.ema), core.pick(stats, self.prog.ema)))
@@ -227,12 +241,12 @@ class Trainer:
     def loop(self, state, checkpoints):
         block, start = self.block, int(state.step)
         share = jax.process_index(), jax.process_count()
-        batches = data.batches(self.split, self.plan, start, self.total, self.cache, self.data['workers'], share)
+        steps = data.batches(self.split, self.plan, start, self.total, self.cache, self.data['workers'], share)
         pending, in_flight, waited, since = [], collections.deque(), 0.0, time.monotonic()
         several, agreed = hosts.several(), False
-        if start == 0:
-            self.draw(0, state)
-        with log.progress(self.total, start, self.name) as progress:
+        with contextlib.closing(steps) as batches, log.progress(self.total, start, self.name) as progress:
+            if start == 0:
+                self.draw(0, state)
             for step in range(start + 1, self.total + 1):
                 self.validation, asked = {}, time.monotonic()
                 rows = next(batches)
@@ -268,6 +282,7 @@ class Trainer:
                     if due(block.sample_every):
                         self.draw(step, settled)
                     if due(block.checkpoint_every) or stop:
+                        self.log.flush()
                         self.save(step, settled, checkpoints, wait=last or stop)
                     if evaluates:
                         self.evaluate(step, settled)
@@ -276,13 +291,13 @@ class Trainer:
                 if stop and not last:
                     raise Interrupted(f'{stop}: stage {self.name} is saved at step {step:,} of {self.total:,}. '
                                       f'Resume with: python -m t2i_jax.main --workdir={self.workdir}')
-        batches.close()
 
     def due(self, step, every):
         return step == self.total or (every and step % every == 0)
 
     def check(self, state, checkpoints):
-        """Stops the run where a loss or gradient was not finite. Nothing after that step has changed the state."""
+        """Stops the run where a save has failed, or where a loss or gradient was not finite: nothing after that step has changed the state."""
+        checkpoints.check()
         bad = int(state.bad_step)
         if bad >= 0:
             phase = self.module.phases[int(state.bad_phase)].loss
@@ -307,7 +322,7 @@ class Trainer:
         return state
 
     def save(self, step, state, checkpoints, wait=False):
-        extra = dict(seed=self.config.seed, batch_size=self.block.batch_size, records=len(self.split), total=self.total)
+        extra = dict(seed=self.config.seed, batch_size=self.block.batch_size, records=len(self.split), vocabulary=self.vocabulary.hash[:12], total=self.total)
         checkpoints.save(step, state, extra, self.validation or None, wait=bool(wait))
 
     def validate(self, step, state):
