@@ -10,8 +10,9 @@ the size. `x n` is n times the operations of a device over those of one device a
 An exchanged array is told by the code that computes it, and lists what is none of the first four:
 
     BatchNorm    sums over the batch in a batch normalisation, forward and backward, and the gradients of its scale and bias
-    gradient     of a trained array: the same number of entries
-    parameter    gathered before use, where parameters are sharded (--fsdp): the same number of entries
+    gradient     of a trained array: the same number of entries, or of a convolution's kernel, parts and rearrangements of it included. An array that is
+                 used several times has several: XLA for CPU adds them up after they are exchanged (that for GPU and TPU has a pass that does it before)
+    parameter    under --fsdp, where state is sharded: gathered before it is used, the same number of entries
     scalar       losses, what is logged, norms
     other        everything else; listed with its source
 """
@@ -48,15 +49,15 @@ class Sent(NamedTuple):
     def bytes(self):
         return self.size * BYTES[self.dtype]
 
-    def what(self, sizes):
-        """sizes: numbers of entries of the trained arrays."""
+    def what(self, sizes, fsdp):
+        """sizes: numbers of entries of the trained arrays; fsdp: whether they are sharded."""
         if self.kind == 'all-reduce' and any('layers/norm.py' in line for line in self.source):
             return 'BatchNorm'
         if self.size == 1:
             return 'scalar'
-        if self.size in sizes and self.kind in ('all-reduce', 'reduce-scatter') and 'transpose(' in self.code:
+        if self.kind in ('all-reduce', 'reduce-scatter') and 'transpose(' in self.code and (self.size in sizes or 'conv_general_dilated' in self.code):
             return 'gradient'
-        return 'parameter' if self.size in sizes and self.kind == 'all-gather' else 'other'
+        return 'parameter' if fsdp and self.size in sizes else 'other'
 
 
 def collectives(text) -> list[Sent]:
@@ -171,10 +172,10 @@ def main():
             first = report[0] if report else numbers
             whats = collections.defaultdict(list)
             for one in sent:
-                whats[one.what(sizes)].append(one)
+                whats[one.what(sizes, args.fsdp)].append(one)
             kinds = collections.Counter(kind for kind, _ in {(one.kind, one.operation) for one in sent})
             numbers |= {'ratio': numbers['flops'] * n / first['flops'] / first['devices'], 'row_ratio': numbers['row_flops'] * n / first['row_flops'] /
-                        first['devices'], 'operations': dict(kinds), 'sent': [one._asdict() | {'what': one.what(sizes)} for one in sent]}
+                        first['devices'], 'operations': dict(kinds), 'sent': [one._asdict() | {'what': one.what(sizes, args.fsdp)} for one in sent]}
             print(f'| {n} ({n // (n if args.fsdp else 1)} x {n if args.fsdp else 1}) | {numbers["flops"] / 1e6:,.1f} | {numbers["ratio"]:.3f} | '
                   f'{numbers["row_ratio"]:.3f} | {numbers["arguments"] / 1e6:,.1f} | {numbers["temporary"] / 1e6:,.1f} | '
                   f'{", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"} |' +

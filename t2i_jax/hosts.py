@@ -187,7 +187,8 @@ def leave(message, status=1):
     if not several():
         sys.exit(message or status)
     done()
-    print(message, file=sys.stderr, flush=True)
+    if message:
+        print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(status)
 

@@ -1,4 +1,5 @@
 """The mesh, and how a batch and a state lie on it."""
+import contextlib
 import math
 
 import jax
@@ -43,6 +44,26 @@ def state_shardings(mesh, shapes):
         largest = max(axes, key=lambda i: x.shape[i])
         return NamedSharding(mesh, PartitionSpec(*('fsdp' if i == largest else None for i in range(x.ndim))))
     return jax.tree.map(shard, shapes)
+
+
+tracing = None       # the mesh for which a step is being traced
+
+
+@contextlib.contextmanager
+def traced_for(mesh):
+    """While a function is traced within it, `everywhere` knows the mesh."""
+    global tracing
+    before, tracing = tracing, mesh
+    try:
+        yield
+    finally:
+        tracing = before
+
+
+def everywhere(tree):
+    """Arrays of a training step that every device is to have whole, such as the captions with which each compares the pictures of its rows. Left to itself
+    XLA may move the far larger products of all pairs instead. Elsewhere it changes nothing."""
+    return tree if tracing is None else jax.lax.with_sharding_constraint(tree, replicated(tracing))
 
 
 def describe(mesh, shapes, shardings):

@@ -190,7 +190,7 @@ class Trainer:
         self.evaluate_every = self.config.get('eval', {}).get('every', 0) if draws else 0
         if self.evaluate_every and jax.process_index() == 0:              # now, so that what it lacks is known before the first step
             self.evaluation = evaluate.During(self.config, self.held_out)
-        everywhere = sharding.replicated(self.mesh)
+        mesh, everywhere = self.mesh, sharding.replicated(self.mesh)
         self.tables, self.held_out_tables = device_tables((self.split, self.held_out), everywhere) if self.cache == 'device' else ({}, {})
 
         def batch_of(tables, rows, step, key, training):
@@ -200,13 +200,15 @@ class Trainer:
         @functools.partial(jax.jit, donate_argnums=0, out_shardings=(self.place, everywhere))
         def step(state, tables, rows):
             key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-            state, metrics = core.train_step(prog, state, batch_of(tables, rows, state.step, key, True))
+            with sharding.traced_for(mesh):
+                state, metrics = core.train_step(prog, state, batch_of(tables, rows, state.step, key, True))
             return state, metrics | ({'stop': rows['stop'].max()} if 'stop' in rows else {})
 
         @jax.jit
         def losses(state, tables, rows, index):
             key = jax.random.fold_in(jax.random.key(0), index)
-            return core.validation_losses(prog, state, batch_of(tables, rows, state.step, key, False), key)
+            with sharding.traced_for(mesh):
+                return core.validation_losses(prog, state, batch_of(tables, rows, state.step, key, False), key)
 
         @jax.jit
         def settle(state, tables, rows, index):
