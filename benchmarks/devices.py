@@ -117,18 +117,23 @@ def open_trainer(config, stage, folder):
     raise run.RunError(f'There is no stage {stage!r}; there are: {", ".join(run.stage_names(config))}.')
 
 
-def compiled(trainer, mesh, times=1):
-    """The step of a trainer for a mesh, with `times` the rows of its batch."""
+def rows(trainer, times=1):
+    """The shapes of what a step reads of the host, with `times` the rows of the trainer's batch."""
     import jax
     import numpy as np
 
     from t2i_jax import data, sharding
+    batches = data.batches(trainer.split, trainer.plan, 0, 1, trainer.cache)
+    found, place = next(batches), sharding.by_rows(trainer.mesh)
+    batches.close()
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((int(times * len(x)), *x.shape[1:]), np.asarray(x).dtype, sharding=place), found)
+
+
+def compiled(trainer, mesh, times=1):
+    """The step of a trainer for a mesh, with `times` the rows of its batch."""
     trainer.mesh = mesh
     trainer.open_model()
-    batches = data.batches(trainer.split, trainer.plan, 0, 1, trainer.cache)
-    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((times * len(x), *x.shape[1:]), np.asarray(x).dtype, sharding=sharding.by_rows(mesh)), next(batches))
-    batches.close()
-    return trainer.step.lower(trainer.shapes, trainer.tables, rows).compile()
+    return trainer.step.lower(trainer.shapes, trainer.tables, rows(trainer, times)).compile()
 
 
 def trained_sizes(trainer):

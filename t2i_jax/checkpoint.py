@@ -85,6 +85,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:         # OSError, what TensorStore makes of one, TimeoutError, ...
+            if hosts.lost(error):          # not this one's fault
+                raise
             self.failed = True
             kept = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
             kept = f'step {max(kept):,} is the last whole one' if kept else 'there is none yet'
@@ -125,6 +127,8 @@ class Checkpoints:
                 why = 'an array differs from its checksum'
             except Exception as error:     # Orbax and TensorStore raise many kinds for a damaged folder
                 why = reason(error)
+                if hosts.lost(error):
+                    raise
                 if passing(error):
                     raise RunError(f'The checkpoint of step {candidate} in {self.folder} cannot be read now: {why}. It may be whole. Nothing was changed. '
                                    f'Try again; or rename the folder to {candidate}.damaged, and the one before it is used.') from error

@@ -193,9 +193,14 @@ def leave(message, status=1):
     os._exit(status)
 
 
+def lost(error):
+    """Whether an exception says that another process cannot be reached any more."""
+    return several() and any(word in str(error) for word in LOST)
+
+
 def failed(error):
     """Ends this process of several for an exception that nobody expected."""
-    if any(word in str(error) for word in LOST):
+    if lost(error):
         leave('Error: another process of this job ended or cannot be reached any more; its output says why '
               f'({str(error).strip().splitlines()[0]:.200}). {RESUME}')
     traceback.print_exception(error)

@@ -107,7 +107,7 @@ class Trainer:
         self.leave_if_asked()
         self.open_model()
         if self.mesh.size > 1 and jax.process_index() == 0:
-            print(f'Stage {self.name}: {sharding.describe(self.mesh, self.shapes, self.place)}.')
+            print(f'Stage {self.name}: {sharding.describe(self.mesh, self.shapes, self.place)}.', flush=True)
         self.leave_if_asked()
         checkpoints = run.checkpoints(self.config, self.workdir, self.name)
         try:
