@@ -136,18 +136,6 @@ def all_say(yes):
     return bool(multihost_utils.process_allgather(np.array(bool(yes))).all()) if several() else bool(yes)
 
 
-@contextlib.contextmanager
-def all_or_none(what):
-    """Where what is done within it fails in one process, it raises RuntimeError in the others, so that all go on alike."""
-    try:
-        yield
-    except Exception:
-        all_say(False)
-        raise
-    if not all_say(True):
-        raise RuntimeError(f'{what} failed in another process.')
-
-
 def same_run(workdir, config, seconds=30):
     """Raises RunError where this process does not see what process 0 has written into the workdir, or was started with other settings (JSON)."""
     if not several():

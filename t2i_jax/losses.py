@@ -87,7 +87,7 @@ def structured_joint_embedding(image_vectors, text_vectors, *, margin=1.0, symme
     image_vectors, text_vectors = image_vectors.astype(jnp.float32), everywhere(text_vectors.astype(jnp.float32))
     scores = jnp.einsum('id,jd->ij', image_vectors, text_vectors, precision=jax.lax.Precision.HIGHEST)
     wrong = 1 - jnp.eye(len(scores))
-    right = jnp.diagonal(scores)
+    right = ((1 - wrong) * scores).sum(1)                                              # the diagonal, without leaving the rows of a device
     loss = (wrong * jax.nn.relu(margin + scores - right[:, None])).mean()              # an image against all texts
     if symmetric:
         loss += (wrong * jax.nn.relu(margin + scores - right[None, :])).mean()         # a text against all images
@@ -200,7 +200,7 @@ def matching_loss(scores, leave_out=None, present=None):
     absent = ~(present[:, None] & present[None, :])
     absent = absent if leave_out is None else absent | leave_out
     scores = jnp.where(absent & ~own, -jnp.inf, scores.astype(jnp.float32))
-    right = jnp.diagonal(scores)
+    right = jnp.where(own, scores, 0).sum(1)               # the diagonal, without leaving the rows of a device
     losses = jax.nn.logsumexp(scores, 1) + jax.nn.logsumexp(scores, 0) - 2 * right
     return jnp.where(present, losses, 0).sum() / jnp.maximum(present.sum(), 1)
 
