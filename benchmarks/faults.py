@@ -58,8 +58,9 @@ class Case:
         self.expect(found == status, f'status {found} instead of {status}: {said[-600:]}')
         self.expect('Traceback' not in said, f'a traceback: {said[-3000:]}')
         self.said(said, *parts)
-        lines = [line for line in said.splitlines() if any(word in line for word in MEND)]
-        self.message = shorten(lines[0]) if parts and lines and not self.message else self.message
+        lines = [line for line in said.splitlines() if parts and any(word in line for word in MEND)]
+        lines.sort(key=lambda line: not line.startswith('Error: '))
+        self.message = self.message or (shorten(lines[0]) if lines else '')
         if workdir and lost is not None:
             self.expect((gone := steps_lost(workdir)) <= lost, f'{gone} steps lost, {lost} are allowed')
             self.lost = max(self.lost, gone)
@@ -363,7 +364,7 @@ def files(lab):
             harm(workdir / name)
             if name == 'config.json':
                 case.told(lab.start(workdir), 1, 'Error: .*config.json', r'--config=experiments/<name>\.py')
-                case.told(lab.begin(workdir), 0)                       # the whole command, as at first
+                finish(lab.begin(workdir))                             # the whole command, as at first
             case.times += name != 'config.json'
             said = case.resume(workdir)
             case.message = case.message or next((shorten(line) for line in said.splitlines() if 'again' in line), '')

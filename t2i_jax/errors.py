@@ -19,7 +19,7 @@ def reason(error):
         error = error.__cause__
     number = re.search(r"os_error_code='(\d+)'", str(error))               # how TensorStore tells it, behind several paths
     text = os.strerror(int(number[1])) if number else getattr(error, 'strerror', None) or str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    return text.splitlines()[0][:300].rstrip('.') if text else type(error).__name__
 
 
 def unwritable(workdir, error, what=None):
