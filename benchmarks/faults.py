@@ -12,7 +12,6 @@ import os
 import pathlib
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -98,10 +97,13 @@ def steps_lost(workdir, stage='gan'):
 class Lab:
     """A folder with the data, a compilation cache and runs."""
 
-    def __init__(self, folder, kills):
-        self.folder, self.kills, self.flags, self.runs = folder, kills, [f'--config.data.dir={folder / "data"}'], 0
-        os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'cache')
-        program.make_data(folder / 'data')
+    def __init__(self, folder, kills=4, data=None, cache=None):
+        """data, cache: folders of the data set and of compiled programs, where they are there."""
+        self.folder, self.kills, self.runs = folder, kills, 0
+        self.environment = {'JAX_COMPILATION_CACHE_DIR': str(cache or folder / 'cache')}
+        if not data:
+            program.make_data(data := folder / 'data')
+        self.flags = [f'--config.data.dir={data}']
         self.whole = self.undisturbed('whole')
 
     def undisturbed(self, name, *flags, first=DENSE):
@@ -118,10 +120,10 @@ class Lab:
         """A run that nobody has begun; later flags win."""
         every = [f'--config.stages.gan.{name}={value}' for name, value in dict(
             steps=STEPS, log_every=1, validate_every=10, sample_every=30, checkpoint_every=EVERY).items()]
-        return program.start(workdir, *first, *self.flags, *every, *flags, **options)
+        return self.start(workdir, *first, *self.flags, *every, *flags, **options)
 
     def start(self, workdir, *flags, **options):
-        return program.start(workdir, *flags, **options)
+        return program.start(workdir, *flags, variables=self.environment, **options)
 
     def half(self):
         """A copy of a run that was stopped on its way, with two whole checkpoints."""
@@ -231,7 +233,7 @@ def paused(lab):
 
 # -------------------------------------------------------------------------------------------------------------------- disks
 class Disk:
-    """A small file system where we may mount one, else None: `options` limits the size of a file then."""
+    """A small file system where we may mount one; elsewhere a folder, and the size of a file is limited."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -242,9 +244,9 @@ class Disk:
         return self
 
     def fill(self, leave):
-        """Leaves so many bytes. -> options of Popen"""
+        """Leaves so many bytes. -> options of `start`"""
         if not self.mounted:
-            return dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (leave + 1, leave + 1)))
+            return dict(inject=f'room:{leave + 1}')
         room = shutil.disk_usage(self.folder).free - leave
         (self.folder / 'filler').write_bytes(b'x' * max(room, 0))
         return {}

@@ -34,13 +34,14 @@ def make_data(folder):
     QUICK['single'].update(kept)
 
 
-def start(workdir, *flags, inject=None, **options):
+def start(workdir, *flags, inject=None, variables=None, **options):
     """`python -m t2i_jax.main --workdir=<workdir> <flags>` as a process of its own; `finish` tells what it said.
 
-    inject: a fault of benchmarks/inject.py that happens in it. options: of subprocess.Popen.
+    inject: a fault of benchmarks/inject.py that happens in it. variables: more of the environment. options: of subprocess.Popen.
     """
     module = ['benchmarks.inject', inject] if inject else ['t2i_jax.main']
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_backend_optimization_level=1', 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_backend_optimization_level=1', 'PYTHONPATH': str(ROOT),
+                   'PYTHONUNBUFFERED': '1', **(variables or {})}
     options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', cwd=ROOT, env=environment) | options
     return subprocess.Popen([sys.executable, '-m', *module, f'--workdir={workdir}', *flags], **options)
 
