@@ -28,7 +28,7 @@ from benchmarks.program import DENSE, SCENES, finish, logged, saved
 STEPS, EVERY = 60, 5                # steps of a run, and between two checkpoints
 TEXT = ['--config=experiments/gan_cls_shapes.py:tiny', *SCENES, '--config.stages.style.steps=0', '--config.stages.gan.model.ngf=4',
         '--config.stages.gan.model.ndf=4', '--config.stages.text.model.encoder.hidden=8', '--config.stages.text.model.encoder.embedding=8']
-MEND = ('Resume with', 'resume with', '--workdir', 'Try again', 'is skipped', 'taken over', 'is made again', 'is written again', 'is replaced', 'resumed at')
+MEND = ('Resume with', 'resume with', '--workdir', 'Try again', 'is skipped', 'taken over', 'made again', 'is written again', 'is replaced', 'resumed at')
 
 
 class Result(NamedTuple):

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pathlib
-import signal
 import struct
 import subprocess
 import sys
@@ -47,12 +46,13 @@ def start(workdir, *flags, inject=None, variables=None, **options):
 
 
 def finish(process, seconds=300):
-    """(exit status, what the process said); one that hangs is killed and has status 'hangs'."""
+    """(exit status, what the process said); one that hangs, or leaves processes behind, is killed and has status 'hangs'."""
     try:
         said = process.communicate(timeout=seconds)[0]
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        return 'hangs', process.communicate()[0]
+    except subprocess.TimeoutExpired as slow:
+        process.kill()
+        process.stdout.close()
+        return 'hangs', (slow.output or b'').decode(errors='replace')
     return process.returncode, said
 
 
