@@ -146,11 +146,11 @@ def saving(workdir):
     return next((workdir / 'gan' / 'checkpoints').glob('*orbax-checkpoint-tmp*'), None) is not None
 
 
-def until(process, workdir, step, while_saving=False, seconds=120):
-    """Waits until a step is logged, and a checkpoint is being written then or later; or until the process has ended."""
+def until(process, workdir, step, while_saving=None, seconds=120):
+    """Waits until a step is logged, and a checkpoint is (or is not) being written then or later; or until the process has ended."""
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
-        if steps(workdir) >= step and (not while_saving or saving(workdir)):
+        if steps(workdir) >= step and while_saving in (None, saving(workdir)):
             return
         time.sleep(.001)
 
@@ -159,14 +159,14 @@ def until(process, workdir, step, while_saving=False, seconds=120):
 def signals(lab):
     """SIGTERM, SIGINT: during steps, while saving, before the first step"""
     case = Case(lab)
-    for number, when in ((signal.SIGTERM, 'steps'), (signal.SIGINT, 'steps'), (signal.SIGTERM, 'saving'), (signal.SIGINT, 'saving'), (signal.SIGTERM, 'start')):
+    for number, while_saving in ((signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGTERM, None)):
         workdir = lab.new()
         process = lab.begin(workdir)
-        if when == 'start':
+        if while_saving is None:
             while process.poll() is None and not (workdir / 'gan' / 'metrics.jsonl').exists():        # opened before the first step is compiled
                 time.sleep(.001)
         else:
-            until(process, workdir, random.randrange(1, STEPS // 2), when == 'saving')
+            until(process, workdir, random.randrange(1, STEPS // 2), while_saving)
         process.send_signal(number)
         case.told(process, 130, rf'{signal.Signals(number).name}: stage gan (is saved|had not begun)', 'Resume with: python -m', lost=0, workdir=workdir)
         case.resume(workdir)
@@ -175,21 +175,21 @@ def signals(lab):
 
 def kills(lab):
     """SIGKILL at random moments of one run"""
-    case, workdir, length = Case(lab), lab.new(), 20 * lab.kills
-    flags = [f'--config.stages.gan.{name}={value}' for name, value in dict(steps=length, sample_every=200).items()]
+    case, workdir, every, length = Case(lab), lab.new(), 4 * EVERY, 40 * lab.kills
+    flags = [f'--config.stages.gan.{name}={value}' for name, value in dict(steps=length, checkpoint_every=every, sample_every=200).items()]
     whole = lab.undisturbed('long', *flags)
     while_saving = moments = 0
     process = lab.begin(workdir, *flags)
     while moments < lab.kills and process.poll() is None:
-        before, kind, enough = steps(workdir), random.random(), random.randrange(1, 25)
+        before, kind, enough = steps(workdir), random.random(), random.randrange(1, 60)
         if kind < .1:
             time.sleep(random.uniform(.5, 8))                                              # while it starts, too
         else:
             until(process, workdir, min(before + enough, length - 2), kind > .5)
-        time.sleep(random.uniform(0, .03))
+            time.sleep(random.uniform(0, .02))
         process.kill()
         moments += 1
-        case.told(process, -signal.SIGKILL, lost=2 * EVERY, workdir=workdir if (workdir / 'gan').exists() else None)
+        case.told(process, -signal.SIGKILL, lost=2 * every, workdir=workdir if (workdir / 'gan').exists() else None)
         while_saving += saving(workdir)
         print(f'    kill {moments} at step {steps(workdir)}{", while saving" if saving(workdir) else ""}', flush=True)
         process = lab.begin(workdir, *flags)
