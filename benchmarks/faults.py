@@ -12,7 +12,6 @@ import os
 import pathlib
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -29,7 +28,7 @@ from benchmarks.program import DENSE, SCENES, finish, logged, saved
 STEPS, EVERY = 60, 5                # steps of a run, and between two checkpoints
 TEXT = ['--config=experiments/gan_cls_shapes.py:tiny', *SCENES, '--config.stages.style.steps=0', '--config.stages.gan.model.ngf=4',
         '--config.stages.gan.model.ndf=4', '--config.stages.text.model.encoder.hidden=8', '--config.stages.text.model.encoder.embedding=8']
-MEND = ('Resume with', 'resume with', '--workdir', 'Try again', 'is skipped', 'taken over', 'is made again', 'is written again', 'is replaced', 'resumed at')
+MEND = ('Resume with', 'resume with', '--workdir', 'Try again', 'is skipped', 'taken over', 'made again', 'is written again', 'is replaced', 'resumed at')
 
 
 class Result(NamedTuple):
@@ -58,8 +57,9 @@ class Case:
         self.expect(found == status, f'status {found} instead of {status}: {said[-600:]}')
         self.expect('Traceback' not in said, f'a traceback: {said[-3000:]}')
         self.said(said, *parts)
-        lines = [line for line in said.splitlines() if any(word in line for word in MEND)]
-        self.message = shorten(lines[0]) if parts and lines and not self.message else self.message
+        lines = [line for line in said.splitlines() if parts and any(word in line for word in MEND)]
+        lines.sort(key=lambda line: not line.startswith('Error: '))
+        self.message = self.message or (shorten(lines[0]) if lines else '')
         if workdir and lost is not None:
             self.expect((gone := steps_lost(workdir)) <= lost, f'{gone} steps lost, {lost} are allowed')
             self.lost = max(self.lost, gone)
@@ -97,10 +97,13 @@ def steps_lost(workdir, stage='gan'):
 class Lab:
     """A folder with the data, a compilation cache and runs."""
 
-    def __init__(self, folder, kills):
-        self.folder, self.kills, self.flags, self.runs = folder, kills, [f'--config.data.dir={folder / "data"}'], 0
-        os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder / 'cache')
-        program.make_data(folder / 'data')
+    def __init__(self, folder, kills=4, data=None, cache=None):
+        """data, cache: folders of the data set and of compiled programs, where they are there."""
+        self.folder, self.kills, self.runs = folder, kills, 0
+        self.environment = {'JAX_COMPILATION_CACHE_DIR': str(cache or folder / 'cache')}
+        if not data:
+            program.make_data(data := folder / 'data')
+        self.flags = [f'--config.data.dir={data}']
         self.whole = self.undisturbed('whole')
 
     def undisturbed(self, name, *flags, first=DENSE):
@@ -117,10 +120,10 @@ class Lab:
         """A run that nobody has begun; later flags win."""
         every = [f'--config.stages.gan.{name}={value}' for name, value in dict(
             steps=STEPS, log_every=1, validate_every=10, sample_every=30, checkpoint_every=EVERY).items()]
-        return program.start(workdir, *first, *self.flags, *every, *flags, **options)
+        return self.start(workdir, *first, *self.flags, *every, *flags, **options)
 
     def start(self, workdir, *flags, **options):
-        return program.start(workdir, *flags, **options)
+        return program.start(workdir, *flags, variables=self.environment, **options)
 
     def half(self):
         """A copy of a run that was stopped on its way, with two whole checkpoints."""
@@ -143,11 +146,11 @@ def saving(workdir):
     return next((workdir / 'gan' / 'checkpoints').glob('*orbax-checkpoint-tmp*'), None) is not None
 
 
-def until(process, workdir, step, while_saving=False, seconds=120):
-    """Waits until a step is logged, and a checkpoint is being written then or later; or until the process has ended."""
+def until(process, workdir, step, while_saving=None, seconds=120):
+    """Waits until a step is logged, and a checkpoint is (or is not) being written then or later; or until the process has ended."""
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
-        if steps(workdir) >= step and (not while_saving or saving(workdir)):
+        if steps(workdir) >= step and while_saving in (None, saving(workdir)):
             return
         time.sleep(.001)
 
@@ -156,14 +159,14 @@ def until(process, workdir, step, while_saving=False, seconds=120):
 def signals(lab):
     """SIGTERM, SIGINT: during steps, while saving, before the first step"""
     case = Case(lab)
-    for number, when in ((signal.SIGTERM, 'steps'), (signal.SIGINT, 'steps'), (signal.SIGTERM, 'saving'), (signal.SIGINT, 'saving'), (signal.SIGTERM, 'start')):
+    for number, while_saving in ((signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGTERM, None)):
         workdir = lab.new()
         process = lab.begin(workdir)
-        if when == 'start':
+        if while_saving is None:
             while process.poll() is None and not (workdir / 'gan' / 'metrics.jsonl').exists():        # opened before the first step is compiled
                 time.sleep(.001)
         else:
-            until(process, workdir, random.randrange(1, STEPS // 2), when == 'saving')
+            until(process, workdir, random.randrange(1, STEPS // 2), while_saving)
         process.send_signal(number)
         case.told(process, 130, rf'{signal.Signals(number).name}: stage gan (is saved|had not begun)', 'Resume with: python -m', lost=0, workdir=workdir)
         case.resume(workdir)
@@ -172,21 +175,21 @@ def signals(lab):
 
 def kills(lab):
     """SIGKILL at random moments of one run"""
-    case, workdir, length = Case(lab), lab.new(), 20 * lab.kills
-    flags = [f'--config.stages.gan.{name}={value}' for name, value in dict(steps=length, sample_every=200).items()]
+    case, workdir, every, length = Case(lab), lab.new(), 4 * EVERY, 40 * lab.kills
+    flags = [f'--config.stages.gan.{name}={value}' for name, value in dict(steps=length, checkpoint_every=every, sample_every=200).items()]
     whole = lab.undisturbed('long', *flags)
     while_saving = moments = 0
     process = lab.begin(workdir, *flags)
     while moments < lab.kills and process.poll() is None:
-        before, kind, enough = steps(workdir), random.random(), random.randrange(1, 25)
+        before, kind, enough = steps(workdir), random.random(), random.randrange(1, 60)
         if kind < .1:
             time.sleep(random.uniform(.5, 8))                                              # while it starts, too
         else:
             until(process, workdir, min(before + enough, length - 2), kind > .5)
-        time.sleep(random.uniform(0, .03))
+            time.sleep(random.uniform(0, .02))
         process.kill()
         moments += 1
-        case.told(process, -signal.SIGKILL, lost=2 * EVERY, workdir=workdir if (workdir / 'gan').exists() else None)
+        case.told(process, -signal.SIGKILL, lost=2 * every, workdir=workdir if (workdir / 'gan').exists() else None)
         while_saving += saving(workdir)
         print(f'    kill {moments} at step {steps(workdir)}{", while saving" if saving(workdir) else ""}', flush=True)
         process = lab.begin(workdir, *flags)
@@ -230,7 +233,7 @@ def paused(lab):
 
 # -------------------------------------------------------------------------------------------------------------------- disks
 class Disk:
-    """A small file system where we may mount one, else None: `options` limits the size of a file then."""
+    """A small file system where we may mount one; elsewhere a folder, and the size of a file is limited."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -241,9 +244,9 @@ class Disk:
         return self
 
     def fill(self, leave):
-        """Leaves so many bytes. -> options of Popen"""
+        """Leaves so many bytes. -> options of `start`"""
         if not self.mounted:
-            return dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (leave + 1, leave + 1)))
+            return dict(inject=f'room:{leave + 1}')
         room = shutil.disk_usage(self.folder).free - leave
         (self.folder / 'filler').write_bytes(b'x' * max(room, 0))
         return {}
@@ -363,7 +366,7 @@ def files(lab):
             harm(workdir / name)
             if name == 'config.json':
                 case.told(lab.start(workdir), 1, 'Error: .*config.json', r'--config=experiments/<name>\.py')
-                case.told(lab.begin(workdir), 0)                       # the whole command, as at first
+                finish(lab.begin(workdir))                             # the whole command, as at first
             case.times += name != 'config.json'
             said = case.resume(workdir)
             case.message = case.message or next((shorten(line) for line in said.splitlines() if 'again' in line), '')

@@ -3,9 +3,11 @@
     nan:<stage>:<method>:<step>        the method (a loss, or forward) gives NaN in that step (counted from 1)
     gradient:<stage>:<method>:<step>   the loss is finite, its gradient is not
     clock:<seconds>[:<calls>]          the clock shows another time, from the n-th time on that somebody looks at it
+    room:<bytes>                       no file may become larger
     asleep:<seconds>                   the clock is so much further after each save has begun, as where the process was stopped or the machine slept
 """
 import pathlib
+import resource
 import sys
 import time
 
@@ -64,6 +66,10 @@ def clock(seconds, calls=0):
         setattr(time, name, lambda at=None, real=real[name]: real(time.time() if at is None else at))
 
 
+def room(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+
+
 def asleep(seconds):
     real, slept, save = time.time, [0], checkpoint.Checkpoints.save
 
@@ -73,7 +79,7 @@ def asleep(seconds):
     checkpoint.Checkpoints.save, time.time = save_and_sleep, lambda: real() + slept[0]
 
 
-FAULTS = dict(nan=nan, gradient=gradient, clock=clock, asleep=asleep)
+FAULTS = dict(nan=nan, gradient=gradient, clock=clock, room=room, asleep=asleep)
 
 if __name__ == '__main__':
     fault, *arguments = sys.argv.pop(1).split(':')

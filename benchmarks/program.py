@@ -1,8 +1,9 @@
 """The real program on a tiny data set, in a process of its own, and whether two of its runs ended alike."""
+import contextlib
+import io
 import json
 import os
 import pathlib
-import signal
 import struct
 import subprocess
 import sys
@@ -20,32 +21,38 @@ CLOCK = ('train/images_per_s', 'train/data_wait')
 
 def make_data(folder):
     """The first scenes of shape_scenes/single_quick in `folder`."""
+    import tensorflow_datasets as tfds
+
     from tfds_builders import get_builder
     from tfds_builders.shape_scenes.builder import QUICK
     kept = dict(QUICK['single'])
     QUICK['single'].update(COUNTS)
-    get_builder('shape_scenes/single_quick', folder).download_and_prepare()
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+        get_builder('shape_scenes/single_quick', folder).download_and_prepare()
     QUICK['single'].update(kept)
 
 
-def start(workdir, *flags, inject=None, **options):
-    """`python -m t2i_jax.main --workdir=<workdir> <flags>` as a process of its own; what it says is in the end in `told(process)`.
+def start(workdir, *flags, inject=None, variables=None, **options):
+    """`python -m t2i_jax.main --workdir=<workdir> <flags>` as a process of its own; `finish` tells what it said.
 
-    inject: a fault of benchmarks/inject.py that happens in it. options: of subprocess.Popen.
+    inject: a fault of benchmarks/inject.py that happens in it. variables: more of the environment. options: of subprocess.Popen.
     """
     module = ['benchmarks.inject', inject] if inject else ['t2i_jax.main']
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_backend_optimization_level=1', 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
-    return subprocess.Popen([sys.executable, '-m', *module, f'--workdir={workdir}', *flags], cwd=ROOT, env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', **options)
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_backend_optimization_level=1', 'PYTHONPATH': str(ROOT),
+                   'PYTHONUNBUFFERED': '1', **(variables or {})}
+    options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', cwd=ROOT, env=environment) | options
+    return subprocess.Popen([sys.executable, '-m', *module, f'--workdir={workdir}', *flags], **options)
 
 
 def finish(process, seconds=300):
-    """(exit status, what the process said); one that hangs is killed and has status 'hangs'."""
+    """(exit status, what the process said); one that hangs, or leaves processes behind, is killed and has status 'hangs'."""
     try:
         said = process.communicate(timeout=seconds)[0]
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        return 'hangs', process.communicate()[0]
+    except subprocess.TimeoutExpired as slow:
+        process.kill()
+        process.stdout.close()
+        return 'hangs', (slow.output or b'').decode(errors='replace')
     return process.returncode, said
 
 

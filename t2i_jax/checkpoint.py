@@ -5,6 +5,7 @@ byte. A folder that cannot be restored or whose checksums differ is named and sk
 was finished is ever deleted for being damaged: it is kept as `<step>.damaged`.
 """
 import contextlib
+import errno
 import logging as python_logging
 import math
 import pathlib
@@ -16,7 +17,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from t2i_jax import hosts
-from t2i_jax.errors import RunError, reason, unwritable
+from t2i_jax.errors import RunError, causes, os_error, reason, unwritable
 
 python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
 # the threads of a save that fails tell it at length; it is raised where the save is waited for
@@ -44,7 +45,7 @@ class Checkpoints:
     def __init__(self, folder, keep_n=2, best=None):
         """best: name of the validation loss whose smallest value is kept besides the last `keep_n`; None keeps the last only."""
         self.folder, self.best = pathlib.Path(folder).resolve(), best
-        self.damaged, self.failed = {}, False           # step -> why it cannot be restored; whether a save failed
+        self.damaged, self.failed, self.bytes = {}, False, 0     # step -> why it cannot be restored; whether a save failed; of the last one
         self.folder.mkdir(parents=True, exist_ok=True)
         policy = ocp.checkpoint_managers.preservation_policy
         keep = [policy.LatestN(keep_n)]
@@ -91,7 +92,8 @@ class Checkpoints:
             kept = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
             kept = f'step {max(kept):,} is the last whole one' if kept else 'there is none yet'
             message = unwritable(self.folder.parents[1], error, f'A checkpoint of {self.bytes / 1e6:,.1f} MB in {self.folder} ({kept})')
-            self.sweep()
+            if self.bytes:                 # else this process saves nothing, and what is unfinished is another's
+                self.sweep()
             raise message from error
 
     def sweep(self):
@@ -141,6 +143,7 @@ class Checkpoints:
 
     def tidy(self):
         """For the one that goes on writing here: what `restore` found damaged gets another name, since its number is needed; unfinished saves are deleted."""
+        multihost_utils.sync_global_devices('checkpoints are read')
         self.sweep()
         if jax.process_index() == 0:
             for step in self.damaged:
@@ -167,7 +170,5 @@ class Checkpoints:
 
 def passing(error):
     """Whether a read may have failed for a reason that will pass: no memory, no permission, too many files, a file system that does not answer."""
-    if isinstance(error, OSError):
-        return not isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
-    named = any(word in str(error) for word in ('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'UNAVAILABLE'))     # by TensorStore, by XLA
-    return named or isinstance(error, MemoryError) or error.__cause__ is not None and passing(error.__cause__)
+    without_memory = any(isinstance(one, MemoryError) or 'RESOURCE_EXHAUSTED' in str(one) for one in causes(error))
+    return without_memory or os_error(error) not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)

@@ -134,10 +134,12 @@ class Trainer:
         nominal = {name: run.abstract(config, self.workdir, name, run.nominal_meta(config, name)) for name in run.stage_names(config)}
         needs, advice = nominal[self.name].needs, nominal[self.name].advice
         path = self.workdir / 'vocabulary.json'
-        try:
-            vocabulary = Vocabulary.load(path) if path.exists() else None
-        except DataError as error:
-            vocabulary = logging.warning('%s It is made again from the data.', error)       # `start` compares it with the checkpoint's
+        vocabulary = None
+        if path.exists():
+            try:
+                vocabulary = Vocabulary.load(path)
+            except DataError as error:                                      # `start` compares it with the checkpoint's
+                logging.warning('%s It is made again from the data.', error)
         made = vocabulary is None
         if vocabulary is None and any('dialog' in module.needs for module in nominal.values()):
             vocabulary = Split(config.data, config.data.split, ('dialog',)).vocabulary     # one for all stages, with the dialogues' words
@@ -152,9 +154,9 @@ class Trainer:
             try:
                 trained = run.read_meta(self.workdir, self.name)
             except RunError as error:
-                trained = logging.warning('%s It is written again.', error)
-            if trained:
-                run.same_sizes(trained, self.meta, f'Stage {self.name}')
+                trained = self.meta
+                logging.warning('%s It is written again.', error)
+            run.same_sizes(trained, self.meta, f'Stage {self.name}')
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = self.folder / 'meta.tmp'                            # other hosts may be reading what is there
