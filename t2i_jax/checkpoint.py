@@ -143,7 +143,7 @@ class Checkpoints:
 
     def tidy(self):
         """For the one that goes on writing here: what `restore` found damaged gets another name, since its number is needed; unfinished saves are deleted."""
-        multihost_utils.sync_global_devices('checkpoints are read')
+        hosts.together('checkpoints are read')
         self.sweep()
         if jax.process_index() == 0:
             for step in self.damaged:

@@ -66,6 +66,18 @@ def everywhere(tree):
     return tree if tracing is None else jax.lax.with_sharding_constraint(tree, replicated(tracing))
 
 
+def whole(params):
+    """Parameters of a training step as layers use them: each device gathers its own copy, where they are sharded. Left to itself XLA may move and
+    partition activations, which are larger, along the axes of the parameters instead."""
+    return params if tracing is None or tracing.shape['fsdp'] == 1 else everywhere(params)
+
+
+def over_rows(x):
+    """An array of a training step whose rows are those of the batch, such as noise: each device makes its own, where they can be divided. Without it what is
+    drawn from noise alone would be drawn whole by every device."""
+    return x if tracing is None or len(x) % tracing.size else jax.lax.with_sharding_constraint(x, by_rows(tracing))
+
+
 def describe(mesh, shapes, shardings):
     """How much of a state each device holds: one line for people, without a full stop."""
     leaves = list(zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings)))

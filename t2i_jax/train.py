@@ -215,7 +215,8 @@ class Trainer:
         @jax.jit
         def settle(state, tables, rows, index):
             key = jax.random.fold_in(jax.random.key(state.seed), index)
-            return core.settle(prog, state, batch_of(tables, rows, state.step, key, True), key)
+            with sharding.traced_for(mesh):
+                return core.settle(prog, state, batch_of(tables, rows, state.step, key, True), key)
         self.settle = settle
         self.step, self.losses, self.whole = step, losses, jax.jit(lambda tree: tree, out_shardings=everywhere)
 
