@@ -1,20 +1,30 @@
 """Checkpoints by Orbax: save while training goes on, restore the newest that is whole, load the weights of another stage.
 
 Each step's folder holds the state and a small JSON with a checksum of every array, because Orbax does not notice a flipped
-byte. A folder that cannot be restored or whose checksums differ is named and skipped, and the step before it is used.
+byte. A folder that cannot be restored or whose checksums differ is named and skipped, and the step before it is used. Nothing that
+was finished is ever deleted for being damaged: it is kept as `<step>.damaged`.
 """
+import contextlib
+import errno
 import logging as python_logging
 import math
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 
-from t2i_jax.errors import RunError
+from t2i_jax import hosts
+from t2i_jax.errors import RunError, causes, os_error, reason, unwritable
 
 python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
+# the threads of a save that fails tell it at length; it is raised where the save is waited for
+logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
+
+WEEK = 7 * 24 * 3600         # seconds: by the clock, so less would fail a save during which the process was stopped or the machine slept
+UNFINISHED = '*orbax-checkpoint-tmp*'
 
 
 def checksum(x):
@@ -35,6 +45,7 @@ class Checkpoints:
     def __init__(self, folder, keep_n=2, best=None):
         """best: name of the validation loss whose smallest value is kept besides the last `keep_n`; None keeps the last only."""
         self.folder, self.best = pathlib.Path(folder).resolve(), best
+        self.damaged, self.failed, self.bytes = {}, False, 0     # step -> why it cannot be restored; whether a save failed; of the last one
         self.folder.mkdir(parents=True, exist_ok=True)
         policy = ocp.checkpoint_managers.preservation_policy
         keep = [policy.LatestN(keep_n)]
@@ -44,25 +55,52 @@ class Checkpoints:
         if best:
             keep.append(policy.BestN(get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False))
         self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
-            preservation_policy=policy.AnyPreservationPolicy(keep), enable_async_checkpointing=True,
+            preservation_policy=policy.AnyPreservationPolicy(keep), enable_async_checkpointing=True, async_options=ocp.AsyncOptions(timeout_secs=WEEK),
             best_fn=loss if best else None, best_mode='min'))
 
     def steps(self):
         """Finished steps, the newest first. Unfinished ones are named in a warning."""
-        for path in self.folder.glob('*orbax-checkpoint-tmp*'):
+        for path in self.folder.glob(UNFINISHED):
             logging.warning('%s was not finished when its process ended; it is ignored.', path)
         self.manager.reload()
         return sorted(self.manager.all_steps(), reverse=True)
 
     def save(self, step, state, extra, metrics=None, wait=False):
-        """Starts writing the state. extra: JSON values that belong to it. An existing step is left as it is."""
+        """Starts writing the state. extra: JSON values that belong to it. An existing step is left as it is.
+
+        Raises RunError where this or the save before it cannot be written.
+        """
         if step in self.manager.all_steps():
             return
         sums = [int(x) for x in jax.device_get(checksums(state))]
-        self.manager.save(step, args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave({**extra, 'checksums': sums})), metrics=metrics)
-        if wait:
-            self.manager.wait_until_finished()
+        self.bytes = sum(x.nbytes for x in jax.tree.leaves(state))
+        with self.told():
+            self.manager.save(step, args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave({**extra, 'checksums': sums})), metrics=metrics)
+            if wait:
+                self.manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def told(self):
+        """Errors of a save, of this process or of the threads that write, as one message; the room that it took is given back."""
+        try:
+            yield
+        except Exception as error:         # OSError, what TensorStore makes of one, TimeoutError, ...
+            if hosts.lost(error):          # not this one's fault
+                raise
+            self.failed = True
+            kept = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
+            kept = f'step {max(kept):,} is the last whole one' if kept else 'there is none yet'
+            message = unwritable(self.folder.parents[1], error, f'A checkpoint of {self.bytes / 1e6:,.1f} MB in {self.folder} ({kept})')
+            if self.bytes:                 # else this process saves nothing, and what is unfinished is another's
+                self.sweep()
+            raise message from error
+
+    def sweep(self):
+        """Deletes what processes did not finish. For the one that holds the lock of the workdir."""
+        if jax.process_index() == 0:
+            for path in self.folder.glob(UNFINISHED):
+                shutil.rmtree(path, ignore_errors=True)
 
     def extra(self, step):
         return self.manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))['extra']
@@ -75,37 +113,62 @@ class Checkpoints:
     def restore(self, shapes, step=None):
         """(step, state, extra) of the newest whole checkpoint, or of `step` if that is whole; None where there is none.
 
-        shapes: the state as ShapeDtypeStructs with shardings. Raises RunError where the checkpoint belongs to another model.
+        shapes: the state as ShapeDtypeStructs with shardings. Raises RunError where the checkpoint belongs to another model, or where reading
+        fails for a reason that need not lie in the files.
         """
-        broken = []
+        self.damaged = {}
         for candidate in sorted(self.steps(), key=lambda s: (s != step, -s)):
             try:
                 restored = self.manager.restore(candidate, args=ocp.args.Composite(
                     state=ocp.args.StandardRestore(shapes), extra=ocp.args.JsonRestore()))
                 state, extra = restored['state'], restored['extra']
                 sums = [int(x) for x in jax.device_get(checksums(state))]
+                if hosts.all_say(sums == extra['checksums']):
+                    return candidate, state, extra
+                why = 'an array differs from its checksum'
             except Exception as error:     # Orbax and TensorStore raise many kinds for a damaged folder
-                broken.append(f'step {candidate}: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}')
-                logging.warning('The checkpoint of step %d in %s cannot be read and is skipped (%s).', candidate, self.folder, broken[-1])
-                continue
-            if sums != extra['checksums']:
-                broken.append(f'step {candidate}: an array differs from its checksum')
-                logging.warning('The checkpoint of step %d in %s is damaged (an array differs from its checksum) and is skipped.', candidate, self.folder)
-                continue
-            return candidate, state, extra
-        if broken:
-            raise RunError(f'No checkpoint in {self.folder} can be read: {"; ".join(broken)}. If the model was changed, choose another '
+                why = reason(error)
+                if hosts.lost(error):
+                    raise
+                if passing(error) or hosts.several():       # others, which read other parts, may find theirs whole and go on with it
+                    raise RunError(f'The checkpoint of step {candidate} in {self.folder} cannot be read now: {why}. It may be whole. Nothing was changed. '
+                                   f'Try again; or rename the folder to {candidate}.damaged, and the one before it is used.') from error
+            self.damaged[candidate] = why
+            logging.warning('The checkpoint of step %d in %s is damaged (%s) and is skipped.', candidate, self.folder, why)
+        if self.damaged:
+            broken = '; '.join(f'step {step}: {why}' for step, why in self.damaged.items())
+            raise RunError(f'No checkpoint in {self.folder} can be read: {broken}. If the model was changed, choose another '
                            '--workdir; if files are damaged, delete that folder to train the stage again.')
         return None
 
-    def discard_after(self, step):
-        """Deletes the checkpoints above `step`: they could not be read, and their numbers are needed."""
-        for later in self.steps():
-            if later > step:
-                self.manager.delete(later)
+    def tidy(self):
+        """For the one that goes on writing here: what `restore` found damaged gets another name, since its number is needed; unfinished saves are deleted."""
+        hosts.together('checkpoints are read')
+        self.sweep()
+        if jax.process_index() == 0:
+            for step in self.damaged:
+                names = (self.folder / f'{step}.damaged{n}' for n in ('', *range(2, 1000)))
+                aside = next(path for path in names if not path.exists())
+                (self.folder / str(step)).rename(aside)
+                logging.warning('The damaged checkpoint of step %d is kept as %s; delete it when you do not want to look at it.', step, aside)
+        hosts.together('checkpoints are tidy')
+        self.manager.reload()
+
+    def check(self):
+        """Raises RunError where a save that was begun has failed since."""
+        with self.told():
+            self.manager.check_for_errors()
 
     def wait(self):
-        self.manager.wait_until_finished()
+        with self.told():
+            self.manager.wait_until_finished()
 
     def close(self):
-        self.manager.close()
+        with contextlib.suppress(Exception) if self.failed else self.told():       # it was told
+            self.manager.close()
+
+
+def passing(error):
+    """Whether a read may have failed for a reason that will pass: no memory, no permission, too many files, a file system that does not answer."""
+    without_memory = any(isinstance(one, MemoryError) or 'RESOURCE_EXHAUSTED' in str(one) for one in causes(error))
+    return without_memory or os_error(error) not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)

@@ -5,7 +5,9 @@ does not match. Gathering the plan's rows gives a batch; with `cache='device'` t
 What else happens to a batch is augment.py's, on the device.
 """
 import functools
+import multiprocessing
 import os
+import threading
 
 import grain
 import numpy as np
@@ -180,6 +182,11 @@ class Load:
 
     def __init__(self, plan, share, pictures=None, wrong_fields=()):
         self.plan, self.share, self.pictures, self.wrong_fields = plan, share, pictures, wrong_fields
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if parent := multiprocessing.parent_process():                  # a worker: where the run is killed, it goes, too
+            threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
     def __call__(self, step):
         part, parts = self.share

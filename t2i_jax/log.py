@@ -14,10 +14,10 @@ import numpy as np
 from absl import logging
 from einops import repeat
 from PIL import Image, ImageDraw, ImageFont
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from t2i_jax.errors import RunError
+from t2i_jax.errors import RunError, unwritable
+from t2i_jax.events import Events
 
 INK, GREY = (32, 32, 32), (128, 128, 128)
 
@@ -30,8 +30,7 @@ class Log(contextlib.AbstractContextManager):
         folder.mkdir(parents=True, exist_ok=True)
         _drop_after(folder / 'metrics.jsonl', step)
         self.lines = open(folder / 'metrics.jsonl', 'a', buffering=1, encoding='utf-8')     # noqa: SIM115 - close() does
-        # TensorBoard forgets purge_step itself, too, but `step` belongs to the checkpoint; files of one second would share a name
-        self.writer = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1, filename_suffix=f'.{step}')
+        self.events = Events(folder / 'tensorboard', step)
 
     def write(self, step, metrics, prefix=''):
         """One line {'step': step, prefix + name: value, ...}. A value that is None or NaN (a phase that did not run) is left out."""
@@ -39,24 +38,32 @@ class Log(contextlib.AbstractContextManager):
         if values:
             self.lines.write(json.dumps({'step': int(step), **values}) + '\n')
         for name, value in values.items():
-            self.writer.add_scalar(name, value, int(step))
+            self.events.scalar(int(step), name, value)
 
     def image(self, step, name, picture):
         """A picture (h w 3 uint8) for TensorBoard."""
-        self.writer.add_image(name, picture, int(step), dataformats='HWC')
+        self.events.image(int(step), name, picture)
+
+    def flush(self):
+        """Until all lies on the disk: before a checkpoint is written, so that none is newer than what leads to it."""
+        os.fsync(self.lines.fileno())
+        self.events.flush()
 
     def close(self):
-        self.lines.close()
-        self.writer.close()
+        with contextlib.closing(self.events):
+            self.lines.close()
 
-    def __exit__(self, *_):
-        self.close()
+    def __exit__(self, kind, *_):
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():     # what stopped the run is what its user should read
+            self.close()
 
 
 def _drop_after(path, step):
     """Drops the lines of later steps, and what a killed process left half written."""
     if not path.exists():
         return
+    for left in path.parent.glob(f'.{path.name}.*'):                            # of a process that was killed while it dropped lines
+        left.unlink()
     text = path.read_text(encoding='utf-8', errors='replace')
     kept = [line for line in text.splitlines(keepends=True) if line.endswith('\n') and _step(line) <= step]
     if ''.join(kept) != text:
@@ -227,6 +234,18 @@ def wrap(text, font, width):
     return lines
 
 
+@contextlib.contextmanager
+def writes(workdir):
+    """Within it, what cannot be written into a workdir (no room, no permission, read-only) is one RunError."""
+    try:
+        yield
+    except OSError as error:
+        inside = isinstance(error.filename, (str, os.PathLike)) and Path(workdir).resolve() in Path(error.filename).resolve().parents
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) and not (inside and isinstance(error, PermissionError)):
+            raise
+        raise unwritable(workdir, error, error.filename) from error
+
+
 class Lock:
     """`with Lock(workdir):` one process writes there. Raises RunError where another one does. What a dead process left is taken over."""
 
@@ -238,17 +257,17 @@ class Lock:
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
             self.file = self._acquire()
+            if self.file.read(1):
+                logging.warning('workdir %s: taken over from %s, which is gone.', self.workdir, self._holder())
+            self.file.seek(0)
+            self.file.truncate()
+            json.dump({'pid': os.getpid(), 'host': socket.gethostname(), 'started': time.strftime('%Y-%m-%d %H:%M:%S')}, self.file)
+            self.file.flush()
         except BlockingIOError:
             message = f'workdir {self.workdir} is in use by {self._holder()}; wait for it, stop it, or choose another --workdir.'
             raise RunError(message) from None
         except OSError as error:
-            raise RunError(f'workdir {self.workdir} cannot be written: {error}; choose another --workdir.') from error
-        if self.file.read(1):
-            logging.warning('workdir %s: taken over from %s, which is gone.', self.workdir, self._holder())
-        self.file.seek(0)
-        self.file.truncate()
-        json.dump({'pid': os.getpid(), 'host': socket.gethostname(), 'started': time.strftime('%Y-%m-%d %H:%M:%S')}, self.file)
-        self.file.flush()
+            raise unwritable(self.workdir, error) from error
         return self
 
     def _acquire(self):
@@ -275,5 +294,6 @@ class Lock:
             return 'another process'
 
     def __exit__(self, *_):
-        self.path.unlink(missing_ok=True)                  # first, while it is still held
+        with contextlib.suppress(OSError):                 # where nothing can be written any more; whom it names is gone then
+            self.path.unlink(missing_ok=True)              # first, while it is still held
         self.file.close()

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from t2i_jax.sharding import everywhere
+
 
 def bce_per_row(logits, label):
     """Sigmoid binary cross-entropy of logits (B, ...) against a label in [0, 1] (a number, or an array that broadcasts) -> (B,).
@@ -82,10 +84,10 @@ def structured_joint_embedding(image_vectors, text_vectors, *, margin=1.0, symme
     1/K^2 sum_i sum_{j != i} max(0, margin + s_ij - s_ii), and with `symmetric` the same for each text against all images.
     The pairs must come from K distinct classes: any text of an image's own class would count as wrong.
     """
-    image_vectors, text_vectors = image_vectors.astype(jnp.float32), text_vectors.astype(jnp.float32)
+    image_vectors, text_vectors = image_vectors.astype(jnp.float32), everywhere(text_vectors.astype(jnp.float32))
     scores = jnp.einsum('id,jd->ij', image_vectors, text_vectors, precision=jax.lax.Precision.HIGHEST)
     wrong = 1 - jnp.eye(len(scores))
-    right = jnp.diagonal(scores)
+    right = ((1 - wrong) * scores).sum(1)                                              # the diagonal, without leaving the rows of a device
     loss = (wrong * jax.nn.relu(margin + scores - right[:, None])).mean()              # an image against all texts
     if symmetric:
         loss += (wrong * jax.nn.relu(margin + scores - right[None, :])).mean()         # a text against all images
@@ -198,7 +200,7 @@ def matching_loss(scores, leave_out=None, present=None):
     absent = ~(present[:, None] & present[None, :])
     absent = absent if leave_out is None else absent | leave_out
     scores = jnp.where(absent & ~own, -jnp.inf, scores.astype(jnp.float32))
-    right = jnp.diagonal(scores)
+    right = jnp.where(own, scores, 0).sum(1)               # the diagonal, without leaving the rows of a device
     losses = jax.nn.logsumexp(scores, 1) + jax.nn.logsumexp(scores, 0) - 2 * right
     return jnp.where(present, losses, 0).sum() / jnp.maximum(present.sum(), 1)
 
@@ -208,7 +210,8 @@ def words_loss(regions, words, length, *, gamma1=5.0, gamma2=5.0, gamma3=10.0, r
 
     Pairs whose caption has no word count as if they were not there. Raises ValueError for B = 1.
     """
-    scores = gamma3 * word_scores(regions, words, length, gamma1=gamma1, gamma2=gamma2, root=root)
+    words, there = everywhere((words, length))
+    scores = gamma3 * word_scores(regions, words, there, gamma1=gamma1, gamma2=gamma2, root=root)
     return matching_loss(scores, leave_out, length > 0)
 
 
@@ -220,4 +223,4 @@ def sentence_scores(codes, sentences):
 
 def sentence_loss(codes, sentences, *, gamma3=10.0, leave_out=None, present=None):
     """L_s of DAMSM: `matching_loss` of gamma3 cos(picture, sentence). (B, D), (B, D) -> scalar. present: as there, for captions without words."""
-    return matching_loss(gamma3 * sentence_scores(codes, sentences), leave_out, present)
+    return matching_loss(gamma3 * sentence_scores(codes, everywhere(sentences)), leave_out, present)

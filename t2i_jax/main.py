@@ -9,6 +9,7 @@ python -m t2i_jax.main --workdir=runs/quick --mode=evaluate                     
 python -m t2i_jax.main --mode=compare runs/quick runs/other                                     # numbers side by side
 """
 import importlib.util
+import logging as python_logging
 import os
 import pathlib
 import sys
@@ -41,11 +42,16 @@ flags.DEFINE_string('captions', None, 'evaluate --images: a file with the senten
 flags.DEFINE_string('reference', None, 'evaluate --images: a folder of real pictures, or statistics as .npz.')
 flags.DEFINE_string('extractor', '', 'evaluate --images: the feature network; of a run --config.eval.extractor.')
 flags.DEFINE_string('extractor_weights', '', 'evaluate --images: file with its weights.')
+flags.DEFINE_string('coordinator', None, 'train, in several processes: host:port of process 0, or auto where JAX can find the others itself (a TPU pod); under '
+                    'SLURM and Open MPI not needed.')
+flags.DEFINE_integer('processes', None, 'train: how many processes there are, with --coordinator.')
+flags.DEFINE_integer('process', None, 'train: which of them this one is, from 0, with --coordinator.')
+flags.DEFINE_integer('join_timeout', 300, 'train: seconds to wait for the other processes at the start.')
 flags.DEFINE_bool('force', False, 'evaluate --images: distances from fewer pictures than features, marked as biased.')
 
 
 def main(argv):
-    from t2i_jax import evaluate, explore, run, sample, train
+    from t2i_jax import evaluate, explore, hosts, run, sample, train
     from t2i_jax.errors import RunError
     from t2i_jax.metrics import report
     if FLAGS.mode == 'compare':
@@ -65,9 +71,13 @@ def main(argv):
         return print(run.describe(FLAGS.config))
     if not FLAGS.workdir:
         raise RunError('Give --workdir=<folder>: what is trained and drawn lies there.')
+    if FLAGS.mode != 'train' and (FLAGS.coordinator or FLAGS.processes):
+        raise RunError('--coordinator and --processes are for --mode=train; everything else is done by one process.')
     workdir, out, text_file = (os.path.expanduser(path) if path else None for path in (FLAGS.workdir, FLAGS.out, FLAGS.text_file))
     if FLAGS.mode == 'train':
-        return train.train(FLAGS.config, workdir)
+        hosts.start(FLAGS.coordinator, FLAGS.processes, FLAGS.process, FLAGS.join_timeout)
+        train.train(FLAGS.config, workdir)
+        return hosts.done()
     if FLAGS.mode == 'evaluate':
         return measured(evaluate.evaluate, FLAGS.config, workdir, stage=FLAGS.stage)
     texts = FLAGS.text + (sample.read_lines(text_file) if text_file else [])
@@ -157,7 +167,8 @@ def unknown_key(config, argv):
 def cli(argv=None):
     """The program; what a person can put right ends in one message and exit status 1."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    logging.set_verbosity(logging.WARNING)     # Orbax tells every rename at INFO
+    quiet()
+    from t2i_jax import hosts
     from t2i_jax.errors import DataError, RunError
     from t2i_jax.train import Interrupted
     try:
@@ -165,22 +176,37 @@ def cli(argv=None):
         start_jax()
         main(rest)
     except (DataError, RunError, flags.Error) as error:
-        sys.exit(f'Error: {error}')
+        hosts.leave(f'Error: {error}')
     except Interrupted as error:
         print(error)
+        hosts.done()
         sys.exit(130)
     except KeyboardInterrupt:
-        sys.exit(130)
+        hosts.leave('', 130)
+    except Exception as error:
+        if not hosts.several():
+            raise
+        hosts.failed(error)
+
+
+def quiet():
+    """Leaves what a person should read: not every rename of Orbax (INFO), nor what its threads and coroutines say when a save or a restore fails, which is
+    raised where it is waited for."""
+    logging.set_verbosity(logging.WARNING)
+    python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
+    hook = sys.unraisablehook
+
+    def unraisable(what):
+        if str(what.exc_value) != 'Event loop is closed' and 'orbax' not in getattr(getattr(what.object, 'cr_code', None), 'co_filename', ''):
+            hook(what)
+    sys.unraisablehook = unraisable
 
 
 def start_jax():
-    """Compiled programs are kept in the user's cache folder, so that the second start is fast; joins the other hosts of a job."""
+    """Compiled programs are kept in the user's cache folder, so that the second start is fast."""
     import jax
-
-    from t2i_jax import sharding
     jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/t2i_jax/compiled')))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-    sharding.start_hosts()
 
 
 if __name__ == '__main__':

@@ -60,6 +60,11 @@ def to_json(config) -> str:
     return json.dumps(json.loads(config.to_json()), indent=2) + '\n'
 
 
+def has_checkpoints(workdir, name='*'):
+    """Whether a stage (any) has a finished checkpoint, whole or damaged."""
+    return any(step.name.isdigit() for step in pathlib.Path(workdir).glob(f'{name}/checkpoints/*'))
+
+
 def load_config(workdir):
     """The config of a run that exists, locked. Raises RunError where there is none."""
     path = pathlib.Path(workdir) / 'config.json'
@@ -83,11 +88,17 @@ def flat(tree, prefix=''):
 def claim(config, workdir):
     """Writes the config of a run, or checks it against the one that is there. Raises RunError where they differ in what matters."""
     path = pathlib.Path(workdir) / 'config.json'
-    trained = any(step.name.isdigit() for step in path.parent.glob('*/checkpoints/*'))
-    if not trained:                                                       # an attempt that failed early binds nobody
+    trained = has_checkpoints(path.parent)
+    if not trained and jax.process_index() == 0:                          # an attempt that failed early binds nobody
         (path.parent / 'vocabulary.json').unlink(missing_ok=True)
+    old = None
     if path.exists() and trained:
-        old, new = flat(load_config(workdir).to_dict()), flat(json.loads(to_json(config)))
+        try:
+            old = load_config(workdir)
+        except RunError as error:
+            logging.warning('%s It is replaced by the one that was given.', error)
+    if old is not None:
+        old, new = flat(old.to_dict()), flat(json.loads(to_json(config)))
         changed = {name for name in old | new if plain(old.get(name)) != plain(new.get(name))}
         refused = []
         for name in sorted(changed):
@@ -144,7 +155,7 @@ def read_meta(folder, stage):
     try:
         return core.Meta(**plain(json.loads(path.read_text())))                # names as tuples, which can be hashed, as Split has them
     except (FileNotFoundError, ValueError, TypeError):
-        raise RunError(f'{path.parent} holds no trained stage: {path.name} is missing or damaged. Train the stage first, or point '
+        raise RunError(f'{path.parent} holds no trained stage: {path.name} is missing or damaged. Train (or resume) the stage, which writes it, or point '
                        f'--config.init.{stage} to a run that has it.') from None
 
 

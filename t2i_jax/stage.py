@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from t2i_jax.sharding import over_rows, whole
+
 
 class Phase(NamedTuple):
     """One loss, minimised over the networks that it trains, at the steps with step % every == at."""
@@ -135,7 +137,7 @@ def compute_in(stage, dtype):
 
 def call(graph, params, stats, method, *args, training=True):
     """One method of the stage as a pure function: (what it returns, the running statistics after it)."""
-    stage = nnx.merge(graph, params, stats)
+    stage = nnx.merge(graph, whole(params), stats)
     stage.training = training
     return getattr(stage, method)(*args), split(stage).stats
 
@@ -248,4 +250,4 @@ def apply(prog: Program, method, params, stats, *args):
 
 def normal_rows(key, n, shape):
     """Standard normal noise, n x shape, whose row i comes from fold_in(key, i)."""
-    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape))(jnp.arange(n))
+    return over_rows(jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape))(jnp.arange(n)))

@@ -72,7 +72,9 @@ class Vocabulary:
         return hashlib.sha256('\n'.join(self.words).encode()).hexdigest()
 
     def save(self, path):
-        pathlib.Path(path).write_text(json.dumps({'words': self.words}) + '\n', encoding='utf-8')
+        temporary = pathlib.Path(path).with_suffix('.tmp')                    # a process that is killed must not leave half of it
+        temporary.write_text(json.dumps({'words': self.words}) + '\n', encoding='utf-8')
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path):

@@ -9,16 +9,18 @@ import itertools
 import json
 import pathlib
 import signal
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
-from t2i_jax import conditions, data, drawing, evaluate, log, run, sharding
+from t2i_jax import conditions, data, drawing, evaluate, hosts, log, run, sharding
 from t2i_jax import stage as core
 from t2i_jax.augment import augment
-from t2i_jax.errors import RunError
+from t2i_jax.errors import DataError, RunError
 from t2i_jax.sample import TEXT, Sampler, to_uint8
 from t2i_jax.tables import Split, device_tables
 from t2i_jax.text import Vocabulary
@@ -39,15 +41,18 @@ def train(config, workdir, devices=None):
     devices: those to train on; None: all.
     """
     workdir = pathlib.Path(workdir)
-    with log.Lock(workdir) if jax.process_index() == 0 else Signals(), Signals() as signals:
+    with log.writes(workdir), log.Lock(workdir) if jax.process_index() == 0 else Signals(), Signals() as signals:
         run.claim(config, workdir)
+        hosts.same_run(workdir, run.to_json(config))
         mesh = sharding.make_mesh(config.mesh.fsdp, devices)
         for name in run.stage_names(config):
-            if not config.init.get(name) and not any((workdir / name / 'checkpoints').glob('[0-9]*')):
+            if not config.init.get(name) and not run.has_checkpoints(workdir, name):
                 run.system(config.system).STAGES[name].check(run.plain(config.stages[name].model))
         for name in run.stage_names(config):
             if config.init.get(name):
-                run.adopt(config, workdir, name)
+                if jax.process_index() == 0:
+                    run.adopt(config, workdir, name)
+                hosts.together(f'{name} is adopted')
                 print(f'Stage {name}: taken from {config.init[name]}.')
                 continue
             Trainer(config, workdir, name, mesh, signals).train()
@@ -82,6 +87,9 @@ class NoLog(contextlib.AbstractContextManager):
     def write(self, *_):
         pass
 
+    def flush(self):
+        pass
+
     def __exit__(self, *_):
         pass
 
@@ -100,6 +108,8 @@ class Trainer:
         self.open_data()
         self.leave_if_asked()
         self.open_model()
+        if self.mesh.size > 1 and jax.process_index() == 0:
+            print(f'Stage {self.name}: {sharding.describe(self.mesh, self.shapes, self.place)}.', flush=True)
         self.leave_if_asked()
         checkpoints = run.checkpoints(self.config, self.workdir, self.name)
         try:
@@ -112,10 +122,11 @@ class Trainer:
             with log.Log(self.folder, int(state.step)) if jax.process_index() == 0 else NoLog() as self.log:
                 self.loop(state, checkpoints)
         finally:
-            checkpoints.close()
+            if not hosts.several() or sys.exc_info()[0] in (None, Interrupted):     # else a save may wait for other hosts, which will not come
+                checkpoints.close()
 
     def leave_if_asked(self):
-        if self.signals.received:
+        if self.signals.received and not hosts.several():                  # several hosts agree on it at a step
             raise Interrupted(f'{self.signals.received}: stage {self.name} had not begun; what was saved before is kept. '
                               f'Resume with: python -m t2i_jax.main --workdir={self.workdir}')
 
@@ -125,18 +136,29 @@ class Trainer:
         nominal = {name: run.abstract(config, self.workdir, name, run.nominal_meta(config, name)) for name in run.stage_names(config)}
         needs, advice = nominal[self.name].needs, nominal[self.name].advice
         path = self.workdir / 'vocabulary.json'
-        vocabulary = Vocabulary.load(path) if path.exists() else None
+        vocabulary = None
+        if path.exists():
+            try:
+                vocabulary = Vocabulary.load(path)
+            except DataError as error:                                      # `start` compares it with the checkpoint's
+                logging.warning('%s It is made again from the data.', error)
+        made = vocabulary is None
         if vocabulary is None and any('dialog' in module.needs for module in nominal.values()):
             vocabulary = Split(config.data, config.data.split, ('dialog',)).vocabulary     # one for all stages, with the dialogues' words
         self.data = {**config.data, **block.data}
         self.split = Split(config.data, config.data.split, needs, vocabulary, block.data, advice)
-        if not path.exists() and jax.process_index() == 0:
+        if made and jax.process_index() == 0:
             self.split.vocabulary.save(path)
         self.vocabulary = self.split.vocabulary
         self.held_out = Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data)
         self.meta = self.split.meta
-        if any((self.folder / 'checkpoints').glob('[0-9]*')):
-            run.same_sizes(run.read_meta(self.workdir, self.name), self.meta, f'Stage {self.name}')
+        if run.has_checkpoints(self.workdir, self.name):
+            try:
+                trained = run.read_meta(self.workdir, self.name)
+            except RunError as error:
+                trained = self.meta
+                logging.warning('%s It is written again.', error)
+            run.same_sizes(trained, self.meta, f'Stage {self.name}')
         if jax.process_index() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = self.folder / 'meta.tmp'                            # other hosts may be reading what is there
@@ -164,11 +186,12 @@ class Trainer:
         rows = data.batches(self.split, self.plan, start, self.total, self.cache, self.data['workers'], share)
         try:
             for first in rows:
-                if self.together == 1:
-                    yield sharding.put_rows(self.mesh, first)
-                else:
-                    several = [first, *itertools.islice(rows, self.together - 1)]
-                    yield sharding.put_rows(self.mesh, jax.tree.map(lambda *x: np.stack(x), *several), stacked=True)
+                parts = [first, *itertools.islice(rows, self.together - 1)]
+                if hosts.several():                                       # a signal may have come to one host only: told to all with the batch
+                    stop = bool(self.signals.received)
+                    parts = [part | {'stop': np.full(len(part['index']), stop, np.int32)} for part in parts]
+                stacked = self.together > 1
+                yield sharding.put_rows(self.mesh, jax.tree.map(lambda *x: np.stack(x), *parts) if stacked else parts[0], stacked)
         finally:
             rows.close()
 
@@ -196,7 +219,7 @@ class Trainer:
         self.evaluate_every = self.config.get('eval', {}).get('every', 0) if draws else 0
         if self.evaluate_every and jax.process_index() == 0:              # now, so that what it lacks is known before the first step
             self.evaluation = evaluate.During(self.config, self.held_out)
-        everywhere = sharding.replicated(self.mesh)
+        mesh, everywhere = self.mesh, sharding.replicated(self.mesh)
         self.tables, self.held_out_tables = device_tables((self.split, self.held_out), everywhere) if self.cache == 'device' else ({}, {})
 
         def batch_of(tables, rows, step, key, training):
@@ -205,7 +228,9 @@ class Trainer:
 
         def one_step(state, tables, rows):
             key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-            return core.train_step(prog, state, batch_of(tables, rows, state.step, key, True))
+            with sharding.traced_for(mesh):
+                state, metrics = core.train_step(prog, state, batch_of(tables, rows, state.step, key, True))
+            return state, metrics | ({'stop': rows['stop'].max()} if 'stop' in rows else {})
 
         @functools.partial(jax.jit, donate_argnums=0, out_shardings=(self.place, everywhere))
         def step(state, tables, rows):
@@ -216,12 +241,14 @@ class Trainer:
         @jax.jit
         def losses(state, tables, rows, index):
             key = jax.random.fold_in(jax.random.key(0), index)
-            return core.validation_losses(prog, state, batch_of(tables, rows, state.step, key, False), key)
+            with sharding.traced_for(mesh):
+                return core.validation_losses(prog, state, batch_of(tables, rows, state.step, key, False), key)
 
         @jax.jit
         def settle(state, tables, rows, index):
             key = jax.random.fold_in(jax.random.key(state.seed), index)
-            return core.settle(prog, state, batch_of(tables, rows, state.step, key, True), key)
+            with sharding.traced_for(mesh):
+                return core.settle(prog, state, batch_of(tables, rows, state.step, key, True), key)
         self.settle = settle
         self.step, self.losses, self.whole = step, losses, jax.jit(lambda tree: tree, out_shardings=everywhere)
 
@@ -230,15 +257,17 @@ class Trainer:
         found = checkpoints.restore(self.shapes)
         if found:
             step, state, extra = found
-            # the position in the data is a function of these three
-            for name, here in (('seed', self.config.seed), ('batch_size', self.block.batch_size), ('records', len(self.split))):
-                if extra[name] != here:
+            # the position in the data is a function of the first three; checkpoints of older runs lack the hash
+            for name, here in (('seed', self.config.seed), ('batch_size', self.block.batch_size), ('records', len(self.split)),
+                               ('vocabulary', self.vocabulary.hash[:12])):
+                if extra.get(name, here) != here:
                     raise RunError(f'The checkpoint of stage {self.name} was made with {name} {extra[name]}, here it is {here}: the data would '
                                    'not go on where they were. Put it back, or choose another --workdir.')
-            checkpoints.discard_after(step)
+            checkpoints.tidy()
             if step < self.total:
                 print(f'Stage {self.name}: resumed at step {step:,} of {self.total:,}.')
             return state
+        checkpoints.tidy()
         state = jax.jit(self.init, out_shardings=self.place)()
         params, stats = run.loaded_weights(self.config, self.workdir, self.name, self.vocabulary, sharding.replicated(self.mesh))
         ema, ema_stats = jax.tree.map(jnp.copy, (core.pick(params, self.prog.ema), core.pick(stats, self.prog.ema)))
@@ -248,21 +277,22 @@ class Trainer:
     # --------------------------------------------------------------------------------------------------------------- the loop
     def loop(self, state, checkpoints):
         block, start = self.block, int(state.step)
-        together = self.together
+        together, several, agreed = self.together, hosts.several(), False
         pending, in_flight, waited, since = [], collections.deque(), 0.0, time.monotonic()
-        if start == 0:
-            self.draw(0, state)
         with contextlib.closing(self.batches(start)) as batches, log.progress(self.total, start, self.name) as progress:
+            if start == 0:
+                self.draw(0, state)
             for step in range(start + together, self.total + 1, together):
                 self.validation, asked = {}, time.monotonic()
                 rows = next(batches)
                 waited += time.monotonic() - asked
                 state, metrics = self.step(state, self.tables, rows)
-                pending.append(metrics)
                 # two steps ahead of the device are enough to keep it busy; more would only delay signals
                 in_flight.append(metrics)
                 if len(in_flight) > 2:
-                    jax.block_until_ready(in_flight.popleft())
+                    done = jax.block_until_ready(in_flight.popleft())
+                    agreed = several and np.asarray(done['stop']).any()   # what all hosts read at the same step
+                pending.append({name: value for name, value in metrics.items() if name != 'stop'})
 
                 last, due = step == self.total, functools.partial(self.due, step)
                 if due(block.log_every):
@@ -273,7 +303,8 @@ class Trainer:
                     self.log.write(step, {**means, 'images_per_s': speed, 'data_wait': waited / spent}, 'train/')
                     progress.update(len(pending) * together, means, speed)
                     pending, waited, since = [], 0.0, time.monotonic()
-                aside, stop = time.monotonic(), self.signals.received
+                aside = time.monotonic()
+                stop = self.signals.received if not several else (self.signals.received or 'Another process was told to end') if agreed else None
                 evaluates = self.evaluate_every and due(self.evaluate_every)
                 if due(block.validate_every) or due(block.sample_every) or due(block.checkpoint_every) or evaluates or stop:
                     self.check(state, checkpoints)
@@ -283,6 +314,7 @@ class Trainer:
                     if due(block.sample_every):
                         self.draw(step, settled)
                     if due(block.checkpoint_every) or stop:
+                        self.log.flush()
                         self.save(step, settled, checkpoints, wait=last or stop)
                     if evaluates:
                         self.evaluate(step, settled)
@@ -296,7 +328,8 @@ class Trainer:
         return step == self.total or (every and step % every == 0)
 
     def check(self, state, checkpoints):
-        """Stops the run where a loss or gradient was not finite. Nothing after that step has changed the state."""
+        """Stops the run where a save has failed, or where a loss or gradient was not finite: nothing after that step has changed the state."""
+        checkpoints.check()
         bad = int(state.bad_step)
         if bad >= 0:
             phase = self.module.phases[int(state.bad_phase)].loss
@@ -321,7 +354,7 @@ class Trainer:
         return state
 
     def save(self, step, state, checkpoints, wait=False):
-        extra = dict(seed=self.config.seed, batch_size=self.block.batch_size, records=len(self.split), total=self.total)
+        extra = dict(seed=self.config.seed, batch_size=self.block.batch_size, records=len(self.split), vocabulary=self.vocabulary.hash[:12], total=self.total)
         checkpoints.save(step, state, extra, self.validation or None, wait=bool(wait))
 
     def validate(self, step, state):

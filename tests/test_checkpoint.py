@@ -165,10 +165,35 @@ def test_unfinished_saves_are_named_and_ignored(opened, tmp_path, caplog):
     step, found, _ = checkpoints.restore(shapes())
     assert step == 2 and bit_equal(found, state(2))
     assert '5.orbax-checkpoint-tmp was not finished' in caplog.text and 'step 7' in caplog.text
-    checkpoints.discard_after(step)
-    assert checkpoints.steps() == [2, 1]
+    checkpoints.tidy()
+    assert checkpoints.steps() == [2, 1] and {path.name for path in tmp_path.iterdir()} == {'1', '2', '7.damaged'}
     written(checkpoints, 5, 7)
     assert opened().steps() == [7, 5, 2, 1] and bit_equal(opened().restore(shapes())[1], state(7))
+
+
+def test_a_damaged_checkpoint_is_kept_under_another_name(opened, tmp_path):
+    written(opened(), 1, 2)
+    for expected in ({'1', '2.damaged'}, {'1', '2.damaged', '2.damaged2'}):
+        flip(tmp_path / '2' / 'extra' / 'metadata', 0)
+        checkpoints = opened()
+        assert checkpoints.restore(shapes())[0] == 1
+        checkpoints.tidy()
+        assert {path.name for path in tmp_path.iterdir()} == expected
+        written(checkpoints, 2)
+
+
+@pytest.mark.parametrize('error', [PermissionError(13, 'Permission denied'), MemoryError(), OSError(5, 'Input/output error'),
+                                   ValueError('RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes')])
+def test_a_read_that_may_succeed_later_is_no_damage(opened, tmp_path, monkeypatch, error):
+    checkpoints = written(opened(), 1, 2)
+
+    def restore(*_, **__):
+        raise RuntimeError('wrapped') from error
+    monkeypatch.setattr(checkpoints.manager, 'restore', restore)
+    with pytest.raises(RunError, match=r'step 2 in .* cannot be read now: .*Try again'):
+        checkpoints.restore(shapes())
+    checkpoints.tidy()
+    assert checkpoints.steps() == [2, 1]
 
 
 @pytest.mark.parametrize('other', [state(0, width=32), state(0).replace(params={'G': state(0).params['G'], 'D': {}}, ema={}),

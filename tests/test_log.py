@@ -2,33 +2,22 @@
 import io
 import json
 import os
-import struct
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX import RecordWriter
 
+from benchmarks.program import curves, events
 from t2i_jax.errors import DataError, RunError
-from t2i_jax.log import Lock, Log, Progress, save_gif, save_png, sheet
+from t2i_jax.log import Lock, Log, Progress, save_gif, save_png, sheet, writes
 
 
 def lines(folder):
     return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-
-
-def events(folder):
-    """What TensorBoard reads: records of length, checksum, bytes, checksum."""
-    found = []
-    for path in sorted((folder / 'tensorboard').iterdir(), key=lambda path: path.stat().st_mtime_ns):
-        data, at = path.read_bytes(), 0
-        while at < len(data):
-            length, = struct.unpack_from('<Q', data, at)
-            found.append(Event.FromString(data[at + 12:at + 12 + length]))
-            at += 16 + length
-    return found
 
 
 def test_a_phase_that_did_not_run_leaves_no_value(tmp_path):
@@ -54,6 +43,32 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith('.')]
     # TensorBoard drops the events of this step and later ones when it meets the mark of a restart
     assert [event.step for event in events(tmp_path) if event.HasField('session_log')] == [1, 3]
+
+
+def test_tensorboard_shows_each_step_once_though_the_clock_is_set_back(tmp_path, monkeypatch):
+    for step, clock in ((0, 2e9), (2, 1e9), (3, 1e9), (4, 3e9)):
+        monkeypatch.setattr(time, 'time', lambda clock=clock: clock)
+        with Log(tmp_path, step) as log:
+            for at in (step + 1, step + 2):
+                log.write(at, {'loss': 10 * step + at})
+    assert curves(tmp_path) == {('loss', 1): 1, ('loss', 2): 2, ('loss', 3): 23, ('loss', 4): 34, ('loss', 5): 45, ('loss', 6): 46}
+
+
+def test_what_is_logged_before_a_checkpoint_lies_on_the_disk_then(tmp_path):
+    with Log(tmp_path) as log:
+        log.write(1, {'loss': 1})
+        log.flush()
+        assert curves(tmp_path) == {('loss', 1): 1} and lines(tmp_path)[0]['loss'] == 1
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full, which takes nothing')
+def test_a_write_that_fails_stops_the_run_with_one_message(tmp_path):
+    told = rf'workdir {tmp_path} cannot be written: No space left on device. .* MB are free there. Make room, .*--workdir={tmp_path}'
+    with pytest.raises(RunError, match=told), writes(tmp_path), Log(tmp_path) as log:
+        log.events.file.close()
+        log.events.file = RecordWriter('/dev/full')
+        for step in range(10_000):
+            log.write(step, {'loss': step})
 
 
 def test_progress_without_a_terminal_is_a_few_plain_lines():

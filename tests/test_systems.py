@@ -1,10 +1,11 @@
-"""Every experiment: its sizes can be told without data, its tiny variant trains, saves and draws on shape scenes."""
+"""Every experiment: its sizes can be told without data, its tiny variant trains, saves and draws on shape scenes, its step can be compiled for a TPU."""
 import importlib
 import json
 import pathlib
 import re
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 
@@ -49,6 +50,16 @@ def representative(experiment):
     return experiment in {next((name for name in own if name.endswith('_shapes')), own[0]), *OTHER_KINDS}
 
 
+def lowered_for_tpu(trainer):
+    """The step of a trainer as a program for TPUs, up to where a TPU is needed: jax.export refuses what only a CPU can run."""
+    batches = data.batches(trainer.split, trainer.plan, 0, 1, trainer.cache)
+    rows = next(batches)
+    batches.close()
+    exported = jax.export.export(trainer.step, platforms=['tpu'])(trainer.shapes, trainer.tables, rows)
+    assert exported.platforms == ('tpu',)
+    return jax.tree.unflatten(exported.out_tree, exported.out_avals)
+
+
 @pytest.mark.parametrize('experiment', [name for name in EXPERIMENTS if not representative(name)])
 def test_a_step_fits_its_data(experiment, on_shapes, tmp_path):
     """Traced and not compiled, which takes most of the time of a short run."""
@@ -57,17 +68,19 @@ def test_a_step_fits_its_data(experiment, on_shapes, tmp_path):
         trainer = Trainer(config, tmp_path, name, mesh, Signals())
         trainer.open_data()
         trainer.open_model()
-        batches = data.batches(trainer.split, trainer.plan, 0, 1, trainer.cache)
-        rows = next(batches)
-        batches.close()
-        state, logs = jax.eval_shape(trainer.step, trainer.shapes, trainer.tables, rows)
+        state, logs = lowered_for_tpu(trainer)
         assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), trainer.shapes)
         assert {phase.loss for phase in trainer.prog.phases} <= set(logs) and all(x.shape == () for x in logs.values())
 
 
 @pytest.mark.parametrize('experiment', [name for name in EXPERIMENTS if representative(name)])
-def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path):
-    config = on_shapes(experiment)
+def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path, monkeypatch):
+    config, loop = on_shapes(experiment), Trainer.loop
+
+    def loop_then_lower(self, *args):
+        loop(self, *args)
+        lowered_for_tpu(self)                                              # here, because it has been traced
+    monkeypatch.setattr(Trainer, 'loop', loop_then_lower)
     for name in run.stage_names(config):
         config.stages[name].update(steps=2, log_every=1, validate_every=2, validate_batches=1, sample_every=2, checkpoint_every=2)
     train(config.lock(), tmp_path, jax.devices()[:1])
@@ -81,9 +94,12 @@ def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path):
             assert f'train/{phase.loss}' in values and f'validation/{phase.loss}' in values
     drawing = [name for name in run.stage_names(config) if stages[name].sample is not core.Stage.sample]
     if drawing:
-        sampler = Sampler.load(tmp_path, chunk=4)
+        sampler, asked = Sampler.load(tmp_path, chunk=4), []
+        apply = sampler._apply
+        sampler._apply = lambda *args: asked.append(args) or apply(*args)
         sentences = ['a large circle', 'a small blue square'] if sampler.reads_text or sampler.reads else None
         out = sampler(sentences, num=2)
+        assert jax.export.export(apply, platforms=['tpu'])(*asked[0]).platforms == ('tpu',)
         assert sampler.stage == drawing[-1] and sampler.step == 2
         assert 'image' in out or 'boxes' in out
         if 'boxes' in out:

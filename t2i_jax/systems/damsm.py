@@ -29,6 +29,7 @@ from t2i_jax.encoders.damsm_image import TRUNKS, DamsmImage, check_weights
 from t2i_jax.encoders.efficientnet_lite import packaged_weights
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.losses import sentence_loss, sentence_scores, word_attention, word_scores, words_loss
+from t2i_jax.sharding import everywhere
 from t2i_jax.stage import Phase, Stage
 from tfds_builders.shape_scenes.facts import entails
 
@@ -50,9 +51,9 @@ def not_wrong(batch, kind='class'):
     'none'.
     """
     if kind == 'class' and 'label' in batch:
-        return batch['label'][:, None] == batch['label']
+        return batch['label'][:, None] == everywhere(batch['label'])
     if kind == 'entailment':
-        return entails(batch['facts'], batch['scene'][:, None], jnp)
+        return entails(everywhere(batch['facts']), batch['scene'][:, None], jnp)
     return None
 
 

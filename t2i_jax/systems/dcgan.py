@@ -37,6 +37,7 @@ from t2i_jax.layers.blocks import levels, linear, lrelu, torch_linear
 from t2i_jax.layers.conv import Conv, ConvTranspose
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.losses import adversarial, gradient_penalty
+from t2i_jax.sharding import over_rows
 from t2i_jax.stage import Phase, Stage, normal_rows
 
 
@@ -60,7 +61,7 @@ LOSSES = {'nonsaturating': 'nonsaturating', 'minimax': 'minimax', 'hinge': 'hing
 
 def uniform_rows(key, n, shape):
     """Noise from U(-1, 1), n x shape, whose row i comes from fold_in(key, i)."""
-    return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), shape, minval=-1))(jnp.arange(n))
+    return over_rows(jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), shape, minval=-1))(jnp.arange(n)))
 
 
 NOISE = {'normal': normal_rows, 'uniform': uniform_rows}

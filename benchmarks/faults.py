@@ -1,0 +1,488 @@
+"""How hard training is to kill: the real program, in processes of its own, with everything going wrong that we could think of.
+
+    python -m benchmarks.faults --out=faults.json                         # all cases
+    python -m benchmarks.faults --cases=kills,disk --kills=60             # some
+
+After every case the run is resumed and must end bit for bit as one that nothing disturbed (`program.differences`), no more steps may be lost than the
+case allows, and what the program says must name the thing and the remedy and hold no traceback. As root, disks are small tmpfs mounts.
+"""
+import argparse
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import program
+from benchmarks.program import DENSE, SCENES, finish, logged, saved
+
+STEPS, EVERY = 60, 5                # steps of a run, and between two checkpoints
+TEXT = ['--config=experiments/gan_cls_shapes.py:tiny', *SCENES, '--config.stages.style.steps=0', '--config.stages.gan.model.ngf=4',
+        '--config.stages.gan.model.ndf=4', '--config.stages.text.model.encoder.hidden=8', '--config.stages.text.model.encoder.embedding=8']
+MEND = ('Resume with', 'resume with', '--workdir', 'Try again', 'is skipped', 'taken over', 'made again', 'is written again', 'is replaced', 'resumed at')
+
+
+class Result(NamedTuple):
+    times: int
+    survived: int
+    lost: int                       # steps, at most
+    message: str
+    problems: list[str]
+
+
+class Case:
+    """What happened in one case: every disturbance is one `time`."""
+
+    def __init__(self, lab):
+        self.lab, self.times, self.lost, self.message, self.problems, self.failed = lab, 0, 0, '', [], set()
+
+    def expect(self, true, problem):
+        if not true:
+            self.failed.add(self.times)
+            self.problems.append(problem)
+
+    def told(self, process, status, *parts, lost=None, workdir=None, seconds=300):
+        """One disturbed process has ended, or will: its status, what it must have said, the steps that a resumed one will repeat."""
+        self.times += 1
+        found, said = finish(process, seconds)
+        self.expect(found == status, f'status {found} instead of {status}: {said[-600:]}')
+        self.expect('Traceback' not in said, f'a traceback: {said[-3000:]}')
+        self.said(said, *parts)
+        lines = [line for line in said.splitlines() if parts and any(word in line for word in MEND)]
+        lines.sort(key=lambda line: not line.startswith('Error: '))
+        self.message = self.message or (shorten(lines[0]) if lines else '')
+        if workdir and lost is not None:
+            self.expect((gone := steps_lost(workdir)) <= lost, f'{gone} steps lost, {lost} are allowed')
+            self.lost = max(self.lost, gone)
+        return said
+
+    def said(self, text, *parts):
+        for part in parts:
+            self.expect(re.search(part, text), f'{part!r} is not in what it said: {text[-800:]}')
+
+    def resume(self, workdir, reference=None, stage='gan'):
+        """Runs to the end, undisturbed, and compares."""
+        status, said = finish(self.lab.start(workdir))
+        self.expect(status == 0 and 'Traceback' not in said, f'resuming ended with status {status}: {said[-2000:]}')
+        if status == 0:
+            found = program.differences(workdir, reference or self.lab.whole, stage)
+            self.expect(not found, f'not as undisturbed: {"; ".join(found)}')
+        return said
+
+    def result(self):
+        return Result(self.times, self.times - len(self.failed), self.lost, self.message, self.problems)
+
+
+def shorten(line):
+    """A message without what differs from machine to machine."""
+    line = re.sub(r'[^\s=]*/t2i_faults\w*/(disk\d/|ro/)?\w+', '<workdir>', line)
+    return re.sub(r'^(WARNING:absl:|W\d{4} \S+ +\d+ \S+\] )', '', line.strip())
+
+
+def steps_lost(workdir, stage='gan'):
+    """Logged steps after the newest finished checkpoint: a resumed run repeats them."""
+    lines, steps = logged(workdir / stage), saved(workdir / stage)
+    return max([line['step'] for line in lines], default=0) - max(steps, default=0)
+
+
+class Lab:
+    """A folder with the data, a compilation cache and runs."""
+
+    def __init__(self, folder, kills=4, data=None, cache=None):
+        """data, cache: folders of the data set and of compiled programs, where they are there."""
+        self.folder, self.kills, self.runs = folder, kills, 0
+        self.environment = {'JAX_COMPILATION_CACHE_DIR': str(cache or folder / 'cache')}
+        if not data:
+            program.make_data(data := folder / 'data')
+        self.flags = [f'--config.data.dir={data}']
+        self.whole = self.undisturbed('whole')
+
+    def undisturbed(self, name, *flags, first=DENSE):
+        status, said = finish(self.begin(self.folder / name, *flags, first=first))
+        if status:
+            sys.exit(f'The undisturbed run failed: {said}')
+        return self.folder / name
+
+    def new(self):
+        self.runs += 1
+        return self.folder / f'run{self.runs}'
+
+    def begin(self, workdir, *flags, first=DENSE, **options):
+        """A run that nobody has begun; later flags win."""
+        every = [f'--config.stages.gan.{name}={value}' for name, value in dict(
+            steps=STEPS, log_every=1, validate_every=10, sample_every=30, checkpoint_every=EVERY).items()]
+        return self.start(workdir, *first, *self.flags, *every, *flags, **options)
+
+    def start(self, workdir, *flags, **options):
+        return program.start(workdir, *flags, variables=self.environment, **options)
+
+    def half(self):
+        """A copy of a run that was stopped on its way, with two whole checkpoints."""
+        if not (self.folder / 'half').exists():
+            process = self.begin(self.folder / 'half')
+            until(process, self.folder / 'half', STEPS // 3)
+            process.send_signal(signal.SIGTERM)
+            finish(process)
+        workdir = self.new()
+        shutil.copytree(self.folder / 'half', workdir)
+        return workdir
+
+
+def steps(workdir):
+    path = workdir / 'gan' / 'metrics.jsonl'
+    return path.read_bytes().count(b'train/') // 5 if path.exists() else 0          # d_loss, d_right, g_loss, images_per_s, data_wait
+
+
+def saving(workdir):
+    return next((workdir / 'gan' / 'checkpoints').glob('*orbax-checkpoint-tmp*'), None) is not None
+
+
+def until(process, workdir, step, while_saving=None, seconds=120):
+    """Waits until a step is logged, and a checkpoint is (or is not) being written then or later; or until the process has ended."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        if steps(workdir) >= step and while_saving in (None, saving(workdir)):
+            return
+        time.sleep(.001)
+
+
+# ------------------------------------------------------------------------------------------------------------------ signals
+def signals(lab):
+    """SIGTERM, SIGINT: during steps, while saving, before the first step"""
+    case = Case(lab)
+    for number, while_saving in ((signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGTERM, None)):
+        workdir = lab.new()
+        process = lab.begin(workdir)
+        if while_saving is None:
+            while process.poll() is None and not (workdir / 'gan' / 'metrics.jsonl').exists():        # opened before the first step is compiled
+                time.sleep(.001)
+        else:
+            until(process, workdir, random.randrange(1, STEPS // 2), while_saving)
+        process.send_signal(number)
+        case.told(process, 130, rf'{signal.Signals(number).name}: stage gan (is saved|had not begun)', 'Resume with: python -m', lost=0, workdir=workdir)
+        case.resume(workdir)
+    return case.result()
+
+
+def kills(lab):
+    """SIGKILL at random moments of one run"""
+    case, workdir, every, length = Case(lab), lab.new(), 4 * EVERY, 40 * lab.kills
+    flags = [f'--config.stages.gan.{name}={value}' for name, value in dict(steps=length, checkpoint_every=every, sample_every=200).items()]
+    whole = lab.undisturbed('long', *flags)
+    while_saving = moments = 0
+    process = lab.begin(workdir, *flags)
+    while moments < lab.kills and process.poll() is None:
+        before, kind, enough = steps(workdir), random.random(), random.randrange(1, 60)
+        if kind < .1:
+            time.sleep(random.uniform(.5, 8))                                              # while it starts, too
+        else:
+            until(process, workdir, min(before + enough, length - 2), kind > .5)
+            time.sleep(random.uniform(0, .02))
+        process.kill()
+        moments += 1
+        case.told(process, -signal.SIGKILL, lost=2 * every, workdir=workdir if (workdir / 'gan').exists() else None)
+        while_saving += saving(workdir)
+        print(f'    kill {moments} at step {steps(workdir)}{", while saving" if saving(workdir) else ""}', flush=True)
+        process = lab.begin(workdir, *flags)
+    said = finish(process)[1]
+    case.expect(moments >= lab.kills, f'only {moments} kills before it ended')
+    case.resume(workdir, reference=whole)
+    case.message = f'{while_saving} of {moments} while saving; then: {next((shorten(x) for x in said.splitlines() if "resumed at" in x), said[-200:])}'
+    return case.result()
+
+
+def workers(lab):
+    """SIGKILL of a run with processes that decode: they go, the lock is free"""
+    case, workdir = Case(lab), lab.new()
+    process = lab.begin(workdir, '--config.data.cache=none', '--config.data.workers=2')
+    until(process, workdir, 8)
+    children = [int(x) for x in subprocess.run(['ps', '-o', 'pid=', '--ppid', str(process.pid)], capture_output=True, text=True).stdout.split()]
+    process.kill()
+    case.told(process, -signal.SIGKILL, lost=2 * EVERY, workdir=workdir)
+    said = case.resume(workdir)
+    case.expect(len(children) >= 2 and not any(pathlib.Path(f'/proc/{pid}').exists() for pid in children), f'of {children} some are left')
+    case.message = next((shorten(x) for x in said.splitlines() if 'taken over' in x), '')
+    return case.result()
+
+
+def paused(lab):
+    """SIGSTOP while saving, SIGCONT; an hour passes during each save"""
+    case, workdir = Case(lab), lab.new()
+    process = lab.begin(workdir)
+    for at in (5, 20):
+        until(process, workdir, at, while_saving=True)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2)
+        process.send_signal(signal.SIGCONT)
+    case.told(process, 0)
+    case.resume(workdir)
+    workdir = lab.new()
+    case.told(lab.begin(workdir, inject='asleep:3600'), 0)
+    case.resume(workdir)
+    return case.result()
+
+
+# -------------------------------------------------------------------------------------------------------------------- disks
+class Disk:
+    """A small file system where we may mount one; elsewhere a folder, and the size of a file is limited."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=32m', 'tmpfs', str(folder)], capture_output=True).returncode == 0
+
+    def __enter__(self):
+        return self
+
+    def fill(self, leave):
+        """Leaves so many bytes. -> options of `start`"""
+        if not self.mounted:
+            return dict(inject=f'room:{leave + 1}')
+        room = shutil.disk_usage(self.folder).free - leave
+        (self.folder / 'filler').write_bytes(b'x' * max(room, 0))
+        return {}
+
+    def make_room(self):
+        (self.folder / 'filler').unlink(missing_ok=True)
+
+    def read_only(self, on):
+        if self.mounted:
+            subprocess.run(['mount', '-o', f'remount,{"ro" if on else "rw"}', str(self.folder)], check=True)
+        else:
+            for path in [self.folder, *self.folder.rglob('*')]:
+                path.chmod((path.stat().st_mode & ~0o222) if on else path.stat().st_mode | 0o200)
+
+    def __exit__(self, *_):
+        if self.mounted:
+            subprocess.run(['umount', '-l', str(self.folder)], check=True)
+
+
+def disk(lab):
+    """Disk full: from the start, while logging, while saving"""
+    case = Case(lab)
+    for number, leave in enumerate((0, 16 << 10, 64 << 10, 400 << 10)):
+        with Disk(lab.folder / f'disk{number}') as small:
+            workdir = small.folder / 'run'
+            shutil.copytree(lab.half(), workdir)
+            newest, options = saved(workdir / 'gan')[-1], small.fill(leave)
+            case.told(lab.start(workdir, **options), 1, r'Error: .* cannot be written: (No space left|File too large)', 'Make room, .* resume with: python -m')
+            case.expect(program.state(workdir, 'gan')[0] >= newest, 'an earlier checkpoint is gone')
+            case.lost = max(case.lost, steps_lost(workdir))
+            small.make_room()
+            case.resume(workdir)
+    return case.result()
+
+
+def read_only(lab):
+    """Workdir that cannot be written"""
+    case = Case(lab)
+    with Disk(lab.folder / 'ro') as small:
+        workdir = small.folder / 'run'
+        shutil.copytree(lab.half(), workdir)
+        small.read_only(True)
+        case.told(lab.start(workdir), 1, r'Error: workdir \S+ cannot be written: (Read-only|Permission)', 'See to it that you may write there')
+        small.read_only(False)
+        case.resume(workdir)
+    return case.result()
+
+
+# ------------------------------------------------------------------------------------------------------------------- damage
+def flip(path, seed=0, bits=16):
+    content, draw = bytearray(path.read_bytes()), random.Random(seed)
+    for _ in range(bits):
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+
+
+def arrays(step):
+    """The files of a checkpoint's arrays, the largest first."""
+    return sorted((path for path in (step / 'state').rglob('*') if path.parent.name == 'd'), key=lambda path: -path.stat().st_size)
+
+
+def cut(path, share=.5):
+    path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
+
+
+def empty(step):
+    shutil.rmtree(step)
+    step.mkdir()
+
+
+DAMAGES = dict(
+    flipped=[lambda step, seed=seed: flip(arrays(step)[0], seed) for seed in range(3)] + [lambda step: flip(step / 'extra' / 'metadata', 1)],
+    cut=[lambda step: cut(arrays(step)[0]), lambda step: cut(step / 'state' / 'manifest.ocdbt'), lambda step: cut(step / 'extra' / 'metadata')],
+    missing=[lambda step: arrays(step)[0].unlink(), lambda step: shutil.rmtree(step / 'state'), empty],
+)
+
+
+def damaged(kind):
+    def run(lab):
+        case = Case(lab)
+        for harm in DAMAGES[kind]:
+            workdir = lab.half()
+            before, newest = saved(workdir / 'gan')[-2:]
+            harm(workdir / 'gan' / 'checkpoints' / str(newest))
+            case.times += 1
+            said = case.resume(workdir)
+            case.said(said, f'checkpoint of step {newest} .* is damaged .* is skipped', f'kept as .*/{newest}.damaged', f'resumed at step {before} of')
+            case.expect((workdir / 'gan' / 'checkpoints' / f'{newest}.damaged').exists(), 'the damaged one is gone')
+            case.lost = max(case.lost, newest - before)
+            case.message = case.message or next((shorten(line) for line in said.splitlines() if 'is skipped' in line), '')
+        return case.result()
+    run.__doc__ = f'Newest checkpoint: {dict(flipped="flipped bits", cut="a file cut short", missing="a file, the arrays or all gone")[kind]}'
+    return run
+
+
+def all_damaged(lab):
+    """All checkpoints damaged: refused, nothing deleted"""
+    case, workdir = Case(lab), lab.half()
+    folder = workdir / 'gan' / 'checkpoints'
+    for step in saved(workdir / 'gan'):
+        cut(arrays(folder / str(step))[0])
+    before = sorted(path.relative_to(folder) for path in folder.rglob('*'))
+    case.told(lab.start(workdir), 1, 'Error: No checkpoint in .* can be read', 'delete that folder to train the stage again')
+    case.expect(before == sorted(path.relative_to(folder) for path in folder.rglob('*')), 'something was deleted')
+    shutil.rmtree(folder)
+    shutil.copytree(lab.folder / 'half' / 'gan' / 'checkpoints', folder)
+    case.resume(workdir)
+    return case.result()
+
+
+def files(lab):
+    """metrics.jsonl cut in a line; vocabulary, meta, config cut short or gone"""
+    case = Case(lab)
+    for name in ('vocabulary.json', 'gan/meta.json', 'config.json'):
+        for harm in (cut, pathlib.Path.unlink):
+            workdir = lab.half()
+            harm(workdir / name)
+            if name == 'config.json':
+                case.told(lab.start(workdir), 1, 'Error: .*config.json', r'--config=experiments/<name>\.py')
+                finish(lab.begin(workdir))                             # the whole command, as at first
+            case.times += name != 'config.json'
+            said = case.resume(workdir)
+            case.message = case.message or next((shorten(line) for line in said.splitlines() if 'again' in line), '')
+    workdir = lab.half()
+    with open(workdir / 'gan' / 'metrics.jsonl', 'a') as file:
+        file.write('{"step": 33, "train/d_lo')
+    case.times += 1
+    case.resume(workdir)
+    return case.result()
+
+
+# -------------------------------------------------------------------------------------------------------------------- clock
+def clock(lab):
+    """Clock set back: by a day between two processes, by a day while one runs"""
+    case, workdir = Case(lab), lab.new()
+    process = lab.begin(workdir, inject='clock:86400')
+    until(process, workdir, STEPS // 3)
+    process.send_signal(signal.SIGTERM)
+    case.told(process, 130, 'Resume with: python -m', lost=0, workdir=workdir)
+    for path in workdir.rglob('*'):
+        os.utime(path, (time.time() + 86400,) * 2)
+    case.resume(workdir)
+    workdir = lab.new()
+    case.told(lab.begin(workdir, inject='clock:-86400:500'), 0)
+    case.resume(workdir)
+    return case.result()
+
+
+# ---------------------------------------------------------------------------------------------------------------- processes
+def lock(lab):
+    """Second process refused, first unharmed; locks of a killed process and of a pid that is another's now"""
+    case, workdir = Case(lab), lab.new()
+    first = lab.begin(workdir)
+    until(first, workdir, 10)
+    first.send_signal(signal.SIGSTOP)
+    case.told(lab.start(workdir), 1, rf'Error: workdir \S+ is in use by process {first.pid} on .*; wait for it, stop it, or choose another --workdir')
+    first.send_signal(signal.SIGCONT)
+    case.told(first, 0)
+    case.resume(workdir)
+    for pid in (None, os.getpid(), 1):
+        workdir = lab.half()
+        if pid:
+            (workdir / 'lock').write_text(json.dumps(dict(pid=pid, host=os.uname().nodename, started='2020-01-02 03:04:05')))
+        else:
+            process = lab.start(workdir)
+            until(process, workdir, STEPS // 2)
+            process.kill()
+            finish(process)
+        case.times += 1
+        case.said(case.resume(workdir), 'taken over from process')
+    return case.result()
+
+
+# ---------------------------------------------------------------------------------------------------------------- not finite
+def nan(lab):
+    """NaN: loss, gradient and shared forward of each phase; a stage without a shared forward"""
+    case, bad = Case(lab), 23
+    for fault, phase in (('nan:gan:d_loss', 'd_loss'), ('nan:gan:g_loss', 'g_loss'), ('nan:gan:forward', 'd_loss'), ('gradient:gan:d_loss', 'd_loss'),
+                         ('gradient:gan:g_loss', 'g_loss')):
+        workdir = lab.new()
+        case.told(lab.begin(workdir, inject=f'{fault}:{bad}'), 1, rf'Error: Stage gan, step {bad}: the loss of phase {phase}', 'good checkpoint is step 20')
+        finite(case, workdir, 'gan', bad)
+        case.lost = max(case.lost, bad - 1 - saved(workdir / 'gan')[-1])
+        case.resume(workdir)
+    flags = [f'--config.stages.text.{name}={value}' for name, value in dict(steps=STEPS // 2, log_every=1, checkpoint_every=EVERY).items()]
+    flags += ['--config.stages.gan.steps=2']
+    whole, workdir = lab.undisturbed('text', *flags, first=TEXT), lab.new()
+    case.told(lab.begin(workdir, *flags, first=TEXT, inject=f'nan:text:joint_loss:{bad}'), 1, rf'Error: Stage text, step {bad}: the loss of phase joint_loss')
+    finite(case, workdir, 'text', bad)
+    case.resume(workdir, reference=whole, stage='text')
+    return case.result()
+
+
+def finite(case, workdir, stage, bad):
+    steps = saved(workdir / stage)
+    case.expect(steps and steps[-1] < bad, f'checkpoints are {steps}')
+    for step in steps:
+        arrays = program.state(workdir, stage, step)[1]
+        case.expect(all(np.isfinite(x).all() for x in arrays), f'the checkpoint of step {step} is not finite')
+
+
+CASES = dict(signals=signals, kills=kills, workers=workers, paused=paused, disk=disk, read_only=read_only, flipped=damaged('flipped'), cut=damaged('cut'),
+             missing=damaged('missing'), all_damaged=all_damaged, files=files, clock=clock, lock=lock, nan=nan)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--cases', default=','.join(CASES))
+    parser.add_argument('--kills', type=int, default=32)
+    parser.add_argument('--seed', type=int, default=0, help='of the random moments')
+    parser.add_argument('--out', help='JSON')
+    args = parser.parse_args()
+    unknown = set(args.cases.split(',')) - set(CASES)
+    if unknown:
+        parser.error(f'There are no cases {", ".join(unknown)}. There are: {", ".join(CASES)}.')
+    random.seed(args.seed)
+    found = {}
+    with tempfile.TemporaryDirectory(prefix='t2i_faults') as folder:
+        lab = Lab(pathlib.Path(folder), args.kills)
+        for name in args.cases.split(','):
+            began = time.monotonic()
+            found[name] = CASES[name](lab)._asdict() | {'what': CASES[name].__doc__, 'seconds': round(time.monotonic() - began)}
+            print(row(found[name]), flush=True)
+            for problem in found[name]['problems']:
+                print(f'    {problem}', flush=True)
+    print('\n| case | times | survived | steps lost at most | message |\n|---|---|---|---|---|')
+    for one in found.values():
+        print(row(one))
+    if args.out:
+        pathlib.Path(args.out).write_text(json.dumps(found, indent=2) + '\n')
+    sys.exit(any(one['survived'] < one['times'] for one in found.values()))
+
+
+def row(one):
+    return f'| {one["what"]} | {one["times"]} | {one["survived"]} | {one["lost"]} | {one["message"]} |'
+
+
+if __name__ == '__main__':
+    main()

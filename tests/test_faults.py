@@ -1,0 +1,50 @@
+"""The real program, killed, refused, damaged and without room, ends as one that nothing disturbed. benchmarks/faults.py has more cases and more of each."""
+import os
+import random
+import signal
+
+import pytest
+
+from benchmarks.faults import EVERY, Case, Lab, arrays, flip, steps, until
+from benchmarks.program import saved
+
+
+@pytest.fixture(scope='module')
+def lab(data_dir, tmp_path_factory):
+    return Lab(tmp_path_factory.mktemp('faults'), data=data_dir, cache=os.environ['JAX_COMPILATION_CACHE_DIR'])
+
+
+def survived(case):
+    assert case.times and not case.problems, case.problems
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(lab):
+    case, workdir, draw = Case(lab), lab.new(), random.Random(0)
+    for while_saving in (False, True, False, True):
+        process = lab.begin(workdir)
+        until(process, workdir, steps(workdir) + draw.randrange(4, 10), while_saving)
+        process.send_signal(signal.SIGKILL)
+        case.told(process, -signal.SIGKILL, lost=2 * EVERY, workdir=workdir)
+    case.said(case.resume(workdir), 'taken over from process', 'resumed at step')
+    survived(case)
+
+
+def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_resumed_without_room_and_with_a_damaged_checkpoint(lab):
+    case, workdir = Case(lab), lab.new()
+    first = lab.begin(workdir)
+    until(first, workdir, 10)
+    first.send_signal(signal.SIGSTOP)
+    case.told(lab.start(workdir), 1, rf'Error: workdir \S+ is in use by process {first.pid} on')
+    first.send_signal(signal.SIGCONT)
+    until(first, workdir, 12, while_saving=True)
+    first.send_signal(signal.SIGTERM)
+    case.told(first, 130, 'SIGTERM: stage gan is saved', 'Resume with: python -m', lost=0, workdir=workdir)
+
+    before, newest = saved(workdir / 'gan')
+    flip(arrays(workdir / 'gan' / 'checkpoints' / str(newest))[0])
+    case.told(lab.start(workdir, inject=f'room:{100 << 10}'), 1,              # the log has room, a checkpoint has not
+              rf'checkpoint of step {newest} in .* is damaged', rf'resumed at step {before}',
+              rf'Error: A checkpoint of .* \(step {before} is the last whole one\) cannot be written: File too large')
+    case.resume(workdir)
+    assert (workdir / 'gan' / 'checkpoints' / f'{newest}.damaged').is_dir()
+    survived(case)
