@@ -6,7 +6,10 @@ Each cache mode runs in a process of its own, `--seconds` long after a warm-up, 
 images, wrong images and captions, as GAN-CLS reads them; images of both are counted. For 'device' the rows are gathered on the device, too.
 """
 import argparse
+import datetime
 import json
+import os
+import pathlib
 import resource
 import statistics
 import subprocess
@@ -55,12 +58,14 @@ def main():
     parser.add_argument('--batch', type=int, default=64)
     parser.add_argument('--seconds', type=float, default=4)
     parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument('--out', help='JSON file for the numbers')
     parser.add_argument('--only', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only:
         size, cache, workers = args.only.split(',')
         print('result', json.dumps(measure(args, int(size), cache, int(workers))))
         return
+    report = dict(command=' '.join(['python -m benchmarks.data', *sys.argv[1:]]), date=str(datetime.date.today()), cores=os.cpu_count(), rows=[])
     print(f'{args.name}, {args.split}, batch {args.batch}')
     print(f'{"size":>5} {"cache":<8} {"workers":>8} {"images/s":>12} {"to none":>8} {"peak memory":>12}')
     for size in map(int, args.sizes.split(',')):
@@ -72,9 +77,12 @@ def main():
             if not lines:
                 sys.exit(run.stderr)
             found = json.loads(lines[0].removeprefix('result '))
+            report['rows'].append(dict(size=size, cache=cache, workers=workers, images_per_s=found['rate'], memory=found['memory']))
             slow = max(slow or 0, found['rate']) if cache == 'none' else slow
             print(f'{size:>5} {cache:<8} {workers if cache == "none" else "-":>8} {found["rate"]:>12,.0f} {found["rate"] / slow:>8.1f} '
                   f'{found["memory"] / 1e9:>9.2f} GB', flush=True)
+    if args.out:
+        pathlib.Path(args.out).write_text(json.dumps(report, indent=2) + '\n')
 
 
 if __name__ == '__main__':
