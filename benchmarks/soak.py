@@ -1,6 +1,7 @@
 """What a long run costs its process: memory, open files, threads over thousands of tiny steps with logging, samples, evaluation and checkpoints.
 
     python -m benchmarks.soak --steps=5000 --out=soak                     # a table, soak.json, soak.png
+    MALLOC_ARENA_MAX=1 python -m benchmarks.soak                          # what is kept, without what glibc spreads over the arenas of a hundred threads
 
 The real program runs in a process of its own and is looked at from outside (/proc, so on Linux). Slopes are least squares over what was seen after
 `--warmup` steps, with their standard errors; `batches` of neighbouring looks are averaged first, since what is measured changes slowly.

@@ -5,6 +5,7 @@ byte. A folder that cannot be restored or whose checksums differ is named and sk
 was finished is ever deleted for being damaged: it is kept as `<step>.damaged`.
 """
 import contextlib
+import copy
 import errno
 import logging as python_logging
 import math
@@ -14,6 +15,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+import tensorstore
 from absl import logging
 
 from t2i_jax import hosts
@@ -22,9 +24,28 @@ from t2i_jax.errors import RunError, causes, os_error, reason, unwritable
 python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
 # the threads of a save that fails tell it at length; it is raised where the save is waited for
 logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
-
 WEEK = 7 * 24 * 3600         # seconds: by the clock, so less would fail a save during which the process was stopped or the machine slept
 UNFINISHED = '*orbax-checkpoint-tmp*'
+
+
+def spare_memory():
+    """TensorStore never frees what these two functions return (seen in 0.1.71 to 0.1.86). Orbax asks the first for every array of a save, always of the
+    same folder, and the second for a log that is switched off: 50 kB a save of 50 arrays, for ever."""
+    ask, known = tensorstore.KvStore.Spec.to_json, {}
+
+    def to_json(spec, *args, **options):
+        key = repr(spec), args, tuple(options.items())
+        found = known.get(key)
+        if found is None:
+            found = ask(spec, *args, **options)
+            known.clear()
+            known[key] = found
+        return copy.deepcopy(found)
+    tensorstore.KvStore.Spec.to_json = to_json
+    tensorstore.experimental_collect_matching_metrics = lambda *_, **__: []
+
+
+spare_memory()
 
 
 def checksum(x):

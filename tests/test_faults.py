@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from benchmarks.faults import EVERY, Case, Lab, arrays, flip, steps, until
+from benchmarks.faults import arrays, flip
+from benchmarks.lab import EVERY, Case, Lab, steps, until
 from benchmarks.program import saved
 
 
