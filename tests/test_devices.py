@@ -103,8 +103,9 @@ def test_a_device_does_its_share_of_a_step_and_exchanges_gradients_statistics_an
     share = together.cost_analysis()['flops'] / alone.cost_analysis()['flops']
     assert .98 < share < 1.02 if fsdp == 1 else share < 1.02               # there, each has an eighth of the optimiser's work, too
     sent = devices.collectives(together.as_text())
-    params, stats = ({math.prod(x.shape) for name in ('G', 'D') for x in jax.tree.leaves(tree.get(name))} for tree in (trainer.shapes.params, trainer.shapes.stats))
-    held = sum(math.prod(x.shape) * 4 for name in ('G', 'D') for x in jax.tree.leaves(trainer.shapes.params[name]))
+    shapes = trainer.shapes
+    params, stats = ({math.prod(x.shape) for name in ('G', 'D') for x in jax.tree.leaves(tree.get(name))} for tree in (shapes.params, shapes.stats))
+    held = sum(math.prod(x.shape) * 4 for name in ('G', 'D') for x in jax.tree.leaves(shapes.params[name]))
     reduced, gathered = ([one for one in sent if one.kind == kind] for kind in ('all-reduce', 'all-gather'))
     assert len(reduced) + len(gathered) == len(sent) and not any(one.again for one in sent)
     assert {one.size for one in reduced} <= params | stats | {1}
