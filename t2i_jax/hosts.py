@@ -20,7 +20,7 @@ from t2i_jax.errors import RunError
 
 HEARTBEAT = 30       # seconds without a sign of life after which a process counts as dead
 RESUME = 'Nothing that was saved is lost: start the whole job again, and it goes on from the last checkpoint.'
-SIZES = ('SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE')     # in the environment of a launched process: how many there are
+LAUNCHERS = {'SLURM_STEP_NODELIST': 'SLURM_NTASKS', 'OMPI_MCA_orte_hnp_uri': 'OMPI_COMM_WORLD_SIZE'}     # of each: what it sets, and how many there are
 LOST = ('Gloo', 'NCCL', 'coordination', 'Barrier', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'CANCELLED', 'Connection')     # in errors of exchange
 GUARD = 'import sys\nlast = b""\nfor last in sys.stdin.buffer: pass\nsys.stderr.buffer.write(last.lstrip())'
 
@@ -76,7 +76,7 @@ def number(given, name):
 
 
 def launched():
-    sizes = [os.environ.get(name, '1') for name in SIZES]
+    sizes = [os.environ.get(size, '1') for name, size in LAUNCHERS.items() if name in os.environ]
     workers = os.environ.get('TPU_WORKER_HOSTNAMES', '').split(',')
     return any(size.isdigit() and int(size) > 1 for size in sizes) or len(workers) > 1 and all(workers)
 
@@ -159,9 +159,8 @@ def last_words(text):
     global guard
     if guard is None:
         guard = subprocess.Popen([sys.executable, '-I', '-S', '-c', GUARD], stdin=subprocess.PIPE, start_new_session=True)     # not reached by Ctrl-C
-    if guard:
-        guard.stdin.write((text + '\n').encode() if text else b'\n')
-        guard.stdin.flush()
+    guard.stdin.write(f'{text}\n'.encode())
+    guard.stdin.flush()
 
 
 def done():

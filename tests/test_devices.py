@@ -251,10 +251,11 @@ def test_a_job_is_read_from_the_environment(monkeypatch):
     for name in names:
         monkeypatch.delenv(name)
 
-    joined = []
+    joined, step = [], {'SLURM_STEP_NODELIST': 'node[1-2]'}                # without it, a shell within an allocation
     monkeypatch.setattr(jax.distributed, 'initialize', lambda **options: joined.append(options))
     monkeypatch.setattr(hosts, 'last_words', lambda text: None)
-    for environment, coordinator, count in (({}, None, 0), ({'SLURM_NTASKS': '1'}, None, 0), ({'SLURM_NTASKS': '2'}, None, 1), ({}, 'auto', 1),
+    for environment, coordinator, count in (({}, None, 0), ({'SLURM_NTASKS': '2'}, None, 0), ({**step, 'SLURM_NTASKS': '1'}, None, 0),
+                                            ({**step, 'SLURM_NTASKS': '2'}, None, 1), ({}, 'auto', 1),
                                             ({'TPU_WORKER_HOSTNAMES': 'localhost'}, None, 0), ({'TPU_WORKER_HOSTNAMES': 'a,b'}, None, 1)):
         joined.clear()
         with monkeypatch.context() as patch:
