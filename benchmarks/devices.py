@@ -11,7 +11,7 @@ An exchanged array is told by the code that computes it, and lists what is none 
 
     BatchNorm    sums over the batch in a batch normalisation, forward and backward, and the gradients of its scale and bias
     gradient     of a trained array: the same number of entries, or of a convolution's kernel, parts and rearrangements of it included. An array that is
-                 used several times has several: XLA for CPU adds them up after they are exchanged (that for GPU and TPU has a pass that does it before)
+                 used several times has several: XLA on CPU adds them up after they are exchanged
     parameter    under --fsdp, where state is sharded: gathered before it is used, the same number of entries
     scalar       losses, what is logged, norms
     other        everything else; listed with its source
