@@ -5,9 +5,81 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from t2i_jax import sharding
+from t2i_jax.layers import conv as convolutions
 from t2i_jax.layers.blocks import Bottleneck, levels
-from t2i_jax.layers.conv import DIMENSIONS, Conv, ConvTranspose, conv_doubled, conv_transpose
+from t2i_jax.layers.conv import DIMENSIONS, Conv, ConvTranspose, conv_doubled, conv_transpose, convolution, plain
 from t2i_jax.layers.norm import BatchNorm
+
+SAME, HALF = ((1, 1), (1, 1)), {'stride': 2, 'padding': ((1, 1), (1, 1))}
+OTHERWISE = {                          # on CPU: b h w c, kernel, stride and padding, smallest kernel that counts as large
+    'places': ((2, 8, 6, 5), (4, 4, 5, 7), HALF, 2 ** 21),
+    'places, one output': ((3, 2, 2, 8), (4, 4, 8, 1), HALF, 2 ** 21),
+    'dots': ((2, 8, 8, 6), (4, 4, 6, 7), HALF, 1),
+    'dots 3x3': ((3, 4, 3, 5), (3, 3, 5, 6), dict(stride=1, padding=SAME), 1),
+    'dots 2x2': ((2, 4, 4, 5), (2, 2, 5, 6), dict(stride=1, padding=((1, 0), (0, 1))), 1),
+    'dots 5x5': ((2, 7, 8, 3), (5, 5, 3, 4), dict(stride=2, padding=((2, 1), (1, 2))), 1),
+}
+
+
+def normals(*shapes, dtype=jnp.float32):
+    return [jax.random.normal(key, shape, dtype) for key, shape in zip(jax.random.split(jax.random.key(0), len(shapes)), shapes)]
+
+
+def with_gradients(form, **how):
+    """A function of x, kernel and the gradient of the outcome -> outcome, gradients of x and kernel."""
+    def all_three(x, kernel, dy):
+        y, pull_back = jax.vjp(lambda x, kernel: form(x, kernel, **how), x, kernel)
+        return y, *pull_back(dy)
+    return jax.jit(all_three)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(jnp.float32, 2e-6), (jnp.bfloat16, 2e-2)])
+@pytest.mark.parametrize('name', OTHERWISE)
+def test_what_cpu_computes_in_another_way_is_the_plain_convolution(name, dtype, tolerance, monkeypatch):
+    x, kernel, how, large = OTHERWISE[name]
+    monkeypatch.setattr(convolutions, 'LARGE', large)
+    x, kernel = normals(x, kernel, dtype=dtype)
+    dy = jax.random.normal(jax.random.key(2), plain(x, kernel, **how).shape, dtype)
+    program = with_gradients(convolution, **how).lower(x, kernel, dy).compile()
+    found, again, expected = program(x, kernel, dy), program(x, kernel, dy), with_gradients(plain, **how)(x, kernel, dy)
+    for one, other, same in zip(found, expected, again):
+        assert one.dtype == dtype
+        np.testing.assert_array_equal(one, same)
+        one, other = np.float32(one), np.float32(other)
+        np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())
+    text = program.as_text()
+    assert text.count(' convolution(') == (0 if 'dots' in name else 6) and 'conditional' not in text         # y, four places, the kernel's gradient
+
+    def slope(form):
+        return jax.jit(jax.grad(lambda x, kernel: (jax.grad(lambda x: (form(x, kernel, **how) ** 2).sum())(x) ** 2).sum(), (0, 1)))
+    if dtype == jnp.float32:                                              # as a gradient penalty has it
+        for one, other in zip(slope(convolution)(x, kernel), slope(plain)(x, kernel)):
+            np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize('name', ['places', 'dots'])
+def test_other_devices_get_the_plain_convolution(name, monkeypatch):
+    x, kernel, how, large = OTHERWISE[name]
+    monkeypatch.setattr(convolutions, 'LARGE', large)
+    x, kernel, dy = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x, kernel, (x[0], x[1] // 2, x[2] // 2, kernel[-1])))
+    texts = [jax.export.export(with_gradients(form, **how), platforms=['tpu'])(x, kernel, dy).mlir_module() for form in (convolution, plain)]
+    convs, plain_convs = ([line.split('loc(')[0].split('dim_numbers')[1] for line in text.splitlines() if 'stablehlo.convolution' in line] for text in texts)
+    assert len(plain_convs) == 3 and sorted(convs) == sorted(plain_convs) and 'dot_general' not in texts[0]
+
+
+@pytest.mark.parametrize('name', ['places', 'dots'])
+def test_rows_of_a_batch_stay_on_their_devices(name, monkeypatch):
+    x, kernel, how, large = OTHERWISE[name]
+    monkeypatch.setattr(convolutions, 'LARGE', large)
+    mesh = sharding.make_mesh()
+    x, kernel, dy = normals((8, *x[1:]), kernel, (8, x[1] // 2, x[2] // 2, kernel[-1]))
+    rows, whole = sharding.by_rows(mesh), sharding.replicated(mesh)
+    program = jax.jit(with_gradients(convolution, **how), in_shardings=(rows, whole, rows), out_shardings=(rows, rows, whole))
+    text = program.lower(x, kernel, dy).compile().as_text()
+    assert text.count(' all-reduce(') == 1 and not {'all-gather', 'all-to-all', 'collective-permute'} & set(text.replace('(', ' ').split())
+    for one, other in zip(program(x, kernel, dy), with_gradients(plain, **how)(x, kernel, dy)):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
 @pytest.mark.parametrize('kernel, padding, d', [(4, (2, 2), 5), (4, (2, 2), 3), (5, (2, 3), 5)])

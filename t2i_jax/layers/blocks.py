@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
 
-from t2i_jax.layers.conv import DIMENSIONS, NORMAL, Conv
+from t2i_jax.layers.conv import NORMAL, Conv, convolution
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.layers.remat import recomputed
 
@@ -69,7 +69,8 @@ def operands(layer, *inputs):
 
 
 def convolve(x, kernel, padding):
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=DIMENSIONS)
+    """`convolution` of stride 1; padding: as there, or 'SAME' for an odd kernel."""
+    return convolution(x, kernel, 1, ((kernel.shape[0] // 2,) * 2,) * 2 if padding == 'SAME' else padding)
 
 
 def conv3_doubled(x, kernel):

@@ -1,4 +1,9 @@
-"""Convolutions of the DCGAN line: normal(0, 0.02) kernels, no biases, explicit padding, NHWC."""
+"""Convolutions of the DCGAN line: normal(0, 0.02) kernels, no biases, explicit padding, NHWC.
+
+XLA's convolutions on CPU are as fast as PyTorch's for most layers, but not for all. Where another way to write one, or its gradients, was found to make
+whole training steps faster there, it is taken on CPU alone; other devices get the plain convolution. `python -m benchmarks.layers` measures
+each. The numbers are the same but for rounding.
+"""
 import functools
 
 import jax
@@ -9,6 +14,7 @@ from flax import nnx
 
 NORMAL = nnx.initializers.normal(0.02)
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+LARGE = 2 ** 21        # entries of a kernel, from which on a map of 4 x 4 is less work than bringing the kernel in order for a convolution
 
 
 class Conv(nnx.Conv):
@@ -20,10 +26,8 @@ class Conv(nnx.Conv):
         self.few = c <= 4 and (kernel, stride, padding) == (4, 2, 1)
 
     def __call__(self, x):
-        if not self.few:
-            return super().__call__(x)
         x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
-        return conv_few(x, kernel)
+        return conv_few(x, kernel) if self.few else convolution(x, kernel, self.strides[0], self.padding)
 
 
 class ConvTranspose(nnx.Module):
@@ -42,6 +46,80 @@ class ConvTranspose(nnx.Module):
         return conv_transpose(x, kernel, self.padding)
 
 
+def convolution(x, kernel, stride, padding):
+    """A convolution: b h w c, k k c d -> b h' w' d; padding: pixels before and after, of rows and of columns.
+
+    On CPU two kinds of layers are computed in another way: small maps with large kernels as one matrix product, see `dots`, and the gradient of the input
+    of a kernel of 4 with stride 2 by its four places, see `by_places`.
+    """
+    large, (_, h, w, c) = kernel.size >= LARGE, x.shape
+    if large and kernel.shape[0] > 1 and max(side + sum(pads) - kernel.shape[0] for side, pads in zip((h, w), padding)) // stride < 4:
+        return conv_on_cpu(x, kernel, stride, padding, True)
+    if not large and c > 4 and kernel.shape[0] == 4 and stride == 2 and padding == ((1, 1), (1, 1)) and h % 2 == w % 2 == 0:
+        return conv_on_cpu(x, kernel, stride, padding, False)
+    return plain(x, kernel, stride, padding)
+
+
+def plain(x, kernel, stride, padding):
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS)
+
+
+def patches(x, k, stride):
+    """What a kernel of k sees at each place, without padding: b h w c -> b h' w' k*k*c"""
+    h, w = (1 + (side - k) // stride for side in x.shape[1:3])
+    return jnp.concatenate([x[:, i:i + stride * (h - 1) + 1:stride, j:j + stride * (w - 1) + 1:stride] for i in range(k) for j in range(k)], -1)
+
+
+def dots(x, kernel, stride, padding):
+    """`plain` as one matrix product of patches and kernel, which needs k * k times the input's memory for them and reads the kernel as it lies.
+
+    For few pixels a convolution spends more time on bringing the kernel in order: with 1,024 to 2,048 channels at 8 x 8 this takes half its time, forward
+    and backward.
+    """
+    seen = patches(jnp.pad(x, ((0, 0), *padding, (0, 0))), kernel.shape[0], stride)
+    return seen @ rearrange(kernel, 'h w c d -> (h w c) d')
+
+
+def by_places(x, kernel):
+    """Transposed convolution of stride 2 with a kernel of 4: b h w c, 4 4 c d -> b 2h 2w d.
+
+    Each of the four places of an output in its pixel sees 2 x 2 pixels of x through a quarter of the kernel: four convolutions without the zeros of the
+    stretched input, 1.2 to 3 times as fast on CPU.
+    """
+    places = [[plain(x, kernel[p::2, q::2], 1, ((1 - p, p), (1 - q, q))) for q in range(2)] for p in range(2)]
+    y = jnp.stack([jnp.stack(row, 3) for row in places], 2)                # b h 2 w 2 d
+    return rearrange(y, 'b h p w q d -> b (h p) (w q) d')
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv_on_cpu(x, kernel, stride, padding, small):
+    """`plain` with gradients that are spelt out, so that they can differ by platform; small: `dots` on CPU, otherwise only its input's gradient differs."""
+    form = functools.partial(plain, stride=stride, padding=padding)
+    if not small:
+        return form(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=functools.partial(dots, stride=stride, padding=padding), default=form)
+
+
+def _keep(x, kernel, stride, padding, small):
+    return conv_on_cpu(x, kernel, stride, padding, small), (x, kernel)
+
+
+def _gradients(stride, padding, small, saved, dy):
+    form, products = (functools.partial(f, stride=stride, padding=padding) for f in (plain, dots))
+
+    def derived(x, kernel, dy, form=form):
+        return jax.vjp(form, x, kernel)[1](dy)
+
+    def on_cpu(x, kernel, dy):
+        if small:
+            return derived(x, kernel, dy, products)
+        return by_places(dy, _flip(kernel)), jax.vjp(lambda kernel: form(x, kernel), kernel)[1](dy)[0]
+    return jax.lax.platform_dependent(*saved, dy, cpu=on_cpu, default=derived)
+
+
+conv_on_cpu.defvjp(_keep, _gradients)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv_transpose(x, kernel, padding):
     """Transposed convolution of stride 2, kernel not flipped: b h w c, k k c d -> b 2h 2w d.
@@ -49,7 +127,11 @@ def conv_transpose(x, kernel, padding):
     It is the input gradient of a stride-2 convolution, so its own gradients are that convolution and its kernel
     gradient. They are spelt out because XLA on CPU needs 25 to 50 times as long for the form that it derives.
     """
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), (padding, padding), lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
+    def stretched(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), (padding, padding), lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
+    if kernel.shape[0] != 4 or padding != (2, 2) or kernel.shape[-1] <= 4 or kernel.size >= LARGE:
+        return stretched(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=by_places, default=stretched)
 
 
 def conv_few(x, kernel):
@@ -60,7 +142,7 @@ def conv_few(x, kernel):
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     x = rearrange(x, 'b (h i) (w j) c -> b h w (i j c)', i=2, j=2)
     kernel = rearrange(kernel, '(h i) (w j) c d -> h w (i j c) d', i=2, j=2)
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', dimension_numbers=DIMENSIONS)
+    return plain(x, kernel, 1, 'VALID')
 
 
 def conv_doubled(x, kernel):
@@ -78,7 +160,7 @@ def conv_doubled(x, kernel):
             taps[place, (place + entry - k // 2) // 2 + 1, entry] = 1
     four = jnp.einsum('pai,qbj,ijco->abcpqo', taps, taps, kernel).astype(kernel.dtype)
     four = rearrange(four, 'a b c p q o -> a b c (p q o)')
-    y = jax.lax.conv_general_dilated(x, four, (1, 1), 'SAME', dimension_numbers=DIMENSIONS)
+    y = plain(x, four, 1, 'SAME')
     return rearrange(y, 'b h w (p q o) -> b (h p) (w q) o', p=2, q=2)
 
 
@@ -94,11 +176,11 @@ def _backward(padding, saved, dy):
     x, kernel = saved
     pads = tuple(kernel.shape[0] - 1 - p for p in padding)
 
-    def conv(flipped):
+    def back(flipped):
         if dy.shape[-1] <= 4 and pads == (1, 1):
             return conv_few(dy, flipped)
-        return jax.lax.conv_general_dilated(dy, flipped, (2, 2), (pads, pads), dimension_numbers=DIMENSIONS)
-    dx, pull_back = jax.vjp(conv, _flip(kernel))
+        return convolution(dy, flipped, 2, (pads, pads))
+    dx, pull_back = jax.vjp(back, _flip(kernel))
     return dx, _flip(pull_back(x)[0])
 
 
