@@ -12,9 +12,9 @@ from t2i_jax.layers.conv import DIMENSIONS, Conv, ConvTranspose, conv_doubled, c
 from t2i_jax.layers.norm import BatchNorm
 
 SAME, HALF = ((1, 1), (1, 1)), {'stride': 2, 'padding': ((1, 1), (1, 1))}
-OTHERWISE = {                          # on CPU: b h w c, kernel, stride and padding, smallest kernel that counts as large
-    'places': ((2, 8, 6, 5), (4, 4, 5, 7), HALF, 2 ** 21),
-    'places, one output': ((3, 2, 2, 8), (4, 4, 8, 1), HALF, 2 ** 21),
+OTHERWISE = {                          # on CPU: b h w c, kernel, stride and padding, LARGE
+    'places': ((2, 8, 6, 5), (4, 4, 5, 7), HALF, 2 ** 16),
+    'places, one output': ((3, 2, 2, 8), (4, 4, 8, 1), HALF, 2 ** 16),
     'dots': ((2, 8, 8, 6), (4, 4, 6, 7), HALF, 1),
     'dots 3x3': ((3, 4, 3, 5), (3, 3, 5, 6), dict(stride=1, padding=SAME), 1),
     'dots 2x2': ((2, 4, 4, 5), (2, 2, 5, 6), dict(stride=1, padding=((1, 0), (0, 1))), 1),
