@@ -171,7 +171,7 @@ def test_from_the_command_line(styled, monkeypatch, tmp_path):
     monkeypatch.setattr(explore, 'explore', lambda *args: asked.append(args))
     with pytest.MonkeyPatch.context() as patch:
         values = dict(workdir=str(styled[1]), mode='explore', what='style', text=PAIR, text_file=None, image=['a.png', 'b.png'], num=4, seed=3, stage=None,
-                      attributes=[], out=str(tmp_path), config=styled[0], images=None, labels=[])
+                      attributes=[], out=str(tmp_path), config=styled[0], images=None, labels=[], coordinator=None, processes=None)
         patch.setattr(main, 'FLAGS', types.SimpleNamespace(**values))
         main.main(['t2i'])
     assert asked == [(styled[0], str(styled[1]), 'style', 4, 3, PAIR, ['a.png', 'b.png'], [], None, str(tmp_path))]

@@ -398,7 +398,7 @@ def test_stage_two_without_a_finished_stage_one_ends_in_one_message(config, tmp_
     with pytest.raises(RunError, match='empty holds no run.*Train one first'):
         train(config.lock(), tmp_path / 'run', jax.devices()[:1])
     run.claim(config, folder)                                              # a run that has not come to Stage-I
-    with pytest.raises(RunError, match='one holds no trained stage.*Train the stage first, or point --config.init.one to a run that has it'):
+    with pytest.raises(RunError, match=r'one holds no trained stage.*Train \(or resume\) the stage, which writes it, or point --config.init.one'):
         train(config, tmp_path / 'other', jax.devices()[:1])
 
 
