@@ -49,15 +49,15 @@ class Sent(NamedTuple):
     def bytes(self):
         return self.size * BYTES[self.dtype]
 
-    def what(self, sizes, fsdp):
-        """sizes: numbers of entries of the trained arrays; fsdp: whether they are sharded."""
+    def what(self, trained, sharded=()):
+        """trained: numbers of entries of the trained arrays; sharded: those of the arrays that may be sharded, frozen ones, too."""
         if self.kind == 'all-reduce' and any('layers/norm.py' in line for line in self.source):
             return 'BatchNorm'
         if self.size == 1:
             return 'scalar'
-        if self.kind in ('all-reduce', 'reduce-scatter') and 'transpose(' in self.code and (self.size in sizes or 'conv_general_dilated' in self.code):
+        if self.kind in ('all-reduce', 'reduce-scatter') and 'transpose(' in self.code and (self.size in trained or 'conv_general_dilated' in self.code):
             return 'gradient'
-        return 'parameter' if fsdp and self.size in sizes else 'other'
+        return 'parameter' if self.size in sharded else 'other'
 
 
 def collectives(text) -> list[Sent]:
@@ -136,10 +136,12 @@ def compiled(trainer, mesh, times=1):
     return trainer.step.lower(trainer.shapes, trainer.tables, rows(trainer, times)).compile()
 
 
-def trained_sizes(trainer):
+def sizes(trainer):
+    """Numbers of entries of the trained arrays, and of all that are sharded."""
     import jax
-    names = {name for phase in trainer.prog.phases for name in phase.trains}
-    return {math.prod(x.shape) for name in names for x in jax.tree.leaves(trainer.shapes.params[name])}
+    names, params = {name for phase in trainer.prog.phases for name in phase.trains}, trainer.shapes.params
+    trained, held = ({math.prod(x.shape) for name in some for x in jax.tree.leaves(params[name])} for some in (names, params))
+    return trained, held if trainer.mesh.shape['fsdp'] > 1 else ()
 
 
 def measure(trainer, mesh):
@@ -173,14 +175,14 @@ def main():
               + ''.join(f' {what}: arrays, kB |' for what in WHATS) + '\n|' + '---|' * (7 + len(WHATS)))
         for n in counts:
             numbers, sent = measure(trainer, sharding.make_mesh(n if args.fsdp else 1, jax.devices()[:n]))
-            sizes = trained_sizes(trainer)
+            known = sizes(trainer)
             first = report[0] if report else numbers
             whats = collections.defaultdict(list)
             for one in sent:
-                whats[one.what(sizes, args.fsdp)].append(one)
+                whats[one.what(*known)].append(one)
             kinds = collections.Counter(kind for kind, _ in {(one.kind, one.operation) for one in sent})
             numbers |= {'ratio': numbers['flops'] * n / first['flops'] / first['devices'], 'row_ratio': numbers['row_flops'] * n / first['row_flops'] /
-                        first['devices'], 'operations': dict(kinds), 'sent': [one._asdict() | {'what': one.what(sizes, args.fsdp)} for one in sent]}
+                        first['devices'], 'operations': dict(kinds), 'sent': [one._asdict() | {'what': one.what(*known)} for one in sent]}
             print(f'| {n} ({n // (n if args.fsdp else 1)} x {n if args.fsdp else 1}) | {numbers["flops"] / 1e6:,.1f} | {numbers["ratio"]:.3f} | '
                   f'{numbers["row_ratio"]:.3f} | {numbers["arguments"] / 1e6:,.1f} | {numbers["temporary"] / 1e6:,.1f} | '
                   f'{", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none"} |' +
