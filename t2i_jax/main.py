@@ -206,7 +206,7 @@ def start_jax():
     """Compiled programs are kept in the user's cache folder, so that the second start is fast."""
     import jax
     jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/t2i_jax/compiled')))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 if __name__ == '__main__':

@@ -161,6 +161,7 @@ class Sampler:
         return jax.tree.map(lambda *x: np.concatenate(x)[:rows].reshape(*shape, *x[0].shape[1:]), *outs)
 
 
+@jax.jit
 def to_uint8(images):
     """Pictures in [-1, 1] (one array or a list of scales) -> uint8, rounded."""
     return jax.tree.map(lambda x: jnp.clip(jnp.round((x.astype(jnp.float32) + 1) * 127.5), 0, 255).astype(jnp.uint8), images)

@@ -4,6 +4,7 @@ A system is a list of stages; a stage owns named networks and, in each training 
 phase minimises one loss over the networks that it trains. Networks are `flax.nnx` modules; this file splits a stage
 into plain dictionaries once, and everything after that is `jax.jit`, `jax.grad` and optax.
 """
+import functools
 from typing import Any, NamedTuple
 
 import flax
@@ -250,4 +251,9 @@ def apply(prog: Program, method, params, stats, *args):
 
 def normal_rows(key, n, shape):
     """Standard normal noise, n x shape, whose row i comes from fold_in(key, i)."""
-    return over_rows(jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape))(jnp.arange(n)))
+    return over_rows(_normal_rows(key, n, shape))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _normal_rows(key, n, shape):
+    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), shape))(jnp.arange(n))

@@ -26,6 +26,7 @@ from t2i_jax.stage import Meta
 from tfds_builders.manual import require_space
 
 PER_CAPTION = ('tokens', 'words', 'chars', 'facts', 'embedding')
+READ = 256                 # records that a thread reads at a time
 ROUND_WORDS = 24           # words of one question with its answer
 # batch key -> what is stored for it; everything else is stored under its own name
 STORED = {'images': ('image',), 'tokens': ('tokens', 'words'), 'length': ('tokens', 'words'), 'dialog_length': ('dialog',)}
@@ -36,9 +37,9 @@ FEATURE = {'words': 'captions', 'tokens': 'captions', 'chars': 'captions', 'capt
 class Split:
     """One split of a data set: `tables` (field -> array with a row a record), `texts` (captions a record), `meta`."""
 
-    def __init__(self, config, split, needs, vocabulary=None, stage_data=None, advice=None):
+    def __init__(self, config, split, needs, vocabulary=None, stage_data=None, advice=None, before=None):
         """config: `config.data`; needs: batch keys; vocabulary: built from this split's captions where it is None; advice: the stage's, for
-        the error where a field is missing."""
+        the error where a field is missing; before: another Split, whose tables are taken where they hold the same."""
         self.config, self.split = config, split
         geometry = {**config, **(stage_data or {})}
         builder = prepared(config)
@@ -69,17 +70,12 @@ class Split:
         if not count:
             raise DataError(f'Split {split!r} of {self.name} is empty. It has: {", ".join(info.splits)}.')
         self.max_objects = int(self.metadata.get('max_objects', 0))
-        self.pictures = Pictures(builder.data_dir, split, read, self.fields, self.canvas, self.max_objects)
-        self.lazy = geometry['cache'] == 'none' and bool(self.pictures.fields)
-        if geometry['cache'] == 'device':                                     # before hours of decoding
-            check_fits({split: sum(count * int(np.prod(shape)) for shape in self.picture_shapes().values())}, self.name, jax.local_devices()[0])
-        rows, pictures = self._read(count)
-        self.texts = [row.pop('texts') for row in rows]
-        self.vocabulary = vocabulary or text.Vocabulary.from_captions(
-            caption for row, texts in zip(rows, self.texts) for caption in (*texts, *row.get('rounds', ())))
-        self._add_words(rows)
-        self.tables = {name: (filled if name in PER_CAPTION else np.stack)([row[name] for row in rows])
-                       for name in rows[0] if name != 'rounds'} | pictures
+        self.holds = split, repr(config), geometry['cache'], self.canvas, frozenset(self.fields)
+        if before and before.holds == self.holds and vocabulary in (None, before.vocabulary):
+            self.pictures, self.lazy = before.pictures, before.lazy
+            self.texts, self.vocabulary, self.tables = before.texts, before.vocabulary, before.tables
+        else:
+            self._open(builder.data_dir, read, geometry['cache'], count, vocabulary)
         features, parts = info.features, self.metadata.get('parts', ())
         objects = features['objects'].feature['label'].names if 'objects' in have else ()
         self.meta = Meta(
@@ -103,6 +99,19 @@ class Split:
             raise DataError(f'Data set {self.name} has no bbox to crop to: set data.crop="" (--config.data.crop=).')
         return Canvas(geometry['load_size'] or geometry['size'], geometry['resize'] == 'keep', geometry['crop'])
 
+    def _open(self, data_dir, features, cache, count, vocabulary):
+        self.pictures = Pictures(data_dir, self.split, features, self.fields, self.canvas, self.max_objects)
+        self.lazy = cache == 'none' and bool(self.pictures.fields)
+        if cache == 'device':                                                 # before hours of decoding
+            check_fits({self.split: sum(count * int(np.prod(shape)) for shape in self.picture_shapes().values())}, self.name, jax.local_devices()[0])
+        rows, pictures = self._read(count)
+        self.texts = [row.pop('texts') for row in rows]
+        self.vocabulary = vocabulary or text.Vocabulary.from_captions(
+            caption for row, texts in zip(rows, self.texts) for caption in (*texts, *row.get('rounds', ())))
+        self._add_words(rows)
+        self.tables = {name: (filled if name in PER_CAPTION else np.stack)([row[name] for row in rows])
+                       for name in rows[0] if name != 'rounds'} | pictures
+
     def _read(self, count):
         """(rows as dictionaries, tables of pictures): one pass over the records, in threads."""
         tables, draws = {}, False
@@ -111,16 +120,21 @@ class Split:
         elif self.pictures.fields:
             tables, draws, finish = self._picture_tables(count)
 
-        def read(number):
-            record = self.pictures.record(number)
-            if draws:
-                for name, value in self.pictures.draw(record).items():
-                    tables[name][number] = value
-            return self._row(record, number)
+        def read(numbers):
+            rows = []
+            for number, record in zip(numbers, self.pictures.records(numbers)):
+                if draws:
+                    for name, value in self.pictures.draw(record).items():
+                        tables[name][number] = value
+                rows.append(self._row(record, number))
+            return rows
+        parts, rows = [range(start, min(start + READ, count)) for start in range(0, count, READ)], []
         try:
-            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-                rows = list(tqdm(pool.map(read, range(count)), f'reading {self.split}', total=count, unit=' records', leave=False,
-                                 mininterval=.5, disable=None))
+            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, \
+                    tqdm(desc=f'reading {self.split}', total=count, unit=' records', leave=False, mininterval=.5, disable=None) as progress:
+                for part in pool.map(read, parts):
+                    rows += part
+                    progress.update(len(part))
         except BaseException:
             if draws:
                 finish(failed=True)

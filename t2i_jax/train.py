@@ -22,6 +22,7 @@ from t2i_jax import stage as core
 from t2i_jax.augment import augment
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.sample import TEXT, Sampler, to_uint8
+from t2i_jax.sources import Asked
 from t2i_jax.tables import Split, device_tables
 from t2i_jax.text import Vocabulary
 
@@ -48,6 +49,7 @@ def train(config, workdir, devices=None):
         for name in run.stage_names(config):
             if not config.init.get(name) and not run.has_checkpoints(workdir, name):
                 run.system(config.system).STAGES[name].check(run.plain(config.stages[name].model))
+        splits = {}
         for name in run.stage_names(config):
             if config.init.get(name):
                 if jax.process_index() == 0:
@@ -55,7 +57,7 @@ def train(config, workdir, devices=None):
                 hosts.together(f'{name} is adopted')
                 print(f'Stage {name}: taken from {config.init[name]}.')
                 continue
-            Trainer(config, workdir, name, mesh, signals).train()
+            Trainer(config, workdir, name, mesh, signals, splits).train()
     if jax.process_index() == 0:
         report(config, workdir)
 
@@ -97,7 +99,9 @@ class NoLog(contextlib.AbstractContextManager):
 class Trainer:
     """One stage of one run: its data, its program and its state."""
 
-    def __init__(self, config, workdir, name, mesh, signals):
+    def __init__(self, config, workdir, name, mesh, signals, splits=None):
+        """splits: what the stage before has read, for tables that serve again; replaced by what this one reads."""
+        self.splits = {} if splits is None else splits
         self.config, self.workdir, self.name, self.mesh, self.signals = config, workdir, name, mesh, signals
         self.block, self.folder = config.stages[name], workdir / name
         self.validation = {}                                            # losses of the step that is being saved
@@ -133,8 +137,8 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------------ opening
     def open_data(self):
         config, block = self.config, self.block
-        nominal = {name: run.abstract(config, self.workdir, name, run.nominal_meta(config, name)) for name in run.stage_names(config)}
-        needs, advice = nominal[self.name].needs, nominal[self.name].advice
+        nominal = functools.cache(lambda name: run.abstract(config, self.workdir, name, run.nominal_meta(config, name)))
+        needs, advice = nominal(self.name).needs, nominal(self.name).advice
         path = self.workdir / 'vocabulary.json'
         vocabulary = None
         if path.exists():
@@ -143,14 +147,15 @@ class Trainer:
             except DataError as error:                                      # `start` compares it with the checkpoint's
                 logging.warning('%s It is made again from the data.', error)
         made = vocabulary is None
-        if vocabulary is None and any('dialog' in module.needs for module in nominal.values()):
+        if vocabulary is None and any('dialog' in nominal(name).needs for name in run.stage_names(config)):
             vocabulary = Split(config.data, config.data.split, ('dialog',)).vocabulary     # one for all stages, with the dialogues' words
         self.data = {**config.data, **block.data}
-        self.split = Split(config.data, config.data.split, needs, vocabulary, block.data, advice)
+        self.split = self.splits['train'] = Split(config.data, config.data.split, needs, vocabulary, block.data, advice, self.splits.get('train'))
         if made and jax.process_index() == 0:
             self.split.vocabulary.save(path)
         self.vocabulary = self.split.vocabulary
-        self.held_out = Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data)
+        self.held_out = self.splits['held_out'] = Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data,
+                                                        before=self.splits.get('held_out'))
         self.meta = self.split.meta
         if run.has_checkpoints(self.workdir, self.name):
             try:
@@ -167,7 +172,7 @@ class Trainer:
         self.plan = data.Plan(self.split, block.batch_size, config.seed, needs, block.sampler, self.meta.captions, block.captioned_share,
                               block.near_wrong)
         self.validation_plan = self.plan_of_validation(needs)
-        self.total = run.total_steps(config, self.name, nominal[self.name], self.plan.steps_per_epoch)
+        self.total = run.total_steps(config, self.name, nominal(self.name), self.plan.steps_per_epoch)
         self.check_dispatch()
         self.cache = self.data['cache']
 
@@ -418,9 +423,7 @@ class Trainer:
         """(batch, captions, real pictures) of a few records of the held-out split, spread over it. Captions are what the system draws from:
         sentences, attributes or label sets; None for one that draws from nothing."""
         rows = np.linspace(0, len(self.held_out) - 1, SHOWN).astype(np.int32)
-        wanted = {'index': rows, 'caption': np.zeros((SHOWN, self.meta.captions), np.int32)}
-        raw = data.gather(self.held_out.kept(), wanted) | (self.held_out.pictures.rows(rows) if self.held_out.lazy else {})
-        batch = jax.tree.map(np.asarray, augment(raw, jax.random.key(0), self.split.geometry, False))
+        batch = Asked(self.held_out, rows, np.zeros((SHOWN, self.meta.captions), np.int32)).batch(0, SHOWN)
         texts = [self.held_out.texts[i] for i in rows]
         labels = conditions.captions_of(batch, self.meta, texts if TEXT & set(self.module.needs) else None)
         real = np.asarray(to_uint8(batch['image'])) if 'image' in batch and labels else None

@@ -192,7 +192,7 @@ def odd(monkeypatch, tmp_path_factory, config):
 
 def test_every_picture_has_three_channels(odd):
     split = Split(odd, 'train', ('image',))
-    pictures = {split.pictures.record(i)['file_name'].decode(): image for i, image in enumerate(split.tables['image'])}
+    pictures = {split.pictures.records([i])[0]['file_name'].decode(): image for i, image in enumerate(split.tables['image'])}
     assert set(pictures) == dict(ODD).keys() and split.tables['image'].shape == (len(ODD), 20, 20, 3)
     whole = gradient(20, 20).astype(int)
     assert np.array_equal(pictures['colour'], whole) and np.array_equal(pictures['transparent'], whole)            # red is red
@@ -210,7 +210,7 @@ def test_keep_cuts_the_longer_side_at_one_and_a_half_times_the_shorter(odd):
         odd.cache = cache
         split = Split(odd, 'train', ('image',))
         found = split.pictures.rows(range(len(ODD))) if cache == 'none' else split.tables
-        names = [split.pictures.record(i)['file_name'].decode() for i in range(len(ODD))]
+        names = [split.pictures.records([i])[0]['file_name'].decode() for i in range(len(ODD))]
         extents = dict(zip(names, found['extent'].tolist()))
         assert found['image'].shape == (len(ODD), 30, 30, 3)
         assert [extents[name] for name in ('colour', 'wide', 'wider', 'tall', 'tiny')] == [[20, 20], [20, 30], [20, 30], [25, 20], [20, 20]]
