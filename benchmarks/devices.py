@@ -26,6 +26,8 @@ import sys
 import tempfile
 from typing import NamedTuple
 
+from t2i_jax.errors import DataError, RunError
+
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute', 'collective-broadcast')
 BYTES = {'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
 WHATS = ('gradient', 'BatchNorm', 'parameter', 'scalar', 'other')
@@ -161,6 +163,8 @@ def main():
     flags.DEFINE_string('json', None, 'File for all numbers.')
     program.parse(sys.argv)
     args = flags.FLAGS
+    if args.config is None:
+        raise RunError('Give --config=experiments/<name>.py.')
     counts = [int(n) for n in args.devices]
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={max(counts)}'
     os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -198,4 +202,7 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except (DataError, RunError) as error:
+        sys.exit(f'Error: {error}')

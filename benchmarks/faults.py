@@ -114,7 +114,8 @@ def disk(lab):
             workdir = small.folder / 'run'
             shutil.copytree(lab.half(), workdir)
             newest, options = saved(workdir / 'gan')[-1], small.fill(leave)
-            case.told(lab.start(workdir, **options), 1, r'Error: .* cannot be written: (No space left|File too large)', 'Make room, .* resume with: python -m')
+            case.told(lab.start(workdir, **options), 1, r'Error: .* cannot be written: (No space left|File too large)', 'resume with: python -m',
+                      *(['Make room'] if small.mounted else []))
             case.expect(program.state(workdir, 'gan')[0] >= newest, 'an earlier checkpoint is gone')
             case.lost = max(case.lost, steps_lost(workdir))
             small.make_room()

@@ -122,7 +122,7 @@ class Lab:
 
 def steps(workdir):
     path = workdir / 'gan' / 'metrics.jsonl'
-    return path.read_bytes().count(b'train/') // 5 if path.exists() else 0          # d_loss, d_right, g_loss, images_per_s, data_wait
+    return sum(b'"train/' in line for line in path.read_bytes().splitlines()) if path.exists() else 0
 
 
 def saving(workdir):
@@ -136,6 +136,8 @@ def until(process, workdir, step, while_saving=None, seconds=120):
         if steps(workdir) >= step and while_saving in (None, saving(workdir)):
             return
         time.sleep(.001)
+    if process.poll() is None:
+        sys.exit(f'{workdir} has not come to step {step} within {seconds} s.')
 
 
 class Disk:

@@ -248,7 +248,8 @@ def main():
     parser.add_argument('--seconds', type=float, default=1.5, help='of each layer and direction')
     parser.add_argument('--out', help='JSON file for the numbers')
     args = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.threads:])         # before any of the libraries counts cores
+    if hasattr(os, 'sched_setaffinity'):                                   # Linux; before any of the libraries counts cores
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.threads:])
     import jax
     versions = f'jax {jax.__version__}'
     if args.torch:

@@ -4,6 +4,7 @@
     python -m benchmarks.step experiments/gan_cls_birds.py --stage=gan --set=dtype=bfloat16 --set=data.name=shape_scenes/single
     python -m benchmarks.step experiments/stackgan_pp_shapes.py --stage=gan --compare=dtype=float32,dtype=bfloat16
     python -m benchmarks.step experiments/dcgan_shapes.py:tiny --start                                   # cold and warm compilation cache
+    python -m benchmarks.step experiments/stackgan_pp_shapes.py --stage=gan --trace=profile              # what the time goes to
 
 It is the trainer's own program on the trainer's own data; earlier stages have fresh weights. Each stage is measured in a process of its own, after a
 warm-up, for `--steps` steps or `--seconds`, whichever ends later. A step lasts from the end of the one before to its own, the wait for data included.
@@ -29,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import main, run, sharding
+from t2i_jax import main, run, sharding, tables
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.train import Signals, Trainer
 
@@ -185,7 +186,7 @@ def resident_peak():
 # ------------------------------------------------------------------------------------------------------------------- reports
 def alone(args, experiment, stage):
     """The row of one stage, measured in a process of its own. Ends the program where that fails."""
-    command = [sys.executable, '-m', 'benchmarks.step', experiment, f'--stage={stage}', f'--steps={args.steps}', f'--seconds={args.seconds}', '--inside',
+    command = [sys.executable, '-m', 'benchmarks.step', experiment, f'--stage={stage}', f'--steps={args.steps}', f'--seconds={args.seconds}', '--inside', f'--trace={args.trace}',
                *(f'--set={setting}' for setting in args.set)]
     done = subprocess.run(command, capture_output=True, text=True)
     found = [line.removeprefix('result ') for line in done.stdout.splitlines() if line.startswith('result ')]
@@ -196,7 +197,11 @@ def alone(args, experiment, stage):
 
 def inside(args, experiment, stage):
     with tempfile.TemporaryDirectory() as folder:
-        row, = measure([Measured(configured(experiment, args.set), stage, pathlib.Path(folder))], args.steps, args.seconds)
+        one = Measured(configured(experiment, args.set), stage, pathlib.Path(folder))
+        row, = measure([one], args.steps, args.seconds)
+        if args.trace:
+            with jax.profiler.trace(args.trace, create_perfetto_trace=True):
+                pipelined(one, 3)
     print('result', json.dumps(row | machine()))
 
 
@@ -224,6 +229,7 @@ def started(args, experiment):
     with tempfile.TemporaryDirectory() as folder:
         config, found = configured(experiment, args.set), {}
         stage = stages_of(config, args.stage)[-1]
+        tables.prepared(config.data)                                       # built once and for all, so part of no start
         for kind in ('cold', 'warm'):
             workdir = pathlib.Path(folder, kind)
             command = [sys.executable, '-m', 't2i_jax.main', f'--config={experiment}', f'--workdir={workdir}', *(f'--config.{setting}' for setting in args.set),
@@ -258,6 +264,7 @@ def cli():
     parser.add_argument('--start', action='store_true', help='time to the first step, cold and warm')
     parser.add_argument('--steps', type=int, default=20)
     parser.add_argument('--seconds', type=float, default=10)
+    parser.add_argument('--trace', default='', metavar='DIR', help='a profile of three steps, for TensorBoard or ui.perfetto.dev')
     parser.add_argument('--out', help='JSON file for the numbers')
     parser.add_argument('--inside', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -5,7 +5,6 @@ byte. A folder that cannot be restored or whose checksums differ is named and sk
 was finished is ever deleted for being damaged: it is kept as `<step>.damaged`.
 """
 import contextlib
-import copy
 import errno
 import logging as python_logging
 import math
@@ -15,7 +14,6 @@ import shutil
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-import tensorstore
 from absl import logging
 
 from t2i_jax import hosts
@@ -25,27 +23,8 @@ python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
 # the threads of a save that fails tell it at length; it is raised where the save is waited for
 logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
 WEEK = 7 * 24 * 3600         # seconds: by the clock, so less would fail a save during which the process was stopped or the machine slept
+HOUR = 3600                  # of several processes, which wait for each other
 UNFINISHED = '*orbax-checkpoint-tmp*'
-
-
-def spare_memory():
-    """TensorStore never frees what these two functions return (seen in 0.1.71 to 0.1.86). Orbax asks the first for every array of a save, always of the
-    same folder, and the second for a log that is switched off: 50 kB a save of 50 arrays, for ever."""
-    ask, known = tensorstore.KvStore.Spec.to_json, {}
-
-    def to_json(spec, *args, **options):
-        key = repr(spec), args, tuple(options.items())
-        found = known.get(key)
-        if found is None:
-            found = ask(spec, *args, **options)
-            known.clear()
-            known[key] = found
-        return copy.deepcopy(found)
-    tensorstore.KvStore.Spec.to_json = to_json
-    tensorstore.experimental_collect_matching_metrics = lambda *_, **__: []
-
-
-spare_memory()
 
 
 def checksum(x):
@@ -76,8 +55,8 @@ class Checkpoints:
         if best:
             keep.append(policy.BestN(get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False))
         self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
-            preservation_policy=policy.AnyPreservationPolicy(keep), enable_async_checkpointing=True, async_options=ocp.AsyncOptions(timeout_secs=WEEK),
-            best_fn=loss if best else None, best_mode='min'))
+            preservation_policy=policy.AnyPreservationPolicy(keep), enable_async_checkpointing=True, best_fn=loss if best else None, best_mode='min',
+            async_options=ocp.AsyncOptions(timeout_secs=HOUR if hosts.several() else WEEK), single_host_load_and_broadcast=hosts.several()))
 
     def steps(self):
         """Finished steps, the newest first. Unfinished ones are named in a warning."""
@@ -106,12 +85,12 @@ class Checkpoints:
         """Errors of a save, of this process or of the threads that write, as one message; the room that it took is given back."""
         try:
             yield
-        except Exception as error:         # OSError, what TensorStore makes of one, TimeoutError, ...
-            if hosts.lost(error):          # not this one's fault
-                raise
+        except Exception as error:
             self.failed = True
+            if hosts.lost(error) or os_error(error) is None and not isinstance(error, TimeoutError):       # not a matter of the disk
+                raise
             kept = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
-            kept = f'step {max(kept):,} is the last whole one' if kept else 'there is none yet'
+            kept = f'step {max(kept):,} is the last finished one' if kept else 'there is none yet'
             message = unwritable(self.folder.parents[1], error, f'A checkpoint of {self.bytes / 1e6:,.1f} MB in {self.folder} ({kept})')
             if self.bytes:                 # else this process saves nothing, and what is unfinished is another's
                 self.sweep()
@@ -144,17 +123,17 @@ class Checkpoints:
                     state=ocp.args.StandardRestore(shapes), extra=ocp.args.JsonRestore()))
                 state, extra = restored['state'], restored['extra']
                 sums = [int(x) for x in jax.device_get(checksums(state))]
-                if hosts.all_say(sums == extra['checksums']):
-                    return candidate, state, extra
-                why = 'an array differs from its checksum'
+                why = '' if sums == extra['checksums'] else 'an array differs from its checksum'
             except Exception as error:     # Orbax and TensorStore raise many kinds for a damaged folder
-                why = reason(error)
+                why = reason(error) or type(error).__name__
                 if hosts.lost(error):
                     raise
-                if passing(error) or hosts.several():       # others, which read other parts, may find theirs whole and go on with it
+                if passing(error):
                     raise RunError(f'The checkpoint of step {candidate} in {self.folder} cannot be read now: {why}. It may be whole. Nothing was changed. '
                                    f'Try again; or rename the folder to {candidate}.damaged, and the one before it is used.') from error
-            self.damaged[candidate] = why
+            if hosts.all_say(not why):
+                return candidate, state, extra
+            self.damaged[candidate] = why = why or 'another process cannot read its part of it'
             logging.warning('The checkpoint of step %d in %s is damaged (%s) and is skipped.', candidate, self.folder, why)
         if self.damaged:
             broken = '; '.join(f'step {step}: {why}' for step, why in self.damaged.items())

@@ -38,8 +38,8 @@ def unwritable(workdir, error, what=None):
     """The RunError for a write into a workdir that failed. what: the thing that could not be written, where it is not the workdir itself."""
     remedy = 'See to it that you may write there'
     if os_error(error) in (errno.ENOSPC, errno.EDQUOT):
-        workdir = pathlib.Path(workdir)
-        free = shutil.disk_usage(next(path for path in (workdir, *workdir.absolute().parents) if path.exists())).free
+        place = pathlib.Path(getattr(error, 'filename', None) or workdir).absolute()
+        free = shutil.disk_usage(next(path for path in (place, *place.parents) if path.exists())).free
         remedy = f'{free / 1e6:,.1f} MB are free there. Make room'
     return RunError(f'{what or f"workdir {workdir}"} cannot be written: {reason(error)}. {remedy}, then begin or resume with: '
                     f'python -m t2i_jax.main --workdir={workdir}. Or choose another --workdir.')

@@ -40,7 +40,7 @@ class Events:
         self.add(step=step, summary=summary.image(name, picture, dataformats='HWC'))
 
     def flush(self):
-        """Until all lies on the disk."""
+        """Hands what was written to the system."""
         self.file.flush()
         self.flushed = time.monotonic()
 

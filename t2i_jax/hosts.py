@@ -16,12 +16,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from t2i_jax.errors import RunError
+from t2i_jax.errors import RunError, causes
 
 HEARTBEAT = 30       # seconds without a sign of life after which a process counts as dead
 RESUME = 'Nothing that was saved is lost: start the whole job again, and it goes on from the last checkpoint.'
 LAUNCHERS = {'SLURM_STEP_NODELIST': 'SLURM_NTASKS', 'OMPI_MCA_orte_hnp_uri': 'OMPI_COMM_WORLD_SIZE'}     # of each: what it sets, and how many there are
-LOST = ('Gloo', 'NCCL', 'coordination', 'Barrier', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'CANCELLED', 'Connection')     # in errors of exchange
+LOST = ('gloo', 'nccl', 'coordination', 'barrier', 'unavailable', 'deadline_exceeded', 'aborted', 'cancelled', 'connection')     # in errors of exchange
 GUARD = 'import sys\nlast = b""\nfor last in sys.stdin.buffer: pass\nsys.stderr.buffer.write(last.lstrip())'
 
 
@@ -136,18 +136,17 @@ def all_say(yes):
     return bool(multihost_utils.process_allgather(np.array(bool(yes))).all()) if several() else bool(yes)
 
 
-def same_run(workdir, config, seconds=30):
+def same_run(workdir, config, seconds=10):
     """Raises RunError where this process does not see what process 0 has written into the workdir, or was started with other settings (JSON)."""
     if not several():
         return
     together('the config is written')
     path, me, end = pathlib.Path(workdir) / 'config.json', jax.process_index(), time.monotonic() + seconds
-    while not path.exists():                                               # network file systems may be late
+    while not path.exists() or path.read_text() != config:                 # network file systems may be late
         if time.monotonic() > end:
-            raise RunError(f'Process {me} does not see {path}, which process 0 has written: --workdir must be one folder that all hosts share.')
+            raise RunError(f'Process {me} was started with another config than process 0: start all of them with the same flags.' if path.exists() else
+                           f'Process {me} does not see {path}, which process 0 has written: --workdir must be one folder that all hosts share.')
         time.sleep(.2)
-    if path.read_text() != config:
-        raise RunError(f'Process {me} was started with another config than process 0: start all of them with the same flags.')
 
 
 # ------------------------------------------------------------------------------------------------------------------- ending
@@ -182,7 +181,7 @@ def leave(message, status=1):
 
 def lost(error):
     """Whether an exception says that another process cannot be reached any more."""
-    return several() and any(word in str(error) for word in LOST)
+    return several() and any(word in str(one).lower() for one in causes(error) for word in LOST)
 
 
 def failed(error):

@@ -45,7 +45,7 @@ class Log(contextlib.AbstractContextManager):
         self.events.image(int(step), name, picture)
 
     def flush(self):
-        """Until all lies on the disk: before a checkpoint is written, so that none is newer than what leads to it."""
+        """Until the losses lie on the disk: before a checkpoint is written, so that none is newer than what leads to it."""
         os.fsync(self.lines.fileno())
         self.events.flush()
 

@@ -27,6 +27,7 @@ from t2i_jax.text import Vocabulary
 FREE = ('data.dir', 'data.manual_dir', 'data.cache', 'data.workers', 'data.on_error', 'data.nominal*', 'mesh*', 'remat', 'eval*', 'sample*', 'stages.*_every',
         'stages.*.validate_batches', 'stages.*.keep_n')
 GROWING = ('stages.*.steps', 'stages.*.epochs')
+LATER = {'steps_per_dispatch': 1}        # settings that older runs do not have, and what they did
 
 
 def system(name):
@@ -99,6 +100,7 @@ def claim(config, workdir):
             logging.warning('%s It is replaced by the one that was given.', error)
     if old is not None:
         old, new = flat(old.to_dict()), flat(json.loads(to_json(config)))
+        old |= {name: LATER[last] for name in new if name not in old and (last := name.rpartition('.')[2]) in LATER}
         changed = {name for name in old | new if plain(old.get(name)) != plain(new.get(name))}
         refused = []
         for name in sorted(changed):
@@ -212,7 +214,22 @@ def total_steps(config, name, module, steps_per_epoch):
         return 0
     if bool(steps) == bool(epochs):
         raise RunError(f'stages.{name} has steps={steps} and epochs={epochs}: set one of them, the other to 0.')
-    return int(steps or round(epochs * steps_per_epoch))
+    together = steps_per_dispatch(config, name)
+    return int(steps or together * round(epochs * steps_per_epoch / together))
+
+
+def steps_per_dispatch(config, name):
+    """How many steps of a stage the device runs at once. Raises RunError unless whole dispatches end where something is due; a resumed run has then the
+    same ones."""
+    block = config.stages[name]
+    together = block.get('steps_per_dispatch', 1)                          # older runs do not say
+    due = {key: block[key] for key in ('log_every', 'validate_every', 'sample_every', 'checkpoint_every', 'steps')}
+    due |= {'eval.every': config.get('eval', {}).get('every', 0)}
+    wrong = [f'{key}={value}' for key, value in due.items() if together < 1 or value % together]
+    if wrong:
+        raise RunError(f'stages.{name}.steps_per_dispatch={together} runs that many steps at once, and does not divide {", ".join(wrong)}: '
+                       'set one of them so that it does, or steps_per_dispatch=1.')
+    return together
 
 
 def make_program(config, name, module, steps_per_epoch=1):

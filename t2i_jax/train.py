@@ -9,7 +9,6 @@ import itertools
 import json
 import pathlib
 import signal
-import sys
 import time
 
 import jax
@@ -42,11 +41,12 @@ def train(config, workdir, devices=None):
     devices: those to train on; None: all.
     """
     workdir = pathlib.Path(workdir)
-    with log.writes(workdir), log.Lock(workdir) if jax.process_index() == 0 else Signals(), Signals() as signals:
+    with log.writes(workdir), log.Lock(workdir) if jax.process_index() == 0 else contextlib.nullcontext(), Signals() as signals:
         run.claim(config, workdir)
         hosts.same_run(workdir, run.to_json(config))
         mesh = sharding.make_mesh(config.mesh.fsdp, devices)
         for name in run.stage_names(config):
+            run.steps_per_dispatch(config, name)                            # what is wrong with a later stage is told before the first is trained
             if not config.init.get(name) and not run.has_checkpoints(workdir, name):
                 run.system(config.system).STAGES[name].check(run.plain(config.stages[name].model))
         splits = {}
@@ -105,7 +105,7 @@ class Trainer:
         self.config, self.workdir, self.name, self.mesh, self.signals = config, workdir, name, mesh, signals
         self.block, self.folder = config.stages[name], workdir / name
         self.validation = {}                                            # losses of the step that is being saved
-        self.together = self.block.get('steps_per_dispatch', 1)          # steps; older runs do not say
+        self.together = run.steps_per_dispatch(config, name)
         sharding.check_batch(self.block.batch_size, mesh, name)
 
     def train(self):
@@ -122,12 +122,14 @@ class Trainer:
                 self.save(0, state, checkpoints, wait=True)
             if int(state.step) >= self.total:
                 print(f'Stage {self.name}: finished, {self.total:,} steps.')
-                return
-            with log.Log(self.folder, int(state.step)) if jax.process_index() == 0 else NoLog() as self.log:
-                self.loop(state, checkpoints)
-        finally:
-            if not hosts.several() or sys.exc_info()[0] in (None, Interrupted):     # else a save may wait for other hosts, which will not come
+            else:
+                with log.Log(self.folder, int(state.step)) if jax.process_index() == 0 else NoLog() as self.log:
+                    self.loop(state, checkpoints)
+        except BaseException as error:
+            if not hosts.several() or isinstance(error, Interrupted):       # else a save may wait for other hosts, which will not come
                 checkpoints.close()
+            raise
+        checkpoints.close()
 
     def leave_if_asked(self):
         if self.signals.received and not hosts.several():                  # several hosts agree on it at a step
@@ -173,17 +175,7 @@ class Trainer:
                               block.near_wrong)
         self.validation_plan = self.plan_of_validation(needs)
         self.total = run.total_steps(config, self.name, nominal(self.name), self.plan.steps_per_epoch)
-        self.check_dispatch()
         self.cache = self.data['cache']
-
-    def check_dispatch(self):
-        """Raises RunError unless whole dispatches end where something is due; a resumed run has then the same ones."""
-        due = {name: self.block[name] for name in ('log_every', 'validate_every', 'sample_every', 'checkpoint_every')}
-        due |= {'eval.every': self.config.get('eval', {}).get('every', 0), 'steps': self.total}
-        wrong = [f'{name}={value}' for name, value in due.items() if self.together < 1 or value % self.together]
-        if wrong:
-            raise RunError(f'stages.{self.name}.steps_per_dispatch={self.together} runs that many steps at once, and does not divide {", ".join(wrong)}: '
-                           'set one of them so that it does, or steps_per_dispatch=1.')
 
     def batches(self, start):
         """The rows of each dispatch from step `start` on, as global arrays; of several steps stacked. Close it when leaving early."""

@@ -68,6 +68,7 @@ def test_the_first_state_is_the_same_on_any_mesh_and_a_run_may_change_it(dense, 
     assert saved_steps(tmp_path / 'four') == [3, 4]
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(run.restore(config, tmp_path / 'four', 'gan')[1]))
 
+
 def test_any_number_of_devices_gives_the_same_losses_and_each_holds_its_share(dense, tmp_path):
     config = dense().unlock()
     for phase in ('d_loss', 'g_loss'):
@@ -193,6 +194,20 @@ def test_what_one_process_began_two_finish(whole, tmp_path):
     assert saved_steps(here) == [4, 8] and (here / 'gan' / 'samples' / '00000008.png').exists()
 
 
+def test_two_processes_skip_a_damaged_checkpoint(whole, tmp_path):
+    config, there = whole
+    here = tmp_path / 'run'
+    shutil.copytree(there, here)
+    newest = here / 'gan' / 'checkpoints' / '8'
+    largest = max((path for path in (newest / 'state').rglob('*') if path.is_file()), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:largest.stat().st_size // 2])
+    (status, said), (other, more) = map(told, start_two(config, here))
+    assert (status, other) == (0, 0), said + more
+    assert all('checkpoint of step 8' in one and 'is skipped' in one for one in (said, more))
+    assert 'resumed at step 4 of 8' in said and (here / 'gan' / 'checkpoints' / '8.damaged').is_dir() and saved_steps(here) == [4, 8]
+    same_run(config, there, here)
+
+
 def test_a_signal_to_one_of_two_processes_stops_both_and_one_finishes(dense, whole, tmp_path):
     config, there = whole
     first, second = start_two(config, tmp_path)
@@ -222,6 +237,15 @@ def test_a_process_whose_partner_is_killed_ends_with_a_message(dense, tmp_path):
     assert hosts.RESUME in told(second)[1]                                 # what was killed has last words, too
     step = saved_steps(tmp_path)[-1]
     assert run.restore(config, tmp_path, 'gan')[0] == step and step % 60 == 0
+
+
+def test_errors_that_mean_a_lost_partner(monkeypatch):
+    late = TimeoutError('Timed out while waiting for async_write_complete barrier.')
+    late.__cause__ = RuntimeError('UNAVAILABLE: failed to connect to all addresses')
+    found = [late.__cause__, late, OSError(28, 'No space left on device'), KeyError('index')]
+    assert not any(map(hosts.lost, found))                                 # one process has no partner
+    monkeypatch.setattr(hosts, 'several', lambda: True)
+    assert list(map(hosts.lost, found)) == [True, True, False, False]
 
 
 @pytest.mark.parametrize('arguments, parts', [

@@ -45,7 +45,7 @@ def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_re
     flip(arrays(workdir / 'gan' / 'checkpoints' / str(newest))[0])
     case.told(lab.start(workdir, inject=f'room:{100 << 10}'), 1,              # the log has room, a checkpoint has not
               rf'checkpoint of step {newest} in .* is damaged', rf'resumed at step {before}',
-              rf'Error: A checkpoint of .* \(step {before} is the last whole one\) cannot be written: File too large')
+              rf'Error: A checkpoint of .* \(step {before} is the last finished one\) cannot be written: File too large')
     case.resume(workdir)
     assert (workdir / 'gan' / 'checkpoints' / f'{newest}.damaged').is_dir()
     survived(case)

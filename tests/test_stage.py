@@ -7,6 +7,7 @@ import pytest
 from conftest import bit_equal
 from flax import nnx
 
+from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.stage import Phase, Stage
@@ -258,3 +259,8 @@ def test_row_i_of_the_noise_does_not_depend_on_the_number_of_rows():
 def test_a_stage_without_samples_says_so():
     with pytest.raises(TypeError, match='Storing makes no samples'):
         Storing('cache', rngs=nnx.Rngs(0)).sample({}, {})
+
+
+def test_keys_counted_in_python_are_those_of_flax():
+    ours, theirs = (nnx.to_pure_dict(nnx.state(Toy(rngs=keys), nnx.Param)) for keys in (run.Keys(3), nnx.Rngs(3)))
+    assert bit_equal(ours, theirs)

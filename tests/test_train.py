@@ -225,7 +225,7 @@ def test_several_steps_at_once_end_as_one_after_another(dense, tmp_path):
 
 
 def test_the_host_asks_the_device_at_log_steps_only(dense, tmp_path, monkeypatch):
-    """Nothing is sent but a batch's rows, and nothing is fetched, by a step at which nothing is due."""
+    """Nothing is sent but a batch's rows, and nothing is fetched, by a step at which nothing is due (several hosts fetch one number: whether to stop)."""
     asked, number, step, put_rows = set(), [0], Trainer.open_model, sharding.put_rows
 
     def open_model(self):

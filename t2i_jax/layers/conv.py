@@ -15,7 +15,7 @@ from flax import nnx
 
 NORMAL = nnx.initializers.normal(0.02)
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
-LARGE = 2 ** 16        # entries of a kernel for each pixel of the map that it makes: from here on XLA spends its time on ordering the kernel (CPU)
+LARGE = 2 ** 16        # entries of a kernel for each pixel that it is laid on: from here on XLA spends its time on ordering the kernel (CPU)
 
 
 class Conv(nnx.Conv):
