@@ -75,6 +75,7 @@ class Measured:
 
     def __init__(self, config, stage, folder):
         mesh = sharding.make_mesh(config.mesh.fsdp)
+        folder.mkdir(exist_ok=True)
         for name in run.stage_names(config):                              # earlier stages with fresh weights, as if they were trained
             if config.init.get(name):
                 run.adopt(config, folder, name)
