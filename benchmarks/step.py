@@ -9,8 +9,8 @@
 It is the trainer's own program on the trainer's own data; earlier stages have fresh weights. Each stage is measured in a process of its own, after a
 warm-up, for `--steps` steps or `--seconds`, whichever ends later. A step lasts from the end of the one before to its own, the wait for data included.
 `--compare=A,B` alternates two settings step by step in one process; A and B are settings joined by +, `remat=True+stages.gan.batch_size=8`, or other
-experiments. `--start` times the real program, from its call to its first logged step, with an empty cache of compiled programs and with the one
-that it leaves.
+experiments. `--start` times the real program, from its call to the first logged step of a stage, with an empty cache of compiled programs and with the
+one that it leaves.
 """
 import argparse
 import ast
@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import main, run, sharding, tables
+from t2i_jax import main, run, sharding
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.train import Signals, Trainer
 
@@ -187,8 +188,8 @@ def resident_peak():
 # ------------------------------------------------------------------------------------------------------------------- reports
 def alone(args, experiment, stage):
     """The row of one stage, measured in a process of its own. Ends the program where that fails."""
-    command = [sys.executable, '-m', 'benchmarks.step', experiment, f'--stage={stage}', f'--steps={args.steps}', f'--seconds={args.seconds}', '--inside', f'--trace={args.trace}',
-               *(f'--set={setting}' for setting in args.set)]
+    command = [sys.executable, '-m', 'benchmarks.step', experiment, f'--stage={stage}', f'--steps={args.steps}', f'--seconds={args.seconds}', '--inside',
+               f'--trace={args.trace}', *(f'--set={setting}' for setting in args.set)]
     done = subprocess.run(command, capture_output=True, text=True)
     found = [line.removeprefix('result ') for line in done.stdout.splitlines() if line.startswith('result ')]
     if not found:
@@ -226,25 +227,35 @@ def compared(args, experiment, stage):
 
 
 def started(args, experiment):
-    """Seconds from the call of the real program to its first logged step, with an empty compilation cache and then with the one that this left."""
+    """Seconds from the call of the real program to the first logged step of a stage, with an empty compilation cache and then with the one that this left.
+    The data are built and the stages before are trained."""
     with tempfile.TemporaryDirectory() as folder:
-        config, found = configured(experiment, args.set), {}
+        folder, config = pathlib.Path(folder), configured(experiment, args.set)
         stage = stages_of(config, args.stage)[-1]
-        tables.prepared(config.data)                                       # built once and for all, so part of no start
+        begun, seconds = folder / 'begun', {}
+        flags = [f'--config={experiment}', *(f'--config.{setting}' for setting in args.set),
+                 *(f'--config.stages.{name}.{what}' for name in run.stage_names(config) for what in ('epochs=0', 'steps=1', 'log_every=1'))]
+        first_step(begun, stage, flags, folder / 'other')
+        for name in run.stage_names(config)[run.stage_names(config).index(stage):]:
+            shutil.rmtree(begun / name)
         for kind in ('cold', 'warm'):
-            workdir = pathlib.Path(folder, kind)
-            command = [sys.executable, '-m', 't2i_jax.main', f'--config={experiment}', f'--workdir={workdir}', *(f'--config.{setting}' for setting in args.set),
-                       *(f'--config.stages.{name}.{what}' for name in run.stage_names(config) for what in ('epochs=0', 'steps=1', 'log_every=1'))]
-            began, losses = time.perf_counter(), workdir / stage / 'metrics.jsonl'
-            process = subprocess.Popen(command, env={**os.environ, 'JAX_COMPILATION_CACHE_DIR': f'{folder}/cache'},
-                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            while process.poll() is None and not (losses.exists() and losses.stat().st_size):
-                time.sleep(.01)
-            found[kind] = time.perf_counter() - began
-            told = process.communicate()[0].decode()
-            if process.returncode:
-                sys.exit(told)
-    return found | {'ratio': found['warm'] / found['cold']}
+            shutil.copytree(begun, folder / kind)
+            seconds[kind] = first_step(folder / kind, stage, flags, folder / 'cache')
+    return seconds | {'ratio': seconds['warm'] / seconds['cold']}
+
+
+def first_step(workdir, stage, flags, cache):
+    """Seconds until the program has logged a step of a stage. Ends where it fails."""
+    began, losses = time.perf_counter(), workdir / stage / 'metrics.jsonl'
+    process = subprocess.Popen([sys.executable, '-m', 't2i_jax.main', f'--workdir={workdir}', *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               env={**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(cache)})
+    while process.poll() is None and not (losses.exists() and losses.stat().st_size):
+        time.sleep(.01)
+    seconds = time.perf_counter() - began
+    told = process.communicate()[0].decode()
+    if process.returncode:
+        sys.exit(told)
+    return seconds
 
 
 def table(rows):

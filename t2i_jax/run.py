@@ -61,9 +61,13 @@ def to_json(config) -> str:
     return json.dumps(json.loads(config.to_json()), indent=2) + '\n'
 
 
+def saved_steps(workdir, name='*'):
+    """The steps of a stage (any) that have a finished checkpoint, whole or damaged."""
+    return [int(step.name) for step in pathlib.Path(workdir).glob(f'{name}/checkpoints/*') if step.name.isdigit()]
+
+
 def has_checkpoints(workdir, name='*'):
-    """Whether a stage (any) has a finished checkpoint, whole or damaged."""
-    return any(step.name.isdigit() for step in pathlib.Path(workdir).glob(f'{name}/checkpoints/*'))
+    return bool(saved_steps(workdir, name))
 
 
 def load_config(workdir):

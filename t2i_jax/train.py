@@ -109,6 +109,9 @@ class Trainer:
         sharding.check_batch(self.block.batch_size, mesh, name)
 
     def train(self):
+        if self.finished():
+            print(f'Stage {self.name}: finished, {self.block.steps:,} steps.')
+            return
         self.open_data()
         self.leave_if_asked()
         self.open_model()
@@ -130,6 +133,17 @@ class Trainer:
                 checkpoints.close()
             raise
         checkpoints.close()
+
+    def finished(self):
+        """Whether there is a whole checkpoint of the last step, as far as that can be known without reading the data."""
+        newest = max(run.saved_steps(self.workdir, self.name), default=-1)
+        if not hosts.all_say(0 < self.block.steps <= newest and (self.workdir / 'vocabulary.json').exists()):
+            return False
+        try:
+            return run.restore(self.config, self.workdir, self.name, newest, sharding.replicated(self.mesh))[0] >= self.block.steps
+        except RunError as error:                                           # what can be done about it is done with the data
+            logging.warning('%s', error)
+            return False
 
     def leave_if_asked(self):
         if self.signals.received and not hosts.several():                  # several hosts agree on it at a step

@@ -202,6 +202,12 @@ def test_a_checkpoint_of_other_data_is_refused(tiny, trained):
     checkpoints.close()
 
 
+def test_a_finished_run_ends_at_once_without_its_data(tiny, trained, capsys, monkeypatch):
+    monkeypatch.setattr('t2i_jax.train.Split', lambda *_, **__: pytest.fail('the data are read'))
+    train(tiny(), trained, ONE)
+    assert 'Stage text: finished, 4 steps.' in (told := capsys.readouterr().out) and 'Stage gan: finished, 6 steps.' in told
+
+
 def test_means_leave_out_phases_that_did_not_run():
     nan = np.float32(np.nan)
     found = mean_of([{'a': np.float32(1), 'b': nan}, {'a': np.float32(3), 'b': nan}, {'a': nan, 'b': nan}])
