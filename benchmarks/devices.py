@@ -126,9 +126,10 @@ def rows(trainer, times=1):
 
     from t2i_jax import data, sharding
     batches = data.batches(trainer.split, trainer.plan, 0, 1, trainer.cache)
-    found, place = next(batches), sharding.by_rows(trainer.mesh)
+    steps = (trainer.together,) if trainer.together > 1 else ()
+    found, place = next(batches), sharding.by_rows(trainer.mesh, bool(steps))
     batches.close()
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((int(times * len(x)), *x.shape[1:]), np.asarray(x).dtype, sharding=place), found)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*steps, int(times * len(x)), *x.shape[1:]), np.asarray(x).dtype, sharding=place), found)
 
 
 def compiled(trainer, mesh, times=1):

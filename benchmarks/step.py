@@ -233,8 +233,9 @@ def started(args, experiment):
         folder, config = pathlib.Path(folder), configured(experiment, args.set)
         stage = stages_of(config, args.stage)[-1]
         begun, seconds = folder / 'begun', {}
+        one = 'epochs=0', 'steps=1', 'steps_per_dispatch=1', 'log_every=1'
         flags = [f'--config={experiment}', *(f'--config.{setting}' for setting in args.set),
-                 *(f'--config.stages.{name}.{what}' for name in run.stage_names(config) for what in ('epochs=0', 'steps=1', 'log_every=1'))]
+                 *(f'--config.stages.{name}.{what}' for name in run.stage_names(config) for what in one)]
         first_step(begun, stage, flags, folder / 'other')
         for name in run.stage_names(config)[run.stage_names(config).index(stage):]:
             shutil.rmtree(begun / name)

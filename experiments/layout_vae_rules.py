@@ -18,7 +18,7 @@ from experiments import common
 
 def get_config(arg=''):
     c = common.base('layout_vae', data=common.rules())
-    often = dict(batch_size=128, sample_every=5000, validate_every=1000, validate_batches=0, checkpoint_every=1000)
+    often = dict(batch_size=128, steps_per_dispatch=10, sample_every=5000, validate_every=1000, validate_batches=0, checkpoint_every=1000)
     c.stages.count = dict(                                               # all numbers ours
         steps=5000, optim=dict(elbo=dict(lr=1e-3, b1=.9, schedule=dict(kind='cosine', floor=.1))), **often)
     c.stages.box = dict(

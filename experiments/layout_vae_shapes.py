@@ -12,7 +12,7 @@ from experiments import common
 def get_config(arg=''):
     c = common.base('layout_vae', data=common.shapes('multi'))
     # b1 of re-implementations; all other numbers ours, as in layout_vae_rules
-    often = dict(batch_size=128, sample_every=2000, validate_every=500, validate_batches=0, checkpoint_every=500, keep='best:elbo')
+    often = dict(batch_size=128, steps_per_dispatch=10, sample_every=2000, validate_every=500, validate_batches=0, checkpoint_every=500, keep='best:elbo')
     c.stages.count = dict(steps=3000, optim=dict(elbo=dict(lr=1e-3, b1=.9, schedule=dict(kind='cosine', floor=.1))), **often)
     c.stages.box = dict(
         steps=10_000, model=dict(warmup=2000), optim=dict(elbo=dict(lr=3e-3, b1=.9, schedule=dict(kind='cosine', floor=.01))), **often)

@@ -45,7 +45,7 @@ def config(folder):
         c = common.base('layout_vae', data=dict(common.rules(), name=name, dir=str(folder), cache='host'))
         c = common.variant(c, 'tiny')
         for stage in c.stages.values():
-            stage.update(steps=2, batch_size=8, log_every=1, validate_every=0, sample_every=0, checkpoint_every=2, ema=0.0)
+            stage.update(steps=2, steps_per_dispatch=1, batch_size=8, log_every=1, validate_every=0, sample_every=0, checkpoint_every=2, ema=0.0)
             stage.model.update(width=8, importance=3)
         c.eval.update(every=every)
         return c.lock()

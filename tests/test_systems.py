@@ -9,7 +9,8 @@ import jax.export
 import numpy as np
 import pytest
 
-from t2i_jax import data, run, sharding
+from benchmarks import devices
+from t2i_jax import run, sharding
 from t2i_jax import stage as core
 from t2i_jax.errors import RunError
 from t2i_jax.sample import Sampler
@@ -52,10 +53,7 @@ def representative(experiment):
 
 def lowered_for_tpu(trainer):
     """The step of a trainer as a program for TPUs, up to where a TPU is needed: jax.export refuses what only a CPU can run."""
-    batches = data.batches(trainer.split, trainer.plan, 0, 1, trainer.cache)
-    rows = next(batches)
-    batches.close()
-    exported = jax.export.export(trainer.step, platforms=['tpu'])(trainer.shapes, trainer.tables, rows)
+    exported = jax.export.export(trainer.step, platforms=['tpu'])(trainer.shapes, trainer.tables, devices.rows(trainer))
     assert exported.platforms == ('tpu',)
     return jax.tree.unflatten(exported.out_tree, exported.out_avals)
 
@@ -70,7 +68,7 @@ def test_a_step_fits_its_data(experiment, on_shapes, tmp_path):
         trainer.open_model()
         state, logs = lowered_for_tpu(trainer)
         assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), trainer.shapes)
-        assert {phase.loss for phase in trainer.prog.phases} <= set(logs) and all(x.shape == () for x in logs.values())
+        assert {phase.loss for phase in trainer.prog.phases} <= set(logs) and all(x.shape in ((), (trainer.together,)) for x in logs.values())
 
 
 @pytest.mark.parametrize('experiment', [name for name in EXPERIMENTS if representative(name)])
@@ -82,7 +80,7 @@ def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path, monkeyp
         lowered_for_tpu(self)                                              # here, because it has been traced
     monkeypatch.setattr(Trainer, 'loop', loop_then_lower)
     for name in run.stage_names(config):
-        config.stages[name].update(steps=2, log_every=1, validate_every=2, validate_batches=1, sample_every=2, checkpoint_every=2)
+        config.stages[name].update(steps=2, steps_per_dispatch=1, log_every=1, validate_every=2, validate_batches=1, sample_every=2, checkpoint_every=2)
     train(config.lock(), tmp_path, jax.devices()[:1])
 
     stages = run.system(config.system).STAGES
