@@ -464,8 +464,10 @@ def test_stored_sentence_vectors_of_another_size_are_refused(config, tmp_path):
     train(narrow(config).lock(), tmp_path, jax.devices()[:1])
     path = tmp_path / 'two' / 'meta.json'
     path.write_text(path.read_text().replace('"embedding_dim": 0', '"embedding_dim": 512'))     # as if the data had been other ones
+    longer = config.copy_and_resolve_references().unlock()
+    longer.stages.two.steps = 3                                            # a finished stage does not read its data
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512; .* as it is now has 0.*another --workdir'):
-        train(config, tmp_path, jax.devices()[:1])
+        train(longer, tmp_path, jax.devices()[:1])
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
         explore.explore(config, tmp_path, 'z_interpolation')
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
