@@ -383,12 +383,16 @@ def test_sentence_vectors_of_another_size():
         nnx.eval_shape(make)
 
 
-@pytest.fixture
-def config(on_shapes):
+def brief(on_shapes):
     config = on_shapes('stackgan_shapes')
     for block in config.stages.values():
         block.update(steps=2, log_every=1, validate_every=0, sample_every=0, checkpoint_every=2)
     return config
+
+
+@pytest.fixture
+def config(on_shapes):
+    return brief(on_shapes)
 
 
 def test_stage_two_without_a_finished_stage_one_ends_in_one_message(config, tmp_path):
@@ -409,17 +413,29 @@ def test_a_stage_one_of_another_size_is_refused_before_training(config, tmp_path
     assert not list(tmp_path.glob('*/checkpoints/*'))
 
 
-def narrow(config):
+@pytest.fixture(scope='module')
+def trained(on_shapes, tmp_path_factory):
+    """(config, workdir) of a run of narrow networks, finished but for the style encoder."""
+    config, workdir = brief(on_shapes), tmp_path_factory.mktemp('trained') / 'run'
     stages = config.stages
     stages.text.model.update(encoder=dict(variant='icml_flowers', channels=(8, 8), hidden=8, embedding=8), image_channels=(4, 8))
     stages.one.model.update(gf=4, df=4, nc=8)
     stages.two.model.update(gf=4, df=4, nc=8, blocks=1)
-    return config
+    stages.style.steps = 0
+    train(config.lock(), workdir, jax.devices()[:1])
+    return config, workdir
 
 
-def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(config, tmp_path, warnings):
-    first, second, mine = tmp_path / 'first', tmp_path / 'second', narrow(config).copy_and_resolve_references()
-    train(config.lock(), first, jax.devices()[:1])
+@pytest.fixture
+def narrow(trained, tmp_path):
+    """(config, workdir) of a copy of it."""
+    config, workdir = trained
+    return config, shutil.copytree(workdir, tmp_path / 'run')
+
+
+def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(narrow, tmp_path, warnings):
+    config, first = narrow
+    second, mine = tmp_path / 'second', config.copy_and_resolve_references().unlock()
     mine.seed, mine.stages.one.model.gf, mine.init.one, mine.stages.style.steps = 1, 16, str(first), 2
     train(mine.lock(), second, jax.devices()[:1])
     assert not [message for message in warnings if 'interrupted' in message]
@@ -440,35 +456,35 @@ def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(
         style(['a red circle'])
 
 
-def test_the_small_pictures_of_stage_one(config, tmp_path, warnings):
-    train(narrow(config).lock(), tmp_path, jax.devices()[:1])
-    one, two = Sampler.load(tmp_path, stage='one'), Sampler.load(tmp_path)
+def test_the_small_pictures_of_stage_one(narrow, tmp_path, warnings):
+    config, workdir = narrow
+    one, two = Sampler.load(workdir, stage='one'), Sampler.load(workdir)
     a, b = one(['a red circle'], num=3, seed=1)['image'], two(['a red circle'], num=3, seed=1)['images'][0]
     assert a.shape == (1, 3, 16, 16, 3) and np.abs(a.astype(int) - b).max() <= 1          # the same noise: the same picture
-    to_files(tmp_path, ['a red circle'], 2, 0, tmp_path / 'out', stage='one')
+    to_files(workdir, ['a red circle'], 2, 0, tmp_path / 'out', stage='one')
     assert (tmp_path / 'out' / 'sheet.png').exists()
-    assert explore.explore(config, tmp_path, 'z_interpolation', num=2, stage='one')['rows'] == 2
+    assert explore.explore(config, workdir, 'z_interpolation', num=2, stage='one')['rows'] == 2
     longer = config.copy_and_resolve_references().unlock()
     longer.stages.one.steps, longer.stages.two.steps = 2, 1
-    longer.init.update(text=str(tmp_path), one=str(tmp_path))
-    checkpoints = run.checkpoints(config, tmp_path, 'one')                 # as if the run had been asked for more steps and stopped
+    longer.init.update(text=str(workdir), one=str(workdir))
+    checkpoints = run.checkpoints(config, workdir, 'one')                  # as if the run had been asked for more steps and stopped
     monkey = pytest.MonkeyPatch()
     monkey.setattr(type(checkpoints), 'extra', lambda self, step: dict(total=50))
     checkpoints.close()
     run.loaded_weights(longer, tmp_path / 'other', 'two', two.vocabulary, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     monkey.undo()
-    assert any('was interrupted at step 2 of 50' in message and f'--workdir={tmp_path}' in message for message in warnings)
+    assert any('was interrupted at step 2 of 50' in message and f'--workdir={workdir}' in message for message in warnings)
 
 
-def test_stored_sentence_vectors_of_another_size_are_refused(config, tmp_path):
-    train(narrow(config).lock(), tmp_path, jax.devices()[:1])
-    path = tmp_path / 'two' / 'meta.json'
+def test_stored_sentence_vectors_of_another_size_are_refused(narrow):
+    config, workdir = narrow
+    path = workdir / 'two' / 'meta.json'
     path.write_text(path.read_text().replace('"embedding_dim": 0', '"embedding_dim": 512'))     # as if the data had been other ones
     longer = config.copy_and_resolve_references().unlock()
     longer.stages.two.steps = 3                                            # a finished stage does not read its data
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512; .* as it is now has 0.*another --workdir'):
-        train(longer, tmp_path, jax.devices()[:1])
+        train(longer, workdir, jax.devices()[:1])
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
-        explore.explore(config, tmp_path, 'z_interpolation')
+        explore.explore(config, workdir, 'z_interpolation')
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
-        evaluate.evaluate(config, tmp_path, split='validation')
+        evaluate.evaluate(config, workdir, split='validation')
