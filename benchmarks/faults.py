@@ -48,7 +48,7 @@ def signals(lab):
 
 def kills(lab):
     """SIGKILL at random moments of one run"""
-    case, workdir, every, length = Case(lab), lab.new(), 4 * EVERY, 40 * lab.kills
+    case, workdir, every, length = Case(lab), lab.new(), 4 * EVERY, 120 * lab.kills
     flags = [f'--config.stages.gan.{name}={value}' for name, value in dict(steps=length, checkpoint_every=every, sample_every=200).items()]
     whole = lab.undisturbed('long', *flags)
     while_saving = moments = 0

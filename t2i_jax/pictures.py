@@ -144,12 +144,16 @@ class Pictures:
     def draw(self, record, fields=None) -> dict:
         """{'image': uint8 c c 3, 'extent': int32 (2,), 'mask': uint8 c c 1, 'object_masks': uint8 r 64 64}, of these what `fields` names
         (None: all that were asked for)."""
-        out, one = {}, self.frame(record) if 'image' in self.names else None
+        out, one = {}, None
         for name in self.fields if fields is None else fields:
             flag = cv2.IMREAD_COLOR_RGB if name == 'image' else cv2.IMREAD_GRAYSCALE
             pixels = cv2.imdecode(np.frombuffer(record[name], np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
             if pixels is None:
                 raise self.broken(record, name)
+            if name == 'image':
+                one = frame(*pixels.shape[:2], self.canvas, record.get('bbox'))
+            elif one is None and 'image' in self.names:
+                one = self.frame(record)
             if name == 'object_masks':
                 pixels = pixels.reshape(self.max_objects, -1, pixels.shape[1])
                 crowd = np.flatnonzero(record.get('objects', {}).get('is_crowd', ()))           # crowd regions are no objects

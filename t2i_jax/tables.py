@@ -5,6 +5,7 @@ free, in a memory-mapped file beside the data set, which is built once. With 'no
 """
 import concurrent.futures
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -214,13 +215,14 @@ class Split:
         return {'boxes': boxes, 'object_labels': labels}
 
     def _add_words(self, rows):
+        encode = functools.cache(self.vocabulary.encode)                      # many data sets repeat captions
         for row, texts in zip(rows, self.texts):
             if 'tokens' in self.fields:
-                encoded = [self.vocabulary.encode(t, text.MAX_WORDS) for t in texts]
+                encoded = [encode(t, text.MAX_WORDS) for t in texts]
                 row['tokens'] = np.array([ids for ids, _ in encoded], np.int32).reshape(-1, text.MAX_WORDS)
                 row['words'] = np.array([n for _, n in encoded], np.int32)
             if 'dialog' in self.fields:
-                encoded = [self.vocabulary.encode(t, ROUND_WORDS) for t in row['rounds']]
+                encoded = [encode(t, ROUND_WORDS) for t in row['rounds']]
                 row['dialog'] = np.stack([ids for ids, _ in encoded])
                 row['dialog_length'] = np.array([n for _, n in encoded], np.int32)
 

@@ -17,7 +17,7 @@ CHARS = 201        # characters of a sentence that the char-CNN-RNN reads
 MAX_WORDS = 64     # words of a sentence that the data pipeline stores; a stage's `length` cuts further
 PAD = 0            # id of padding, for words and characters alike
 
-_POSITION = {symbol: position for position, symbol in enumerate(ALPHABET, start=1)}
+_POSITIONS = bytes(ALPHABET.rfind(chr(code)) + 1 for code in range(256))      # 0 for what is not in it
 
 
 def normalise(text: str) -> str:
@@ -30,10 +30,8 @@ def encode_chars(text: str, length: int = CHARS) -> np.ndarray:
 
     0 is padding, and what an unknown character becomes (no other character takes its place). What exceeds `length` is cut.
     """
-    ids = np.zeros(length, np.int32)
-    for i, symbol in enumerate(normalise(text)[:length]):
-        ids[i] = _POSITION.get(symbol, PAD)
-    return ids
+    codes = re.sub(r'[^\0-\x7f]', '\0', normalise(text)[:length]).encode()
+    return np.frombuffer(codes.translate(_POSITIONS).ljust(length, b'\0'), np.uint8).astype(np.int32)
 
 
 def tokenize(text: str) -> list[str]:
@@ -54,7 +52,10 @@ class Vocabulary:
     @classmethod
     def from_captions(cls, captions):
         """All words of the captions (any iterable of str), by falling frequency, then alphabetically. Give it training captions only."""
-        counts = Counter(word for caption in captions for word in tokenize(caption))
+        counts = Counter()
+        for caption, times in Counter(captions).items():                      # many data sets repeat captions
+            for word in tokenize(caption):
+                counts[word] += times
         return cls(sorted(counts, key=lambda word: (-counts[word], word)))
 
     def __len__(self):
