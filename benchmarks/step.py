@@ -3,14 +3,14 @@
     python -m benchmarks.step experiments/gan_cls_shapes.py:laptop experiments/damsm_shapes.py           # a row for each stage that is trained
     python -m benchmarks.step experiments/gan_cls_birds.py --stage=gan --set=dtype=bfloat16 --set=data.name=shape_scenes/single
     python -m benchmarks.step experiments/stackgan_pp_shapes.py --stage=gan --compare=dtype=float32,dtype=bfloat16
-    python -m benchmarks.step experiments/dcgan_shapes.py:tiny --start                                   # cold and warm compilation cache
+    python -m benchmarks.step experiments/dcgan_shapes.py:tiny --start                                   # seconds to the first step
     python -m benchmarks.step experiments/stackgan_pp_shapes.py --stage=gan --trace=profile              # what the time goes to
 
 It is the trainer's own program on the trainer's own data; earlier stages have fresh weights. Each stage is measured in a process of its own, after a
 warm-up, for `--steps` steps or `--seconds`, whichever ends later. A step lasts from the end of the one before to its own, the wait for data included.
 `--compare=A,B` alternates two settings step by step in one process; A and B are settings joined by +, `remat=True+stages.gan.batch_size=8`, or other
-experiments. `--start` times the real program, from its call to the first logged step of a stage, with an empty cache of compiled programs and with the
-one that it leaves.
+experiments. `--start` times the real program, from its call to the next logged step of a stage: the first start, without compiled programs and kept
+tables, the second, which resumes, and the start of another run.
 """
 import argparse
 import ast
@@ -33,6 +33,7 @@ import numpy as np
 
 from t2i_jax import main, run, sharding
 from t2i_jax.errors import DataError, RunError
+from t2i_jax.tables import prepared
 from t2i_jax.train import Signals, Trainer
 
 COLUMNS = (                # title, key, factor, format
@@ -227,36 +228,43 @@ def compared(args, experiment, stage):
 
 
 def started(args, experiment):
-    """Seconds from the call of the real program to the first logged step of a stage, with an empty compilation cache and then with the one that this left.
-    The data are built and the stages before are trained."""
+    """Seconds from the call of the real program to the next logged step of a stage. first: without compiled programs and kept tables; again: the same command
+    once more, which resumes; new: a new run with what the first one has kept. The data are built and the stages before are trained."""
     with tempfile.TemporaryDirectory() as folder:
         folder, config = pathlib.Path(folder), configured(experiment, args.set)
+        names = run.stage_names(config)
         stage = stages_of(config, args.stage)[-1]
-        begun, seconds = folder / 'begun', {}
-        one = 'epochs=0', 'steps=1', 'steps_per_dispatch=1', 'log_every=1'
-        flags = [f'--config={experiment}', *(f'--config.{setting}' for setting in args.set),
-                 *(f'--config.stages.{name}.{what}' for name in run.stage_names(config) for what in one)]
+        begun, cache = folder / 'begun', folder / 'cache'
+        flags = [f'--config={experiment}', *(f'--config.{setting}' for setting in args.set), *(f'--config.stages.{name}.{what}' for name in names for what in (
+            'epochs=0', f'steps={1000 if name == stage else 1}', 'steps_per_dispatch=1', 'log_every=1'))]
         first_step(begun, stage, flags, folder / 'other')
-        for name in run.stage_names(config)[run.stage_names(config).index(stage):]:
+        for name in names[names.index(stage):]:
             shutil.rmtree(begun / name)
-        for kind in ('cold', 'warm'):
+        for kind in ('first', 'new'):
             shutil.copytree(begun, folder / kind)
-            seconds[kind] = first_step(folder / kind, stage, flags, folder / 'cache')
-    return seconds | {'ratio': seconds['warm'] / seconds['cold']}
+        shutil.rmtree(pathlib.Path(prepared(config.data).data_dir) / 'tables', ignore_errors=True)
+        return dict(first=first_step(folder / 'first', stage, flags, cache), new=first_step(folder / 'new', stage, flags, cache),
+                    again=first_step(folder / 'first', stage, flags, cache))
 
 
 def first_step(workdir, stage, flags, cache):
-    """Seconds until the program has logged a step of a stage. Ends where it fails."""
-    began, losses = time.perf_counter(), workdir / stage / 'metrics.jsonl'
+    """Seconds until the program has logged a step of a stage, which then saves and leaves. Ends where it fails."""
+    losses = workdir / stage / 'metrics.jsonl'
+    began, before = time.perf_counter(), size(losses)
     process = subprocess.Popen([sys.executable, '-m', 't2i_jax.main', f'--workdir={workdir}', *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                env={**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(cache)})
-    while process.poll() is None and not (losses.exists() and losses.stat().st_size):
+    while process.poll() is None and size(losses) <= before:
         time.sleep(.01)
     seconds = time.perf_counter() - began
+    process.terminate()
     told = process.communicate()[0].decode()
-    if process.returncode:
+    if not size(losses) > before:
         sys.exit(told)
     return seconds
+
+
+def size(path):
+    return path.stat().st_size if path.exists() else 0
 
 
 def table(rows):
@@ -274,7 +282,7 @@ def cli():
     parser.add_argument('--stage', default='', help='one stage; by default each that is trained')
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='a setting of the config; may be given several times')
     parser.add_argument('--compare', metavar='A,B', help='two settings or experiments in alternation')
-    parser.add_argument('--start', action='store_true', help='time to the first step, cold and warm')
+    parser.add_argument('--start', action='store_true', help='time to the first step; kept tables are made again')
     parser.add_argument('--steps', type=int, default=20)
     parser.add_argument('--seconds', type=float, default=10)
     parser.add_argument('--trace', default='', metavar='DIR', help='a profile of three steps, for TensorBoard or ui.perfetto.dev')
@@ -286,7 +294,8 @@ def cli():
     for experiment in args.experiments:
         if args.start:
             report['start'][experiment] = found = started(args, experiment)
-            print(f'{experiment}: first step after {found["cold"]:.1f} s, with a warm cache after {found["warm"]:.1f} s ({found["ratio"]:.0%})', flush=True)
+            again, new = (f'{found[kind]:.1f} s ({found[kind] / found["first"]:.0%})' for kind in ('again', 'new'))
+            print(f'{experiment}: first step after {found["first"]:.1f} s, of the second start after {again}, of a new run after {new}', flush=True)
             continue
         for stage in stages_of(configured(experiment, args.set), args.stage):
             if args.inside:

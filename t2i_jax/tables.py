@@ -1,17 +1,13 @@
 """A split of a TFDS data set as tables: captions, labels, boxes, ... one row a record, read once; pictures as `cache` says.
 
 `cache='host'` and 'device' hold every picture as uint8 on its canvas: in memory, or, where that would take more than a quarter of what is
-free, in a memory-mapped file beside the data set, which is built once. With 'none' a picture is read and decoded whenever a batch needs it.
+free, in a memory-mapped file. With 'none' a picture is read and decoded whenever a batch needs it. Tables are kept on disk, see kept.py.
 """
 import concurrent.futures
 import fcntl
-import functools
-import hashlib
-import json
+import itertools
 import os
 import pathlib
-import shutil
-import tempfile
 
 import jax
 import numpy as np
@@ -22,7 +18,8 @@ import tfds_builders
 from t2i_jax import text
 from t2i_jax.augment import Geometry
 from t2i_jax.errors import DataError
-from t2i_jax.pictures import CROPS, Canvas, Pictures, move_boxes, move_parts
+from t2i_jax.kept import TEXTS, Kept
+from t2i_jax.pictures import CROPS, PICTURES, Canvas, Pictures, frame, move_boxes, move_parts
 from t2i_jax.stage import Meta
 from tfds_builders.manual import require_space
 
@@ -31,16 +28,20 @@ READ = 256                 # records that a thread reads at a time
 ROUND_WORDS = 24           # words of one question with its answer
 # batch key -> what is stored for it; everything else is stored under its own name
 STORED = {'images': ('image',), 'tokens': ('tokens', 'words'), 'length': ('tokens', 'words'), 'dialog_length': ('dialog',)}
-FEATURE = {'words': 'captions', 'tokens': 'captions', 'chars': 'captions', 'captioned': 'captions', 'box': 'bbox',
-           'boxes': 'objects', 'object_labels': 'objects'}
+FEATURE = {'words': 'captions', 'tokens': 'captions', 'chars': 'captions', 'captioned': 'captions', 'texts': 'captions', 'rounds': 'dialog',
+           'extent': 'image', 'box': 'bbox', 'boxes': 'objects', 'object_labels': 'objects'}
+WHOLE = frame(1, 1, Canvas(1, False, ''))                      # where the canvas shows whole pictures
+PLACED = ('box', 'boxes', 'object_labels', 'parts')            # where these lie depends on what of a picture its canvas shows
+TOGETHER = {'image', 'extent'}                                 # an image is drawn with how far it extends on its canvas
+ENCODED = {'tokens': 'texts', 'words': 'texts', 'dialog': 'rounds', 'dialog_length': 'rounds'}     # by the vocabulary, from what is kept
 
 
 class Split:
     """One split of a data set: `tables` (field -> array with a row a record), `texts` (captions a record), `meta`."""
 
-    def __init__(self, config, split, needs, vocabulary=None, stage_data=None, advice=None, before=None):
+    def __init__(self, config, split, needs, vocabulary=None, stage_data=None, advice=None):
         """config: `config.data`; needs: batch keys; vocabulary: built from this split's captions where it is None; advice: the stage's, for
-        the error where a field is missing; before: another Split, whose tables are taken where they hold the same."""
+        the error where a field is missing."""
         self.config, self.split = config, split
         geometry = {**config, **(stage_data or {})}
         builder = prepared(config)
@@ -57,13 +58,6 @@ class Split:
         if geometry['flip'] and not self.metadata.get('flip', True):
             raise DataError(f'The captions of {self.name} say left and right, so its pictures are never mirrored: set data.flip=False.')
 
-        # label, facts and scene are for the plan, wherever they are; captions for the vocabulary and for people
-        read = {FEATURE.get(f, f) for f in self.fields} | ({'captions', 'label', 'facts', 'scene', 'file_name'} & have)
-        placed = {'mask', 'object_masks', 'objects', 'bbox', 'parts'} & read
-        if placed and (self.canvas.keep or self.canvas.crop):                 # then the picture's size decides where these lie
-            read |= {'image'} & have
-        read |= {'bbox'} if self.canvas.crop else set()
-        read |= {'objects'} & have if 'object_masks' in read else set()       # which of them are crowds
         try:
             count = len(builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES))
         except Exception as error:
@@ -71,12 +65,7 @@ class Split:
         if not count:
             raise DataError(f'Split {split!r} of {self.name} is empty. It has: {", ".join(info.splits)}.')
         self.max_objects = int(self.metadata.get('max_objects', 0))
-        self.holds = split, repr(config), geometry['cache'], self.canvas, frozenset(self.fields)
-        if before and before.holds == self.holds and vocabulary in (None, before.vocabulary):
-            self.pictures, self.lazy = before.pictures, before.lazy
-            self.texts, self.vocabulary, self.tables = before.texts, before.vocabulary, before.tables
-        else:
-            self._open(builder.data_dir, read, geometry['cache'], count, vocabulary)
+        self._open(builder.data_dir, have, geometry['cache'], count, vocabulary)
         features, parts = info.features, self.metadata.get('parts', ())
         objects = features['objects'].feature['label'].names if 'objects' in have else ()
         self.meta = Meta(
@@ -100,47 +89,84 @@ class Split:
             raise DataError(f'Data set {self.name} has no bbox to crop to: set data.crop="" (--config.data.crop=).')
         return Canvas(geometry['load_size'] or geometry['size'], geometry['resize'] == 'keep', geometry['crop'])
 
-    def _open(self, data_dir, features, cache, count, vocabulary):
-        self.pictures = Pictures(data_dir, self.split, features, self.fields, self.canvas, self.max_objects)
+    def _open(self, data_dir, have, cache, count, vocabulary):
+        self.pictures = self._pictures(data_dir, have, [name for name in self.fields if name in PICTURES])
         self.lazy = cache == 'none' and bool(self.pictures.fields)
         if cache == 'device':                                                 # before hours of decoding
             check_fits({self.split: sum(count * int(np.prod(shape)) for shape in self.picture_shapes().values())}, self.name, jax.local_devices()[0])
-        rows, pictures = self._read(count)
-        self.texts = [row.pop('texts') for row in rows]
-        self.vocabulary = vocabulary or text.Vocabulary.from_captions(
-            caption for row, texts in zip(rows, self.texts) for caption in (*texts, *row.get('rounds', ())))
-        self._add_words(rows)
-        self.tables = {name: (filled if name in PER_CAPTION else np.stack)([row[name] for row in rows])
-                       for name in rows[0] if name != 'rounds'} | pictures
-
-    def _read(self, count):
-        """(rows as dictionaries, tables of pictures): one pass over the records, in threads."""
-        tables, draws = {}, False
+        # label, facts and scene are for the plan, wherever they are; texts for the vocabulary and for people
+        names = [name for name in (*self.fields, 'label', 'facts', 'scene', 'texts', *self.picture_shapes()) if FEATURE.get(name, name) in have]
+        names = dict.fromkeys(ENCODED.get(name, name) for name in names if not (self.lazy and name in self.picture_shapes()))
+        found = self._find(data_dir, have, names, count)
+        self.texts, rounds = found.pop('texts', [[]] * count), found.pop('rounds', None)
+        self.vocabulary = vocabulary or text.Vocabulary.from_captions(itertools.chain.from_iterable(self.texts + (rounds or [])))
+        self.tables = {'index': np.arange(count, dtype=np.int32)} | found
+        if 'tokens' in self.fields:
+            self.tables |= zip(('tokens', 'words'), self._encode(self.texts, text.MAX_WORDS))
+        if rounds:
+            self.tables |= zip(('dialog', 'dialog_length'), self._encode(rounds, ROUND_WORDS))
         if self.lazy:
-            tables = {name: LazyPictures(self.pictures, name) for name in self.picture_shapes()}         # batches draw them all at once
-        elif self.pictures.fields:
-            tables, draws, finish = self._picture_tables(count)
+            self.tables |= {name: LazyPictures(self.pictures, name) for name in self.picture_shapes()}   # batches draw them all at once
 
+    def _pictures(self, data_dir, have, names):
+        """What reads the features of records that these tables are made of, and draws their pictures."""
+        read = {FEATURE.get(name, name) for name in names} | ({'file_name'} & have)
+        if not set(PLACED + PICTURES[1:]).isdisjoint(names) and (self.canvas.keep or self.canvas.crop):  # then the picture's size decides
+            read |= {'image'} & have
+        read |= {'bbox'} if self.canvas.crop and 'image' in read else set()
+        read |= {'objects'} & have if 'object_masks' in read else set()       # which of them are crowds
+        return Pictures(data_dir, self.split, read, names, self.canvas, self.max_objects)
+
+    def _find(self, data_dir, have, names, count):
+        """{name: table}, of those that were kept and, in one pass over the records, of the others."""
+        shapes = {name: (count, *shape) for name, shape in self.picture_shapes().items() if name in names}
+        mapped = tuple(shapes) if sum(map(np.prod, shapes.values())) > free_memory() / 4 else ()
+        kept = Kept(data_dir, self.split, self.canvas, (*PLACED, *PICTURES, 'extent'))
+        found = kept.find(names, mapped)
+        if len(found) == len(names):
+            return found
+        with kept.alone() as writable:
+            found |= kept.find([name for name in names if name not in found], mapped)                    # what another process has read meanwhile
+            missing = [name for name in names if name not in found or name in TOGETHER and not TOGETHER <= found.keys()]
+            if missing:
+                tables = self._to_fill({name: shape for name, shape in shapes.items() if name in missing}, kept, mapped, writable)
+                made = self._read(self._pictures(data_dir, have, missing), missing, tables, count)
+                if writable:
+                    kept.put(made)
+                found |= made
+        return found
+
+    def _to_fill(self, shapes, kept, mapped, writable):
+        """Tables of pictures, still empty: in memory, or where that is too small in files. Raises DataError where these cannot be made."""
+        types = {name: np.int32 if name == 'extent' else np.uint8 for name in shapes}
+        if not (mapped and shapes):
+            return {name: np.zeros(shape, types[name]) for name, shape in shapes.items()}
+        size = int(sum(map(np.prod, shapes.values())))
+        if not writable:
+            raise DataError(f'The pictures of {self.split} of {self.name} take {size / 1e9:.1f} GB, for which memory is too small, and {kept.folder} cannot be '
+                            'written. Set --config.data.cache=none, or --config.data.dir to a folder of yours.')
+        require_space(kept.folder, size, f'for the pictures of {self.split}')
+        print(f'The pictures of {self.split} take {size / 1e9:.1f} GB: they go to {kept.folder}, once.')
+        return {name: kept.room(name, shape, types[name]) for name, shape in shapes.items()}
+
+    def _read(self, pictures, names, tables, count):
+        """The tables of these names, in one pass over the records, in threads. `tables`: those of pictures, which are filled."""
         def read(numbers):
             rows = []
-            for number, record in zip(numbers, self.pictures.records(numbers)):
-                if draws:
-                    for name, value in self.pictures.draw(record).items():
+            for number, record in zip(numbers, pictures.records(numbers)):
+                if tables:
+                    for name, value in pictures.draw(record).items():
                         tables[name][number] = value
-                rows.append(self._row(record, number))
+                rows.append(self._row(record, names, pictures))
             return rows
         parts, rows = [range(start, min(start + READ, count)) for start in range(0, count, READ)], []
-        try:
-            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, \
-                    tqdm(desc=f'reading {self.split}', total=count, unit=' records', leave=False, mininterval=.5, disable=None) as progress:
-                for part in pool.map(read, parts):
-                    rows += part
-                    progress.update(len(part))
-        except BaseException:
-            if draws:
-                finish(failed=True)
-            raise
-        return rows, finish() if draws else tables
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, \
+                tqdm(desc=f'reading {self.split}', total=count, unit=' records', leave=False, mininterval=.5, disable=None) as progress:
+            for part in pool.map(read, parts):
+                rows += part
+                progress.update(len(part))
+        made = {name: [row[name] for row in rows] for name in rows[0]}
+        return tables | {name: values if name in TEXTS else (filled if name in PER_CAPTION else np.stack)(values) for name, values in made.items()}
 
     def picture_shapes(self):
         """{table: shape of its rows} of the pictures."""
@@ -149,57 +175,29 @@ class Split:
         shapes = {name: shapes[name] for name in self.pictures.fields}
         return shapes | ({'extent': (2,)} if 'image' in shapes else {})
 
-    def _picture_tables(self, count):
-        """(tables, whether they must be filled, a function that finishes them and returns them)."""
-        shapes = {name: (count, *shape) for name, shape in self.picture_shapes().items()}
-        if sum(map(np.prod, shapes.values())) <= free_memory() / 4:
-            tables = {name: np.zeros(shape, np.int32 if name == 'extent' else np.uint8) for name, shape in shapes.items()}
-            return tables, True, lambda failed=False: tables
-        key = hashlib.sha256(json.dumps([self.split, *self.canvas, shapes]).encode()).hexdigest()[:12]
-        folder = pathlib.Path(self.pictures.data_dir) / 'canvases' / key
-        if folder.exists():
-            return {name: np.load(folder / f'{name}.npy', mmap_mode='r') for name in shapes}, False, None
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        size = int(sum(map(np.prod, shapes.values())))
-        require_space(folder.parent, size, f'for the pictures of {self.split}')
-        unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f'{key}.unfinished.', dir=folder.parent))
-        print(f'The pictures of {self.split} take {size / 1e9:.1f} GB: they go to {folder}, once.')
-        tables = {name: np.lib.format.open_memmap(unfinished / f'{name}.npy', 'w+', np.int32 if name == 'extent' else np.uint8, shape)
-                  for name, shape in shapes.items()}
-
-        def finish(failed=False):
-            for table in tables.values():
-                table.flush()
-            if failed or folder.exists():                                  # another process may have been faster
-                shutil.rmtree(unfinished, ignore_errors=True)
-            else:
-                unfinished.rename(folder)
-            return tables
-        return tables, True, finish
-
-    def _row(self, record, number):
-        """One record as a dictionary of arrays of fixed shape, besides `texts` (and `rounds`), which become tokens later."""
-        fields, row = self.fields, {'index': np.int32(number)}
-        row['texts'] = [caption.decode() for caption in record.get('captions', ())]
+    def _row(self, record, names, pictures):
+        """One record as a dictionary of arrays of fixed shape and of texts."""
+        row, captions = {}, [caption.decode() for caption in record.get('captions', ())]
         for name in ('label', 'facts', 'scene', 'attributes', 'image_features'):
-            if name in record and (name in fields or name in ('label', 'facts', 'scene')):
+            if name in names:
                 row[name] = np.asarray(record[name])
-        if 'embedding' in fields:
+        if 'embedding' in names:
             row['embedding'] = np.asarray(record['embedding'], np.float32)
-        if 'chars' in fields:
-            row['chars'] = np.array([text.encode_chars(t) for t in row['texts']], np.uint8).reshape(-1, text.CHARS)
-        if 'captioned' in fields:
-            row['captioned'] = np.bool_(len(row['texts']))
-        one = self.pictures.frame(record) if 'image' in record and {'box', 'boxes', 'object_labels', 'parts'} & set(fields) else None
-        if 'box' in fields:
-            box = np.asarray(record['bbox'], np.float32)
-            row['box'] = _centred(move_boxes(box, one) if one else box)
-        if 'parts' in fields:
-            parts = np.asarray(record['parts'], np.float32)
-            row['parts'] = move_parts(parts, one) if one else parts
-        if 'boxes' in fields or 'object_labels' in fields:
-            row |= self._objects(record['objects'], one)
-        if 'dialog' in fields:
+        if 'texts' in names:
+            row['texts'] = captions
+        if 'chars' in names:
+            row['chars'] = np.array([text.encode_chars(t) for t in captions], np.uint8).reshape(-1, text.CHARS)
+        if 'captioned' in names:
+            row['captioned'] = np.bool_(len(captions))
+        moved = (self.canvas.keep or self.canvas.crop) and 'image' in record and not set(PLACED).isdisjoint(names)
+        one = pictures.frame(record) if moved else WHOLE
+        if 'box' in names:
+            row['box'] = _centred(move_boxes(np.asarray(record['bbox'], np.float32), one))
+        if 'parts' in names:
+            row['parts'] = move_parts(np.asarray(record['parts'], np.float32), one)
+        if 'boxes' in names or 'object_labels' in names:
+            row |= {name: table for name, table in self._objects(record['objects'], one).items() if name in names}
+        if 'rounds' in names:
             row['rounds'] = [f'{q.decode()} {a.decode()}' for q, a in zip(record['dialog']['questions'], record['dialog']['answers'])]
         return row
 
@@ -209,22 +207,18 @@ class Split:
         n = min(len(objects['label']), self.max_objects)
         crowd = np.asarray(objects['is_crowd'][:n], bool) if 'is_crowd' in objects else np.zeros(n, bool)
         found = np.asarray(objects['bbox'], np.float32).reshape(-1, 4)[:n]
-        found = np.where(crowd[:, None], 0, move_boxes(found, one) if one else found)
+        found = np.where(crowd[:, None], 0, move_boxes(found, one))
         boxes[:n] = _centred(found)
         labels[:n] = np.where((found[:, 2:] > found[:, :2]).all(1), np.asarray(objects['label'])[:n], -1)
         return {'boxes': boxes, 'object_labels': labels}
 
-    def _add_words(self, rows):
-        encode = functools.cache(self.vocabulary.encode)                      # many data sets repeat captions
-        for row, texts in zip(rows, self.texts):
-            if 'tokens' in self.fields:
-                encoded = [encode(t, text.MAX_WORDS) for t in texts]
-                row['tokens'] = np.array([ids for ids, _ in encoded], np.int32).reshape(-1, text.MAX_WORDS)
-                row['words'] = np.array([n for _, n in encoded], np.int32)
-            if 'dialog' in self.fields:
-                encoded = [encode(t, ROUND_WORDS) for t in row['rounds']]
-                row['dialog'] = np.stack([ids for ids, _ in encoded])
-                row['dialog_length'] = np.array([n for _, n in encoded], np.int32)
+    def _encode(self, texts, length):
+        """Sentences of each record -> ids (n, k, length) and numbers of words (n, k) int32, 0 where a record has fewer sentences than another."""
+        number = {sentence: i for i, sentence in enumerate(dict.fromkeys(itertools.chain.from_iterable(texts)), start=1)}      # many repeat
+        encoded = [(np.zeros(length, np.int32), 0)] + [self.vocabulary.encode(sentence, length) for sentence in number]
+        which = filled([np.array([number[sentence] for sentence in record], np.int32) for record in texts])
+        ids, counts = zip(*encoded)
+        return np.stack(ids)[which], np.array(counts, np.int32)[which]
 
     def kept(self):
         """The tables that a batch is gathered from."""

@@ -49,7 +49,6 @@ def train(config, workdir, devices=None):
             run.steps_per_dispatch(config, name)                            # what is wrong with a later stage is told before the first is trained
             if not config.init.get(name) and not run.has_checkpoints(workdir, name):
                 run.system(config.system).STAGES[name].check(run.plain(config.stages[name].model))
-        splits = {}
         for name in run.stage_names(config):
             if config.init.get(name):
                 if jax.process_index() == 0:
@@ -57,7 +56,7 @@ def train(config, workdir, devices=None):
                 hosts.together(f'{name} is adopted')
                 print(f'Stage {name}: taken from {config.init[name]}.')
                 continue
-            Trainer(config, workdir, name, mesh, signals, splits).train()
+            Trainer(config, workdir, name, mesh, signals).train()
     if jax.process_index() == 0:
         report(config, workdir)
 
@@ -99,9 +98,7 @@ class NoLog(contextlib.AbstractContextManager):
 class Trainer:
     """One stage of one run: its data, its program and its state."""
 
-    def __init__(self, config, workdir, name, mesh, signals, splits=None):
-        """splits: what the stage before has read, for tables that serve again; replaced by what this one reads."""
-        self.splits = {} if splits is None else splits
+    def __init__(self, config, workdir, name, mesh, signals):
         self.config, self.workdir, self.name, self.mesh, self.signals = config, workdir, name, mesh, signals
         self.block, self.folder = config.stages[name], workdir / name
         self.validation = {}                                            # losses of the step that is being saved
@@ -166,12 +163,11 @@ class Trainer:
         if vocabulary is None and any('dialog' in nominal(name).needs for name in run.stage_names(config)):
             vocabulary = Split(config.data, config.data.split, ('dialog',)).vocabulary     # one for all stages, with the dialogues' words
         self.data = {**config.data, **block.data}
-        self.split = self.splits['train'] = Split(config.data, config.data.split, needs, vocabulary, block.data, advice, self.splits.get('train'))
+        self.split = Split(config.data, config.data.split, needs, vocabulary, block.data, advice)
         if made and jax.process_index() == 0:
             self.split.vocabulary.save(path)
         self.vocabulary = self.split.vocabulary
-        self.held_out = self.splits['held_out'] = Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data,
-                                                        before=self.splits.get('held_out'))
+        self.held_out = Split(config.data, config.data.validation_split, needs, self.vocabulary, block.data)
         self.meta = self.split.meta
         if run.has_checkpoints(self.workdir, self.name):
             try:

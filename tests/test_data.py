@@ -1,6 +1,9 @@
-"""Batches are the same however the data are kept; pictures always have three channels; boxes and masks go where their pixels go."""
+"""Batches are the same however the data are kept, tables are made once; pictures always have three channels; boxes and masks go where their pixels go."""
+import fcntl
 import io
+import os
 import pathlib
+import threading
 
 import cv2
 import jax
@@ -10,7 +13,7 @@ import tensorflow_datasets as tfds
 from conftest import bit_equal
 from PIL import Image
 
-from t2i_jax import tables
+from t2i_jax import kept, tables
 from t2i_jax.augment import augment
 from t2i_jax.data import Plan, batches, gather
 from t2i_jax.errors import DataError
@@ -31,15 +34,110 @@ def split(config):
     return Split(config, 'train[:256]', EVERYTHING)
 
 
-# ---------------------------------------------------------------------------------------------------------- canvas files
-def test_a_canvas_file_that_was_interrupted_leaves_nothing(odd, monkeypatch):
+# ---------------------------------------------------------------------------------------------------------- tables on disk
+def files(split):
+    """The files in which tables are kept, by name and time."""
+    return {path.name: path.stat().st_mtime_ns for path in (pathlib.Path(split.pictures.data_dir) / 'tables').glob('*/*')}
+
+
+def same(a, b):
+    return a.tables.keys() == b.tables.keys() and all(bit_equal(a.tables[name], b.tables[name]) for name in a.tables) and a.texts == b.texts
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of the tables for which records were read, a list for each pass."""
+    passes, read = [], Split._read
+    monkeypatch.setattr(Split, '_read', lambda self, pictures, names, *args: passes.append(sorted(names)) or read(self, pictures, names, *args))
+    return passes
+
+
+def test_records_are_read_once_and_then_only_for_what_is_new(config, reads):
+    def of(*needs, part='train[:30]', **stage):
+        return Split(config, part, needs, stage_data=stage)
+    one = of('image', 'tokens', 'dialog', 'boxes')
+    assert reads == [['boxes', 'extent', 'facts', 'image', 'label', 'rounds', 'scene', 'texts']]
+    stamps = files(one)
+    assert same(of('image', 'tokens', 'dialog', 'boxes'), one) and len(reads) == 1 and files(one) == stamps
+    other = of('image', 'chars', 'boxes', 'object_labels', crop='bbox', load_size=20)
+    assert reads[1:] == [['boxes', 'chars', 'extent', 'image', 'object_labels']]
+    assert same(of('image', 'chars', 'boxes', 'object_labels', crop='bbox', load_size=20), other) and len(reads) == 2
+    of('tokens', part='train[:31]')                                       # another split has tables of its own
+    assert reads[2:] == [['facts', 'label', 'scene', 'texts']]
+    assert same(of('image', 'tokens', 'dialog', 'boxes'), one) and len(reads) == 3
+
+
+def test_tables_of_other_files_or_of_other_code_are_not_used(odd, reads, monkeypatch):
+    one = Split(odd, 'train', ('image', 'tokens'))
+    place, before = pathlib.Path(one.pictures.data_dir), files(one)
+    left = next((place / 'tables').glob('*/image.*.npy')).with_suffix('.unfinished')
+    left.write_bytes(b'half of a picture')
+    record = next(place.glob('*train*'))
+    os.utime(record, ns=(1, 1))
+    assert same(Split(odd, 'train', ('image', 'tokens')), one) and len(reads) == 2
+    assert files(one).keys() == before.keys() and all(files(one)[name] != before[name] for name in before)           # the older ones are gone
+    monkeypatch.setattr(kept, 'MAKERS', ('text.py',))
+    assert same(Split(odd, 'train', ('image', 'tokens')), one) and len(reads) == 3
+
+
+@pytest.mark.parametrize('damage', [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:200]), lambda path: path.write_bytes(b'')])
+@pytest.mark.parametrize('name', ['image', 'extent', 'texts'])
+def test_a_table_that_is_missing_or_cut_short_is_made_again(odd, reads, name, damage):
+    one = Split(odd, 'train', ('image', 'tokens'))
+    path = next((pathlib.Path(one.pictures.data_dir) / 'tables').glob(f'*/{name}.*'))
+    whole = path.read_bytes()
+    damage(path)
+    assert same(Split(odd, 'train', ('image', 'tokens')), one) and path.read_bytes() == whole and name in reads[1]
+
+
+@pytest.mark.parametrize('memory', [10 ** 9, 1000])
+def test_where_a_data_set_cannot_be_written_it_is_read_each_time(odd, reads, memory, monkeypatch):
+    def refused(*args, **kwargs):
+        raise PermissionError(13, 'Permission denied')
+    monkeypatch.setattr(pathlib.Path, 'mkdir', refused)
+    monkeypatch.setattr(tables, 'free_memory', lambda: memory)
+    if memory < 10 ** 9:
+        with pytest.raises(DataError, match=r'memory is too small, and .*tables.* cannot be written. Set --config.data.cache=none'):
+            Split(odd, 'train', ('image',))
+        return
+    assert same(Split(odd, 'train', ('image',)), Split(odd, 'train', ('image',))) and len(reads) == 2
+
+
+def test_a_full_disk_keeps_no_tables_and_stops_nothing(odd, reads, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, 'No space left on device')
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.np, 'save', full)
+        one = Split(odd, 'train', ('image',))
+    assert not [name for name in files(one) if not name.endswith('.json')]
+    with monkeypatch.context() as patch:                                  # nor do they take what little a disk has left
+        patch.setattr(kept.Kept, 'free', lambda self: 1000)
+        Split(odd, 'train', ('image',))
+    assert not [name for name in files(one) if not name.endswith('.json')]
+    assert same(Split(odd, 'train', ('image',)), one) and [name for name in files(one) if name.startswith('image')]
+
+
+def test_tables_that_were_interrupted_leave_nothing(odd, monkeypatch):
     monkeypatch.setattr(tables, 'free_memory', lambda: 1000)
     with pytest.raises(DataError, match='rose_7.jpg'):
         Split(odd, 'broken', ('image',))
-    place = pathlib.Path(tables.prepared(odd).data_dir) / 'canvases'
-    assert not list(place.iterdir())
+    place = pathlib.Path(tables.prepared(odd).data_dir) / 'tables'
+    assert not list(place.glob('*/*'))
     Split(odd, 'train', ('image',))
-    assert len(list(place.iterdir())) == 1
+    assert {path.name.split('.')[0] for path in place.glob('*/*')} == {'image', 'extent', 'texts'}
+
+
+def test_one_process_reads_and_the_others_wait(odd, reads, capsys):
+    where = pathlib.Path(tables.prepared(odd).data_dir) / 'tables'
+    where.mkdir()
+    with open(where / 'lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=Split, args=(odd, 'train', ('image',)))
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive() and not reads
+    waiting.join(20)
+    assert not waiting.is_alive() and len(reads) == 1 and 'Another process reads' in capsys.readouterr().out
 
 
 # ----------------------------------------------------------------------------------------------------------- tables, batches
@@ -100,11 +198,10 @@ def test_the_ways_to_keep_the_data_give_equal_batches(config, resize, crop, monk
         monkeypatch.setattr(tables, 'free_memory', lambda: 1000)            # a machine without memory for the pictures
         whole = read('host', 'file')
         assert isinstance(whole.tables['image'], np.memmap)
-        made = list((pathlib.Path(whole.pictures.data_dir) / 'canvases').iterdir())
-        assert len(made) == 1 and made[0].name.isalnum()                    # under its final name
-        stamp = (made[0] / 'image.npy').stat().st_mtime_ns
+        stamps = files(whole)
+        assert not [name for name in stamps if 'unfinished' in name]
         read('host', 'the file once more')
-        assert (made[0] / 'image.npy').stat().st_mtime_ns == stamp          # built once
+        assert files(whole) == stamps                                       # built once
     assert set(found['host'][0]) == {'index', 'image', 'extent', 'mask', 'object_masks', 'tokens', 'words', 'chars',
                                      'wrong_image', 'wrong_extent', 'wrong_tokens', 'wrong_words'}
     assert len(found['host']) == 3 and found['host'][0]['tokens'].shape == (8, 2, 64)

@@ -4,7 +4,7 @@ A scene is boxes (R, 4), cx cy w h in [0, 1], with labels (R,), -1 where there i
 and returns a value for each, NaN where a scene has nothing to measure; means and bootstrap intervals are the caller's.
 """
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from tfds_builders.shape_scenes.facts import NEAR, RELATION, holds, pack, unpack
 from tfds_builders.shape_scenes.scenes import CLASS, COLUMNS, CX, UNIT, H
@@ -36,7 +36,7 @@ def matching(boxes, labels, true_boxes, true_labels, thresholds=(.3, .5)) -> dic
         for label in set(named[named >= 0]) & set(said[said >= 0]):
             a, b = found[said == label], true[named == label]
             table = ious(a, b)
-            rows, columns = linear_sum_assignment(-table)
+            rows, columns = scipy.optimize.linear_sum_assignment(-table)
             matched += table[rows, columns].tolist()
             w, h = np.log(np.maximum(a[rows, 2:], 1e-6) / b[columns, 2:]).T
             errors, aspects = errors + np.abs((w + h) / 2).tolist(), aspects + np.abs(w - h).tolist()

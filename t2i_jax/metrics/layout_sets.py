@@ -6,8 +6,7 @@ What is compared label by label comes as (C,), NaN where one side has nothing of
 """
 import cv2
 import numpy as np
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import wasserstein_distance
+import scipy
 
 from t2i_jax.metrics.arrays import generator
 
@@ -40,9 +39,9 @@ def place_distances(boxes, labels, true_boxes, true_labels, classes) -> dict:
         a, b = boxes[labels == label], true_boxes[true_labels == label]
         if len(a) and len(b):
             for side, x, y in zip(SIDES, a.T, b.T):
-                out[f'wasserstein_{side}'][label] = wasserstein_distance(x, y)
+                out[f'wasserstein_{side}'][label] = scipy.stats.wasserstein_distance(x, y)
             p, q = (np.histogram2d(*np.clip(x[:, :2], 0, 1).T, bins=BINS, range=((0, 1), (0, 1)))[0].ravel() for x in (a, b))
-            out['centre_jsd'][label] = jensenshannon(p, q, base=2) ** 2
+            out['centre_jsd'][label] = scipy.spatial.distance.jensenshannon(p, q, base=2) ** 2
     return out
 
 

@@ -4,7 +4,7 @@ Many captions are true of many pictures ("a red circle"), and a ranking should n
 are right; see r_precision.py for rankings without it.
 """
 import numpy as np
-from scipy.stats import hypergeom
+import scipy
 
 from t2i_jax.metrics.arrays import rows
 
@@ -35,7 +35,7 @@ def retrieval(scores, right=None, *, at=(1, 5, 10), gallery=0, any_right=False, 
 
 def share(ranks, wrong, k, gallery):
     """Of each query the chance that its answer is among the best k of `gallery`, the others drawn from its wrong ones; ranks: among all of them."""
-    return hypergeom.cdf(k - 1, wrong, ranks - 1, gallery - 1)
+    return scipy.stats.hypergeom.cdf(k - 1, wrong, ranks - 1, gallery - 1)
 
 
 def _one_way(scores, right, own, at, gallery, any_right, tie):
@@ -49,5 +49,5 @@ def _one_way(scores, right, own, at, gallery, any_right, tie):
     pool = np.full(len(scores), gallery - 1) if gallery else wrong        # how many wrong ones are ranked
     found = {'median_rank': float(np.median(before + 1)), 'ranks': before + 1, 'wrong': wrong}
     found |= {f'R@{k}': float(share(before + 1, wrong, k, pool + 1).mean()) for k in at}
-    found['chance'] = {k: float(1 - hypergeom.pmf(0, pool + answers, answers, np.minimum(k, pool + answers)).mean()) for k in at}
+    found['chance'] = {k: float(1 - scipy.stats.hypergeom.pmf(0, pool + answers, answers, np.minimum(k, pool + answers)).mean()) for k in at}
     return found

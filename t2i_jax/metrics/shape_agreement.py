@@ -8,7 +8,7 @@ import collections
 import re
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from t2i_jax.metrics.shape_scenes import caption_results
 from tfds_builders.shape_scenes.facts import COUNT, EXISTS, PLACE, RELATION, holds, unpack
@@ -99,7 +99,7 @@ def hallucination(scenes, facts, truth) -> np.ndarray:
         there, found, counted = int((real[:-1, W] >= 0).sum()), _rows(scene), one[:, 0] == COUNT
         if len(said) == there:
             fits = np.array([[_fits(row, description) for description in said] for row in found], float).reshape(-1, len(said))
-            out[i] = len(found) - fits[linear_sum_assignment(-fits)].sum()
+            out[i] = len(found) - fits[scipy.optimize.linear_sum_assignment(-fits)].sum()
         elif counted.any():
             out[i] = max(0, len(found) - int(one[counted, 4][0]))
     return out
