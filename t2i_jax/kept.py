@@ -50,24 +50,24 @@ class Kept:
     @contextlib.contextmanager
     def alone(self):
         """While it is open, no other process on this disk reads this data set for its tables. -> whether tables can be written"""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self.folder.parent / 'lock', 'w')
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f'Another process reads {self.folder.parents[1]}: waiting for what it keeps.', flush=True)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:                                              # a folder of somebody else's, a disk without locks
-            logging.info('Tables are not kept: %s', error)
-            yield False
-            return
-        with lock:
-            for other in self.folder.parent.iterdir():
-                if other.is_dir() and other != self.folder:
-                    shutil.rmtree(other, ignore_errors=True)
-            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(open(self.folder.parent / 'lock', 'w'))
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    print(f'Another process reads {self.folder.parents[1]}: waiting for what it keeps.', flush=True)
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                for other in self.folder.parent.iterdir():
+                    if other.is_dir() and other != self.folder:
+                        shutil.rmtree(other, ignore_errors=True)
                 self._tidy()                                                  # what a process that was killed has left
+            except OSError as error:                                          # a folder of somebody else's, a disk without locks
+                logging.info('Tables are not kept: %s', error)
+                yield False
+                return
+            try:
                 yield True
             finally:
                 self._tidy()

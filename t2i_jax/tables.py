@@ -127,7 +127,7 @@ class Split:
             return found
         with kept.alone() as writable:
             found |= kept.find([name for name in names if name not in found], mapped)                    # what another process has read meanwhile
-            missing = [name for name in names if name not in found or name in TOGETHER and not TOGETHER <= found.keys()]
+            missing = [name for name in names if name not in found or name in TOGETHER and not found.keys() >= TOGETHER]
             if missing:
                 tables = self._to_fill({name: shape for name, shape in shapes.items() if name in missing}, kept, mapped, writable)
                 made = self._read(self._pictures(data_dir, have, missing), missing, tables, count)
