@@ -110,7 +110,8 @@ def open_trainer(config, stage, folder):
     import jax
 
     from t2i_jax import run, sharding
-    from t2i_jax.train import Signals, Trainer
+    from t2i_jax.signals import Signals
+    from t2i_jax.train import Trainer
     for name in run.stage_names(config):
         trainer = Trainer(config, pathlib.Path(folder), name, sharding.make_mesh(devices=jax.devices()[:1]), Signals())
         trainer.open_data()

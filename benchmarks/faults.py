@@ -73,18 +73,45 @@ def kills(lab):
     return case.result()
 
 
+def groups(lab):
+    """Ctrl-C and a closed terminal: all processes get it, those that decode, too, and nobody reads what is said any more"""
+    case = Case(lab)
+    for number in (signal.SIGINT, signal.SIGHUP) * 3:
+        workdir = lab.new()
+        process = lab.begin_group(workdir)
+        until(process, workdir, random.randrange(1, STEPS // 2))
+        time.sleep(random.uniform(0, 1))                                  # decoding processes are begun again for each save
+        process.stdout.close()
+        os.killpg(process.pid, number)
+        case.told(process, 130, lost=0, workdir=workdir)
+        case.resume(workdir)
+    return case.result()
+
+
 def workers(lab):
-    """SIGKILL of a run with processes that decode: they go, the lock is free"""
+    """SIGKILL of a run with processes that decode: they go, the lock is free; SIGKILL of one of these"""
     case, workdir = Case(lab), lab.new()
-    process = lab.begin(workdir, '--config.data.cache=none', '--config.data.workers=2')
+    process = lab.begin_group(workdir)
     until(process, workdir, 8)
-    children = [int(x) for x in subprocess.run(['ps', '-o', 'pid=', '--ppid', str(process.pid)], capture_output=True, text=True).stdout.split()]
+    decode = decoding(process)
     process.kill()
     case.told(process, -signal.SIGKILL, lost=2 * EVERY, workdir=workdir)
     said = case.resume(workdir)
-    case.expect(len(children) >= 2 and not any(pathlib.Path(f'/proc/{pid}').exists() for pid in children), f'of {children} some are left')
-    case.message = next((shorten(x) for x in said.splitlines() if 'taken over' in x), '')
+    case.expect(len(decode) >= 2 and not any(pathlib.Path(f'/proc/{pid}').exists() for pid in decode), f'of {decode} some are left')
+    case.said(said, 'taken over')
+    workdir = lab.new()
+    process = lab.begin_group(workdir)
+    until(process, workdir, 8)
+    os.kill(decoding(process)[0], signal.SIGKILL)
+    case.told(process, 1, 'Error: A process that decodes pictures has ended', 'lower --config.data.workers', lost=2 * EVERY, workdir=workdir)
+    case.resume(workdir)
     return case.result()
+
+
+def decoding(process):
+    """The ids of the processes that decode for one."""
+    lines = subprocess.run(['ps', '-o', 'pid=,args=', '--ppid', str(process.pid)], capture_output=True, text=True).stdout.splitlines()
+    return [int(line.split()[0]) for line in lines if 'spawn_main' in line]
 
 
 def paused(lab):
@@ -289,8 +316,8 @@ def finite(case, workdir, stage, bad):
         case.expect(all(np.isfinite(x).all() for x in arrays), f'the checkpoint of step {step} is not finite')
 
 
-CASES = dict(signals=signals, kills=kills, workers=workers, paused=paused, disk=disk, read_only=read_only, flipped=damaged('flipped'), cut=damaged('cut'),
-             missing=damaged('missing'), all_damaged=all_damaged, files=files, clock=clock, lock=lock, nan=nan)
+CASES = dict(signals=signals, groups=groups, kills=kills, workers=workers, paused=paused, disk=disk, read_only=read_only, flipped=damaged('flipped'),
+             cut=damaged('cut'), missing=damaged('missing'), all_damaged=all_damaged, files=files, clock=clock, lock=lock, nan=nan)
 
 
 def main():

@@ -11,7 +11,8 @@ from benchmarks import program
 from benchmarks.program import DENSE, finish, logged, saved
 
 STEPS, EVERY = 60, 5                # steps of a run, and between two checkpoints
-MEND = ('Resume with', 'resume with', '--workdir', 'Try again', 'is skipped', 'taken over', 'made again', 'is written again', 'is replaced', 'resumed at')
+MEND = ('Resume with', 'resume with', 'goes on from', '--workdir', 'Try again', 'is skipped', 'taken over', 'made again', 'is written again', 'is replaced',
+        'resumed at')
 
 
 class Result(NamedTuple):
@@ -107,6 +108,13 @@ class Lab:
 
     def start(self, workdir, *flags, **options):
         return program.start(workdir, *flags, variables=self.environment, **options)
+
+    def begin_group(self, workdir, *flags):
+        """A run with processes that decode, and a group of processes of its own, as a shell in a terminal begins it."""
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)                      # what is ignored here (nohup) would be there, too
+        process = self.begin(workdir, '--config.data.cache=none', '--config.data.workers=2', *flags, start_new_session=True)
+        signal.signal(signal.SIGHUP, before)
+        return process
 
     def half(self):
         """A copy of a run that was stopped on its way, with two whole checkpoints."""

@@ -33,8 +33,9 @@ import numpy as np
 
 from t2i_jax import main, run, sharding
 from t2i_jax.errors import DataError, RunError
+from t2i_jax.signals import Signals
 from t2i_jax.tables import prepared
-from t2i_jax.train import Signals, Trainer
+from t2i_jax.train import Trainer
 
 COLUMNS = (                # title, key, factor, format
     ('images/s', 'images_per_s', 1, '{:,.1f}'), ('ms a step', 'step', 1e3, '{:,.1f}'), ('10-90 %', 'spread', 1e3, '{:,.1f}-{:,.1f}'),

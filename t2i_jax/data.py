@@ -4,6 +4,7 @@ For each step the host draws a plan, a pure function of (seed, step): which reco
 does not match. Gathering the plan's rows gives a batch; with `cache='device'` the tables lie on the device and only the plan travels.
 What else happens to a batch is augment.py's, on the device.
 """
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
+from t2i_jax import signals
 from t2i_jax.errors import DataError
 from t2i_jax.tables import PER_CAPTION, Split
 from tfds_builders.shape_scenes.facts import entails
@@ -220,5 +222,21 @@ def batches(split: Split, plan: Plan, start, stop, cache, workers=0, share=(0, 1
             flags.FLAGS.mark_as_parsed()
         one_each = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        return iter(steps.map(load).to_iter_dataset(one_each).mp_prefetch(options).map(finish))
+        return by_processes(iter(steps.map(load).to_iter_dataset(one_each).mp_prefetch(options).map(finish)))
     return iter(steps.map(lambda step: finish(load(step))).to_iter_dataset(options))
+
+
+def by_processes(rows):
+    """The same, from processes that no signal to all reaches: they are begun with the first batch. Raises DataError where one of them dies."""
+    with contextlib.closing(rows):
+        try:
+            with signals.withheld():
+                first = next(rows, None)
+            if first is not None:
+                yield first
+            yield from rows
+        except RuntimeError as error:
+            if 'Worker process was terminated' not in str(error):
+                raise
+            raise DataError('A process that decodes pictures has ended, or was ended: for want of memory? What was saved is kept. Set a lower '
+                            '--config.data.workers (0: threads of the main process), and the same command goes on from there.') from None

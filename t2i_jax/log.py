@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import math
 import os
@@ -56,6 +57,44 @@ class Log(contextlib.AbstractContextManager):
     def __exit__(self, kind, *_):
         with contextlib.suppress(OSError) if kind else contextlib.nullcontext():     # what stopped the run is what its user should read
             self.close()
+
+
+class Outlet(io.RawIOBase):
+    """Standard output or error by its descriptor. What nobody can read any more is dropped: the terminal is closed, the reader of a pipe has ended."""
+
+    def __init__(self, descriptor):
+        self.descriptor = descriptor
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self.descriptor
+
+    def isatty(self):
+        return os.isatty(self.descriptor)
+
+    def write(self, data):
+        left = memoryview(data)
+        with contextlib.suppress(OSError):
+            while left:
+                left = left[os.write(self.descriptor, left):]
+        return len(data)
+
+
+@contextlib.contextmanager
+def outlets():
+    """While it is open, no run ends because what it tells cannot be written."""
+    with contextlib.ExitStack() as stack:
+        for stream, redirect in ((sys.stdout, contextlib.redirect_stdout), (sys.stderr, contextlib.redirect_stderr)):
+            try:
+                outlet = Outlet(stream.fileno())
+            except (AttributeError, OSError):                                   # there is none, or it is no file, as in a notebook
+                continue
+            stream.flush()
+            # unbuffered below, as a signal's handler may print in the midst of a print
+            stack.enter_context(redirect(io.TextIOWrapper(outlet, stream.encoding, stream.errors, line_buffering=True)))
+        yield
 
 
 def _drop_after(path, step):

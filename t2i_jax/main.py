@@ -168,25 +168,26 @@ def cli(argv=None):
     """The program; what a person can put right ends in one message and exit status 1."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     quiet()
-    from t2i_jax import hosts
+    from t2i_jax import hosts, log
     from t2i_jax.errors import DataError, RunError
     from t2i_jax.train import Interrupted
-    try:
-        rest = parse(sys.argv if argv is None else argv)
-        start_jax()
-        main(rest)
-    except (DataError, RunError, flags.Error) as error:
-        hosts.leave(f'Error: {error}')
-    except Interrupted as error:
-        print(error)
-        hosts.done()
-        sys.exit(130)
-    except KeyboardInterrupt:
-        hosts.leave('', 130)
-    except Exception as error:
-        if not hosts.several():
-            raise
-        hosts.failed(error)
+    with log.outlets():
+        try:
+            rest = parse(sys.argv if argv is None else argv)
+            start_jax()
+            main(rest)
+        except (DataError, RunError, flags.Error) as error:
+            hosts.leave(f'Error: {error}')
+        except Interrupted as error:
+            print(error)
+            hosts.done()
+            sys.exit(130)
+        except KeyboardInterrupt:
+            hosts.leave('', 130)
+        except Exception as error:
+            if not hosts.several():
+                raise
+            hosts.failed(error)
 
 
 def quiet():

@@ -8,7 +8,6 @@ import functools
 import itertools
 import json
 import pathlib
-import signal
 import time
 
 import jax
@@ -21,6 +20,7 @@ from t2i_jax import stage as core
 from t2i_jax.augment import augment
 from t2i_jax.errors import DataError, RunError
 from t2i_jax.sample import TEXT, Sampler, to_uint8
+from t2i_jax.signals import Signals
 from t2i_jax.sources import Asked
 from t2i_jax.tables import Split, device_tables
 from t2i_jax.text import Vocabulary
@@ -32,7 +32,7 @@ SETTLE = 50          # batches after which running statistics fit the averaged p
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM came, and everything is saved."""
+    """A signal asked to stop, and everything is saved."""
 
 
 def train(config, workdir, devices=None):
@@ -59,27 +59,6 @@ def train(config, workdir, devices=None):
             Trainer(config, workdir, name, mesh, signals).train()
     if jax.process_index() == 0:
         report(config, workdir)
-
-
-class Signals:
-    """While it is open, SIGINT and SIGTERM are noted in `received` and stop the loop at its next step; a second one stops at once."""
-
-    def __init__(self):
-        self.received = None
-
-    def _note(self, number, frame):
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
-        print(f'\n{self.received}: saving, then leaving. Once more to leave without saving.', flush=True)
-
-    def __enter__(self):
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 class NoLog(contextlib.AbstractContextManager):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from t2i_jax import kept, tables
 from t2i_jax.augment import augment
-from t2i_jax.data import Plan, batches, gather
+from t2i_jax.data import Plan, batches, by_processes, gather
 from t2i_jax.errors import DataError
 from t2i_jax.pictures import Canvas, frame
 from t2i_jax.tables import Split, device_tables
@@ -172,6 +172,17 @@ def test_meta_is_what_the_data_know(split, config):
     assert (meta.vocabulary_size, meta.classes, meta.object_classes, meta.captions) == (len(split.vocabulary), 42, 6, 1)
     validation = Split(config, 'validation[:40]', ('tokens',), split.vocabulary, {'size': 32, 'captions': 2})
     assert validation.vocabulary is split.vocabulary and (validation.meta.size, validation.meta.captions) == (32, 2)
+
+
+def test_a_decoding_process_that_dies_is_told():
+    def rows(message):
+        yield {'index': 0}
+        raise RuntimeError(message)
+    for message, error in (('Worker process was terminated unexpectedly with exit code -9.', DataError), ('another', RuntimeError)):
+        found = by_processes(rows(message))
+        assert next(found) == {'index': 0}
+        with pytest.raises(error, match='workers' if error is DataError else 'another'):
+            next(found)
 
 
 def collected(split, plan, cache, workers=0):

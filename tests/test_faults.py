@@ -49,3 +49,13 @@ def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_re
     case.resume(workdir)
     assert (workdir / 'gan' / 'checkpoints' / f'{newest}.damaged').is_dir()
     survived(case)
+
+
+def test_a_run_whose_terminal_is_closed_saves_though_nobody_reads_what_it_says_and_all_its_processes_are_told(lab):
+    case, workdir = Case(lab), lab.new()
+    process = lab.begin_group(workdir)
+    until(process, workdir, 8)
+    process.stdout.close()
+    os.killpg(process.pid, signal.SIGHUP)
+    case.told(process, 130, lost=0, workdir=workdir)
+    survived(case)

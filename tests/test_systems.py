@@ -14,7 +14,8 @@ from t2i_jax import run, sharding
 from t2i_jax import stage as core
 from t2i_jax.errors import RunError
 from t2i_jax.sample import Sampler
-from t2i_jax.train import Signals, Trainer, train
+from t2i_jax.signals import Signals
+from t2i_jax.train import Trainer, train
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'experiments'
 OTHER_KINDS = 'stackgan_coco', 'layout_vae_rules', 'stackgan_pp_uncond_shapes'

@@ -17,10 +17,11 @@ from PIL import Image
 from t2i_jax import log, run, sharding
 from t2i_jax.errors import RunError
 from t2i_jax.sample import Sampler
+from t2i_jax.signals import Signals
 from t2i_jax.systems import dcgan
 from t2i_jax.systems.dcgan import Dcgan
 from t2i_jax.text import Vocabulary
-from t2i_jax.train import Interrupted, Signals, Trainer, mean_of, train
+from t2i_jax.train import Interrupted, Trainer, mean_of, train
 
 ONE = jax.devices()[:1]
 CLOCK = ('train/images_per_s', 'train/data_wait')
