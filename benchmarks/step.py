@@ -239,8 +239,7 @@ def started(args, experiment):
         flags = [f'--config={experiment}', *(f'--config.{setting}' for setting in args.set), *(f'--config.stages.{name}.{what}' for name in names for what in (
             'epochs=0', f'steps={1000 if name == stage else 1}', 'steps_per_dispatch=1', 'log_every=1'))]
         first_step(begun, stage, flags, folder / 'other')
-        for name in names[names.index(stage):]:
-            shutil.rmtree(begun / name)
+        shutil.rmtree(begun / stage)
         for kind in ('first', 'new'):
             shutil.copytree(begun, folder / kind)
         shutil.rmtree(pathlib.Path(prepared(config.data).data_dir) / 'tables', ignore_errors=True)

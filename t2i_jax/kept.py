@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 
 import cv2
@@ -19,19 +20,20 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 MAKERS = ('kept.py', 'pictures.py', 'tables.py', 'text.py')
-SHARE = .1           # of the free disk; tables that take more are not kept
+SHARE = .1           # of the free disk: larger tables are not kept
 TEXTS = ('texts', 'rounds')
 
 
 class Kept:
-    """The tables of one split, those that depend on how pictures are cropped and resized (`placed`) for one canvas."""
+    """The tables of one split of `count` records, those that depend on how pictures are cropped and resized (`placed`) for one canvas."""
 
-    def __init__(self, data_dir, split, canvas, placed):
-        data_dir, here = pathlib.Path(data_dir), pathlib.Path(__file__).parent
-        files = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in sorted(data_dir.iterdir()) if file.is_file()]
+    def __init__(self, data_dir, split, count, canvas, placed):
+        self.data_dir, here = pathlib.Path(data_dir), pathlib.Path(__file__).parent
+        files = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in sorted(self.data_dir.iterdir()) if file.is_file()]
         code = [hashlib.sha256((here / name).read_bytes()).hexdigest() for name in MAKERS]
-        self.folder = data_dir / 'tables' / _digest(files, code, cv2.__version__, tfds.__version__)
-        self.split, self.canvas, self.placed = split, canvas, placed
+        self.folder = self.data_dir / 'tables' / _digest(files, code, cv2.__version__, tfds.__version__)
+        self.split, self.count, self.canvas, self.placed = split, count, canvas, placed
+        self.own = f'{secrets.token_hex(4)}.unfinished'                      # how files of this process end before they are whole
 
     def path(self, name):
         which = _digest(self.split, self.canvas if name in self.placed else None)
@@ -41,68 +43,86 @@ class Kept:
         """{name: array, or list of texts a record} of those that are there, `mapped` ones as arrays that are read from disk where they are used."""
         found = {}
         for name in names:
-            with contextlib.suppress(OSError, ValueError, EOFError):          # not there, or cut short
-                path = self.path(name)
-                found[name] = (json.loads(path.read_text(encoding='utf-8')) if name in TEXTS else
-                               np.load(path, mmap_mode='r' if name in mapped else None, allow_pickle=False))
+            path = self.path(name)
+            try:
+                table = (json.loads(path.read_text(encoding='utf-8')) if name in TEXTS else
+                         np.load(path, mmap_mode='r' if name in mapped else None, allow_pickle=False))
+                if not isinstance(table, list if name in TEXTS else np.ndarray) or len(table) != self.count:
+                    raise ValueError('it is not what was kept')
+                found[name] = table
+            except FileNotFoundError:
+                continue
+            except Exception as error:                                       # what damaged bytes do to their readers is no short list
+                logging.warning('%s cannot be read (%s): it is made again.', path, error)
         return found
+
+    def worth(self, size):
+        """Whether a table of so many bytes is small enough for the disk."""
+        return size < SHARE * shutil.disk_usage(self.data_dir).free
 
     @contextlib.contextmanager
     def alone(self):
         """While it is open, no other process on this disk reads this data set for its tables. -> whether tables can be written"""
+        folder = self.folder.parent
         with contextlib.ExitStack() as stack:
             try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                lock = stack.enter_context(open(self.folder.parent / 'lock', 'w'))
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    print(f'Another process reads {self.folder.parents[1]}: waiting for what it keeps.', flush=True)
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                for other in self.folder.parent.iterdir():
+                folder.mkdir(parents=True, exist_ok=True)
+                _lock(stack.enter_context(open(folder / 'lock', 'w')), folder.parent)
+                for other in folder.iterdir():
                     if other.is_dir() and other != self.folder:
                         shutil.rmtree(other, ignore_errors=True)
-                self._tidy()                                                  # what a process that was killed has left
-            except OSError as error:                                          # a folder of somebody else's, a disk without locks
+                self.folder.mkdir(exist_ok=True)
+                self._tidy('unfinished')                                      # what a process that was killed has left
+            except OSError as error:                                          # a folder of somebody else's
                 logging.info('Tables are not kept: %s', error)
                 yield False
                 return
-            try:
-                yield True
-            finally:
-                self._tidy()
+            stack.callback(self._tidy, self.own)
+            yield True
 
-    def _tidy(self):
-        for left in self.folder.glob('*.unfinished'):
-            left.unlink()
+    def _tidy(self, ending):
+        for left in self.folder.glob(f'*.{ending}'):
+            left.unlink(missing_ok=True)
 
     def _unfinished(self, name):
-        return self.path(name).with_suffix('.unfinished')
+        return self.path(name).with_suffix(f'.{self.own}')
 
     def room(self, name, shape, dtype):
-        """An array in a file, to be filled and then handed to `put`."""
-        return np.lib.format.open_memmap(self._unfinished(name), 'w+', dtype, shape)
+        """An array in a file, to be filled and then handed to `put`. Raises OSError where the disk is too small for it."""
+        table = np.lib.format.open_memmap(self._unfinished(name), 'w+', dtype, shape)
+        if hasattr(os, 'posix_fallocate'):                                    # a disk that is full later would end the process by a signal
+            with open(self._unfinished(name), 'r+b') as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        return table
 
     def put(self, tables):
         """Keeps tables {name: array or lists of texts}: those in files that `room` made, and the others where they are small for the disk."""
-        small = sum(getattr(table, 'nbytes', 0) for table in tables.values() if not isinstance(table, np.memmap)) < SHARE * self.free()
-        try:
-            for name, table in tables.items():
+        for name, table in tables.items():
+            try:
                 if isinstance(table, np.memmap):
                     table.flush()
-                elif small:
+                    table.flags.writeable = False                             # as when it is found
+                else:
+                    table = json.dumps(table).encode() if name in TEXTS else table
+                    if not self.worth(len(table) if name in TEXTS else table.nbytes):
+                        continue
                     with open(self._unfinished(name), 'wb') as file:
-                        file.write(json.dumps(table).encode()) if name in TEXTS else np.save(file, table, allow_pickle=False)
+                        file.write(table) if name in TEXTS else np.save(file, table, allow_pickle=False)
                         file.flush()
                         os.fsync(file.fileno())                               # a file under its final name is a whole one
-                else:
-                    continue
                 self._unfinished(name).replace(self.path(name))
-        except OSError as error:
-            logging.info('Tables are not kept: %s', error)
+            except OSError as error:
+                logging.info('Table %s is not kept: %s', name, error)
 
-    def free(self):
-        return shutil.disk_usage(self.folder).free
+
+def _lock(file, data_dir):
+    """Waits until no other process holds the lock."""
+    with contextlib.suppress(OSError):                                        # a disk without locks: several may read, each into its own files
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f'Another process reads {data_dir}: waiting for what it keeps.', flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _digest(*parts):

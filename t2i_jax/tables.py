@@ -4,6 +4,7 @@
 free, in a memory-mapped file. With 'none' a picture is read and decoded whenever a batch needs it. Tables are kept on disk, see kept.py.
 """
 import concurrent.futures
+import contextlib
 import fcntl
 import itertools
 import os
@@ -17,7 +18,7 @@ from tqdm import tqdm
 import tfds_builders
 from t2i_jax import text
 from t2i_jax.augment import Geometry
-from t2i_jax.errors import DataError
+from t2i_jax.errors import DataError, reason
 from t2i_jax.kept import TEXTS, Kept
 from t2i_jax.pictures import CROPS, PICTURES, Canvas, Pictures, frame, move_boxes, move_parts
 from t2i_jax.stage import Meta
@@ -120,12 +121,14 @@ class Split:
     def _find(self, data_dir, have, names, count):
         """{name: table}, of those that were kept and, in one pass over the records, of the others."""
         shapes = {name: (count, *shape) for name, shape in self.picture_shapes().items() if name in names}
-        mapped = tuple(shapes) if sum(map(np.prod, shapes.values())) > free_memory() / 4 else ()
-        kept = Kept(data_dir, self.split, self.canvas, (*PLACED, *PICTURES, 'extent'))
+        size = int(sum(map(np.prod, shapes.values())))
+        mapped = tuple(shapes) if size > free_memory() / 4 else ()
+        kept = Kept(data_dir, self.split, count, self.canvas, (*PLACED, *PICTURES, 'extent'))
         found = kept.find(names, mapped)
         if len(found) == len(names):
             return found
-        with kept.alone() as writable:
+        # nobody waits for a process that will not keep its pictures
+        with kept.alone() if mapped or kept.worth(size) else contextlib.nullcontext(False) as writable:
             found |= kept.find([name for name in names if name not in found], mapped)                    # what another process has read meanwhile
             missing = [name for name in names if name not in found or name in TOGETHER and not found.keys() >= TOGETHER]
             if missing:
@@ -142,12 +145,16 @@ class Split:
         if not (mapped and shapes):
             return {name: np.zeros(shape, types[name]) for name, shape in shapes.items()}
         size = int(sum(map(np.prod, shapes.values())))
+        remedy = 'Set --config.data.cache=none, or --config.data.dir to a folder of yours.'
         if not writable:
             raise DataError(f'The pictures of {self.split} of {self.name} take {size / 1e9:.1f} GB, for which memory is too small, and {kept.folder} cannot be '
-                            'written. Set --config.data.cache=none, or --config.data.dir to a folder of yours.')
+                            f'written. {remedy}')
         require_space(kept.folder, size, f'for the pictures of {self.split}')
         print(f'The pictures of {self.split} take {size / 1e9:.1f} GB: they go to {kept.folder}, once.')
-        return {name: kept.room(name, shape, types[name]) for name, shape in shapes.items()}
+        try:
+            return {name: kept.room(name, shape, types[name]) for name, shape in shapes.items()}
+        except OSError as error:
+            raise DataError(f'{kept.folder} has no room for the pictures of {self.split}, {size / 1e9:.1f} GB: {reason(error)}. {remedy}') from error
 
     def _read(self, pictures, names, tables, count):
         """The tables of these names, in one pass over the records, in threads. `tables`: those of pictures, which are filled."""

@@ -3,6 +3,7 @@ import fcntl
 import io
 import os
 import pathlib
+import shutil
 import threading
 
 import cv2
@@ -80,9 +81,19 @@ def test_tables_of_other_files_or_of_other_code_are_not_used(odd, reads, monkeyp
     assert same(Split(odd, 'train', ('image', 'tokens')), one) and len(reads) == 3
 
 
-@pytest.mark.parametrize('damage', [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:200]), lambda path: path.write_bytes(b'')])
+def other_rows(path):
+    path.write_bytes(b'["a"]') if path.suffix == '.json' else np.save(path, np.load(path)[:3])
+
+
+@pytest.mark.parametrize('damage', [
+    lambda path: path.unlink(),
+    lambda path: path.write_bytes(b''),
+    lambda path: path.write_bytes(path.read_bytes()[:200]),
+    lambda path: path.write_bytes(b'PK\3\4' + path.read_bytes()),
+    lambda path: path.write_bytes(path.read_bytes().replace(b'{', b'({', 1).replace(b'[[', b'[', 1)),
+    other_rows])
 @pytest.mark.parametrize('name', ['image', 'extent', 'texts'])
-def test_a_table_that_is_missing_or_cut_short_is_made_again(odd, reads, name, damage):
+def test_a_table_that_is_missing_or_damaged_is_made_again(odd, reads, name, damage):
     one = Split(odd, 'train', ('image', 'tokens'))
     path = next((pathlib.Path(one.pictures.data_dir) / 'tables').glob(f'*/{name}.*'))
     whole = path.read_bytes()
@@ -110,11 +121,61 @@ def test_a_full_disk_keeps_no_tables_and_stops_nothing(odd, reads, monkeypatch):
         patch.setattr(kept.np, 'save', full)
         one = Split(odd, 'train', ('image',))
     assert not [name for name in files(one) if not name.endswith('.json')]
+    stamps = files(one)
     with monkeypatch.context() as patch:                                  # nor do they take what little a disk has left
-        patch.setattr(kept.Kept, 'free', lambda self: 1000)
+        patch.setattr(kept.shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10 ** 9, 10 ** 9, 1000))
+        patch.setattr(kept.Kept, 'alone', None)                           # nobody waits for what will not be kept
         Split(odd, 'train', ('image',))
-    assert not [name for name in files(one) if not name.endswith('.json')]
+    assert files(one) == stamps
     assert same(Split(odd, 'train', ('image',)), one) and [name for name in files(one) if name.startswith('image')]
+
+
+def test_a_disk_that_is_too_small_for_the_pictures_is_told_before_they_are_read(odd, reads, monkeypatch):
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(tables, 'free_memory', lambda: 1000)
+    monkeypatch.setattr(os, 'posix_fallocate', full)
+    with pytest.raises(DataError, match=r'has no room for the pictures of train, 0.0 GB: No space left on device. Set --config.data.cache=none'):
+        Split(odd, 'train', ('image',))
+    assert not reads and not list((pathlib.Path(tables.prepared(odd).data_dir) / 'tables').glob('*/*'))
+
+
+@pytest.mark.parametrize('memory', [10 ** 9, 1000])
+def test_the_folder_may_be_deleted_while_records_are_read(odd, memory, monkeypatch):
+    read = Split._read
+
+    def delete(self, *args):
+        made = read(self, *args)
+        shutil.rmtree(pathlib.Path(self.pictures.data_dir) / 'tables')
+        return made
+    monkeypatch.setattr(tables, 'free_memory', lambda: memory)
+    with monkeypatch.context() as patch:
+        patch.setattr(Split, '_read', delete)
+        one = Split(odd, 'train', ('image', 'tokens'))
+    assert not files(one) and same(Split(odd, 'train', ('image', 'tokens')), one)
+
+
+def test_a_disk_without_locks_keeps_tables(odd, reads, monkeypatch):
+    def refused(*args):
+        raise OSError(37, 'No locks available')
+    monkeypatch.setattr(tables, 'free_memory', lambda: 1000)
+    monkeypatch.setattr(kept.fcntl, 'flock', refused)
+    assert same(Split(odd, 'train', ('image',)), Split(odd, 'train', ('image',))) and len(reads) == 1
+
+
+def test_two_processes_without_a_lock_fill_files_of_their_own(tmp_path):
+    (tmp_path / 'record').write_text('data')
+    one, two = (kept.Kept(tmp_path, 'train', 2, (), ()) for _ in range(2))
+    with one.alone():
+        rows = one.room('image', (2, 3), np.uint8)
+        (two.folder / two.own).parent.mkdir(exist_ok=True)
+        others = two.room('image', (2, 3), np.uint8)
+        rows[:], others[:1] = 1, 2
+        one.put({'image': rows})
+        assert (one.find(['image'])['image'] == 1).all()
+        with pytest.raises(ValueError, match='read-only'):
+            rows[:] = 3
+    assert sorted(path.suffix for path in one.folder.iterdir()) == ['.npy', '.unfinished']
 
 
 def test_tables_that_were_interrupted_leave_nothing(odd, monkeypatch):

@@ -51,7 +51,7 @@ def test_processes_that_are_begun_while_signals_are_withheld_never_see_them():
 
 def test_what_nobody_reads_is_dropped(monkeypatch):
     readable, writable = os.pipe()
-    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(open(writable, 'wb')))
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(os.fdopen(writable, 'wb')))
     monkeypatch.setattr(sys, 'stderr', None)                              # as without a console
     mine = sys.stdout
     with log.outlets():
