@@ -28,6 +28,11 @@ def bit_equal(a, b):
     return len(a) == len(b) and all(np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True) for x, y in zip(a, b))
 
 
+def kept_files(split):
+    """The files in which tables of a split's data set are kept, by name and time."""
+    return {path.name: path.stat().st_mtime_ns for path in (pathlib.Path(split.pictures.data_dir) / 'tables').glob('*/*')}
+
+
 @pytest.fixture
 def warnings(monkeypatch):
     """The warnings that are logged, as texts."""
@@ -58,6 +63,20 @@ def on_shapes(data_dir):
         config.data.flip = False
         return config
     return make
+
+
+@pytest.fixture
+def odd(monkeypatch, tmp_path_factory, on_shapes):
+    """config.data of a new data set whose pictures are of all kinds, without classes and facts."""
+    from odd_pictures import OddPictures
+
+    from t2i_jax import tables
+    builder = OddPictures(data_dir=tmp_path_factory.mktemp('odd'), file_format='array_record')
+    builder.download_and_prepare()
+    monkeypatch.setattr(tables, 'prepared', lambda config: builder)
+    odd = on_shapes('gan_cls_shapes').data.unlock()
+    odd.update(size=20, load_size=0, resize='squash', cache='host')
+    return odd
 
 
 @pytest.fixture(scope='session')
