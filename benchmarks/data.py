@@ -5,6 +5,7 @@
 Each cache mode runs in a process of its own, `--seconds` long after a warm-up, `--repeats` times; the median counts. A batch has
 images, wrong images and captions, as GAN-CLS reads them; images of both are counted. For 'device' the rows are gathered on the device, too.
 """
+
 import argparse
 import datetime
 import json
@@ -23,16 +24,30 @@ def measure(args, size, cache, workers):
     from ml_collections import ConfigDict
 
     from experiments import common
-    from t2i_jax.data import Plan, batches, gather
-    from t2i_jax.tables import Split, device_tables
+    from t2i_jax.data.feed import batches, gather
+    from t2i_jax.data.plan import Plan
+    from t2i_jax.data.tables import Split, device_tables
+
     needs = ('image', 'wrong_image', 'chars')
-    config = ConfigDict(common.merge(common.DATA, dict(name=args.name, manual_dir=args.manual_dir, dir=args.data_dir, cache=cache, size=size,
-                                                       load_size=size * 76 // 64, on_error='skip' if args.manual_dir else 'refuse')))
+    config = ConfigDict(
+        common.merge(
+            common.DATA,
+            dict(
+                name=args.name,
+                manual_dir=args.manual_dir,
+                dir=args.data_dir,
+                cache=cache,
+                size=size,
+                load_size=size * 76 // 64,
+                on_error='skip' if args.manual_dir else 'refuse',
+            ),
+        )
+    )
     split = Split(config, args.split, needs)
     plan = Plan(split, args.batch, 0, needs)
     table = {}
     if cache == 'device':
-        table, = device_tables([split], jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        (table,) = device_tables([split], jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     rows = jax.jit(lambda table, rows: gather(table, rows, split.wrong_fields))
     stream, rates = batches(split, plan, 0, 1 << 40, cache, workers), []
     for repeat in range(args.repeats + 1):
@@ -41,14 +56,22 @@ def measure(args, size, cache, workers):
             batch = next(stream)
             jax.block_until_ready(rows(table, batch) if cache == 'device' else None)
             count += 2 * args.batch
-        rates += [count / (time.perf_counter() - start)] if repeat else []       # the first one warms up
+        rates += [count / (time.perf_counter() - start)] if repeat else []  # the first one warms up
     stream.close()
-    peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {'rate': statistics.median(rates), 'memory': peaks[0] + workers * peaks[1]}       # the largest of the workers stands for each
+    peaks = [
+        resource.getrusage(who).ru_maxrss * 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return {
+        'rate': statistics.median(rates),
+        'memory': peaks[0] + workers * peaks[1],
+    }  # the largest of the workers stands for each
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--name', default='shape_scenes/single_256')
     parser.add_argument('--split', default='train')
     parser.add_argument('--manual_dir', default='')
@@ -65,22 +88,49 @@ def main():
         size, cache, workers = args.only.split(',')
         print('result', json.dumps(measure(args, int(size), cache, int(workers))))
         return
-    report = dict(command=' '.join(['python -m benchmarks.data', *sys.argv[1:]]), date=str(datetime.date.today()), cores=os.cpu_count(), rows=[])
+    report = dict(
+        command=' '.join(['python -m benchmarks.data', *sys.argv[1:]]),
+        date=str(datetime.date.today()),
+        cores=os.cpu_count(),
+        rows=[],
+    )
     print(f'{args.name}, {args.split}, batch {args.batch}')
-    print(f'{"size":>5} {"cache":<8} {"workers":>8} {"images/s":>12} {"to none":>8} {"peak memory":>12}')
+    print(
+        f'{"size":>5} {"cache":<8} {"workers":>8} {"images/s":>12} {"to none":>8} {"peak memory":>12}'
+    )
     for size in map(int, args.sizes.split(',')):
         slow = None
-        for cache, workers in [('none', int(w)) for w in args.workers.split(',')] + [('host', 0), ('device', 0)]:
-            command = [sys.executable, '-m', 'benchmarks.data', *sys.argv[1:], f'--only={size},{cache},{workers}']
+        for cache, workers in [('none', int(w)) for w in args.workers.split(',')] + [
+            ('host', 0),
+            ('device', 0),
+        ]:
+            command = [
+                sys.executable,
+                '-m',
+                'benchmarks.data',
+                *sys.argv[1:],
+                f'--only={size},{cache},{workers}',
+            ]
             run = subprocess.run(command, capture_output=True, text=True)
             lines = [line for line in run.stdout.splitlines() if line.startswith('result ')]
             if not lines:
                 sys.exit(run.stderr)
             found = json.loads(lines[0].removeprefix('result '))
-            report['rows'].append(dict(size=size, cache=cache, workers=workers, images_per_s=found['rate'], memory=found['memory']))
+            report['rows'].append(
+                dict(
+                    size=size,
+                    cache=cache,
+                    workers=workers,
+                    images_per_s=found['rate'],
+                    memory=found['memory'],
+                )
+            )
             slow = max(slow or 0, found['rate']) if cache == 'none' else slow
-            print(f'{size:>5} {cache:<8} {workers if cache == "none" else "-":>8} {found["rate"]:>12,.0f} {found["rate"] / slow:>8.1f} '
-                  f'{found["memory"] / 1e9:>9.2f} GB', flush=True)
+            print(
+                f'{size:>5} {cache:<8} {workers if cache == "none" else "-":>8} {found["rate"]:>12,.0f} {found["rate"] / slow:>8.1f} '
+                f'{found["memory"] / 1e9:>9.2f} GB',
+                flush=True,
+            )
     if args.out:
         pathlib.Path(args.out).write_text(json.dumps(report, indent=2) + '\n')
 

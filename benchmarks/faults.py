@@ -6,6 +6,7 @@
 After every case the run is resumed and must end bit for bit as one that nothing disturbed (`program.differences`), no more steps may be lost than the
 case allows, and what the program says must name the thing and the remedy and hold no traceback. As root, disks are small tmpfs mounts.
 """
+
 import argparse
 import json
 import os
@@ -24,24 +25,46 @@ from benchmarks import program
 from benchmarks.lab import EVERY, STEPS, Case, Disk, Lab, saving, shorten, steps, steps_lost, until
 from benchmarks.program import SCENES, finish, saved
 
-TEXT = ['--config=experiments/gan_cls_shapes.py:tiny', *SCENES, '--config.stages.style.steps=0', '--config.stages.gan.model.ngf=4',
-        '--config.stages.gan.model.ndf=4', '--config.stages.text.model.encoder.hidden=8', '--config.stages.text.model.encoder.embedding=8']
+TEXT = [
+    '--config=experiments/gan_cls_shapes.py:tiny',
+    *SCENES,
+    '--config.stages.style.steps=0',
+    '--config.stages.gan.model.ngf=4',
+    '--config.stages.gan.model.ndf=4',
+    '--config.stages.text.model.encoder.hidden=8',
+    '--config.stages.text.model.encoder.embedding=8',
+]
 
 
 # ------------------------------------------------------------------------------------------------------------------ signals
 def signals(lab):
     """SIGTERM, SIGINT: during steps, while saving, before the first step"""
     case = Case(lab)
-    for number, while_saving in ((signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGTERM, None)):
+    for number, while_saving in (
+        (signal.SIGTERM, False),
+        (signal.SIGINT, False),
+        (signal.SIGTERM, True),
+        (signal.SIGINT, True),
+        (signal.SIGTERM, None),
+    ):
         workdir = lab.new()
         process = lab.begin(workdir)
         if while_saving is None:
-            while process.poll() is None and not (workdir / 'gan' / 'metrics.jsonl').exists():        # opened before the first step is compiled
-                time.sleep(.001)
+            while (
+                process.poll() is None and not (workdir / 'gan' / 'metrics.jsonl').exists()
+            ):  # opened before the first step is compiled
+                time.sleep(0.001)
         else:
             until(process, workdir, random.randrange(1, STEPS // 2), while_saving)
         process.send_signal(number)
-        case.told(process, 130, rf'{signal.Signals(number).name}: stage gan (is saved|had not begun)', 'Resume with: python -m', lost=0, workdir=workdir)
+        case.told(
+            process,
+            130,
+            rf'{signal.Signals(number).name}: stage gan (is saved|had not begun)',
+            'Resume with: python -m',
+            lost=0,
+            workdir=workdir,
+        )
         case.resume(workdir)
     return case.result()
 
@@ -49,22 +72,33 @@ def signals(lab):
 def kills(lab):
     """SIGKILL at random moments of one run"""
     case, workdir, every, length = Case(lab), lab.new(), 4 * EVERY, 120 * lab.kills
-    flags = [f'--config.stages.gan.{name}={value}' for name, value in dict(steps=length, checkpoint_every=every, sample_every=200).items()]
+    flags = [
+        f'--config.stages.gan.{name}={value}'
+        for name, value in dict(steps=length, checkpoint_every=every, sample_every=200).items()
+    ]
     whole = lab.undisturbed('long', *flags)
     while_saving = moments = 0
     process = lab.begin(workdir, *flags)
     while moments < lab.kills and process.poll() is None:
         before, kind, enough = steps(workdir), random.random(), random.randrange(1, 60)
-        if kind < .1:
-            time.sleep(random.uniform(.5, 8))                                              # while it starts, too
+        if kind < 0.1:
+            time.sleep(random.uniform(0.5, 8))  # while it starts, too
         else:
-            until(process, workdir, min(before + enough, length - 2), kind > .5)
-            time.sleep(random.uniform(0, .02))
+            until(process, workdir, min(before + enough, length - 2), kind > 0.5)
+            time.sleep(random.uniform(0, 0.02))
         process.kill()
         moments += 1
-        case.told(process, -signal.SIGKILL, lost=2 * every, workdir=workdir if (workdir / 'gan').exists() else None)
+        case.told(
+            process,
+            -signal.SIGKILL,
+            lost=2 * every,
+            workdir=workdir if (workdir / 'gan').exists() else None,
+        )
         while_saving += saving(workdir)
-        print(f'    kill {moments} at step {steps(workdir)}{", while saving" if saving(workdir) else ""}', flush=True)
+        print(
+            f'    kill {moments} at step {steps(workdir)}{", while saving" if saving(workdir) else ""}',
+            flush=True,
+        )
         process = lab.begin(workdir, *flags)
     said = finish(process)[1]
     case.expect(moments >= lab.kills, f'only {moments} kills before it ended')
@@ -80,7 +114,7 @@ def groups(lab):
         workdir = lab.new()
         process = lab.begin_group(workdir)
         until(process, workdir, random.randrange(1, STEPS // 2))
-        time.sleep(random.uniform(0, 1))                                  # decoding processes are begun again for each save
+        time.sleep(random.uniform(0, 1))  # decoding processes are begun again for each save
         process.stdout.close()
         os.killpg(process.pid, number)
         case.told(process, 130, lost=0, workdir=workdir)
@@ -97,20 +131,32 @@ def workers(lab):
     process.kill()
     case.told(process, -signal.SIGKILL, lost=2 * EVERY, workdir=workdir)
     said = case.resume(workdir)
-    case.expect(len(decode) >= 2 and not any(pathlib.Path(f'/proc/{pid}').exists() for pid in decode), f'of {decode} some are left')
+    case.expect(
+        len(decode) >= 2 and not any(pathlib.Path(f'/proc/{pid}').exists() for pid in decode),
+        f'of {decode} some are left',
+    )
     case.said(said, 'taken over')
     workdir = lab.new()
     process = lab.begin_group(workdir)
     until(process, workdir, 8)
     os.kill(decoding(process)[0], signal.SIGKILL)
-    case.told(process, 1, 'Error: A process that decodes pictures has ended', 'lower --config.data.workers', lost=2 * EVERY, workdir=workdir)
+    case.told(
+        process,
+        1,
+        'Error: A process that decodes pictures has ended',
+        'lower --config.data.workers',
+        lost=2 * EVERY,
+        workdir=workdir,
+    )
     case.resume(workdir)
     return case.result()
 
 
 def decoding(process):
     """The ids of the processes that decode for one."""
-    lines = subprocess.run(['ps', '-o', 'pid=,args=', '--ppid', str(process.pid)], capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run(
+        ['ps', '-o', 'pid=,args=', '--ppid', str(process.pid)], capture_output=True, text=True
+    ).stdout.splitlines()
     return [int(line.split()[0]) for line in lines if 'spawn_main' in line]
 
 
@@ -141,8 +187,13 @@ def disk(lab):
             workdir = small.folder / 'run'
             shutil.copytree(lab.half(), workdir)
             newest, options = saved(workdir / 'gan')[-1], small.fill(leave)
-            case.told(lab.start(workdir, **options), 1, r'Error: .* cannot be written: (No space left|File too large)', 'resume with: python -m',
-                      *(['Make room'] if small.mounted else []))
+            case.told(
+                lab.start(workdir, **options),
+                1,
+                r'Error: .* cannot be written: (No space left|File too large)',
+                'resume with: python -m',
+                *(['Make room'] if small.mounted else []),
+            )
             case.expect(program.state(workdir, 'gan')[0] >= newest, 'an earlier checkpoint is gone')
             case.lost = max(case.lost, steps_lost(workdir))
             small.make_room()
@@ -157,7 +208,12 @@ def read_only(lab):
         workdir = small.folder / 'run'
         shutil.copytree(lab.half(), workdir)
         small.read_only(True)
-        case.told(lab.start(workdir), 1, r'Error: workdir \S+ cannot be written: (Read-only|Permission)', 'See to it that you may write there')
+        case.told(
+            lab.start(workdir),
+            1,
+            r'Error: workdir \S+ cannot be written: (Read-only|Permission)',
+            'See to it that you may write there',
+        )
         small.read_only(False)
         case.resume(workdir)
     return case.result()
@@ -173,11 +229,14 @@ def flip(path, seed=0, bits=16):
 
 def arrays(step):
     """The files of a checkpoint's arrays, the largest first."""
-    return sorted((path for path in (step / 'state').rglob('*') if path.parent.name == 'd'), key=lambda path: -path.stat().st_size)
+    return sorted(
+        (path for path in (step / 'state').rglob('*') if path.parent.name == 'd'),
+        key=lambda path: -path.stat().st_size,
+    )
 
 
-def cut(path, share=.5):
-    path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
+def cut(path, share=0.5):
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
 
 def empty(step):
@@ -186,9 +245,18 @@ def empty(step):
 
 
 DAMAGES = dict(
-    flipped=[lambda step, seed=seed: flip(arrays(step)[0], seed) for seed in range(3)] + [lambda step: flip(step / 'extra' / 'metadata', 1)],
-    cut=[lambda step: cut(arrays(step)[0]), lambda step: cut(step / 'state' / 'manifest.ocdbt'), lambda step: cut(step / 'extra' / 'metadata')],
-    missing=[lambda step: arrays(step)[0].unlink(), lambda step: shutil.rmtree(step / 'state'), empty],
+    flipped=[lambda step, seed=seed: flip(arrays(step)[0], seed) for seed in range(3)]
+    + [lambda step: flip(step / 'extra' / 'metadata', 1)],
+    cut=[
+        lambda step: cut(arrays(step)[0]),
+        lambda step: cut(step / 'state' / 'manifest.ocdbt'),
+        lambda step: cut(step / 'extra' / 'metadata'),
+    ],
+    missing=[
+        lambda step: arrays(step)[0].unlink(),
+        lambda step: shutil.rmtree(step / 'state'),
+        empty,
+    ],
 )
 
 
@@ -201,11 +269,22 @@ def damaged(kind):
             harm(workdir / 'gan' / 'checkpoints' / str(newest))
             case.times += 1
             said = case.resume(workdir)
-            case.said(said, f'checkpoint of step {newest} .* is damaged .* is skipped', f'kept as .*/{newest}.damaged', f'resumed at step {before} of')
-            case.expect((workdir / 'gan' / 'checkpoints' / f'{newest}.damaged').exists(), 'the damaged one is gone')
+            case.said(
+                said,
+                f'checkpoint of step {newest} .* is damaged .* is skipped',
+                f'kept as .*/{newest}.damaged',
+                f'resumed at step {before} of',
+            )
+            case.expect(
+                (workdir / 'gan' / 'checkpoints' / f'{newest}.damaged').exists(),
+                'the damaged one is gone',
+            )
             case.lost = max(case.lost, newest - before)
-            case.message = case.message or next((shorten(line) for line in said.splitlines() if 'is skipped' in line), '')
+            case.message = case.message or next(
+                (shorten(line) for line in said.splitlines() if 'is skipped' in line), ''
+            )
         return case.result()
+
     run.__doc__ = f'Newest checkpoint: {dict(flipped="flipped bits", cut="a file cut short", missing="a file, the arrays or all gone")[kind]}'
     return run
 
@@ -217,8 +296,16 @@ def all_damaged(lab):
     for step in saved(workdir / 'gan'):
         cut(arrays(folder / str(step))[0])
     before = sorted(path.relative_to(folder) for path in folder.rglob('*'))
-    case.told(lab.start(workdir), 1, 'Error: No checkpoint in .* can be read', 'delete that folder to train the stage again')
-    case.expect(before == sorted(path.relative_to(folder) for path in folder.rglob('*')), 'something was deleted')
+    case.told(
+        lab.start(workdir),
+        1,
+        'Error: No checkpoint in .* can be read',
+        'delete that folder to train the stage again',
+    )
+    case.expect(
+        before == sorted(path.relative_to(folder) for path in folder.rglob('*')),
+        'something was deleted',
+    )
     shutil.rmtree(folder)
     shutil.copytree(lab.folder / 'half' / 'gan' / 'checkpoints', folder)
     case.resume(workdir)
@@ -233,11 +320,18 @@ def files(lab):
             workdir = lab.half()
             harm(workdir / name)
             if name == 'config.json':
-                case.told(lab.start(workdir), 1, 'Error: .*config.json', r'--config=experiments/<name>\.py')
-                finish(lab.begin(workdir))                             # the whole command, as at first
+                case.told(
+                    lab.start(workdir),
+                    1,
+                    'Error: .*config.json',
+                    r'--config=experiments/<name>\.py',
+                )
+                finish(lab.begin(workdir))  # the whole command, as at first
             case.times += name != 'config.json'
             said = case.resume(workdir)
-            case.message = case.message or next((shorten(line) for line in said.splitlines() if 'again' in line), '')
+            case.message = case.message or next(
+                (shorten(line) for line in said.splitlines() if 'again' in line), ''
+            )
     workdir = lab.half()
     with open(workdir / 'gan' / 'metrics.jsonl', 'a') as file:
         file.write('{"step": 33, "train/d_lo')
@@ -270,14 +364,20 @@ def lock(lab):
     first = lab.begin(workdir)
     until(first, workdir, 10)
     first.send_signal(signal.SIGSTOP)
-    case.told(lab.start(workdir), 1, rf'Error: workdir \S+ is in use by process {first.pid} on .*; wait for it, stop it, or choose another --workdir')
+    case.told(
+        lab.start(workdir),
+        1,
+        rf'Error: workdir \S+ is in use by process {first.pid} on .*; wait for it, stop it, or choose another --workdir',
+    )
     first.send_signal(signal.SIGCONT)
     case.told(first, 0)
     case.resume(workdir)
     for pid in (None, os.getpid(), 1):
         workdir = lab.half()
         if pid:
-            (workdir / 'lock').write_text(json.dumps(dict(pid=pid, host=os.uname().nodename, started='2020-01-02 03:04:05')))
+            (workdir / 'lock').write_text(
+                json.dumps(dict(pid=pid, host=os.uname().nodename, started='2020-01-02 03:04:05'))
+            )
         else:
             process = lab.start(workdir)
             until(process, workdir, STEPS // 2)
@@ -292,17 +392,34 @@ def lock(lab):
 def nan(lab):
     """NaN: loss, gradient and shared forward of each phase; a stage without a shared forward"""
     case, bad = Case(lab), 23
-    for fault, phase in (('nan:gan:d_loss', 'd_loss'), ('nan:gan:g_loss', 'g_loss'), ('nan:gan:forward', 'd_loss'), ('gradient:gan:d_loss', 'd_loss'),
-                         ('gradient:gan:g_loss', 'g_loss')):
+    for fault, phase in (
+        ('nan:gan:d_loss', 'd_loss'),
+        ('nan:gan:g_loss', 'g_loss'),
+        ('nan:gan:forward', 'd_loss'),
+        ('gradient:gan:d_loss', 'd_loss'),
+        ('gradient:gan:g_loss', 'g_loss'),
+    ):
         workdir = lab.new()
-        case.told(lab.begin(workdir, inject=f'{fault}:{bad}'), 1, rf'Error: Stage gan, step {bad}: the loss of phase {phase}', 'good checkpoint is step 20')
+        case.told(
+            lab.begin(workdir, inject=f'{fault}:{bad}'),
+            1,
+            rf'Error: Stage gan, step {bad}: the loss of phase {phase}',
+            'good checkpoint is step 20',
+        )
         finite(case, workdir, 'gan', bad)
         case.lost = max(case.lost, bad - 1 - saved(workdir / 'gan')[-1])
         case.resume(workdir)
-    flags = [f'--config.stages.text.{name}={value}' for name, value in dict(steps=STEPS // 2, log_every=1, checkpoint_every=EVERY).items()]
+    flags = [
+        f'--config.stages.text.{name}={value}'
+        for name, value in dict(steps=STEPS // 2, log_every=1, checkpoint_every=EVERY).items()
+    ]
     flags += ['--config.stages.gan.steps=2']
     whole, workdir = lab.undisturbed('text', *flags, first=TEXT), lab.new()
-    case.told(lab.begin(workdir, *flags, first=TEXT, inject=f'nan:text:joint_loss:{bad}'), 1, rf'Error: Stage text, step {bad}: the loss of phase joint_loss')
+    case.told(
+        lab.begin(workdir, *flags, first=TEXT, inject=f'nan:text:joint_loss:{bad}'),
+        1,
+        rf'Error: Stage text, step {bad}: the loss of phase joint_loss',
+    )
     finite(case, workdir, 'text', bad)
     case.resume(workdir, reference=whole, stage='text')
     return case.result()
@@ -313,15 +430,35 @@ def finite(case, workdir, stage, bad):
     case.expect(steps and steps[-1] < bad, f'checkpoints are {steps}')
     for step in steps:
         arrays = program.state(workdir, stage, step)[1]
-        case.expect(all(np.isfinite(x).all() for x in arrays), f'the checkpoint of step {step} is not finite')
+        case.expect(
+            all(np.isfinite(x).all() for x in arrays),
+            f'the checkpoint of step {step} is not finite',
+        )
 
 
-CASES = dict(signals=signals, groups=groups, kills=kills, workers=workers, paused=paused, disk=disk, read_only=read_only, flipped=damaged('flipped'),
-             cut=damaged('cut'), missing=damaged('missing'), all_damaged=all_damaged, files=files, clock=clock, lock=lock, nan=nan)
+CASES = dict(
+    signals=signals,
+    groups=groups,
+    kills=kills,
+    workers=workers,
+    paused=paused,
+    disk=disk,
+    read_only=read_only,
+    flipped=damaged('flipped'),
+    cut=damaged('cut'),
+    missing=damaged('missing'),
+    all_damaged=all_damaged,
+    files=files,
+    clock=clock,
+    lock=lock,
+    nan=nan,
+)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--cases', default=','.join(CASES))
     parser.add_argument('--kills', type=int, default=32)
     parser.add_argument('--seed', type=int, default=0, help='of the random moments')
@@ -336,7 +473,10 @@ def main():
         lab = Lab(pathlib.Path(folder), args.kills)
         for name in args.cases.split(','):
             began = time.monotonic()
-            found[name] = CASES[name](lab)._asdict() | {'what': CASES[name].__doc__, 'seconds': round(time.monotonic() - began)}
+            found[name] = CASES[name](lab)._asdict() | {
+                'what': CASES[name].__doc__,
+                'seconds': round(time.monotonic() - began),
+            }
             print(row(found[name]), flush=True)
             for problem in found[name]['problems']:
                 print(f'    {problem}', flush=True)
@@ -349,7 +489,9 @@ def main():
 
 
 def row(one):
-    return f'| {one["what"]} | {one["times"]} | {one["survived"]} | {one["lost"]} | {one["message"]} |'
+    return (
+        f'| {one["what"]} | {one["times"]} | {one["survived"]} | {one["lost"]} | {one["message"]} |'
+    )
 
 
 if __name__ == '__main__':

@@ -1,11 +1,12 @@
 """Runs the program with a fault in it: `python -m benchmarks.inject <fault>[:<argument>...] <arguments of t2i_jax.main>`.
 
-    nan:<stage>:<method>:<step>        the method (a loss, or forward) gives NaN in that step (counted from 1)
-    gradient:<stage>:<method>:<step>   the loss is finite, its gradient is not
-    clock:<seconds>[:<calls>]          the clock shows another time, from the n-th time on that somebody looks at it
-    room:<bytes>                       no file may become larger
-    asleep:<seconds>                   the clock is so much further after each save has begun, as where the process was stopped or the machine slept
+nan:<stage>:<method>:<step>        the method (a loss, or forward) gives NaN in that step (counted from 1)
+gradient:<stage>:<method>:<step>   the loss is finite, its gradient is not
+clock:<seconds>[:<calls>]          the clock shows another time, from the n-th time on that somebody looks at it
+room:<bytes>                       no file may become larger
+asleep:<seconds>                   the clock is so much further after each save has begun, as where the process was stopped or the machine slept
 """
+
 import pathlib
 import resource
 import sys
@@ -14,7 +15,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from t2i_jax import checkpoint, main, run
+from t2i_jax import main, run
+from t2i_jax.runtime import checkpoint
 
 
 def patched(stage, method, change):
@@ -30,13 +32,18 @@ def patched(stage, method, change):
 def changed(method, change):
     def call(self, batch, key, *rest):
         return change(method(self, batch, key, *rest), batch)
+
     return call
 
 
 def nan(stage, method, step):
     def change(found, batch):
         poison = jnp.where(batch['step'] == int(step) - 1, jnp.nan, 0)
-        return jax.tree.map(lambda x: x + poison.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, found)
+        return jax.tree.map(
+            lambda x: x + poison.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+            found,
+        )
+
     patched(stage, method, change)
 
 
@@ -50,20 +57,30 @@ steep.defvjp(lambda x, bad: (x, bad), lambda bad, g: (jnp.where(bad, jnp.inf, g)
 
 
 def gradient(stage, method, step):
-    patched(stage, method, lambda found, batch: (steep(found[0], batch['step'] == int(step) - 1), found[1]))
+    patched(
+        stage,
+        method,
+        lambda found, batch: (steep(found[0], batch['step'] == int(step) - 1), found[1]),
+    )
 
 
 def clock(seconds, calls=0):
     """Of Python's part of the program: Orbax, the log, TensorBoard, the lock."""
-    real, looks = {name: getattr(time, name) for name in ('time', 'time_ns', 'localtime', 'gmtime')}, [0]
+    real, looks = (
+        {name: getattr(time, name) for name in ('time', 'time_ns', 'localtime', 'gmtime')},
+        [0],
+    )
 
     def shift():
         looks[0] += 1
         return int(seconds) if looks[0] > int(calls) else 0
+
     time.time = lambda: real['time']() + shift()
-    time.time_ns = lambda: real['time_ns']() + shift() * 10 ** 9
+    time.time_ns = lambda: real['time_ns']() + shift() * 10**9
     for name in ('localtime', 'gmtime'):
-        setattr(time, name, lambda at=None, real=real[name]: real(time.time() if at is None else at))
+        setattr(
+            time, name, lambda at=None, real=real[name]: real(time.time() if at is None else at)
+        )
 
 
 def room(limit):
@@ -76,6 +93,7 @@ def asleep(seconds):
     def save_and_sleep(self, *args, **keywords):
         save(self, *args, **keywords)
         slept[0] += int(seconds)
+
     checkpoint.Checkpoints.save, time.time = save_and_sleep, lambda: real() + slept[0]
 
 

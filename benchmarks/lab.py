@@ -1,4 +1,5 @@
 """Where the program is disturbed, resumed and compared: what benchmarks/faults.py and tests/test_faults.py share."""
+
 import re
 import shutil
 import signal
@@ -10,15 +11,26 @@ from typing import NamedTuple
 from benchmarks import program
 from benchmarks.program import DENSE, finish, logged, saved
 
-STEPS, EVERY = 60, 5                # steps of a run, and between two checkpoints
-MEND = ('Resume with', 'resume with', 'goes on from', '--workdir', 'Try again', 'is skipped', 'taken over', 'made again', 'is written again', 'is replaced',
-        'resumed at')
+STEPS, EVERY = 60, 5  # steps of a run, and between two checkpoints
+MEND = (
+    'Resume with',
+    'resume with',
+    'goes on from',
+    '--workdir',
+    'Try again',
+    'is skipped',
+    'taken over',
+    'made again',
+    'is written again',
+    'is replaced',
+    'resumed at',
+)
 
 
 class Result(NamedTuple):
     times: int
     survived: int
-    lost: int                       # steps, at most
+    lost: int  # steps, at most
     message: str
     problems: list[str]
 
@@ -27,7 +39,14 @@ class Case:
     """What happened in one case: every disturbance is one `time`."""
 
     def __init__(self, lab):
-        self.lab, self.times, self.lost, self.message, self.problems, self.failed = lab, 0, 0, '', [], set()
+        self.lab, self.times, self.lost, self.message, self.problems, self.failed = (
+            lab,
+            0,
+            0,
+            '',
+            [],
+            set(),
+        )
 
     def expect(self, true, problem):
         if not true:
@@ -45,7 +64,9 @@ class Case:
         lines.sort(key=lambda line: not line.startswith('Error: '))
         self.message = self.message or (shorten(lines[0]) if lines else '')
         if workdir and lost is not None:
-            self.expect((gone := steps_lost(workdir)) <= lost, f'{gone} steps lost, {lost} are allowed')
+            self.expect(
+                (gone := steps_lost(workdir)) <= lost, f'{gone} steps lost, {lost} are allowed'
+            )
             self.lost = max(self.lost, gone)
         return said
 
@@ -56,14 +77,19 @@ class Case:
     def resume(self, workdir, reference=None, stage='gan'):
         """Runs to the end, undisturbed, and compares."""
         status, said = finish(self.lab.start(workdir))
-        self.expect(status == 0 and 'Traceback' not in said, f'resuming ended with status {status}: {said[-2000:]}')
+        self.expect(
+            status == 0 and 'Traceback' not in said,
+            f'resuming ended with status {status}: {said[-2000:]}',
+        )
         if status == 0:
             found = program.differences(workdir, reference or self.lab.whole, stage)
             self.expect(not found, f'not as undisturbed: {"; ".join(found)}')
         return said
 
     def result(self):
-        return Result(self.times, self.times - len(self.failed), self.lost, self.message, self.problems)
+        return Result(
+            self.times, self.times - len(self.failed), self.lost, self.message, self.problems
+        )
 
 
 def shorten(line):
@@ -102,8 +128,12 @@ class Lab:
 
     def begin(self, workdir, *flags, first=DENSE, **options):
         """A run that nobody has begun; later flags win."""
-        every = [f'--config.stages.gan.{name}={value}' for name, value in dict(
-            steps=STEPS, log_every=1, validate_every=10, sample_every=30, checkpoint_every=EVERY).items()]
+        every = [
+            f'--config.stages.gan.{name}={value}'
+            for name, value in dict(
+                steps=STEPS, log_every=1, validate_every=10, sample_every=30, checkpoint_every=EVERY
+            ).items()
+        ]
         return self.start(workdir, *first, *self.flags, *every, *flags, **options)
 
     def start(self, workdir, *flags, **options):
@@ -111,8 +141,16 @@ class Lab:
 
     def begin_group(self, workdir, *flags):
         """A run with processes that decode, and a group of processes of its own, as a shell in a terminal begins it."""
-        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)                      # what is ignored here (nohup) would be there, too
-        process = self.begin(workdir, '--config.data.cache=none', '--config.data.workers=2', *flags, start_new_session=True)
+        before = signal.signal(
+            signal.SIGHUP, signal.SIG_DFL
+        )  # what is ignored here (nohup) would be there, too
+        process = self.begin(
+            workdir,
+            '--config.data.cache=none',
+            '--config.data.workers=2',
+            *flags,
+            start_new_session=True,
+        )
         signal.signal(signal.SIGHUP, before)
         return process
 
@@ -130,7 +168,9 @@ class Lab:
 
 def steps(workdir):
     path = workdir / 'gan' / 'metrics.jsonl'
-    return sum(b'"train/' in line for line in path.read_bytes().splitlines()) if path.exists() else 0
+    return (
+        sum(b'"train/' in line for line in path.read_bytes().splitlines()) if path.exists() else 0
+    )
 
 
 def saving(workdir):
@@ -143,7 +183,7 @@ def until(process, workdir, step, while_saving=None, seconds=120):
     while process.poll() is None and time.monotonic() < end:
         if steps(workdir) >= step and while_saving in (None, saving(workdir)):
             return
-        time.sleep(.001)
+        time.sleep(0.001)
     if process.poll() is None:
         sys.exit(f'{workdir} has not come to step {step} within {seconds} s.')
 
@@ -154,7 +194,13 @@ class Disk:
     def __init__(self, folder):
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        self.mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=32m', 'tmpfs', str(folder)], capture_output=True).returncode == 0
+        self.mounted = (
+            subprocess.run(
+                ['mount', '-t', 'tmpfs', '-o', 'size=32m', 'tmpfs', str(folder)],
+                capture_output=True,
+            ).returncode
+            == 0
+        )
 
     def __enter__(self):
         return self
@@ -172,7 +218,9 @@ class Disk:
 
     def read_only(self, on):
         if self.mounted:
-            subprocess.run(['mount', '-o', f'remount,{"ro" if on else "rw"}', str(self.folder)], check=True)
+            subprocess.run(
+                ['mount', '-o', f'remount,{"ro" if on else "rw"}', str(self.folder)], check=True
+            )
         else:
             for path in [self.folder, *self.folder.rglob('*')]:
                 path.chmod((path.stat().st_mode & ~0o222) if on else path.stat().st_mode | 0o200)

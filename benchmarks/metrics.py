@@ -1,8 +1,9 @@
 """What the metrics cost, and whether EfficientNet-Lite0 sees what photographs show.
 
-    python -m benchmarks.metrics                              # time and memory of the distances, features a second
-    python -m benchmarks.metrics --photographs=DIR            # the five most probable classes of a few of them
+python -m benchmarks.metrics                              # time and memory of the distances, features a second
+python -m benchmarks.metrics --photographs=DIR            # the five most probable classes of a few of them
 """
+
 import argparse
 import pathlib
 import resource
@@ -22,16 +23,23 @@ from t2i_jax.metrics.prdc import density_coverage, precision_recall
 def timed(name, function):
     start = time.perf_counter()
     function()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
-    print(f'{name:<40} {time.perf_counter() - start:>8.1f} s   peak so far {peak:.2f} GiB', flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f'{name:<40} {time.perf_counter() - start:>8.1f} s   peak so far {peak:.2f} GiB', flush=True
+    )
 
 
 def distances(n, d):
     """Two sets of features whose spectrum falls like that of a network's."""
     rng = np.random.default_rng(0)
     scale = (1 / np.arange(1, d + 1)).astype(np.float32)
-    real, fake = (rng.standard_normal((n, d), np.float32) * scale + shift for shift in (0, .01))
-    for name, function in (('fid', fid), ('kid, 100 x 1,000', kid), ('precision_recall', precision_recall), ('density_coverage', density_coverage)):
+    real, fake = (rng.standard_normal((n, d), np.float32) * scale + shift for shift in (0, 0.01))
+    for name, function in (
+        ('fid', fid),
+        ('kid, 100 x 1,000', kid),
+        ('precision_recall', precision_recall),
+        ('density_coverage', density_coverage),
+    ):
         timed(f'{name}, 2 x {n:,} x {d:,}', lambda function=function: function(real, fake))
 
 
@@ -53,12 +61,16 @@ def photographs(folder, count=10):
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
         side = min(image.shape[:2])
         top, left = ((length - side) // 2 for length in image.shape[:2])
-        found, = efficientnet_lite.top(network(image[top:top + side, left:left + side][None])['logits'])
+        (found,) = efficientnet_lite.top(
+            network(image[top : top + side, left : left + side][None])['logits']
+        )
         print(path.name, ', '.join(f'{name} {share:.2f}' for name, share in found), flush=True)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--photographs', help='a folder of .jpg')
     parser.add_argument('--n', type=int, default=10_000, help='features of each set')
     parser.add_argument('--networks', default='random_conv,efficientnet_lite0,inception_fid')

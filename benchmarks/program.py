@@ -1,4 +1,5 @@
 """The real program on a tiny data set, in a process of its own, and whether two of its runs ended alike."""
+
 import contextlib
 import io
 import json
@@ -12,10 +13,20 @@ import numpy as np
 from tensorboardX.proto.event_pb2 import Event
 
 ROOT = pathlib.Path(__file__).parents[1]
-COUNTS = dict(train=400, validation=60, test=20, test_unseen=20)         # records of the data set
-SCENES = ['--config.data.name=shape_scenes/single_quick', '--config.data.split=train[:256]', '--config.data.validation_split=validation[:40]']
-DENSE = ['--config=experiments/dcgan_shapes.py:tiny', *SCENES,           # layers that compile fast
-         *(f'--config.stages.gan.model.{setting}' for setting in ('variant=mlp', 'ngf=16', 'ndf=4', 'nz=8'))]
+COUNTS = dict(train=400, validation=60, test=20, test_unseen=20)  # records of the data set
+SCENES = [
+    '--config.data.name=shape_scenes/single_quick',
+    '--config.data.split=train[:256]',
+    '--config.data.validation_split=validation[:40]',
+]
+DENSE = [
+    '--config=experiments/dcgan_shapes.py:tiny',
+    *SCENES,  # layers that compile fast
+    *(
+        f'--config.stages.gan.model.{setting}'
+        for setting in ('variant=mlp', 'ngf=16', 'ndf=4', 'nz=8')
+    ),
+]
 CLOCK = ('train/images_per_s', 'train/data_wait')
 
 
@@ -25,6 +36,7 @@ def make_data(folder):
 
     from tfds_builders import get_builder
     from tfds_builders.shape_scenes.builder import QUICK
+
     kept = dict(QUICK['single'])
     QUICK['single'].update(COUNTS)
     tfds.disable_progress_bar()
@@ -39,10 +51,28 @@ def start(workdir, *flags, inject=None, variables=None, **options):
     inject: a fault of benchmarks/inject.py that happens in it. variables: more of the environment. options: of subprocess.Popen.
     """
     module = ['benchmarks.inject', inject] if inject else ['t2i_jax.main']
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_backend_optimization_level=1', 'PYTHONPATH': str(ROOT),
-                   'PYTHONUNBUFFERED': '1', **(variables or {})}
-    options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace', cwd=ROOT, env=environment) | options
-    return subprocess.Popen([sys.executable, '-m', *module, f'--workdir={workdir}', *flags], **options)
+    environment = {
+        **os.environ,
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': '--xla_backend_optimization_level=1',
+        'PYTHONPATH': str(ROOT),
+        'PYTHONUNBUFFERED': '1',
+        **(variables or {}),
+    }
+    options = (
+        dict(
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors='replace',
+            cwd=ROOT,
+            env=environment,
+        )
+        | options
+    )
+    return subprocess.Popen(
+        [sys.executable, '-m', *module, f'--workdir={workdir}', *flags], **options
+    )
 
 
 def finish(process, seconds=300):
@@ -58,7 +88,9 @@ def finish(process, seconds=300):
 
 def saved(folder):
     """The steps of the finished checkpoints of a stage, in order."""
-    return sorted(int(path.name) for path in (folder / 'checkpoints').glob('*') if path.name.isdigit())
+    return sorted(
+        int(path.name) for path in (folder / 'checkpoints').glob('*') if path.name.isdigit()
+    )
 
 
 def logged(folder):
@@ -66,7 +98,9 @@ def logged(folder):
     path, found = folder / 'metrics.jsonl', []
     for line in path.read_text(errors='replace').splitlines(keepends=True) if path.exists() else []:
         try:
-            found.append({name: value for name, value in json.loads(line).items() if name not in CLOCK})
+            found.append(
+                {name: value for name, value in json.loads(line).items() if name not in CLOCK}
+            )
         except ValueError:
             continue
     return found
@@ -78,10 +112,10 @@ def events(folder):
     for path in sorted((folder / 'tensorboard').iterdir()):
         content, at = path.read_bytes(), 0
         while at + 12 <= len(content):
-            length, = struct.unpack_from('<Q', content, at)
+            (length,) = struct.unpack_from('<Q', content, at)
             if at + 16 + length > len(content):
-                break                                                    # of a process that was killed
-            found.append(Event.FromString(content[at + 12:at + 12 + length]))
+                break  # of a process that was killed
+            found.append(Event.FromString(content[at + 12 : at + 12 + length]))
             at += 16 + length
     return found
 
@@ -105,6 +139,7 @@ def state(workdir, stage, step=None):
     import jax
 
     from t2i_jax import run
+
     step, found, _ = run.restore(run.load_config(workdir), workdir, stage, step)
     return step, [np.asarray(x) for x in jax.tree.leaves(found)]
 
@@ -116,7 +151,9 @@ def differences(workdir, reference, stage='gan'):
     (step, mine), (last, theirs) = state(workdir, stage), state(reference, stage)
     if step != last:
         found.append(f'it ends at step {step}, not {last}')
-    different = sum(not np.array_equal(a, b, equal_nan=True) for a, b in zip(mine, theirs, strict=True))
+    different = sum(
+        not np.array_equal(a, b, equal_nan=True) for a, b in zip(mine, theirs, strict=True)
+    )
     if different:
         found.append(f'{different} of {len(mine)} arrays differ')
     lines, others = map(logged, folders)
@@ -125,16 +162,27 @@ def differences(workdir, reference, stage='gan'):
     shown, others = map(curves, folders)
     if shown != others:
         found.append(f'TensorBoard differs: {len(shown)} values, {len(others)} in the other')
-    pictures, others = ({path.name: path.read_bytes() for path in (folder / 'samples').glob('*')} for folder in folders)
+    pictures, others = (
+        {path.name: path.read_bytes() for path in (folder / 'samples').glob('*')}
+        for folder in folders
+    )
     if pictures != others:
         found.append('pictures differ')
     for name in ('config.json', 'vocabulary.json', f'{stage}/meta.json'):
-        if name != 'config.json' and (workdir / name).read_bytes() != (reference / name).read_bytes():
+        if (
+            name != 'config.json'
+            and (workdir / name).read_bytes() != (reference / name).read_bytes()
+        ):
             found.append(f'{name} differs')
     if saved(workdir / stage) != saved(reference / stage):
         found.append(f'checkpoints are {saved(workdir / stage)}, not {saved(reference / stage)}')
-    names = {path.relative_to(workdir).as_posix() for path in workdir.glob('*')} | {f'{stage}/{path.name}' for path in (workdir / stage).glob('*')}
-    left = names - {path.relative_to(reference).as_posix() for path in [*reference.glob('*'), *reference.glob('*/*')]}
+    names = {path.relative_to(workdir).as_posix() for path in workdir.glob('*')} | {
+        f'{stage}/{path.name}' for path in (workdir / stage).glob('*')
+    }
+    left = names - {
+        path.relative_to(reference).as_posix()
+        for path in [*reference.glob('*'), *reference.glob('*/*')]
+    }
     unfinished = [path.name for path in (workdir / stage / 'checkpoints').glob('*tmp*')]
     if left or unfinished:
         found.append(f'left over: {sorted(left) + unfinished}')

@@ -6,6 +6,7 @@
 the discriminators real, wrong and drawn pictures in one call each, where they see them in one pass. `features twice` computes the features of real pictures
 again for the mismatched pairs, where a system takes them from the matched ones. Nothing runs and no data are read.
 """
+
 import argparse
 import re
 
@@ -23,11 +24,23 @@ def batch_of(module, meta, b):
     """The batch that this stage reads, as shapes."""
     captions = (meta.captions,) if meta.captions > 1 else ()
     picture, words = ((b, meta.size, meta.size, 3), jnp.float32), ((b, meta.length), jnp.int32)
-    shapes = dict(image=picture, wrong_image=picture, tokens=words, wrong_tokens=words, length=((b,), jnp.int32), wrong_length=((b,), jnp.int32),
-                  chars=((b, *captions, 201), jnp.uint8), embedding=((b, *captions, meta.embedding_dim), jnp.float32), label=((b,), jnp.int32),
-                  facts=((b, 6, 6), jnp.int32), scene=((b, 6, 6), jnp.int32))
+    shapes = dict(
+        image=picture,
+        wrong_image=picture,
+        tokens=words,
+        wrong_tokens=words,
+        length=((b,), jnp.int32),
+        wrong_length=((b,), jnp.int32),
+        chars=((b, *captions, 201), jnp.uint8),
+        embedding=((b, *captions, meta.embedding_dim), jnp.float32),
+        label=((b,), jnp.int32),
+        facts=((b, 6, 6), jnp.int32),
+        scene=((b, 6, 6), jnp.int32),
+    )
     needs = (*module.needs, *(('wrong_length',) if 'wrong_tokens' in module.needs else ()))
-    return {name: jax.ShapeDtypeStruct(*shapes[name]) for name in needs} | {'step': jax.ShapeDtypeStruct((), jnp.int32)}
+    return {name: jax.ShapeDtypeStruct(*shapes[name]) for name in needs} | {
+        'step': jax.ShapeDtypeStruct((), jnp.int32)
+    }
 
 
 def counted(config, apart=False):
@@ -35,8 +48,12 @@ def counted(config, apart=False):
     stages = run.system(config.system).STAGES
     cls = stages['gan']
     if apart:
-        losses = {phase.loss: lambda self, batch, key, out, loss=phase.loss: getattr(cls, loss)(self, batch, key, cls.forward(self, batch, key))
-                  for phase in cls.phases}
+        losses = {
+            phase.loss: lambda self, batch, key, out, loss=phase.loss: getattr(cls, loss)(
+                self, batch, key, cls.forward(self, batch, key)
+            )
+            for phase in cls.phases
+        }
         stages['gan'] = type(cls.__name__, (cls,), losses)
     try:
         meta = run.nominal_meta(config, 'gan')
@@ -45,10 +62,16 @@ def counted(config, apart=False):
         prog = prog._replace(forward=False) if apart else prog
         state = jax.eval_shape(run.fresh_state(config, None, 'gan', meta, prog))
         batch = batch_of(module, meta, config.stages.gan.batch_size)
-        compiled = jax.jit(lambda state, batch: core.train_step(prog, state, batch), donate_argnums=0).lower(state, batch).compile()
+        compiled = (
+            jax.jit(lambda state, batch: core.train_step(prog, state, batch), donate_argnums=0)
+            .lower(state, batch)
+            .compile()
+        )
     finally:
         stages['gan'] = cls
-    return len(re.findall(r' = \S+ convolution\(', compiled.as_text())), compiled.cost_analysis()['flops']
+    return len(re.findall(r' = \S+ convolution\(', compiled.as_text())), compiled.cost_analysis()[
+        'flops'
+    ]
 
 
 def one_after_another(network, batches, *beside):
@@ -57,28 +80,44 @@ def one_after_another(network, batches, *beside):
 
 def features_twice(trunk, batches):
     real, fake = batches
-    real, again, fake = separately(trunk, [real, -real, fake])            # were both alike, XLA would compute them once
+    real, again, fake = separately(
+        trunk, [real, -real, fake]
+    )  # were both alike, XLA would compute them once
     return [real + 0 * again, fake]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('experiments', nargs='+')
-    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='a setting of the config; may be given several times')
+    parser.add_argument(
+        '--set',
+        action='append',
+        default=[],
+        metavar='KEY=VALUE',
+        help='a setting of the config; may be given several times',
+    )
     args = parser.parse_args()
     print('| | | convolutions | GFLOP | to as it is |\n|---|---|---|---|---|')
     for experiment in args.experiments:
         config = configured(experiment, args.set)
         rows = {'as it is': counted(config), 'forward in each loss': counted(config, apart=True)}
         system = {'attngan': attngan, 'stackgan_pp': stackgan_pp}.get(config.system)
-        for name, function in {'one batch after another': one_after_another, 'features twice': features_twice}.items():
+        for name, function in {
+            'one batch after another': one_after_another,
+            'features twice': features_twice,
+        }.items():
             if system and not (function is features_twice and system is not attngan):
                 system.separately = function
                 rows[name] = counted(config)
                 system.separately = separately
         for name, (convolutions, flops) in rows.items():
             ratio = flops / rows['as it is'][1]
-            print(f'| {experiment.removeprefix("experiments/")} | {name} | {convolutions} | {flops / 1e9:,.1f} | {ratio:.2f} |', flush=True)
+            print(
+                f'| {experiment.removeprefix("experiments/")} | {name} | {convolutions} | {flops / 1e9:,.1f} | {ratio:.2f} |',
+                flush=True,
+            )
 
 
 if __name__ == '__main__':

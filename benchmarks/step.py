@@ -12,6 +12,7 @@ warm-up, for `--steps` steps or `--seconds`, whichever ends later. A step lasts 
 experiments. `--start` times the real program, from its call to the next logged step of a stage: the first start, without compiled programs and kept
 tables, the second, which resumes, and the start of another run.
 """
+
 import argparse
 import ast
 import contextlib
@@ -31,17 +32,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import main, run, sharding
-from t2i_jax.errors import DataError, RunError
-from t2i_jax.signals import Signals
-from t2i_jax.tables import prepared
+from t2i_jax import main, run
+from t2i_jax.data.tables import prepared
+from t2i_jax.runtime import sharding
+from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.runtime.signals import Signals
 from t2i_jax.train import Trainer
 
-COLUMNS = (                # title, key, factor, format
-    ('images/s', 'images_per_s', 1, '{:,.1f}'), ('ms a step', 'step', 1e3, '{:,.1f}'), ('10-90 %', 'spread', 1e3, '{:,.1f}-{:,.1f}'),
-    ('compile s', 'compile', 1, '{:.1f}'), ('GFLOP a step', 'flops', 1e-9, '{:,.1f}'), ('GFLOP/s', 'flops_per_s', 1e-9, '{:,.0f}'),
-    ('of the ceiling', 'share', 1, '{:.0%}'), ('step MiB', 'memory', 2 ** -20, '{:,.0f}'), ('process MiB', 'peak', 2 ** -20, '{:,.0f}'),
-    ('sent KiB', 'sent', 2 ** -10, '{:,.1f}'), ('data wait', 'wait', 1, '{:.1%}'))
+COLUMNS = (  # title, key, factor, format
+    ('images/s', 'images_per_s', 1, '{:,.1f}'),
+    ('ms a step', 'step', 1e3, '{:,.1f}'),
+    ('10-90 %', 'spread', 1e3, '{:,.1f}-{:,.1f}'),
+    ('compile s', 'compile', 1, '{:.1f}'),
+    ('GFLOP a step', 'flops', 1e-9, '{:,.1f}'),
+    ('GFLOP/s', 'flops_per_s', 1e-9, '{:,.0f}'),
+    ('of the ceiling', 'share', 1, '{:.0%}'),
+    ('step MiB', 'memory', 2**-20, '{:,.0f}'),
+    ('process MiB', 'peak', 2**-20, '{:,.0f}'),
+    ('sent KiB', 'sent', 2**-10, '{:,.1f}'),
+    ('data wait', 'wait', 1, '{:.1%}'),
+)
 
 
 # ------------------------------------------------------------------------------------------------------------------ settings
@@ -52,7 +62,9 @@ def configured(experiment, settings):
         key, equals, text = setting.partition('=')
         complaint = main.unknown_key(config, [f'--config.{key}'])
         if complaint or not equals:
-            raise RunError(complaint or f'{setting!r} is no setting; one looks like dtype=bfloat16.')
+            raise RunError(
+                complaint or f'{setting!r} is no setting; one looks like dtype=bfloat16.'
+            )
         try:
             value = ast.literal_eval(text)
         except (SyntaxError, ValueError):
@@ -79,7 +91,9 @@ class Measured:
     def __init__(self, config, stage, folder):
         mesh = sharding.make_mesh(config.mesh.fsdp)
         folder.mkdir(exist_ok=True)
-        for name in run.stage_names(config):                              # earlier stages with fresh weights, as if they were trained
+        for name in run.stage_names(
+            config
+        ):  # earlier stages with fresh weights, as if they were trained
             if config.init.get(name):
                 run.adopt(config, folder, name)
                 continue
@@ -88,8 +102,12 @@ class Measured:
             if name == stage:
                 break
         trainer.open_model()
-        self.dtype, self.batch_size, self.together = config.dtype, trainer.block.batch_size, trainer.together
-        trainer.total = 1 << 40                                           # batches without end
+        self.dtype, self.batch_size, self.together = (
+            config.dtype,
+            trainer.block.batch_size,
+            trainer.together,
+        )
+        trainer.total = 1 << 40  # batches without end
         self.batches = trainer.batches(0)
         rows = next(self.batches)
         self.sent = sum(x.nbytes for x in jax.tree.leaves(rows)) / self.together
@@ -111,14 +129,35 @@ class Measured:
 
     def numbers(self, ceiling):
         """What is reported, in seconds, bytes, FLOPs."""
-        memory, flops = self.program.memory_analysis(), (self.program.cost_analysis() or {}).get('flops', 0)     # of a loop those of one turn
-        step, tenths = statistics.median(self.times) / self.together, [t / self.together for t in statistics.quantiles(self.times, n=10)]
+        memory, flops = (
+            self.program.memory_analysis(),
+            (self.program.cost_analysis() or {}).get('flops', 0),
+        )  # of a loop those of one turn
+        step, tenths = (
+            statistics.median(self.times) / self.together,
+            [t / self.together for t in statistics.quantiles(self.times, n=10)],
+        )
         stats = jax.local_devices()[0].memory_stats() or {}
         return dict(
-            batch_size=self.batch_size, steps=len(self.times) * self.together, step=step, spread=tenths[::8], images_per_s=self.batch_size / step,
-            trace=self.trace, compile=self.compile, flops=flops, flops_per_s=flops / step, ceiling=ceiling, share=flops / step / ceiling,
-            memory=memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes,
-            peak=stats.get('peak_bytes_in_use') or resident_peak(), sent=self.sent, wait=sum(self.waits) / sum(self.times))
+            batch_size=self.batch_size,
+            steps=len(self.times) * self.together,
+            step=step,
+            spread=tenths[::8],
+            images_per_s=self.batch_size / step,
+            trace=self.trace,
+            compile=self.compile,
+            flops=flops,
+            flops_per_s=flops / step,
+            ceiling=ceiling,
+            share=flops / step / ceiling,
+            memory=memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes,
+            peak=stats.get('peak_bytes_in_use') or resident_peak(),
+            sent=self.sent,
+            wait=sum(self.waits) / sum(self.times),
+        )
 
 
 def measure(runs, steps, seconds):
@@ -140,8 +179,12 @@ def measure(runs, steps, seconds):
                 one.waits.append(waited)
         else:
             pipelined(runs[0], min(steps, 10))
-        if not any(ceilings.values()) or time.perf_counter() - probed > 5:       # now and then, since machines are shared
-            ceilings = {dtype: max(ceilings[dtype], product()) for dtype, product in products.items()}
+        if (
+            not any(ceilings.values()) or time.perf_counter() - probed > 5
+        ):  # now and then, since machines are shared
+            ceilings = {
+                dtype: max(ceilings[dtype], product()) for dtype, product in products.items()
+            }
             probed = time.perf_counter()
     return [one.numbers(ceilings[one.dtype]) for one in runs]
 
@@ -169,8 +212,13 @@ def matrix_product(dtype):
         jax.block_until_ready(product(a))
         began = time.perf_counter()
         jax.block_until_ready(product(a))
-        return 2 * n ** 3 / (time.perf_counter() - began)
-    n = next(n for n in itertools.accumulate(itertools.repeat(2), int.__mul__, initial=512) if n >= 16_384 or 16 * n ** 3 / rate(n) > .1)
+        return 2 * n**3 / (time.perf_counter() - began)
+
+    n = next(
+        n
+        for n in itertools.accumulate(itertools.repeat(2), int.__mul__, initial=512)
+        if n >= 16_384 or 16 * n**3 / rate(n) > 0.1
+    )
     return lambda: max(rate(n) for _ in range(3))
 
 
@@ -183,17 +231,35 @@ def reset_resident_peak():
 def resident_peak():
     """Bytes: the most that this process had in memory since."""
     with contextlib.suppress(OSError, StopIteration):
-        return next(int(line.split()[1]) * 1024 for line in pathlib.Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM'))
+        return next(
+            int(line.split()[1]) * 1024
+            for line in pathlib.Path('/proc/self/status').read_text().splitlines()
+            if line.startswith('VmHWM')
+        )
     return 0
 
 
 # ------------------------------------------------------------------------------------------------------------------- reports
 def alone(args, experiment, stage):
     """The row of one stage, measured in a process of its own. Ends the program where that fails."""
-    command = [sys.executable, '-m', 'benchmarks.step', experiment, f'--stage={stage}', f'--steps={args.steps}', f'--seconds={args.seconds}', '--inside',
-               f'--trace={args.trace}', *(f'--set={setting}' for setting in args.set)]
+    command = [
+        sys.executable,
+        '-m',
+        'benchmarks.step',
+        experiment,
+        f'--stage={stage}',
+        f'--steps={args.steps}',
+        f'--seconds={args.seconds}',
+        '--inside',
+        f'--trace={args.trace}',
+        *(f'--set={setting}' for setting in args.set),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
-    found = [line.removeprefix('result ') for line in done.stdout.splitlines() if line.startswith('result ')]
+    found = [
+        line.removeprefix('result ')
+        for line in done.stdout.splitlines()
+        if line.startswith('result ')
+    ]
     if not found:
         sys.exit(done.stderr.strip().splitlines()[-1] if 'Error: ' in done.stderr else done.stderr)
     return json.loads(found[0])
@@ -202,7 +268,7 @@ def alone(args, experiment, stage):
 def inside(args, experiment, stage):
     with tempfile.TemporaryDirectory() as folder:
         one = Measured(configured(experiment, args.set), stage, pathlib.Path(folder))
-        row, = measure([one], args.steps, args.seconds)
+        (row,) = measure([one], args.steps, args.seconds)
         if args.trace:
             with jax.profiler.trace(args.trace, create_perfetto_trace=True):
                 pipelined(one, 3)
@@ -210,22 +276,37 @@ def inside(args, experiment, stage):
 
 
 def machine():
-    return dict(device=jax.devices()[0].device_kind, devices=jax.device_count(), cores=os.cpu_count(), jax=jax.__version__)
+    return dict(
+        device=jax.devices()[0].device_kind,
+        devices=jax.device_count(),
+        cores=os.cpu_count(),
+        jax=jax.__version__,
+    )
 
 
 def compared(args, experiment, stage):
     """Rows of two settings whose steps alternated, and the ratios of the second to the first."""
     sides = args.compare.split(',')
     if len(sides) != 2:
-        raise RunError(f'--compare={args.compare} wants two settings, such as --compare=remat=False,remat=True')
+        raise RunError(
+            f'--compare={args.compare} wants two settings, such as --compare=remat=False,remat=True'
+        )
     with tempfile.TemporaryDirectory() as folder:
         runs = []
         for name, side in zip('ab', sides):
             other, settings = (side, []) if '.py' in side else (experiment, side.split('+'))
-            runs.append(Measured(configured(other, args.set + settings), stage, pathlib.Path(folder, name)))
+            runs.append(
+                Measured(configured(other, args.set + settings), stage, pathlib.Path(folder, name))
+            )
         rows = measure(runs, args.steps, args.seconds)
-    ratios = {key: rows[1][key] / rows[0][key] for key in ('step', 'images_per_s', 'compile', 'flops', 'memory') if rows[0][key]}
-    return [dict(name=side, **row, **machine()) | {'peak': None} for side, row in zip(sides, rows)], ratios       # of both together
+    ratios = {
+        key: rows[1][key] / rows[0][key]
+        for key in ('step', 'images_per_s', 'compile', 'flops', 'memory')
+        if rows[0][key]
+    }
+    return [
+        dict(name=side, **row, **machine()) | {'peak': None} for side, row in zip(sides, rows)
+    ], ratios  # of both together
 
 
 def started(args, experiment):
@@ -236,25 +317,44 @@ def started(args, experiment):
         names = run.stage_names(config)
         stage = stages_of(config, args.stage)[-1]
         begun, cache = folder / 'begun', folder / 'cache'
-        flags = [f'--config={experiment}', *(f'--config.{setting}' for setting in args.set), *(f'--config.stages.{name}.{what}' for name in names for what in (
-            'epochs=0', f'steps={1000 if name == stage else 1}', 'steps_per_dispatch=1', 'log_every=1'))]
+        flags = [
+            f'--config={experiment}',
+            *(f'--config.{setting}' for setting in args.set),
+            *(
+                f'--config.stages.{name}.{what}'
+                for name in names
+                for what in (
+                    'epochs=0',
+                    f'steps={1000 if name == stage else 1}',
+                    'steps_per_dispatch=1',
+                    'log_every=1',
+                )
+            ),
+        ]
         first_step(begun, stage, flags, folder / 'other')
         shutil.rmtree(begun / stage)
         for kind in ('first', 'new'):
             shutil.copytree(begun, folder / kind)
         shutil.rmtree(pathlib.Path(prepared(config.data).data_dir) / 'tables', ignore_errors=True)
-        return dict(first=first_step(folder / 'first', stage, flags, cache), new=first_step(folder / 'new', stage, flags, cache),
-                    again=first_step(folder / 'first', stage, flags, cache))
+        return dict(
+            first=first_step(folder / 'first', stage, flags, cache),
+            new=first_step(folder / 'new', stage, flags, cache),
+            again=first_step(folder / 'first', stage, flags, cache),
+        )
 
 
 def first_step(workdir, stage, flags, cache):
     """Seconds until the program has logged a step of a stage, which then saves and leaves. Ends where it fails."""
     losses = workdir / stage / 'metrics.jsonl'
     began, before = time.perf_counter(), size(losses)
-    process = subprocess.Popen([sys.executable, '-m', 't2i_jax.main', f'--workdir={workdir}', *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               env={**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(cache)})
+    process = subprocess.Popen(
+        [sys.executable, '-m', 't2i_jax.main', f'--workdir={workdir}', *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(cache)},
+    )
     while process.poll() is None and size(losses) <= before:
-        time.sleep(.01)
+        time.sleep(0.01)
     seconds = time.perf_counter() - began
     process.terminate()
     told = process.communicate()[0].decode()
@@ -269,49 +369,98 @@ def size(path):
 
 def table(rows):
     """Rows of numbers as a table in Markdown."""
-    lines = ['| | ' + ' | '.join(title for title, *_ in COLUMNS) + ' |', '|---' * (len(COLUMNS) + 1) + '|']
+    lines = [
+        '| | ' + ' | '.join(title for title, *_ in COLUMNS) + ' |',
+        '|---' * (len(COLUMNS) + 1) + '|',
+    ]
     for row in rows:
-        cells = [form.format(*np.atleast_1d(row[key]) * factor) if row[key] is not None else '' for _, key, factor, form in COLUMNS]
+        cells = [
+            form.format(*np.atleast_1d(row[key]) * factor) if row[key] is not None else ''
+            for _, key, factor, form in COLUMNS
+        ]
         lines.append(f'| {row["name"]} | ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
 
 def cli():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('experiments', nargs='+', help='experiments/<name>.py or experiments/<name>.py:variant')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'experiments', nargs='+', help='experiments/<name>.py or experiments/<name>.py:variant'
+    )
     parser.add_argument('--stage', default='', help='one stage; by default each that is trained')
-    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='a setting of the config; may be given several times')
-    parser.add_argument('--compare', metavar='A,B', help='two settings or experiments in alternation')
-    parser.add_argument('--start', action='store_true', help='time to the first step; kept tables are made again')
+    parser.add_argument(
+        '--set',
+        action='append',
+        default=[],
+        metavar='KEY=VALUE',
+        help='a setting of the config; may be given several times',
+    )
+    parser.add_argument(
+        '--compare', metavar='A,B', help='two settings or experiments in alternation'
+    )
+    parser.add_argument(
+        '--start', action='store_true', help='time to the first step; kept tables are made again'
+    )
     parser.add_argument('--steps', type=int, default=20)
     parser.add_argument('--seconds', type=float, default=10)
-    parser.add_argument('--trace', default='', metavar='DIR', help='a profile of three steps, for TensorBoard or ui.perfetto.dev')
+    parser.add_argument(
+        '--trace',
+        default='',
+        metavar='DIR',
+        help='a profile of three steps, for TensorBoard or ui.perfetto.dev',
+    )
     parser.add_argument('--out', help='JSON file for the numbers')
     parser.add_argument('--inside', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
     jax.config.update('jax_enable_compilation_cache', False)
-    report = dict(command=' '.join(['python -m benchmarks.step', *sys.argv[1:]]), date=str(datetime.date.today()), rows=[], ratios={}, start={})
+    report = dict(
+        command=' '.join(['python -m benchmarks.step', *sys.argv[1:]]),
+        date=str(datetime.date.today()),
+        rows=[],
+        ratios={},
+        start={},
+    )
     for experiment in args.experiments:
         if args.start:
             report['start'][experiment] = found = started(args, experiment)
-            again, new = (f'{found[kind]:.1f} s ({found[kind] / found["first"]:.0%})' for kind in ('again', 'new'))
-            print(f'{experiment}: first step after {found["first"]:.1f} s, of the second start after {again}, of a new run after {new}', flush=True)
+            again, new = (
+                f'{found[kind]:.1f} s ({found[kind] / found["first"]:.0%})'
+                for kind in ('again', 'new')
+            )
+            print(
+                f'{experiment}: first step after {found["first"]:.1f} s, of the second start after {again}, of a new run after {new}',
+                flush=True,
+            )
             continue
         for stage in stages_of(configured(experiment, args.set), args.stage):
             if args.inside:
                 return inside(args, experiment, stage)
-            name = f'{pathlib.Path(experiment).stem}{"".join(experiment.partition(":")[1:])} {stage}'
+            name = (
+                f'{pathlib.Path(experiment).stem}{"".join(experiment.partition(":")[1:])} {stage}'
+            )
             if args.compare:
                 rows, report['ratios'][name] = compared(args, experiment, stage)
                 report['rows'] += [row | {'name': f'{name} {row["name"]}'} for row in rows]
             else:
                 report['rows'].append(dict(name=name, **alone(args, experiment, stage)))
-                print(f'{name}: {report["rows"][-1]["images_per_s"]:,.1f} images/s', file=sys.stderr, flush=True)
+                print(
+                    f'{name}: {report["rows"][-1]["images_per_s"]:,.1f} images/s',
+                    file=sys.stderr,
+                    flush=True,
+                )
     if report['rows']:
-        print('{device}, devices: {devices}, cores: {cores}, jax {jax}'.format(**report['rows'][0]) + f', {report["date"]}: {report["command"]}')
+        print(
+            '{device}, devices: {devices}, cores: {cores}, jax {jax}'.format(**report['rows'][0])
+            + f', {report["date"]}: {report["command"]}'
+        )
         print(f'\n{table(report["rows"])}')
     for name, ratios in report['ratios'].items():
-        print(f'\n{name}, the second to the first: ' + ', '.join(f'{key} {value:.3f}' for key, value in ratios.items()))
+        print(
+            f'\n{name}, the second to the first: '
+            + ', '.join(f'{key} {value:.3f}' for key, value in ratios.items())
+        )
     if args.out:
         pathlib.Path(args.out).write_text(json.dumps(report, indent=2) + '\n')
 

@@ -4,6 +4,7 @@
 
 After the first batches it must not grow.
 """
+
 import argparse
 import pathlib
 import tempfile
@@ -14,18 +15,27 @@ import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
 from experiments import common
-from t2i_jax import tables
-from t2i_jax.data import Plan, batches
+from t2i_jax.data import tables
+from t2i_jax.data.feed import batches
+from t2i_jax.data.plan import Plan
 
 
 class Noise(tfds.core.GeneratorBasedBuilder):
     """Pictures of noise, each with a caption."""
+
     VERSION = tfds.core.Version('1.0.0')
     records = 1000
 
     def _info(self):
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
-            'image': tfds.features.Image(shape=(None, None, 3)), 'captions': tfds.features.Sequence(tfds.features.Text())}))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    'image': tfds.features.Image(shape=(None, None, 3)),
+                    'captions': tfds.features.Sequence(tfds.features.Text()),
+                }
+            ),
+        )
 
     def _split_generators(self, dl_manager):
         return {'train': self._generate_examples()}
@@ -33,22 +43,39 @@ class Noise(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self):
         rng = np.random.default_rng(0)
         for i in range(self.records):
-            yield i, {'image': cv2.imencode('.jpg', rng.integers(0, 256, (76, 76, 3), np.uint8))[1].tobytes(), 'captions': [f'picture number {i}']}
+            yield (
+                i,
+                {
+                    'image': cv2.imencode('.jpg', rng.integers(0, 256, (76, 76, 3), np.uint8))[
+                        1
+                    ].tobytes(),
+                    'captions': [f'picture number {i}'],
+                },
+            )
 
 
 def resident(pid='self') -> float:
     """Megabytes of memory of this process and its children."""
     total, place = 0.0, pathlib.Path('/proc', str(pid))
     try:
-        total = next(int(line.split()[1]) for line in (place / 'status').read_text().splitlines() if line.startswith('VmRSS')) / 1024
+        total = (
+            next(
+                int(line.split()[1])
+                for line in (place / 'status').read_text().splitlines()
+                if line.startswith('VmRSS')
+            )
+            / 1024
+        )
         children = ' '.join(file.read_text() for file in place.glob('task/*/children')).split()
-    except (OSError, StopIteration):                       # it has just ended
+    except (OSError, StopIteration):  # it has just ended
         return total
     return total + sum(map(resident, children))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--records', type=int, default=100_000)
     parser.add_argument('--workers', type=int, default=0, help='processes; 0: threads')
     parser.add_argument('--batch', type=int, default=100)
@@ -59,7 +86,9 @@ def main():
         builder.download_and_prepare()
         tables.prepared = lambda config: builder
         needs = ('image', 'tokens')
-        split = tables.Split(ConfigDict(common.merge(common.DATA, dict(cache='none', size=64))), 'train', needs)
+        split = tables.Split(
+            ConfigDict(common.merge(common.DATA, dict(cache='none', size=64))), 'train', needs
+        )
         plan = Plan(split, args.batch, 0, needs)
         print(f'{len(split):,} records; the tables of captions are read: {resident():,.0f} MB')
         stream = batches(split, plan, 0, plan.steps_per_epoch, 'none', args.workers)

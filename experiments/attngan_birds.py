@@ -12,26 +12,48 @@ TensorFlow's (DM-GAN's README). `:attn1`: 4.35 and 58.65 %; without the DAMSM (-
 10.37 +- 5.88 % (paper, from memory).
 Deviations: those of systems/attngan.py and systems/damsm.py; EfficientNet-Lite0 instead of Inception in the DAMSM.
 """
+
 from experiments import common
 
 
 def get_config(arg=''):
     # official code: the square around the bird, shorter side to 304 (of the DAMSM 355), crop, flip; one caption a row of up to 18 words
-    c = common.base('attngan', data=common.birds(size=256, load_size=304, resize='keep', flip=True, length=18))
-    c.stages.damsm = dict(
-        epochs=200, batch_size=48,                                        # official code; the epoch that it gives to the GAN
-        model=dict(trunk='efficientnet_lite0', gamma1=4.0),               # trunk: ours; gamma1: official code, paper 5
-        data=dict(size=299, load_size=355),                               # official code
-        # official code: x 0.98 after each epoch down to a tenth, the text encoder's gradient clipped
-        optim=dict(loss=dict(lr=2e-3, b1=.5, schedule=dict(kind='step', factor=.98, every=1, floor=.1), text=dict(clip=.25))),
-        sample_every=0, validate_every=2000, checkpoint_every=2000,
+    c = common.base(
+        'attngan', data=common.birds(size=256, load_size=304, resize='keep', flip=True, length=18)
     )
-    adam = dict(lr=2e-4, b1=.5)                                           # official code, never decayed
+    c.stages.damsm = dict(
+        epochs=200,
+        batch_size=48,  # official code; the epoch that it gives to the GAN
+        model=dict(
+            trunk='efficientnet_lite0', gamma1=4.0
+        ),  # trunk: ours; gamma1: official code, paper 5
+        data=dict(size=299, load_size=355),  # official code
+        # official code: x 0.98 after each epoch down to a tenth, the text encoder's gradient clipped
+        optim=dict(
+            loss=dict(
+                lr=2e-3,
+                b1=0.5,
+                schedule=dict(kind='step', factor=0.98, every=1, floor=0.1),
+                text=dict(clip=0.25),
+            )
+        ),
+        sample_every=0,
+        validate_every=2000,
+        checkpoint_every=2000,
+    )
+    adam = dict(lr=2e-4, b1=0.5)  # official code, never decayed
     c.stages.gan = dict(
-        epochs=600, batch_size=20, ema=.999,                              # official code
-        model=dict(gf=32, df=64, residuals=2, damsm_weight=5.0, gamma1=4.0),       # official code; gamma1: paper 5
-        data=dict(scales=(64, 128)), optim=dict(d_loss=adam, g_loss=adam),         # official code
-        sample_every=2000, validate_every=2000, checkpoint_every=2000,
+        epochs=600,
+        batch_size=20,
+        ema=0.999,  # official code
+        model=dict(
+            gf=32, df=64, residuals=2, damsm_weight=5.0, gamma1=4.0
+        ),  # official code; gamma1: paper 5
+        data=dict(scales=(64, 128)),
+        optim=dict(d_loss=adam, g_loss=adam),  # official code
+        sample_every=2000,
+        validate_every=2000,
+        checkpoint_every=2000,
     )
     return common.variant(c, arg, attn1=attn1, dcgan=dcgan)
 

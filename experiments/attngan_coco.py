@@ -11,6 +11,7 @@ TensorFlow's (DM-GAN's README). By users, with the released weights: Inception S
 Deviations: those of systems/attngan.py and systems/damsm.py; EfficientNet-Lite0 instead of Inception in the DAMSM; sentences are cut at 12 words in
 evaluation, too (code: 20).
 """
+
 from experiments import common
 
 
@@ -18,18 +19,37 @@ def get_config(arg=''):
     # official code: shorter side to 304 (of the DAMSM 355), crop, flip; one caption a row
     c = common.base('attngan', data=common.coco(size=256, load_size=304, resize='keep', flip=True))
     c.stages.damsm = dict(
-        epochs=100, batch_size=48,                                        # official code; the epoch that it gives to the GAN
-        model=dict(trunk='efficientnet_lite0', gamma1=4.0),               # trunk: ours; gamma1: official code, paper 5
-        data=dict(size=299, load_size=355, length=15),                    # official code
+        epochs=100,
+        batch_size=48,  # official code; the epoch that it gives to the GAN
+        model=dict(
+            trunk='efficientnet_lite0', gamma1=4.0
+        ),  # trunk: ours; gamma1: official code, paper 5
+        data=dict(size=299, load_size=355, length=15),  # official code
         # official code: x 0.98 after each epoch down to a tenth, the text encoder's gradient clipped
-        optim=dict(loss=dict(lr=2e-3, b1=.5, schedule=dict(kind='step', factor=.98, every=1, floor=.1), text=dict(clip=.25))),
-        sample_every=0, validate_every=2000, checkpoint_every=2000,
+        optim=dict(
+            loss=dict(
+                lr=2e-3,
+                b1=0.5,
+                schedule=dict(kind='step', factor=0.98, every=1, floor=0.1),
+                text=dict(clip=0.25),
+            )
+        ),
+        sample_every=0,
+        validate_every=2000,
+        checkpoint_every=2000,
     )
-    adam = dict(lr=2e-4, b1=.5)                                           # official code, never decayed
+    adam = dict(lr=2e-4, b1=0.5)  # official code, never decayed
     c.stages.gan = dict(
-        epochs=120, batch_size=14, ema=.999,                              # official code
-        model=dict(gf=48, df=96, residuals=3, damsm_weight=50.0, gamma1=4.0),      # official code; gamma1: paper 5
-        data=dict(scales=(64, 128), length=12), optim=dict(d_loss=adam, g_loss=adam),      # official code
-        sample_every=2000, validate_every=2000, checkpoint_every=2000,
+        epochs=120,
+        batch_size=14,
+        ema=0.999,  # official code
+        model=dict(
+            gf=48, df=96, residuals=3, damsm_weight=50.0, gamma1=4.0
+        ),  # official code; gamma1: paper 5
+        data=dict(scales=(64, 128), length=12),
+        optim=dict(d_loss=adam, g_loss=adam),  # official code
+        sample_every=2000,
+        validate_every=2000,
+        checkpoint_every=2000,
     )
     return common.variant(c, arg)

@@ -10,11 +10,14 @@ same networks without the first layers of the discriminators, and a small DAMSM 
 Deviations: those of systems/attngan.py and systems/damsm.py; the settings are those of birds, with whole pictures; EfficientNet-Lite0 instead of
 Inception in the DAMSM. Without Reed's class lists the split is ours, and numbers are not comparable with published ones.
 """
+
 from experiments import attngan_birds, common
 
 
 def get_config(arg=''):
-    c = common.base('attngan', data=common.flowers(size=256, load_size=304, resize='keep', flip=True, length=18))
+    c = common.base(
+        'attngan', data=common.flowers(size=256, load_size=304, resize='keep', flip=True, length=18)
+    )
     c.stages = attngan_birds.get_config().stages
     return common.variant(c, arg, px64=px64)
 

@@ -15,6 +15,7 @@ length (`unit_text`), discriminators that normalise each picture alone (`d_norm`
 (`near_wrong`).
 Measured (46 minutes of one core after 12 of the DAMSM; ablations): benchmarks/README.md.
 """
+
 from experiments import common, damsm_shapes
 
 
@@ -22,11 +23,27 @@ def get_config(arg=''):
     """All numbers ours, close to those of stackgan_pp_shapes; gamma1: official code. With lambda 5, as for birds, all pictures of a sentence were alike."""
     c = common.base('attngan', data=common.shapes('single'))
     c.stages.damsm = damsm_shapes.get_config().stages.damsm
-    adam = dict(lr=1e-3, b1=0.0, b2=.99, schedule=dict(kind='cosine', floor=.02))
+    adam = dict(lr=1e-3, b1=0.0, b2=0.99, schedule=dict(kind='cosine', floor=0.02))
     c.stages.gan = dict(
-        steps=2800, batch_size=32, near_wrong=.5, ema=.995, data=dict(scales=(16, 32)),
-        model=dict(gf=16, df=16, nc=64, residuals=1, damsm_weight=1.0, gamma1=4.0, leave_out='entailment', wrong='sampled', unit_text=True, d_norm='layer'),
-        optim=dict(d_loss=adam, g_loss=adam), validate_every=0,
+        steps=2800,
+        batch_size=32,
+        near_wrong=0.5,
+        ema=0.995,
+        data=dict(scales=(16, 32)),
+        model=dict(
+            gf=16,
+            df=16,
+            nc=64,
+            residuals=1,
+            damsm_weight=1.0,
+            gamma1=4.0,
+            leave_out='entailment',
+            wrong='sampled',
+            unit_text=True,
+            d_norm='layer',
+        ),
+        optim=dict(d_loss=adam, g_loss=adam),
+        validate_every=0,
     )
     return common.variant(c, arg, multi=multi, quick=quick, full=full, multi_tiny=multi_tiny)
 
@@ -38,20 +55,31 @@ def multi(c):
 
 def quick(c):
     c.data.name, c.data.size = 'shape_scenes/single_quick', 32
-    c.stages.gan.update(steps=5000, ema=.99)
+    c.stages.gan.update(steps=5000, ema=0.99)
     c.stages.gan.model.scales, c.stages.gan.data.scales = 2, (16,)
 
 
 def full(c):
     """The paper's settings for birds; the DAMSM is the narrow one with two more layers, which these captions do not outgrow."""
     c.data.name, c.data.size = 'shape_scenes/single_256', 256
-    c.stages.gan.update(steps=265_200, batch_size=20, near_wrong=0.0, ema=.999)   # steps: 600 epochs of birds
+    c.stages.gan.update(
+        steps=265_200, batch_size=20, near_wrong=0.0, ema=0.999
+    )  # steps: 600 epochs of birds
     c.stages.damsm.update(steps=5000)
     c.stages.damsm.model.channels = (16, 32, 32, 64, 128, 128)
     c.stages.gan.data.scales = (64, 128)
-    c.stages.gan.model.update(gf=32, df=64, nc=100, residuals=2, damsm_weight=5.0, wrong='shift', d_norm='batch', unit_text=False)
+    c.stages.gan.model.update(
+        gf=32,
+        df=64,
+        nc=100,
+        residuals=2,
+        damsm_weight=5.0,
+        wrong='shift',
+        d_norm='batch',
+        unit_text=False,
+    )
     for phase in ('d_loss', 'g_loss'):
-        c.stages.gan.optim[phase].update(lr=2e-4, b1=.5, b2=.999)
+        c.stages.gan.optim[phase].update(lr=2e-4, b1=0.5, b2=0.999)
         c.stages.gan.optim[phase].schedule.kind = 'constant'
 
 

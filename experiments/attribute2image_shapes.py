@@ -21,15 +21,21 @@ Deviations: about a quarter of the paper's widths, and rates of ours; pictures a
 The KL terms weigh 3 from the first step: sums over 32 x 32 pixels are a quarter of those over 64 x 64, and with a weight that begins at 0 the latents
 take size and place before the attributes do (place right for .31 to .49 instead of .87 by the analytic reader).
 """
+
 from experiments import common
 
 
 def get_config(arg=''):
     c = common.base('attribute2image', data=common.shapes('single_32', size=32))
     c.stages.vae = dict(
-        steps=5000, batch_size=64, ema=.999, sample_every=500, validate_every=500, checkpoint_every=500,
+        steps=5000,
+        batch_size=64,
+        ema=0.999,
+        sample_every=500,
+        validate_every=500,
+        checkpoint_every=500,
         model=dict(width=16, nz=64, nz_b=32, kl_weight=3.0, gain=0.0, sharpness=0.0),
-        optim=dict(loss=dict(lr=1e-3, schedule=dict(kind='cosine', floor=.02))),
+        optim=dict(loss=dict(lr=1e-3, schedule=dict(kind='cosine', floor=0.02))),
     )
     return common.variant(c, arg, cvae=cvae, legacy=legacy)
 

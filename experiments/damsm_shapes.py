@@ -9,6 +9,7 @@ are neither cropped nor mirrored (the captions say left and large); a caption th
 (instead of the same class).
 Measured (`:multi`, 25 minutes of one core): R@1 among 100 captions .757, more in benchmarks/README.md.
 """
+
 from experiments import common
 
 
@@ -16,9 +17,24 @@ def get_config(arg=''):
     """All numbers ours but for gamma1, the clipping and the dropout (official code)."""
     c = common.base('damsm', data=common.shapes('single'))
     c.stages.damsm = dict(
-        steps=2500, batch_size=48, sample_every=0, validate_every=500,
-        model=dict(d=128, embedding=64, trunk='small', channels=(32, 64, 128, 128), places=True, gamma1=4.0, leave_out='entailment'),
-        optim=dict(loss=dict(lr=2e-3, b1=.9, schedule=dict(kind='cosine', floor=.02), text=dict(clip=.25))),
+        steps=2500,
+        batch_size=48,
+        sample_every=0,
+        validate_every=500,
+        model=dict(
+            d=128,
+            embedding=64,
+            trunk='small',
+            channels=(32, 64, 128, 128),
+            places=True,
+            gamma1=4.0,
+            leave_out='entailment',
+        ),
+        optim=dict(
+            loss=dict(
+                lr=2e-3, b1=0.9, schedule=dict(kind='cosine', floor=0.02), text=dict(clip=0.25)
+            )
+        ),
     )
     return common.variant(c, arg, multi=multi, multi_tiny=multi_tiny)
 

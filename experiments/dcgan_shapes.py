@@ -4,14 +4,17 @@
 
 Variants: `:quick`, 32 px, minutes on a laptop; `:tiny`, seconds, for tests. Deviation: pictures are neither cropped nor mirrored.
 """
+
 from experiments import common
 
 
 def get_config(arg=''):
     c = common.base('dcgan', data=common.shapes('single'))
     c.stages.gan = dict(
-        epochs=25, batch_size=64, ema=.999,                               # dcgan.torch; ema: ours
-        optim=dict(d_loss=dict(lr=2e-4, b1=.5), g_loss=dict(lr=2e-4, b1=.5)),
+        epochs=25,
+        batch_size=64,
+        ema=0.999,  # dcgan.torch; ema: ours
+        optim=dict(d_loss=dict(lr=2e-4, b1=0.5), g_loss=dict(lr=2e-4, b1=0.5)),
     )
     return common.variant(c, arg, quick=quick)
 
@@ -19,5 +22,7 @@ def get_config(arg=''):
 def quick(c):
     """All numbers ours."""
     c.data.name, c.data.size = 'shape_scenes/single_quick', 32
-    c.stages.gan.update(epochs=0, steps=2000, sample_every=500, validate_every=1000, checkpoint_every=500)
+    c.stages.gan.update(
+        epochs=0, steps=2000, sample_every=500, validate_every=1000, checkpoint_every=500
+    )
     c.stages.gan.model.update(ngf=32, ndf=32)

@@ -5,13 +5,26 @@
 tfds_builders/caption_folder/README.md says what a folder looks like. `--config.data.flip=False` where captions say left or right. All numbers
 ours but those of gan_cls_coco. Variant: `:tiny`, seconds, to see that the folder is read.
 """
+
 from experiments import common
 
 
 def get_config(arg=''):
     c = common.base('gan_cls', data=common.folder(size=64, load_size=76, flip=True))
-    c.stages.text = dict(epochs=100, batch_size=64, model=dict(encoder=dict(variant='icml_birds')), optim=dict(joint_loss=dict(lr=2e-4, b1=.5)))
-    halving = dict(kind='step', factor=.5, every=100)
-    c.stages.gan = dict(epochs=600, batch_size=64, ema=.999, optim=dict(d_loss=dict(lr=2e-4, b1=.5, schedule=halving),
-                                                                      g_loss=dict(lr=2e-4, b1=.5, schedule=halving)))
+    c.stages.text = dict(
+        epochs=100,
+        batch_size=64,
+        model=dict(encoder=dict(variant='icml_birds')),
+        optim=dict(joint_loss=dict(lr=2e-4, b1=0.5)),
+    )
+    halving = dict(kind='step', factor=0.5, every=100)
+    c.stages.gan = dict(
+        epochs=600,
+        batch_size=64,
+        ema=0.999,
+        optim=dict(
+            d_loss=dict(lr=2e-4, b1=0.5, schedule=halving),
+            g_loss=dict(lr=2e-4, b1=0.5, schedule=halving),
+        ),
+    )
     return common.variant(c, arg)

@@ -8,23 +8,32 @@ Deviations from the paper's settings for birds and flowers: pictures are neither
 large); one caption a row instead of the mean of four. Of the paper's 100 numbers of noise a style encoder reads little off such pictures, of the
 four of `:style` all: the correlations, and what else was measured, stand in benchmarks/README.md.
 """
+
 from experiments import common
 
 
 def get_config(arg=''):
     c = common.base('gan_cls', data=common.shapes('single'))
     c.stages.text = dict(
-        steps=6000, batch_size=30, sampler='distinct_classes',            # 30 training classes; the paper has batches of 40 of 82 to 150
+        steps=6000,
+        batch_size=30,
+        sampler='distinct_classes',  # 30 training classes; the paper has batches of 40 of 82 to 150
         model=dict(encoder=dict(variant='icml_flowers')),
-        optim=dict(joint_loss=dict(name='rmsprop', lr=7e-4)),             # official code
+        optim=dict(joint_loss=dict(name='rmsprop', lr=7e-4)),  # official code
     )
     c.stages.gan = dict(
-        epochs=600, batch_size=64, ema=.999,                              # epochs and batch: paper; ema: ours
-        optim=dict(d_loss=dict(lr=2e-4, b1=.5), g_loss=dict(lr=2e-4, b1=.5)),
+        epochs=600,
+        batch_size=64,
+        ema=0.999,  # epochs and batch: paper; ema: ours
+        optim=dict(d_loss=dict(lr=2e-4, b1=0.5), g_loss=dict(lr=2e-4, b1=0.5)),
     )
     c.stages.style = dict(
-        steps=20_000, batch_size=64, validate_batches=16,
-        optim=dict(style_loss=dict(lr=1e-3, b1=.9, schedule=dict(kind='cosine', floor=.02))),             # ours: nothing of it was published
+        steps=20_000,
+        batch_size=64,
+        validate_batches=16,
+        optim=dict(
+            style_loss=dict(lr=1e-3, b1=0.9, schedule=dict(kind='cosine', floor=0.02))
+        ),  # ours: nothing of it was published
     )
     return common.variant(c, arg, quick=quick, style=style, laptop=laptop)
 
@@ -36,13 +45,25 @@ def small(c):
     c.stages.text.update(steps=5000, validate_every=1000, checkpoint_every=1000)
     c.stages.text.model.update(encoder=text, image_channels=(48, 96, 128), image_flat=True)
     c.stages.text.optim.joint_loss.update(name='adam', lr=2.5e-3)
-    c.stages.text.optim.joint_loss.schedule.update(kind='cosine', floor=.02)
-    c.stages.gan.update(epochs=0, batch_size=32, near_wrong=.5, ema=.99, sample_every=1000, validate_every=0, checkpoint_every=1000)
-    c.stages.gan.model.update(ngf=32, ndf=32, nt=64, third_activation=True, unit_text=True, d_norm='layer')
+    c.stages.text.optim.joint_loss.schedule.update(kind='cosine', floor=0.02)
+    c.stages.gan.update(
+        epochs=0,
+        batch_size=32,
+        near_wrong=0.5,
+        ema=0.99,
+        sample_every=1000,
+        validate_every=0,
+        checkpoint_every=1000,
+    )
+    c.stages.gan.model.update(
+        ngf=32, ndf=32, nt=64, third_activation=True, unit_text=True, d_norm='layer'
+    )
     for phase in ('d_loss', 'g_loss'):
-        c.stages.gan.optim[phase].update(lr=1e-3, b1=0.0, b2=.99)
-        c.stages.gan.optim[phase].schedule.update(kind='cosine', floor=.02)
-    c.stages.style.steps = 0                   # of 100 numbers of noise hardly any can be read off a picture: see `style`
+        c.stages.gan.optim[phase].update(lr=1e-3, b1=0.0, b2=0.99)
+        c.stages.gan.optim[phase].schedule.update(kind='cosine', floor=0.02)
+    c.stages.style.steps = (
+        0  # of 100 numbers of noise hardly any can be read off a picture: see `style`
+    )
 
 
 def quick(c):
@@ -63,5 +84,7 @@ def style(c):
 
 def laptop(c):
     small(c)
-    c.stages.text.data.update(size=32)         # 2 x 2 pixels become one: classes are as plain, and a step is four times as fast
-    c.stages.gan.update(steps=10_000, ema=.995)
+    c.stages.text.data.update(
+        size=32
+    )  # 2 x 2 pixels become one: classes are as plain, and a step is four times as fast
+    c.stages.gan.update(steps=10_000, ema=0.995)

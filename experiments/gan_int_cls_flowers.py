@@ -5,10 +5,11 @@
 A text encoder that gan_cls_flowers has trained can be shared: --config.init.text=runs/gan_cls_flowers. Everything else, the
 variants and the deviations are those of gan_cls_flowers.
 """
+
 from experiments import gan_cls_flowers
 
 
 def get_config(arg=''):
     c = gan_cls_flowers.get_config(arg)
-    c.stages.gan.model.interpolate = True                                 # beta 1/2, weight 1: paper
+    c.stages.gan.model.interpolate = True  # beta 1/2, weight 1: paper
     return c

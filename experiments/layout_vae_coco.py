@@ -11,15 +11,27 @@ Expected: not run at full size by us. The paper's numbers, from memory and of lo
 Deviations: 80 labels of things of COCO 2014 and at most ten objects of a picture; the paper has COCO 2017's 80 things and 53 stuffs, all of
 them. So numbers cannot be compared with the paper's. Boxes thinner than 1 % of the picture are left out.
 """
+
 from experiments import common
 
 
 def get_config(arg=''):
     c = common.base('layout_vae', data=common.coco())
-    adam = dict(elbo=dict(lr=1e-3, b1=.9, schedule=dict(kind='cosine', floor=.1)))      # b1: re-implementations; lr: ours (theirs 1e-5 to 1e-4)
-    often = dict(batch_size=128, steps_per_dispatch=10, sample_every=2000, validate_every=1000, checkpoint_every=1000, keep='best:elbo')   # ours
-    c.stages.count = dict(epochs=25, optim=adam, **often)                               # ours
-    c.stages.box = dict(epochs=50, model=dict(warmup=6000), optim=adam, **often)        # epochs: re-implementation; warmup: ours, a fifth of the steps
+    adam = dict(
+        elbo=dict(lr=1e-3, b1=0.9, schedule=dict(kind='cosine', floor=0.1))
+    )  # b1: re-implementations; lr: ours (theirs 1e-5 to 1e-4)
+    often = dict(
+        batch_size=128,
+        steps_per_dispatch=10,
+        sample_every=2000,
+        validate_every=1000,
+        checkpoint_every=1000,
+        keep='best:elbo',
+    )  # ours
+    c.stages.count = dict(epochs=25, optim=adam, **often)  # ours
+    c.stages.box = dict(
+        epochs=50, model=dict(warmup=6000), optim=adam, **often
+    )  # epochs: re-implementation; warmup: ours, a fifth of the steps
     return common.variant(c, arg, categorical=categorical)
 
 

@@ -13,17 +13,34 @@ above the floor.
 
 Deviations: rates, batch and steps are ours (re-implementations have 1e-5 to 1e-4, batches of 32, 50 epochs).
 """
+
 from experiments import common
 
 
 def get_config(arg=''):
     c = common.base('layout_vae', data=common.rules())
-    often = dict(batch_size=128, steps_per_dispatch=10, sample_every=5000, validate_every=1000, validate_batches=0, checkpoint_every=1000)
-    c.stages.count = dict(                                               # all numbers ours
-        steps=5000, optim=dict(elbo=dict(lr=1e-3, b1=.9, schedule=dict(kind='cosine', floor=.1))), **often)
+    often = dict(
+        batch_size=128,
+        steps_per_dispatch=10,
+        sample_every=5000,
+        validate_every=1000,
+        validate_batches=0,
+        checkpoint_every=1000,
+    )
+    c.stages.count = dict(  # all numbers ours
+        steps=5000,
+        optim=dict(elbo=dict(lr=1e-3, b1=0.9, schedule=dict(kind='cosine', floor=0.1))),
+        **often,
+    )
     c.stages.box = dict(
-        steps=30_000, model=dict(warmup=5000), optim=dict(elbo=dict(lr=3e-3, b1=.9, schedule=dict(kind='cosine', floor=.01))), **often)
-    return common.variant(c, arg, categorical=categorical, no_history=no_history, no_latent=no_latent)
+        steps=30_000,
+        model=dict(warmup=5000),
+        optim=dict(elbo=dict(lr=3e-3, b1=0.9, schedule=dict(kind='cosine', floor=0.01))),
+        **often,
+    )
+    return common.variant(
+        c, arg, categorical=categorical, no_history=no_history, no_latent=no_latent
+    )
 
 
 def categorical(c):

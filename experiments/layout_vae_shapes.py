@@ -6,16 +6,33 @@
 Variants: `:categorical`, classes 1 to 20 instead of a Poisson; `:tiny`, seconds, for tests.
 Objects of these scenes are placed uniformly without overlap, so that the set of labels says little about their places and much about their number.
 """
+
 from experiments import common
 
 
 def get_config(arg=''):
     c = common.base('layout_vae', data=common.shapes('multi'))
     # b1 of re-implementations; all other numbers ours, as in layout_vae_rules
-    often = dict(batch_size=128, steps_per_dispatch=10, sample_every=2000, validate_every=500, validate_batches=0, checkpoint_every=500, keep='best:elbo')
-    c.stages.count = dict(steps=3000, optim=dict(elbo=dict(lr=1e-3, b1=.9, schedule=dict(kind='cosine', floor=.1))), **often)
+    often = dict(
+        batch_size=128,
+        steps_per_dispatch=10,
+        sample_every=2000,
+        validate_every=500,
+        validate_batches=0,
+        checkpoint_every=500,
+        keep='best:elbo',
+    )
+    c.stages.count = dict(
+        steps=3000,
+        optim=dict(elbo=dict(lr=1e-3, b1=0.9, schedule=dict(kind='cosine', floor=0.1))),
+        **often,
+    )
     c.stages.box = dict(
-        steps=10_000, model=dict(warmup=2000), optim=dict(elbo=dict(lr=3e-3, b1=.9, schedule=dict(kind='cosine', floor=.01))), **often)
+        steps=10_000,
+        model=dict(warmup=2000),
+        optim=dict(elbo=dict(lr=3e-3, b1=0.9, schedule=dict(kind='cosine', floor=0.01))),
+        **often,
+    )
     return common.variant(c, arg, categorical=categorical)
 
 

@@ -6,14 +6,19 @@
 
 All numbers ours. About ten minutes each on two CPU cores. Variant `:tiny`, seconds, for tests.
 """
+
 from experiments import common
 
 
 def get_config(arg=''):
     c = common.base('shape_net', data=common.shapes('single'))
     c.stages.net = dict(
-        steps=5000, batch_size=64, ema=.99, sample_every=0, validate_every=500,
-        optim=dict(loss=dict(lr=2e-3, b1=.9, schedule=dict(kind='cosine', floor=.02))),
+        steps=5000,
+        batch_size=64,
+        ema=0.99,
+        sample_every=0,
+        validate_every=500,
+        optim=dict(loss=dict(lr=2e-3, b1=0.9, schedule=dict(kind='cosine', floor=0.02))),
     )
     return common.variant(c, arg, multi=multi)
 

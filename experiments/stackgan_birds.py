@@ -8,6 +8,7 @@ from another run with its sentence encoder: --config.init.text=<run> --config.in
 
 Deviations: those of stackgan_flowers.
 """
+
 from experiments import common
 
 
@@ -15,27 +16,44 @@ def get_config(arg=''):
     # cropped around the bird, squash, crop, flip: official code
     c = common.base('stackgan', data=common.birds(size=256, load_size=304, flip=True))
     c.stages.text = dict(
-        steps=30_000, batch_size=40, sampler='distinct_classes',          # the encoder's official code: 200 epochs of 150 iterations
+        steps=30_000,
+        batch_size=40,
+        sampler='distinct_classes',  # the encoder's official code: 200 epochs of 150 iterations
         model=dict(encoder=dict(variant='icml_birds')),
         data=dict(size=64, load_size=76, captions=1),
         # official code: RMSprop, x 0.98 after each 150 iterations
-        optim=dict(joint_loss=dict(name='rmsprop', lr=7e-4, schedule=dict(kind='step', factor=.98, every=150, unit='updates'))),
+        optim=dict(
+            joint_loss=dict(
+                name='rmsprop',
+                lr=7e-4,
+                schedule=dict(kind='step', factor=0.98, every=150, unit='updates'),
+            )
+        ),
     )
-    halving = dict(kind='step', factor=.5, every=100)                     # epochs: paper; official code: 50 in Stage-I, 100 in Stage-II
-    adam = dict(lr=2e-4, b1=.5, schedule=halving)                         # paper
+    halving = dict(
+        kind='step', factor=0.5, every=100
+    )  # epochs: paper; official code: 50 in Stage-I, 100 in Stage-II
+    adam = dict(lr=2e-4, b1=0.5, schedule=halving)  # paper
     often = dict(sample_every=2000, validate_every=2000, checkpoint_every=2000)
     c.stages.one = dict(
-        epochs=600, batch_size=64, ema=.999,                              # paper; ema: ours
-        data=dict(size=64, load_size=76, captions=4),                     # the mean of four captions: official code
-        optim=dict(d_loss=adam, g_loss=adam), **often,
+        epochs=600,
+        batch_size=64,
+        ema=0.999,  # paper; ema: ours
+        data=dict(size=64, load_size=76, captions=4),  # the mean of four captions: official code
+        optim=dict(d_loss=adam, g_loss=adam),
+        **often,
     )
     c.stages.two = dict(
-        epochs=600, batch_size=64, ema=.999,                              # paper; ema: ours
-        data=dict(captions=4), optim=dict(d_loss=adam, g_loss=adam), **often,
+        epochs=600,
+        batch_size=64,
+        ema=0.999,  # paper; ema: ours
+        data=dict(captions=4),
+        optim=dict(d_loss=adam, g_loss=adam),
+        **often,
     )
     return common.variant(c, arg, tiny=tiny)
 
 
 def tiny(c):
     common.tiny(c)
-    c.data.size, c.stages.two.model.ratio = 32, 2     # Stage-I draws 16 px
+    c.data.size, c.stages.two.model.ratio = 32, 2  # Stage-I draws 16 px

@@ -7,17 +7,25 @@ shared: --config.init.text=runs/gan_cls_birds. With vectors of the authors' own 
 --config.data.embedding=stored, the stage `text` is left out. Variant: `:tiny`, seconds, for tests.
 Deviations: those of stackgan_pp.py; a text encoder shared with gan_cls_birds has seen whole pictures, these are cropped around the bird.
 """
+
 from experiments import common, gan_cls_birds
 
 
 def get_config(arg=''):
     # official code: the square around the bird, shorter side to 304, crop, flip
-    c = common.base('stackgan_pp', data=common.birds(size=256, load_size=304, resize='keep', flip=True))
+    c = common.base(
+        'stackgan_pp', data=common.birds(size=256, load_size=304, resize='keep', flip=True)
+    )
     c.stages.text = gan_cls_birds.get_config().stages.text
-    c.stages.text.data.update(size=64, load_size=76, resize='squash')     # as there
+    c.stages.text.data.update(size=64, load_size=76, resize='squash')  # as there
     c.stages.gan = dict(
-        epochs=600, batch_size=24, ema=.999, data=dict(scales=(64, 128)),          # official code, one caption a row as well
-        optim=dict(d_loss=dict(lr=2e-4, b1=.5), g_loss=dict(lr=2e-4, b1=.5)),      # official code
-        sample_every=2000, validate_every=2000, checkpoint_every=2000,
+        epochs=600,
+        batch_size=24,
+        ema=0.999,
+        data=dict(scales=(64, 128)),  # official code, one caption a row as well
+        optim=dict(d_loss=dict(lr=2e-4, b1=0.5), g_loss=dict(lr=2e-4, b1=0.5)),  # official code
+        sample_every=2000,
+        validate_every=2000,
+        checkpoint_every=2000,
     )
     return common.variant(c, arg)

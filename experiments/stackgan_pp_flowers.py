@@ -7,16 +7,24 @@ can be shared: --config.init.text=runs/gan_cls_flowers. Variant: `:tiny`, second
 Deviations: those of stackgan_pp.py. The authors released no settings for flowers: these are those of birds, with whole pictures. Without Reed's
 class lists the split is ours, and numbers are not comparable with published ones.
 """
+
 from experiments import common, gan_cls_flowers
 
 
 def get_config(arg=''):
-    c = common.base('stackgan_pp', data=common.flowers(size=256, load_size=304, resize='keep', flip=True))
+    c = common.base(
+        'stackgan_pp', data=common.flowers(size=256, load_size=304, resize='keep', flip=True)
+    )
     c.stages.text = gan_cls_flowers.get_config().stages.text
-    c.stages.text.data.update(size=64, load_size=76, resize='squash')     # as there
+    c.stages.text.data.update(size=64, load_size=76, resize='squash')  # as there
     c.stages.gan = dict(
-        epochs=600, batch_size=24, ema=.999, data=dict(scales=(64, 128)),          # birds, official code, one caption a row as well
-        optim=dict(d_loss=dict(lr=2e-4, b1=.5), g_loss=dict(lr=2e-4, b1=.5)),      # official code
-        sample_every=2000, validate_every=2000, checkpoint_every=2000,
+        epochs=600,
+        batch_size=24,
+        ema=0.999,
+        data=dict(scales=(64, 128)),  # birds, official code, one caption a row as well
+        optim=dict(d_loss=dict(lr=2e-4, b1=0.5), g_loss=dict(lr=2e-4, b1=0.5)),  # official code
+        sample_every=2000,
+        validate_every=2000,
+        checkpoint_every=2000,
     )
     return common.variant(c, arg)

@@ -10,18 +10,24 @@ not in the paper either, and found to be needed on these data with GAN-CLS: sent
 normalise each picture alone (`d_norm`), wrong pictures that differ from the sentence by little (`near_wrong`).
 Measured (4,500 steps, 42 minutes of one core): benchmarks/README.md.
 """
+
 from experiments import common, gan_cls_shapes
 
 
 def get_config(arg=''):
     """All numbers ours, close to those of gan_cls_shapes:laptop."""
     c = common.base('stackgan_pp', data=common.shapes('single'))
-    adam = dict(lr=1e-3, b1=0.0, b2=.99, schedule=dict(kind='cosine', floor=.02))
+    adam = dict(lr=1e-3, b1=0.0, b2=0.99, schedule=dict(kind='cosine', floor=0.02))
     c.stages.text = gan_cls_shapes.get_config('laptop').stages.text
     c.stages.gan = dict(
-        steps=10_000, batch_size=32, near_wrong=.5, ema=.995, data=dict(scales=(16, 32)),
+        steps=10_000,
+        batch_size=32,
+        near_wrong=0.5,
+        ema=0.995,
+        data=dict(scales=(16, 32)),
         model=dict(gf=16, df=16, nc=64, residuals=1, unit_text=True, d_norm='layer'),
-        optim=dict(d_loss=adam, g_loss=adam), validate_every=0,
+        optim=dict(d_loss=adam, g_loss=adam),
+        validate_every=0,
     )
     return common.variant(c, arg, quick=quick, full=full)
 
@@ -29,16 +35,18 @@ def get_config(arg=''):
 def quick(c):
     c.stages.text = gan_cls_shapes.get_config('quick').stages.text
     c.data.name, c.data.size = 'shape_scenes/single_quick', 32
-    c.stages.gan.update(steps=5000, ema=.99)
+    c.stages.gan.update(steps=5000, ema=0.99)
     c.stages.gan.model.scales, c.stages.gan.data.scales = 2, (16,)
 
 
 def full(c):
     """The paper's settings for birds; the text encoder stays the narrow one, which these captions do not outgrow."""
     c.data.name, c.data.size = 'shape_scenes/single_256', 256
-    c.stages.gan.update(steps=210_000, batch_size=24, near_wrong=0.0, ema=.999)   # steps: of the released model
+    c.stages.gan.update(
+        steps=210_000, batch_size=24, near_wrong=0.0, ema=0.999
+    )  # steps: of the released model
     c.stages.gan.data.scales = (64, 128)
     c.stages.gan.model.update(gf=64, df=64, nc=128, residuals=2, d_norm='batch', unit_text=False)
     for phase in ('d_loss', 'g_loss'):
-        c.stages.gan.optim[phase].update(lr=2e-4, b1=.5, b2=.999)
+        c.stages.gan.optim[phase].update(lr=2e-4, b1=0.5, b2=0.999)
         c.stages.gan.optim[phase].schedule.kind = 'constant'

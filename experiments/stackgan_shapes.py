@@ -11,28 +11,45 @@ caption a row instead of the mean of four. Not in the paper, and found to be nee
 little (`near_wrong`).
 Measured (5,000 + 5,000 steps, 40 minutes of one core): benchmarks/README.md.
 """
+
 from experiments import common
 
 
 def get_config(arg=''):
     """All numbers ours, close to those of gan_cls_shapes:laptop."""
     c = common.base('stackgan', data=common.shapes('single', size=64))
-    cosine = dict(kind='cosine', floor=.02)
-    adam = dict(lr=1e-3, b1=0.0, b2=.99, schedule=cosine)
+    cosine = dict(kind='cosine', floor=0.02)
+    adam = dict(lr=1e-3, b1=0.0, b2=0.99, schedule=cosine)
     c.stages.text = dict(
-        steps=5000, batch_size=30, sampler='distinct_classes', data=dict(size=32),        # 30 training classes
-        model=dict(encoder=dict(variant='icml_birds', channels=(96, 128), hidden=128, embedding=128), image_channels=(48, 96, 128), image_flat=True),
+        steps=5000,
+        batch_size=30,
+        sampler='distinct_classes',
+        data=dict(size=32),  # 30 training classes
+        model=dict(
+            encoder=dict(variant='icml_birds', channels=(96, 128), hidden=128, embedding=128),
+            image_channels=(48, 96, 128),
+            image_flat=True,
+        ),
         optim=dict(joint_loss=dict(lr=2.5e-3, schedule=cosine)),
     )
     c.stages.one = dict(
-        steps=7500, batch_size=32, near_wrong=.5, ema=.99, data=dict(size=32),
+        steps=7500,
+        batch_size=32,
+        near_wrong=0.5,
+        ema=0.99,
+        data=dict(size=32),
         model=dict(gf=32, df=32, nc=64, third_activation=True, unit_text=True, d_norm='layer'),
-        optim=dict(d_loss=adam, g_loss=adam), validate_every=0,
+        optim=dict(d_loss=adam, g_loss=adam),
+        validate_every=0,
     )
     c.stages.two = dict(
-        steps=5000, batch_size=32, near_wrong=.5, ema=.99,
+        steps=5000,
+        batch_size=32,
+        near_wrong=0.5,
+        ema=0.99,
         model=dict(gf=32, df=32, nc=64, ratio=2, blocks=2, d_norm='layer'),
-        optim=dict(d_loss=adam, g_loss=adam), validate_every=0,
+        optim=dict(d_loss=adam, g_loss=adam),
+        validate_every=0,
     )
     return common.variant(c, arg, full=full, tiny=tiny)
 
@@ -44,13 +61,15 @@ def full(c):
     c.stages.one.data.update(size=64)
     c.stages.two.model.update(ratio=4, blocks=4)
     for name in ('one', 'two'):
-        c.stages[name].update(steps=0, epochs=600, batch_size=64, ema=.999)
+        c.stages[name].update(steps=0, epochs=600, batch_size=64, ema=0.999)
         c.stages[name].model.update(gf=128, df=64, nc=128)
         for phase in ('d_loss', 'g_loss'):
-            c.stages[name].optim[phase].update(lr=2e-4, b1=.5, b2=.999)
-            c.stages[name].optim[phase].schedule.update(kind='step', factor=.5, every=100, floor=0.0)
+            c.stages[name].optim[phase].update(lr=2e-4, b1=0.5, b2=0.999)
+            c.stages[name].optim[phase].schedule.update(
+                kind='step', factor=0.5, every=100, floor=0.0
+            )
 
 
 def tiny(c):
     common.tiny(c)
-    c.data.size, c.stages.two.model.ratio = 32, 2     # Stage-I draws 16 px
+    c.data.size, c.stages.two.model.ratio = 32, 2  # Stage-I draws 16 px

@@ -1,11 +1,12 @@
 """Losses: pure functions on arrays, computed in float32 whatever the compute type is."""
+
 import math
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from t2i_jax.sharding import everywhere
+from t2i_jax.runtime.sharding import everywhere
 
 
 def bce_per_row(logits, label):
@@ -14,7 +15,9 @@ def bce_per_row(logits, label):
     Label 1 gives softplus(-logit), label 0 softplus(logit). What follows the batch axis (patches) is averaged.
     """
     logits = logits.astype(jnp.float32)
-    losses = optax.sigmoid_binary_cross_entropy(logits, jnp.broadcast_to(jnp.float32(label), logits.shape))
+    losses = optax.sigmoid_binary_cross_entropy(
+        logits, jnp.broadcast_to(jnp.float32(label), logits.shape)
+    )
     return losses.reshape(len(losses), -1).mean(-1)
 
 
@@ -28,7 +31,10 @@ def _logistic_d_loss(real_logits, fake_logits):
 
 
 def _hinge_d_loss(real_logits, fake_logits):
-    return jax.nn.relu(1 - real_logits.astype(jnp.float32)).mean() + jax.nn.relu(1 + fake_logits.astype(jnp.float32)).mean()
+    return (
+        jax.nn.relu(1 - real_logits.astype(jnp.float32)).mean()
+        + jax.nn.relu(1 + fake_logits.astype(jnp.float32)).mean()
+    )
 
 
 def _critic_d_loss(real_logits, fake_logits):
@@ -60,7 +66,9 @@ def adversarial(kind):
     The terms of d_loss are added, not halved. Logits may have any shape. Raises ValueError for another kind.
     """
     if kind not in ADVERSARIAL:
-        raise ValueError(f'There is no adversarial loss {kind!r}; there are {", ".join(ADVERSARIAL)}.')
+        raise ValueError(
+            f'There is no adversarial loss {kind!r}; there are {", ".join(ADVERSARIAL)}.'
+        )
     return ADVERSARIAL[kind]
 
 
@@ -72,9 +80,13 @@ def gradient_penalty(critic, real, fake, key, weight=10.0):
     """
     real, fake = real.astype(jnp.float32), fake.astype(jnp.float32)
     share = jax.random.uniform(key, (len(real),) + (1,) * (real.ndim - 1))
-    gradient = jax.grad(lambda x: critic(x).astype(jnp.float32).sum())(share * real + (1 - share) * fake)
+    gradient = jax.grad(lambda x: critic(x).astype(jnp.float32).sum())(
+        share * real + (1 - share) * fake
+    )
     squares = jnp.square(gradient).sum(range(1, real.ndim))
-    norm = jnp.sqrt(squares + 1e-12)                       # the root has no derivative at 0, where a critic may well start
+    norm = jnp.sqrt(
+        squares + 1e-12
+    )  # the root has no derivative at 0, where a critic may well start
     return weight * jnp.square(norm - 1).mean()
 
 
@@ -84,13 +96,22 @@ def structured_joint_embedding(image_vectors, text_vectors, *, margin=1.0, symme
     1/K^2 sum_i sum_{j != i} max(0, margin + s_ij - s_ii), and with `symmetric` the same for each text against all images.
     The pairs must come from K distinct classes: any text of an image's own class would count as wrong.
     """
-    image_vectors, text_vectors = image_vectors.astype(jnp.float32), everywhere(text_vectors.astype(jnp.float32))
-    scores = jnp.einsum('id,jd->ij', image_vectors, text_vectors, precision=jax.lax.Precision.HIGHEST)
+    image_vectors, text_vectors = (
+        image_vectors.astype(jnp.float32),
+        everywhere(text_vectors.astype(jnp.float32)),
+    )
+    scores = jnp.einsum(
+        'id,jd->ij', image_vectors, text_vectors, precision=jax.lax.Precision.HIGHEST
+    )
     wrong = 1 - jnp.eye(len(scores))
-    right = ((1 - wrong) * scores).sum(1)                                              # the diagonal, without leaving the rows of a device
-    loss = (wrong * jax.nn.relu(margin + scores - right[:, None])).mean()              # an image against all texts
+    right = ((1 - wrong) * scores).sum(1)  # the diagonal, without leaving the rows of a device
+    loss = (
+        wrong * jax.nn.relu(margin + scores - right[:, None])
+    ).mean()  # an image against all texts
     if symmetric:
-        loss += (wrong * jax.nn.relu(margin + scores - right[None, :])).mean()         # a text against all images
+        loss += (
+            wrong * jax.nn.relu(margin + scores - right[None, :])
+        ).mean()  # a text against all images
     return loss
 
 
@@ -99,8 +120,16 @@ def gaussian_kl(mu_q, logvar_q, mu_p=0.0, logvar_p=0.0):
 
     1/2 sum_d [logvar_p - logvar_q - 1 + (exp(logvar_q) + (mu_q - mu_p)^2) / exp(logvar_p)]. The default p is N(0, I).
     """
-    mu_q, logvar_q, mu_p, logvar_p = (jnp.asarray(x, jnp.float32) for x in (mu_q, logvar_q, mu_p, logvar_p))
-    terms = logvar_p - logvar_q - 1 + jnp.exp(logvar_q - logvar_p) + jnp.square(mu_q - mu_p) * jnp.exp(-logvar_p)
+    mu_q, logvar_q, mu_p, logvar_p = (
+        jnp.asarray(x, jnp.float32) for x in (mu_q, logvar_q, mu_p, logvar_p)
+    )
+    terms = (
+        logvar_p
+        - logvar_q
+        - 1
+        + jnp.exp(logvar_q - logvar_p)
+        + jnp.square(mu_q - mu_p) * jnp.exp(-logvar_p)
+    )
     return 0.5 * terms.sum(-1)
 
 
@@ -111,7 +140,7 @@ def conditioning_kl(mu, logvar, reduction='mean'):
     A network that gives log sigma has logvar = 2 log sigma. Raises ValueError for another reduction.
     """
     if reduction not in ('mean', 'sum'):
-        raise ValueError(f'The KL is reduced by \'mean\' or \'sum\', not by {reduction!r}.')
+        raise ValueError(f"The KL is reduced by 'mean' or 'sum', not by {reduction!r}.")
     kl = gaussian_kl(mu, logvar).mean()
     return kl / mu.shape[-1] if reduction == 'mean' else kl
 
@@ -123,12 +152,19 @@ def colour_consistency(fine, coarse):
     colours (divided by the number of pixels). The means are over the batch and the 3 or 9 entries, as in the official code of StackGAN++;
     its paper sums over the entries.
     """
+
     def statistics(images):
         pixels = images.reshape(len(images), -1, images.shape[-1]).astype(jnp.float32)
         mean = pixels.mean(1)
         centred = pixels - mean[:, None]
-        return mean, jnp.einsum('bni,bnj->bij', centred, centred, precision=jax.lax.Precision.HIGHEST) / pixels.shape[1]
-    (mean, covariance), (its_mean, its_covariance) = statistics(fine), jax.lax.stop_gradient(statistics(coarse))
+        return mean, jnp.einsum(
+            'bni,bnj->bij', centred, centred, precision=jax.lax.Precision.HIGHEST
+        ) / pixels.shape[1]
+
+    (mean, covariance), (its_mean, its_covariance) = (
+        statistics(fine),
+        jax.lax.stop_gradient(statistics(coarse)),
+    )
     return jnp.square(mean - its_mean).mean() + 5 * jnp.square(covariance - its_covariance).mean()
 
 
@@ -147,25 +183,27 @@ def poisson_nll(m, log_rate):
 def smooth_l1(error):
     """Element-wise: e^2 / 2 where |e| < 1, |e| - 1/2 elsewhere (Girshick, 2015)."""
     size = jnp.abs(error.astype(jnp.float32))
-    return jnp.where(size < 1, size ** 2 / 2, size - .5)
+    return jnp.where(size < 1, size**2 / 2, size - 0.5)
 
 
 # -------------------------------------------------------------------------------- DAMSM: words and regions, sentences and pictures
 def _unit(x, eps=1e-8):
     """Vectors of length 1; zeros, which the words of padding are, stay zeros and have no gradient."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), eps ** 2))
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), eps**2))
 
 
 def _attention(scores, there, gamma1):
     """How much of each region a word looks at. scores, there (... t r): a softmax over the words, then one over the regions of gamma1 times that."""
-    by_word = jax.nn.softmax(jnp.where(there, scores, -1e9), -2)          # finite, so that a caption without words gives no NaN
+    by_word = jax.nn.softmax(
+        jnp.where(there, scores, -1e9), -2
+    )  # finite, so that a caption without words gives no NaN
     return jax.nn.softmax(gamma1 * by_word, -1)
 
 
 def word_attention(regions, words, length, *, gamma1=5.0):
     """Of matching pairs, how much of each region a word looks at: (B, R, D), (B, T, D), (B,) -> (B, T, R); sums to 1 over R, zeros at pads."""
     regions, words = regions.astype(jnp.float32), words.astype(jnp.float32)
-    there = (jnp.arange(words.shape[1]) < length[:, None])[..., None]                                # b t 1
+    there = (jnp.arange(words.shape[1]) < length[:, None])[..., None]  # b t 1
     scores = jnp.einsum('brd,btd->btr', regions, words, precision=jax.lax.Precision.HIGHEST)
     return there * _attention(scores, there, gamma1)
 
@@ -177,12 +215,14 @@ def word_scores(regions, words, length, *, gamma1=5.0, gamma2=5.0, root=False):
     official code and all that followed have it; `root` divides it by gamma2, as the paper does. Of a caption without words it is -1e9.
     """
     regions, words = regions.astype(jnp.float32), words.astype(jnp.float32)
-    there = jnp.arange(words.shape[1]) < length[:, None]                                             # c t
+    there = jnp.arange(words.shape[1]) < length[:, None]  # c t
     highest = jax.lax.Precision.HIGHEST
     scores = jnp.einsum('brd,ctd->bctr', regions, words, precision=highest)
-    contexts = jnp.einsum('bctr,brd->bctd', _attention(scores, there[..., None], gamma1), regions, precision=highest)
+    contexts = jnp.einsum(
+        'bctr,brd->bctd', _attention(scores, there[..., None], gamma1), regions, precision=highest
+    )
     cosines = jnp.einsum('bctd,ctd->bct', _unit(contexts), _unit(words), precision=highest)
-    found = jax.nn.logsumexp(jnp.where(there, gamma2 * cosines, -1e9), -1)                           # b c
+    found = jax.nn.logsumexp(jnp.where(there, gamma2 * cosines, -1e9), -1)  # b c
     return found / gamma2 if root else found
 
 
@@ -194,18 +234,22 @@ def matching_loss(scores, leave_out=None, present=None):
     """
     b = len(scores)
     if b < 2:
-        raise ValueError('Matching compares the pairs of a batch, and one pair has no wrong one beside it: take a batch of 2 or more.')
+        raise ValueError(
+            'Matching compares the pairs of a batch, and one pair has no wrong one beside it: take a batch of 2 or more.'
+        )
     own = jnp.eye(b, dtype=bool)
     present = jnp.ones(b, bool) if present is None else present
     absent = ~(present[:, None] & present[None, :])
     absent = absent if leave_out is None else absent | leave_out
     scores = jnp.where(absent & ~own, -jnp.inf, scores.astype(jnp.float32))
-    right = jnp.where(own, scores, 0).sum(1)               # the diagonal, without leaving the rows of a device
+    right = jnp.where(own, scores, 0).sum(1)  # the diagonal, without leaving the rows of a device
     losses = jax.nn.logsumexp(scores, 1) + jax.nn.logsumexp(scores, 0) - 2 * right
     return jnp.where(present, losses, 0).sum() / jnp.maximum(present.sum(), 1)
 
 
-def words_loss(regions, words, length, *, gamma1=5.0, gamma2=5.0, gamma3=10.0, root=False, leave_out=None):
+def words_loss(
+    regions, words, length, *, gamma1=5.0, gamma2=5.0, gamma3=10.0, root=False, leave_out=None
+):
     """L_w of DAMSM: `matching_loss` of gamma3 R, with R of `word_scores`. (B, R, D), (B, T, D), (B,) -> scalar
 
     Pairs whose caption has no word count as if they were not there. Raises ValueError for B = 1.

@@ -1,8 +1,9 @@
 """A run: a config and a workdir, and the stages that they make.
 
-    <workdir>/config.json, vocabulary.json, lock
-    <workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/, samples/<step>.png
+<workdir>/config.json, vocabulary.json, lock
+<workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/, samples/<step>.png
 """
+
 import fnmatch
 import importlib
 import itertools
@@ -18,21 +19,36 @@ from flax import nnx
 
 from t2i_jax import optim
 from t2i_jax import stage as core
-from t2i_jax.checkpoint import Checkpoints
-from t2i_jax.errors import RunError
+from t2i_jax.data.text import Vocabulary
 from t2i_jax.layers import remat
-from t2i_jax.text import Vocabulary
+from t2i_jax.runtime.checkpoint import Checkpoints
+from t2i_jax.runtime.errors import RunError
 
 # What may differ when a run is resumed; steps and epochs may only grow.
-FREE = ('data.dir', 'data.manual_dir', 'data.cache', 'data.workers', 'data.on_error', 'data.nominal*', 'mesh*', 'remat', 'eval*', 'sample*', 'stages.*_every',
-        'stages.*.validate_batches', 'stages.*.keep_n')
+FREE = (
+    'data.dir',
+    'data.manual_dir',
+    'data.cache',
+    'data.workers',
+    'data.on_error',
+    'data.nominal*',
+    'mesh*',
+    'remat',
+    'eval*',
+    'sample*',
+    'stages.*_every',
+    'stages.*.validate_batches',
+    'stages.*.keep_n',
+)
 GROWING = ('stages.*.steps', 'stages.*.epochs')
-LATER = {'steps_per_dispatch': 1}        # settings that older runs do not have, and what they did
+LATER = {'steps_per_dispatch': 1}  # settings that older runs do not have, and what they did
 
 
 def system(name):
     """The module of a system. Raises RunError with the names that exist."""
-    names = sorted(path.stem for path in (pathlib.Path(__file__).parent / 'systems').glob('[!_]*.py'))
+    names = sorted(
+        path.stem for path in (pathlib.Path(__file__).parent / 'systems').glob('[!_]*.py')
+    )
     if name not in names:
         raise RunError(f'There is no system {name!r}. There are: {", ".join(names)}.')
     return importlib.import_module(f't2i_jax.systems.{name}')
@@ -45,7 +61,9 @@ def stage_names(config):
     names = [name for name, cls in system(config.system).STAGES.items() if not cls.skip(config)]
     missing = [name for name in names if name not in config.stages]
     if missing:
-        raise RunError(f'System {config.system} has stage {missing[0]}, about which this config says nothing: take an experiment of that system.')
+        raise RunError(
+            f'System {config.system} has stage {missing[0]}, about which this config says nothing: take an experiment of that system.'
+        )
     return names
 
 
@@ -63,7 +81,11 @@ def to_json(config) -> str:
 
 def saved_steps(workdir, name='*'):
     """The steps of a stage (any) that have a finished checkpoint, whole or damaged."""
-    return [int(step.name) for step in pathlib.Path(workdir).glob(f'{name}/checkpoints/*') if step.name.isdigit()]
+    return [
+        int(step.name)
+        for step in pathlib.Path(workdir).glob(f'{name}/checkpoints/*')
+        if step.name.isdigit()
+    ]
 
 
 def has_checkpoints(workdir, name='*'):
@@ -76,9 +98,13 @@ def load_config(workdir):
     try:
         config = ml_collections.ConfigDict(json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError):
-        raise RunError(f'{workdir} holds no run: there is no {path}. Train one first with --config=experiments/<name>.py, or check the path.') from None
+        raise RunError(
+            f'{workdir} holds no run: there is no {path}. Train one first with --config=experiments/<name>.py, or check the path.'
+        ) from None
     except ValueError as error:
-        raise RunError(f'{path} is damaged ({error}). Restore it, or give --config=experiments/<name>.py.') from None
+        raise RunError(
+            f'{path} is damaged ({error}). Restore it, or give --config=experiments/<name>.py.'
+        ) from None
     return config.lock()
 
 
@@ -86,7 +112,9 @@ def flat(tree, prefix=''):
     """{'a.b': value} of nested dictionaries."""
     out = {}
     for name, value in tree.items():
-        out |= flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+        out |= (
+            flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+        )
     return out
 
 
@@ -94,7 +122,7 @@ def claim(config, workdir):
     """Writes the config of a run, or checks it against the one that is there. Raises RunError where they differ in what matters."""
     path = pathlib.Path(workdir) / 'config.json'
     trained = has_checkpoints(path.parent)
-    if not trained and jax.process_index() == 0:                          # an attempt that failed early binds nobody
+    if not trained and jax.process_index() == 0:  # an attempt that failed early binds nobody
         (path.parent / 'vocabulary.json').unlink(missing_ok=True)
     old = None
     if path.exists() and trained:
@@ -104,18 +132,29 @@ def claim(config, workdir):
             logging.warning('%s It is replaced by the one that was given.', error)
     if old is not None:
         old, new = flat(old.to_dict()), flat(json.loads(to_json(config)))
-        old |= {name: LATER[last] for name in new if name not in old and (last := name.rpartition('.')[2]) in LATER}
+        old |= {
+            name: LATER[last]
+            for name in new
+            if name not in old and (last := name.rpartition('.')[2]) in LATER
+        }
         changed = {name for name in old | new if plain(old.get(name)) != plain(new.get(name))}
         refused = []
         for name in sorted(changed):
             if any(fnmatch.fnmatch(name, pattern) for pattern in FREE):
                 continue
-            if any(fnmatch.fnmatch(name, pattern) for pattern in GROWING) and new.get(name, 0) > old.get(name, 0):
+            if any(fnmatch.fnmatch(name, pattern) for pattern in GROWING) and new.get(
+                name, 0
+            ) > old.get(name, 0):
                 continue
-            refused.append(f'  {name}: {old.get(name, "absent")} there, {new.get(name, "absent")} here')
+            refused.append(
+                f'  {name}: {old.get(name, "absent")} there, {new.get(name, "absent")} here'
+            )
         if refused:
-            raise RunError(f'{workdir} belongs to a run with another config:\n' + '\n'.join(refused) +
-                           '\nChoose another --workdir, or leave out --config to resume that run with its own.')
+            raise RunError(
+                f'{workdir} belongs to a run with another config:\n'
+                + '\n'.join(refused)
+                + '\nChoose another --workdir, or leave out --config to resume that run with its own.'
+            )
     if jax.process_index():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,13 +170,24 @@ def nominal_meta(config, name):
     known = dict(config.data.nominal)
     if config.data.embedding == 'stored':
         known.setdefault('embedding_dim', 1024)
-    return core.Meta(config.data.name, length=data['length'], size=data['size'], captions=data['captions'], nominal=True, **known)
+    return core.Meta(
+        config.data.name,
+        length=data['length'],
+        size=data['size'],
+        captions=data['captions'],
+        nominal=True,
+        **known,
+    )
 
 
 def source(config, workdir, stage):
     """(config, folder) of the run that made an earlier stage: `init.<stage>`, or this one."""
     other = os.path.expanduser(config.init.get(stage) or '')
-    return (load_config(other), pathlib.Path(other)) if other else (config, pathlib.Path(workdir) if workdir else None)
+    return (
+        (load_config(other), pathlib.Path(other))
+        if other
+        else (config, pathlib.Path(workdir) if workdir else None)
+    )
 
 
 def adopt(config, workdir, stage):
@@ -151,7 +201,11 @@ def adopt(config, workdir, stage):
 
 def recipe(config, workdir, stage):
     """(config, folder) from which an earlier stage is built: as `source`, or what `adopt` copied."""
-    if config.init.get(stage) and workdir and (pathlib.Path(workdir) / stage / 'config.json').exists():
+    if (
+        config.init.get(stage)
+        and workdir
+        and (pathlib.Path(workdir) / stage / 'config.json').exists()
+    ):
         return load_config(pathlib.Path(workdir) / stage), pathlib.Path(workdir)
     return source(config, workdir, stage)
 
@@ -159,19 +213,33 @@ def recipe(config, workdir, stage):
 def read_meta(folder, stage):
     path = pathlib.Path(folder) / stage / 'meta.json'
     try:
-        return core.Meta(**plain(json.loads(path.read_text())))                # names as tuples, which can be hashed, as Split has them
+        return core.Meta(
+            **plain(json.loads(path.read_text()))
+        )  # names as tuples, which can be hashed, as Split has them
     except (FileNotFoundError, ValueError, TypeError):
-        raise RunError(f'{path.parent} holds no trained stage: {path.name} is missing or damaged. Train (or resume) the stage, which writes it, or point '
-                       f'--config.init.{stage} to a run that has it.') from None
+        raise RunError(
+            f'{path.parent} holds no trained stage: {path.name} is missing or damaged. Train (or resume) the stage, which writes it, or point '
+            f'--config.init.{stage} to a run that has it.'
+        ) from None
 
 
 def same_sizes(trained, found, what):
     """Raises RunError where data differ from those that a stage was trained on in what its networks take their sizes from."""
-    for field in ('size', 'vocabulary_size', 'length', 'embedding_dim', 'attributes', 'object_classes', 'max_objects'):
+    for field in (
+        'size',
+        'vocabulary_size',
+        'length',
+        'embedding_dim',
+        'attributes',
+        'object_classes',
+        'max_objects',
+    ):
         there, here = getattr(trained, field), getattr(found, field)
         if there != here:
-            raise RunError(f'{what} was trained on data with {field} {there}; {found.name} as it is now has {here}. Put the data (or the setting) back, '
-                           'or train on these in another --workdir.')
+            raise RunError(
+                f'{what} was trained on data with {field} {there}; {found.name} as it is now has {here}. Put the data (or the setting) back, '
+                'or train on these in another --workdir.'
+            )
 
 
 class Keys:
@@ -191,9 +259,14 @@ def build(config, workdir, name, meta, key):
     for earlier in dict.fromkeys(cls.loads.values()):
         if not stages[earlier].skip(config):
             other, folder = recipe(config, workdir, earlier)
-            other_meta = nominal_meta(other, earlier) if meta.nominal else read_meta(folder, earlier)
+            other_meta = (
+                nominal_meta(other, earlier) if meta.nominal else read_meta(folder, earlier)
+            )
             made[earlier] = build(other, folder, earlier, other_meta, key)
-    loaded = {network: getattr(made[earlier], network) if earlier in made else None for network, earlier in cls.loads.items()}
+    loaded = {
+        network: getattr(made[earlier], network) if earlier in made else None
+        for network, earlier in cls.loads.items()
+    }
     if config.dtype not in ('float32', 'bfloat16'):
         raise RunError(f'dtype is {config.dtype!r}; it is float32 or bfloat16.')
     try:
@@ -217,7 +290,9 @@ def total_steps(config, name, module, steps_per_epoch):
     if not module.phases:
         return 0
     if bool(steps) == bool(epochs):
-        raise RunError(f'stages.{name} has steps={steps} and epochs={epochs}: set one of them, the other to 0.')
+        raise RunError(
+            f'stages.{name} has steps={steps} and epochs={epochs}: set one of them, the other to 0.'
+        )
     together = steps_per_dispatch(config, name)
     return int(steps or together * round(epochs * steps_per_epoch / together))
 
@@ -226,22 +301,34 @@ def steps_per_dispatch(config, name):
     """How many steps of a stage the device runs at once. Raises RunError unless whole dispatches end where something is due; a resumed run has then the
     same ones."""
     block = config.stages[name]
-    together = block.get('steps_per_dispatch', 1)                          # older runs do not say
-    due = {key: block[key] for key in ('log_every', 'validate_every', 'sample_every', 'checkpoint_every', 'steps')}
+    together = block.get('steps_per_dispatch', 1)  # older runs do not say
+    due = {
+        key: block[key]
+        for key in ('log_every', 'validate_every', 'sample_every', 'checkpoint_every', 'steps')
+    }
     due |= {'eval.every': config.get('eval', {}).get('every', 0)}
     wrong = [f'{key}={value}' for key, value in due.items() if together < 1 or value % together]
     if wrong:
-        raise RunError(f'stages.{name}.steps_per_dispatch={together} runs that many steps at once, and does not divide {", ".join(wrong)}: '
-                       'set one of them so that it does, or steps_per_dispatch=1.')
+        raise RunError(
+            f'stages.{name}.steps_per_dispatch={together} runs that many steps at once, and does not divide {", ".join(wrong)}: '
+            'set one of them so that it does, or steps_per_dispatch=1.'
+        )
     return together
 
 
 def make_program(config, name, module, steps_per_epoch=1):
     """The stage's Program with its optimisers."""
     block, total = config.stages[name], total_steps(config, name, module, steps_per_epoch)
-    txs = [optim.make(plain(block.optim.get(phase.loss, optim.DEFAULTS)), phase.trains, steps_per_epoch / phase.every, total / phase.every)
-           for phase in module.phases]
-    decay = .5 ** (block.batch_size / block.ema_half_life) if block.ema_half_life else block.ema
+    txs = [
+        optim.make(
+            plain(block.optim.get(phase.loss, optim.DEFAULTS)),
+            phase.trains,
+            steps_per_epoch / phase.every,
+            total / phase.every,
+        )
+        for phase in module.phases
+    ]
+    decay = 0.5 ** (block.batch_size / block.ema_half_life) if block.ema_half_life else block.ema
     return core.program(module, txs, decay)
 
 
@@ -249,14 +336,20 @@ def checkpoints(config, workdir, name):
     keep = config.stages[name].keep
     if keep != 'last' and not keep.startswith('best:'):
         raise RunError(f'stages.{name}.keep is {keep!r}; it is last, or best:<a validation loss>.')
-    return Checkpoints(pathlib.Path(workdir) / name / 'checkpoints', config.stages[name].keep_n, keep.partition(':')[2] or None)
+    return Checkpoints(
+        pathlib.Path(workdir) / name / 'checkpoints',
+        config.stages[name].keep_n,
+        keep.partition(':')[2] or None,
+    )
 
 
 def fresh_state(config, workdir, name, meta, prog):
     """A function that makes the initial state; traced by the caller."""
+
     def init():
         _, params, stats = core.split(build(config, workdir, name, meta, config.seed))
         return core.init_state(prog, params, stats, config.seed)
+
     return init
 
 
@@ -266,9 +359,13 @@ def restore(config, workdir, name, step=None, shardings=None):
     saved = checkpoints(config, workdir, name) if folder.exists() else None
     there = saved.steps() if saved else []
     if not there:
-        raise RunError(f'{pathlib.Path(workdir) / name} has no finished checkpoint. Train it first: python -m t2i_jax.main --workdir={workdir}')
+        raise RunError(
+            f'{pathlib.Path(workdir) / name} has no finished checkpoint. Train it first: python -m t2i_jax.main --workdir={workdir}'
+        )
     if step is not None and step not in there:
-        raise RunError(f'{pathlib.Path(workdir) / name} has no checkpoint of step {step}. It has: {", ".join(map(str, sorted(there)))}.')
+        raise RunError(
+            f'{pathlib.Path(workdir) / name} has no checkpoint of step {step}. It has: {", ".join(map(str, sorted(there)))}.'
+        )
     step = saved.best_step() if step is None else step
     meta = read_meta(workdir, name)
     prog = make_program(config, name, abstract(config, workdir, name, meta))
@@ -284,8 +381,14 @@ def warn_if_unfinished(config, folder, name):
     saved = checkpoints(config, folder, name) if (folder / name / 'checkpoints').exists() else None
     newest = (saved.steps() or [None])[0] if saved else None
     if newest is not None and newest < (total := saved.extra(newest).get('total', newest)):
-        logging.warning('Stage %s of %s was interrupted at step %s of %s, and is used as it is. To finish it first: python -m t2i_jax.main --workdir=%s',
-                        name, folder, f'{newest:,}', f'{total:,}', folder)
+        logging.warning(
+            'Stage %s of %s was interrupted at step %s of %s, and is used as it is. To finish it first: python -m t2i_jax.main --workdir=%s',
+            name,
+            folder,
+            f'{newest:,}',
+            f'{total:,}',
+            folder,
+        )
     if saved:
         saved.close()
 
@@ -298,14 +401,22 @@ def loaded_weights(config, workdir, name, vocabulary, place):
             made.setdefault(earlier, []).append(network)
     for earlier, networks in made.items():
         other, folder = source(config, workdir, earlier)
-        theirs = vocabulary if folder == pathlib.Path(workdir) else Vocabulary.load(folder / 'vocabulary.json')
+        theirs = (
+            vocabulary
+            if folder == pathlib.Path(workdir)
+            else Vocabulary.load(folder / 'vocabulary.json')
+        )
         if theirs != vocabulary:
-            raise RunError(f'{folder} has another vocabulary ({len(theirs) - 1} words, hash {theirs.hash[:12]}) than {workdir} ({len(vocabulary) - 1} words, '
-                           f'hash {vocabulary.hash[:12]}), so its {" and ".join(networks)} would misread sentences. Train stage {earlier!r} here (leave out '
-                           f'--config.init.{earlier}), or use the same data.')
+            raise RunError(
+                f'{folder} has another vocabulary ({len(theirs) - 1} words, hash {theirs.hash[:12]}) than {workdir} ({len(vocabulary) - 1} words, '
+                f'hash {vocabulary.hash[:12]}), so its {" and ".join(networks)} would misread sentences. Train stage {earlier!r} here (leave out '
+                f'--config.init.{earlier}), or use the same data.'
+            )
         warn_if_unfinished(other, folder, earlier)
         _, state, _ = restore(other, folder, earlier, shardings=place)
-        params |= core.pick(state.sampling_params(), networks)            # a text encoder is absent where sentence vectors are stored
+        params |= core.pick(
+            state.sampling_params(), networks
+        )  # a text encoder is absent where sentence vectors are stored
         stats |= core.pick(state.sampling_stats(), networks)
     return params, stats
 
@@ -318,22 +429,42 @@ def describe(config) -> str:
     for name in stage_names(config):
         meta = nominal_meta(config, name)
         module, block = abstract(config, None, name, meta), config.stages[name]
-        make_program(config, name, module)                                # refuses the settings that training would refuse
+        make_program(config, name, module)  # refuses the settings that training would refuse
         params = core.split(module).params
         trained = {network for phase in module.phases for network in phase.trains}
         for network, tree in params.items():
-            parts = {f'{network}.{i}': part for i, part in tree.items()} if all(isinstance(key, int) for key in tree) else {}     # of an nnx.List
+            parts = (
+                {f'{network}.{i}': part for i, part in tree.items()}
+                if all(isinstance(key, int) for key in tree)
+                else {}
+            )  # of an nnx.List
             for part, arrays in ({network: tree} | parts).items():
                 count = sum(math.prod(x.shape) for x in jax.tree.leaves(arrays))
-                lines.append(f'{name + "." + part:<{width}} {count:>14,}  {"trained" if network in trained else "frozen"}')
+                lines.append(
+                    f'{name + "." + part:<{width}} {count:>14,}  {"trained" if network in trained else "frozen"}'
+                )
         length = f'{block.steps:,} steps' if block.steps else f'{block.epochs:g} epochs'
-        below.append(f'\nstage {name}: {length}, batch {block.batch_size}, sampler {block.sampler}, {meta.size} px, {config.dtype}, '
-                     f'reads {", ".join(module.needs)}')
-        below += [f'  {phase.loss}: trains {", ".join(phase.trains)}' + (f', every {phase.every} steps at {phase.at}' if phase.every > 1 else '') +
-                  f'; {optim.describe(plain(block.optim.get(phase.loss, optim.DEFAULTS)), phase.trains)}' for phase in module.phases]
+        below.append(
+            f'\nstage {name}: {length}, batch {block.batch_size}, sampler {block.sampler}, {meta.size} px, {config.dtype}, '
+            f'reads {", ".join(module.needs)}'
+        )
+        below += [
+            f'  {phase.loss}: trains {", ".join(phase.trains)}'
+            + (f', every {phase.every} steps at {phase.at}' if phase.every > 1 else '')
+            + f'; {optim.describe(plain(block.optim.get(phase.loss, optim.DEFAULTS)), phase.trains)}'
+            for phase in module.phases
+        ]
         averaged = [network for network in module.ema if network in trained]
         if averaged:
-            below.append(f'  moving average of {", ".join(averaged)}: ' +
-                         (f'half-life {block.ema_half_life:g} images' if block.ema_half_life else f'{block.ema:g}'))
-    below.append(f'\ndata {config.data.name}: {config.data.split}; sizes above are for its published values ({dict(config.data.nominal)})')
+            below.append(
+                f'  moving average of {", ".join(averaged)}: '
+                + (
+                    f'half-life {block.ema_half_life:g} images'
+                    if block.ema_half_life
+                    else f'{block.ema:g}'
+                )
+            )
+    below.append(
+        f'\ndata {config.data.name}: {config.data.split}; sizes above are for its published values ({dict(config.data.nominal)})'
+    )
     return '\n'.join([f'{"stage.network":<{width}} {"parameters":>14}', *lines, *below])

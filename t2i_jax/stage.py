@@ -4,6 +4,7 @@ A system is a list of stages; a stage owns named networks and, in each training 
 phase minimises one loss over the networks that it trains. Networks are `flax.nnx` modules; this file splits a stage
 into plain dictionaries once, and everything after that is `jax.jit`, `jax.grad` and optax.
 """
+
 import functools
 from typing import Any, NamedTuple
 
@@ -13,32 +14,36 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from t2i_jax.sharding import over_rows, whole
+from t2i_jax.runtime.sharding import over_rows, whole
 
 
 class Phase(NamedTuple):
     """One loss, minimised over the networks that it trains, at the steps with step % every == at."""
-    loss: str                  # a method of the stage: (batch, key, out) -> (scalar, {name: scalar})
-    trains: tuple[str, ...]    # attributes of the stage
+
+    loss: str  # a method of the stage: (batch, key, out) -> (scalar, {name: scalar})
+    trains: tuple[str, ...]  # attributes of the stage
     every: int = 1
     at: int = 0
 
 
 class Meta(NamedTuple):
     """What a data set knows about itself. Networks take their sizes from it."""
+
     name: str
-    vocabulary_size: int = 0       # words, the padding (id 0) included
-    length: int = 0                # words of a caption after padding or cutting
-    size: int = 64                 # pixels, the side of the largest image
+    vocabulary_size: int = 0  # words, the padding (id 0) included
+    length: int = 0  # words of a caption after padding or cutting
+    size: int = 64  # pixels, the side of the largest image
     classes: int = 0
     object_classes: int = 0
     max_objects: int = 0
-    attributes: int = 0            # length of the attribute vector
-    embedding_dim: int = 0         # of text vectors stored with the data
-    captions: int = 1              # captions of an image in one batch row
-    nominal: bool = False          # published values, because the data are not there
-    object_names: tuple[str, ...] = ()       # of the labels of objects, in their order; nominal values lack them
-    attribute_names: tuple[str, ...] = ()    # of the attribute vector's entries
+    attributes: int = 0  # length of the attribute vector
+    embedding_dim: int = 0  # of text vectors stored with the data
+    captions: int = 1  # captions of an image in one batch row
+    nominal: bool = False  # published values, because the data are not there
+    object_names: tuple[
+        str, ...
+    ] = ()  # of the labels of objects, in their order; nominal values lack them
+    attribute_names: tuple[str, ...] = ()  # of the attribute vector's entries
 
 
 class Stage(nnx.Module):
@@ -52,13 +57,18 @@ class Stage(nnx.Module):
     One that draws from sentences has `encode(batch) -> any pytree of floats, rows first`, and takes it back from `batch['encoded']`: so what
     lies between two sentences can be drawn, too.
     """
-    phases: tuple[Phase, ...] = ()       # may also be set in __init__, where keywords decide
-    ema: tuple[str, ...] = ()            # networks of which a moving average of the parameters is kept; sampling uses it
-    loads: dict[str, str] = {}           # network -> the earlier stage that made it
-    needs: tuple[str, ...] = ()          # batch keys that it reads; may also be set in __init__
-    tiny: dict[str, Any] = {}            # constructor keywords of the small variant
-    advice: dict[str, str] = {}          # batch key -> what to do where a data set lacks it, for the error's reader
-    training = True                      # False while validation losses are computed
+
+    phases: tuple[Phase, ...] = ()  # may also be set in __init__, where keywords decide
+    ema: tuple[
+        str, ...
+    ] = ()  # networks of which a moving average of the parameters is kept; sampling uses it
+    loads: dict[str, str] = {}  # network -> the earlier stage that made it
+    needs: tuple[str, ...] = ()  # batch keys that it reads; may also be set in __init__
+    tiny: dict[str, Any] = {}  # constructor keywords of the small variant
+    advice: dict[
+        str, str
+    ] = {}  # batch key -> what to do where a data set lacks it, for the error's reader
+    training = True  # False while validation losses are computed
 
     @classmethod
     def skip(cls, config) -> bool:
@@ -81,12 +91,13 @@ class Stage(nnx.Module):
 
 class State(flax.struct.PyTreeNode):
     """Everything that a checkpoint holds. `bad_step` and `bad_phase` stay -1 while all updates are finite."""
+
     step: jax.Array
     seed: jax.Array
-    params: dict[str, Any]     # network -> parameters
-    stats: dict[str, Any]      # network -> running statistics
-    opt: tuple[Any, ...]       # one optimiser state a phase
-    ema: dict[str, Any]        # network -> averaged parameters
+    params: dict[str, Any]  # network -> parameters
+    stats: dict[str, Any]  # network -> running statistics
+    opt: tuple[Any, ...]  # one optimiser state a phase
+    ema: dict[str, Any]  # network -> averaged parameters
     ema_stats: dict[str, Any]  # network -> running statistics that fit them; see `settle`
     bad_step: jax.Array
     bad_phase: jax.Array
@@ -101,11 +112,12 @@ class State(flax.struct.PyTreeNode):
 
 class Program(NamedTuple):
     """The static half of a stage: with it and a State everything can be computed."""
+
     graph: Any
     phases: tuple[Phase, ...]
     ema: tuple[str, ...]
-    forward: bool                  # whether the stage has a shared forward pass
-    txs: tuple[Any, ...] = ()      # one optax transformation a phase
+    forward: bool  # whether the stage has a shared forward pass
+    txs: tuple[Any, ...] = ()  # one optax transformation a phase
     decay: float = 0.999
 
 
@@ -126,7 +138,14 @@ def split(stage) -> Split:
 
 
 def program(stage, txs=(), decay=0.999) -> Program:
-    return Program(split(stage).graph, tuple(stage.phases), tuple(stage.ema), hasattr(stage, 'forward'), tuple(txs), decay)
+    return Program(
+        split(stage).graph,
+        tuple(stage.phases),
+        tuple(stage.ema),
+        hasattr(stage, 'forward'),
+        tuple(txs),
+        decay,
+    )
 
 
 def compute_in(stage, dtype):
@@ -144,9 +163,23 @@ def call(graph, params, stats, method, *args, training=True):
 
 
 def init_state(prog: Program, params, stats, seed) -> State:
-    opt = tuple(tx.init(pick(params, phase.trains)) for phase, tx in zip(prog.phases, prog.txs, strict=True))
-    ema, ema_stats = jax.tree.map(jnp.copy, (pick(params, prog.ema), pick(stats, prog.ema)))     # copies: donated buffers must not be shared
-    return State(jnp.int32(0), jnp.uint32(seed), params, stats, opt, ema, ema_stats, jnp.int32(-1), jnp.int32(-1))
+    opt = tuple(
+        tx.init(pick(params, phase.trains)) for phase, tx in zip(prog.phases, prog.txs, strict=True)
+    )
+    ema, ema_stats = jax.tree.map(
+        jnp.copy, (pick(params, prog.ema), pick(stats, prog.ema))
+    )  # copies: donated buffers must not be shared
+    return State(
+        jnp.int32(0),
+        jnp.uint32(seed),
+        params,
+        stats,
+        opt,
+        ema,
+        ema_stats,
+        jnp.int32(-1),
+        jnp.int32(-1),
+    )
 
 
 def train_step(prog: Program, state: State, batch) -> tuple[State, dict[str, jax.Array]]:
@@ -159,8 +192,10 @@ def train_step(prog: Program, state: State, batch) -> tuple[State, dict[str, jax
     out, pull_back, new = shared_forward(prog, state, batch, key)
     metrics = {}
     for index, phase in enumerate(prog.phases):
+
         def run(new, index=index):
             return run_phase(prog, index, new, batch, key, out, pull_back)
+
         if phase.every == 1:
             new, logs = run(new)
         else:
@@ -169,7 +204,9 @@ def train_step(prog: Program, state: State, batch) -> tuple[State, dict[str, jax
             runs = state.step % phase.every == phase.at
             new, logs = jax.lax.cond(runs, run, lambda new, idle=idle: (new, idle), new)
         metrics |= logs
-    return new.replace(step=state.step + 1, stats=choose(new.bad_step < 0, new.stats, state.stats)), metrics
+    return new.replace(
+        step=state.step + 1, stats=choose(new.bad_step < 0, new.stats, state.stats)
+    ), metrics
 
 
 def choose(first, a, b):
@@ -185,6 +222,7 @@ def shared_forward(prog, state, batch, key):
 
     def forward(train):
         return call(prog.graph, {**state.params, **train}, state.stats, 'forward', batch, key)
+
     out, pull_back, stats = jax.vjp(forward, pick(state.params, trained), has_aux=True)
     return out, pull_back, state.replace(stats={**state.stats, **pick(stats, trained)})
 
@@ -195,8 +233,11 @@ def run_phase(prog, index, state, batch, key, out, pull_back):
     train = pick(state.params, phase.trains)
 
     def loss_fn(train, out):
-        (loss, logs), stats = call(prog.graph, {**state.params, **train}, state.stats, phase.loss, batch, key, out)
+        (loss, logs), stats = call(
+            prog.graph, {**state.params, **train}, state.stats, phase.loss, batch, key, out
+        )
         return loss, (logs, stats)
+
     # allow_int: what `forward` returns may hold token ids; their cotangents are float0, which the pull-back takes
     grad = jax.value_and_grad(loss_fn, argnums=(0, 1), has_aux=True, allow_int=True)
     (loss, (logs, stats)), (grads, through_out) = grad(train, out)
@@ -204,18 +245,26 @@ def run_phase(prog, index, state, batch, key, out, pull_back):
         grads = jax.tree.map(jnp.add, grads, pick(pull_back(through_out)[0], phase.trains))
 
     updates, opt = tx.update(grads, state.opt[index], train)
-    stats = pick(stats, phase.trains)                                     # the statistics of the other networks are dropped
+    stats = pick(stats, phase.trains)  # the statistics of the other networks are dropped
     # norms, because XLA needs several times as long to compile a test of each array; what overflows the optimiser overflows that of grads
-    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & jnp.isfinite(optax.tree.norm((updates, stats)))
+    finite = (
+        jnp.isfinite(loss)
+        & jnp.isfinite(optax.tree.norm(grads))
+        & jnp.isfinite(optax.tree.norm((updates, stats)))
+    )
     good = finite & (state.bad_step < 0)
     # chosen here and not once after the last phase, so that each array is updated in place and the old state need not be kept beside the new one
     train = choose(good, optax.apply_updates(train, updates), train)
     averaged = pick(train, prog.ema)
-    ema = choose(good, optax.incremental_update(averaged, pick(state.ema, averaged), 1 - prog.decay), pick(state.ema, averaged))
+    ema = choose(
+        good,
+        optax.incremental_update(averaged, pick(state.ema, averaged), 1 - prog.decay),
+        pick(state.ema, averaged),
+    )
     new = state.replace(
         params={**state.params, **train},
         stats={**state.stats, **stats},
-        opt=state.opt[:index] + (choose(good, opt, state.opt[index]),) + state.opt[index + 1:],
+        opt=state.opt[:index] + (choose(good, opt, state.opt[index]),) + state.opt[index + 1 :],
         ema={**state.ema, **ema},
         bad_step=jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step),
         bad_phase=jnp.where(finite | (state.bad_step >= 0), state.bad_phase, index),
@@ -229,14 +278,27 @@ def settle(prog: Program, state: State, batch, key):
     The running statistics of training belong to the parameters of the last few steps. Averaged parameters have others: drawn
     with those of training, the pictures of a generator with batch norm are grey until the learning rate is near 0.
     """
-    _, stats = call(prog.graph, state.sampling_params(), state.sampling_stats(), 'forward', batch, key)
+    _, stats = call(
+        prog.graph, state.sampling_params(), state.sampling_stats(), 'forward', batch, key
+    )
     return pick(stats, prog.ema)
 
 
 def validation_losses(prog: Program, state: State, batch, key) -> dict[str, jax.Array]:
     """Every phase's loss on a batch, with the parameters that sampling would use; nothing is updated."""
+
     def evaluate(method, *args):
-        return call(prog.graph, state.sampling_params(), state.sampling_stats(), method, batch, key, *args, training=False)[0]
+        return call(
+            prog.graph,
+            state.sampling_params(),
+            state.sampling_stats(),
+            method,
+            batch,
+            key,
+            *args,
+            training=False,
+        )[0]
+
     out, metrics = evaluate('forward') if prog.forward else None, {}
     for phase in prog.phases:
         loss, logs = evaluate(phase.loss, out)

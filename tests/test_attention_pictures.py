@@ -1,4 +1,5 @@
 """Attention drawn over pictures, and how much of it lies on the objects that words name."""
+
 import json
 import types
 
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t2i_jax import attention_pictures as ap
-from t2i_jax import explore, explore_attention, sample
+from t2i_jax import sample
 from t2i_jax import stage as core
-from t2i_jax.errors import RunError
+from t2i_jax.data.text import Vocabulary
+from t2i_jax.draw import attention as ap
+from t2i_jax.explore import attention as explore_attention
+from t2i_jax.explore import explore
+from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler
 from t2i_jax.stage import Meta
-from t2i_jax.text import Vocabulary
 from t2i_jax.train import train
 from tfds_builders.shape_scenes import render
 from tfds_builders.shape_scenes.scenes import CLASS, COLOUR
@@ -26,6 +29,7 @@ VOCABULARY = Vocabulary(['a', 'red', 'blue', 'circle', 'square', 'dot'])
 
 class Looking(core.Stage):
     """Grey pictures whose left half looks at the second word of the sentence and whose right half at the first, on two maps."""
+
     needs = ('tokens', 'length')
     maps = 2
 
@@ -37,15 +41,31 @@ class Looking(core.Stage):
 
     def sample(self, batch, noise):
         b, left = len(batch['tokens']), jnp.arange(8)[:, None] < 4
-        beta = jnp.where(left, jax.nn.one_hot(1, LENGTH), jax.nn.one_hot(0, LENGTH))                   # w t
+        beta = jnp.where(left, jax.nn.one_hot(1, LENGTH), jax.nn.one_hot(0, LENGTH))  # w t
         beta = jnp.broadcast_to(beta, (b, 8, 8, LENGTH))
-        image = jnp.broadcast_to(jnp.tanh(noise['z'])[:, None, None] + self.grey[...], (b, SIDE, SIDE, 3))
-        return {'image': image} | ({'attention': [beta, jnp.repeat(jnp.repeat(beta, 2, 1), 2, 2)][:self.maps]} if self.maps else {})
+        image = jnp.broadcast_to(
+            jnp.tanh(noise['z'])[:, None, None] + self.grey[...], (b, SIDE, SIDE, 3)
+        )
+        return {'image': image} | (
+            {'attention': [beta, jnp.repeat(jnp.repeat(beta, 2, 1), 2, 2)][: self.maps]}
+            if self.maps
+            else {}
+        )
 
 
 def sampler_of(stage):
     graph, params, stats = core.split(stage)
-    return Sampler(core.program(stage), stage, params, stats, VOCABULARY, Meta('shapes', size=SIDE, length=LENGTH), 'gan', 3, chunk=4)
+    return Sampler(
+        core.program(stage),
+        stage,
+        params,
+        stats,
+        VOCABULARY,
+        Meta('shapes', size=SIDE, length=LENGTH),
+        'gan',
+        3,
+        chunk=4,
+    )
 
 
 @pytest.fixture
@@ -67,11 +87,16 @@ def scene_of(*objects):
 # ------------------------------------------------------------------------------------------------------------------------ drawing
 def test_the_strongest_words_are_those_above_twice_an_even_share():
     maps = np.zeros((4, 4, 4))
-    maps[..., 0] = .45                                     # a little everywhere: never above 2 / 4
-    maps[:2, :, 1], maps[2:, :, 2] = .55, .55
-    maps[2, 0, 1] = .5
-    maps[3, 0, 3] = .9
-    assert ap.strongest(maps).tolist() == [1, 2, 3, 0]     # 1 and 2 have equal mass above the limit, 1 more in all
+    maps[..., 0] = 0.45  # a little everywhere: never above 2 / 4
+    maps[:2, :, 1], maps[2:, :, 2] = 0.55, 0.55
+    maps[2, 0, 1] = 0.5
+    maps[3, 0, 3] = 0.9
+    assert ap.strongest(maps).tolist() == [
+        1,
+        2,
+        3,
+        0,
+    ]  # 1 and 2 have equal mass above the limit, 1 more in all
     assert ap.strongest(maps, 2).tolist() == [1, 2]
     assert ap.strongest(np.ones((2, 2, 1))).tolist() == [0]
 
@@ -81,41 +106,65 @@ def test_heat_lies_where_the_map_is():
     assert (ap.overlay(picture, heat) == picture).all()
     heat[:, :2] = 1
     seen = ap.overlay(picture, heat).astype(int)
-    assert seen.shape == (8, 8, 3) and (seen[:, 0] > 150).any(-1).all() and (seen[:, -1] == 100).all()
+    assert (
+        seen.shape == (8, 8, 3) and (seen[:, 0] > 150).any(-1).all() and (seen[:, -1] == 100).all()
+    )
 
 
 def test_cells_have_one_size_and_rows_are_filled_up():
     picture = np.zeros((SIDE, SIDE, 3), np.uint8)
-    maps = [np.eye(2)[np.arange(64) % 2].reshape(8, 8, 2), np.eye(2)[np.arange(256) % 2].reshape(16, 16, 2)]
+    maps = [
+        np.eye(2)[np.arange(64) % 2].reshape(8, 8, 2),
+        np.eye(2)[np.arange(256) % 2].reshape(16, 16, 2),
+    ]
     found = ap.rows(picture, ['red', 'circle'], maps, count=3)
     assert found.shape == (2, 4, ap.SIDE + ap.STRIP, ap.SIDE, 3) and found.dtype == np.uint8
-    assert (found[:, 3] == 255).all() and (found[:, :3, ap.SIDE:] < 128).any((2, 3, 4)).all()          # a label beneath each
-    assert (found[0, 1, :ap.SIDE] != found[0, 2, :ap.SIDE]).any()
+    assert (found[:, 3] == 255).all() and (found[:, :3, ap.SIDE :] < 128).any(
+        (2, 3, 4)
+    ).all()  # a label beneath each
+    assert (found[0, 1, : ap.SIDE] != found[0, 2, : ap.SIDE]).any()
 
 
 # ---------------------------------------------------------------------------------------------------------------------- measuring
 def test_masks_are_of_what_can_be_seen():
-    scene = scene_of((1, 0, .25), (1, 2, .75), (0, 2, .25))                     # a red and a blue square, a blue circle over the red square
+    scene = scene_of(
+        (1, 0, 0.25), (1, 2, 0.75), (0, 2, 0.25)
+    )  # a red and a blue square, a blue circle over the red square
     whole = render.masks(scene, 128).mean((1, 2))
     assert ap.mask_of(scene, COLOUR, 2, 16).mean() == pytest.approx(whole[1] + whole[2], abs=1e-3)
     assert ap.mask_of(scene, COLOUR, 0, 16).mean() == pytest.approx(whole[0] - whole[2], abs=1e-3)
-    assert ap.mask_of(scene, CLASS, 1, 17)[:, 9:].sum() > 0 and not ap.mask_of(scene, CLASS, 5, 16).any()
+    assert (
+        ap.mask_of(scene, CLASS, 1, 17)[:, 9:].sum() > 0
+        and not ap.mask_of(scene, CLASS, 5, 16).any()
+    )
     unknown = scene.copy()
-    unknown[1, CLASS] = -1                                                     # as decoded scenes have it
+    unknown[1, CLASS] = -1  # as decoded scenes have it
     assert ap.mask_of(unknown, COLOUR, 2, 16).mean() == pytest.approx(whole[2], abs=1e-3)
 
 
 def test_mass_inside_the_named_object():
-    scene = scene_of((1, 0, .25), (0, 2, .75))
+    scene = scene_of((1, 0, 0.25), (0, 2, 0.75))
     words = ['a', 'red', 'dot', 'ring']
-    maps = np.full((2, 16, 16, 5), .2)
-    maps[0, ..., 1] = ap.mask_of(scene, COLOUR, 0, 16) > .99                   # looks at the red square alone
+    maps = np.full((2, 16, 16, 5), 0.2)
+    maps[0, ..., 1] = ap.mask_of(scene, COLOUR, 0, 16) > 0.99  # looks at the red square alone
     found = ap.inside(maps, [words, words], [scene, scene])
-    assert set(found) == {'colour', 'class'} and found['colour']['n'] == 2 and found['class']['n'] == 2          # there is no ring
+    assert (
+        set(found) == {'colour', 'class'} and found['colour']['n'] == 2 and found['class']['n'] == 2
+    )  # there is no ring
     share = render.masks(scene, 128).mean((1, 2))
-    assert found['colour']['inside'] == pytest.approx((1 + share[0]) / 2, abs=2e-3) and found['colour']['share'] == pytest.approx(share[0], abs=1e-3)
-    assert found['class']['inside'] == pytest.approx(found['class']['share']) == pytest.approx(share[1], abs=1e-3)      # even
-    assert ap.named('red') == (COLOUR, 0) and ap.named('discs') == (CLASS, 0) and ap.named('shape') is ap.named('left') is ap.named('yonder') is None
+    assert found['colour']['inside'] == pytest.approx((1 + share[0]) / 2, abs=2e-3) and found[
+        'colour'
+    ]['share'] == pytest.approx(share[0], abs=1e-3)
+    assert (
+        found['class']['inside']
+        == pytest.approx(found['class']['share'])
+        == pytest.approx(share[1], abs=1e-3)
+    )  # even
+    assert (
+        ap.named('red') == (COLOUR, 0)
+        and ap.named('discs') == (CLASS, 0)
+        and ap.named('shape') is ap.named('left') is ap.named('yonder') is None
+    )
     assert ap.inside(maps, [['a'], []], [scene, scene]) == {}
 
 
@@ -129,11 +178,19 @@ def test_attention_is_given_to_those_who_ask(looking):
 
 def test_samples_have_a_picture_of_attention_beside_them(looking, tmp_path, monkeypatch):
     sheets = []
-    monkeypatch.setattr(sample.attention_pictures.log, 'sheet', lambda lines, labels, *args, **more: sheets.append((lines, labels, more)))
+    monkeypatch.setattr(
+        sample.attention_pictures.log,
+        'sheet',
+        lambda lines, labels, *args, **more: sheets.append((lines, labels, more)),
+    )
     sample.to_files('run', ['a red zebra circle', 'blue dot'], 5, 0, tmp_path)
     lines, labels, more = sheets[0]
-    assert len(sheets) == 3 and len(lines) == ap.SAMPLES * 2 and labels == ['sample 1', '', 'sample 2', '', 'sample 3', '', 'sample 4', '']
-    assert more['title'] == 'a red circle'                                     # the words that it knows
+    assert (
+        len(sheets) == 3
+        and len(lines) == ap.SAMPLES * 2
+        and labels == ['sample 1', '', 'sample 2', '', 'sample 3', '', 'sample 4', '']
+    )
+    assert more['title'] == 'a red circle'  # the words that it knows
     monkeypatch.undo()
     monkeypatch.setattr(Sampler, 'load', classmethod(lambda cls, *_, **__: looking))
     sample.to_files('run', ['a red zebra circle'], 1, 0, tmp_path)
@@ -150,21 +207,32 @@ def config_of(name='photographs'):
 
 
 def test_explored_sentences(looking, tmp_path):
-    numbers = explore.explore(config_of('shape_scenes/single'), 'run', 'attention', 3, texts=['a red circle', 'blue dot'], out=tmp_path)
+    numbers = explore.explore(
+        config_of('shape_scenes/single'),
+        'run',
+        'attention',
+        3,
+        texts=['a red circle', 'blue dot'],
+        out=tmp_path,
+    )
     assert numbers['rows'] == 2 * 3 * 2 and {'decoder', 'map_8', 'map_16'} <= set(numbers)
     assert json.loads((tmp_path / 'attention.json').read_text())['what'] == 'attention'
     assert cv2.imread(str(tmp_path / 'attention.png')).shape[0] > 12 * ap.SIDE
 
 
 def test_words_of_drawn_objects_are_measured(looking, monkeypatch):
-    scene = scene_of((0, 0, .25))                          # a red circle on the left, where pixels look at the second word
-    reader = types.SimpleNamespace(decode=lambda images: np.stack([scene] * len(images)), tag={'name': 'told'})
+    scene = scene_of((0, 0, 0.25))  # a red circle on the left, where pixels look at the second word
+    reader = types.SimpleNamespace(
+        decode=lambda images: np.stack([scene] * len(images)), tag={'name': 'told'}
+    )
     monkeypatch.setattr(explore_attention, 'reader_of', lambda config: reader)
     ask = explore.Ask(config_of(), 'run', 1, texts=['circle red'])
     numbers = explore_attention.explored(ask, looking, explore.held_out)['numbers']
     share = numbers['map_16']['colour']['share']
-    assert numbers['decoder'] == 'told' and .02 < share < .07
-    assert numbers['map_16']['colour']['inside'] == pytest.approx(2 * share, rel=1e-4)            # half of the frame is looked at
+    assert numbers['decoder'] == 'told' and 0.02 < share < 0.07
+    assert numbers['map_16']['colour']['inside'] == pytest.approx(
+        2 * share, rel=1e-4
+    )  # half of the frame is looked at
     assert numbers['map_16']['class'] == {'inside': 0.0, 'share': pytest.approx(share), 'n': 1}
 
 
@@ -192,8 +260,13 @@ def matcher(on_shapes, tmp_path_factory):
 def test_where_words_look_in_held_out_pictures(matcher, tmp_path):
     config, workdir = matcher
     numbers = explore.explore(config, workdir, 'attention', 4, stage='damsm', out=tmp_path)
-    assert 4 <= numbers['rows'] <= 12 and (tmp_path / 'attention.png').exists()         # of captions of more than eight words there are more lines
+    assert (
+        4 <= numbers['rows'] <= 12 and (tmp_path / 'attention.png').exists()
+    )  # of captions of more than eight words there are more lines
     found = numbers['map_8']
-    assert found and all(0 <= one['inside'] <= 1 and 0 < one['share'] < .5 and one['n'] > 50 for one in found.values())      # of more than are shown
+    assert found and all(
+        0 <= one['inside'] <= 1 and 0 < one['share'] < 0.5 and one['n'] > 50
+        for one in found.values()
+    )  # of more than are shown
     with pytest.raises(RunError, match='leave --text out'):
         explore.explore(config, workdir, 'attention', 4, texts=['a red circle'], out=tmp_path)

@@ -1,4 +1,5 @@
 """What all builders share: archives, downloads, disk space, the picture of records."""
+
 import gzip
 import hashlib
 import http.server
@@ -19,8 +20,13 @@ from tfds_builders import DataError, build, files, get_builder, manual
 from tfds_builders import inspect as inspection
 from tfds_builders.inspect import describe, inspect
 
-CONTENT = {'root/a.txt': b'first', 'root/sub/b.txt': b'second', 'root/c.bin': b'third', '../../out.txt': b'outside'}
-BODY = bytes(range(256)) * 40_000          # 10 MB
+CONTENT = {
+    'root/a.txt': b'first',
+    'root/sub/b.txt': b'second',
+    'root/c.bin': b'third',
+    '../../out.txt': b'outside',
+}
+BODY = bytes(range(256)) * 40_000  # 10 MB
 
 
 def archive(path):
@@ -46,7 +52,9 @@ def test_members_of_archives_and_folders(tmp_path, name):
             (path / file).write_bytes(data)
     else:
         archive(path)
-    assert [(match[1], data) for match, data in files.members(path, r'([a-z])\.txt') if match[1] != 't'] == [('a', b'first'), ('b', b'second')]
+    assert [
+        (match[1], data) for match, data in files.members(path, r'([a-z])\.txt') if match[1] != 't'
+    ] == [('a', b'first'), ('b', b'second')]
     assert not (tmp_path.parents[1] / 'out.txt').exists()
 
 
@@ -54,7 +62,13 @@ def test_members_of_archives_and_folders(tmp_path, name):
 def test_an_archive_that_ends_early_is_named(tmp_path, name):
     path = archive(tmp_path / name)
     data = path.read_bytes()
-    path.write_bytes(gzip.compress(gzip.decompress(data)[:700]) if name == 'x.tgz' else data[:700] if name == 'x.tar' else data[:-30])
+    path.write_bytes(
+        gzip.compress(gzip.decompress(data)[:700])
+        if name == 'x.tgz'
+        else data[:700]
+        if name == 'x.tar'
+        else data[:-30]
+    )
     with pytest.raises(DataError, match=rf'{name} is broken or ends early.*Fetch it again'):
         list(files.members(path, '.*'))
 
@@ -62,6 +76,7 @@ def test_an_archive_that_ends_early_is_named(tmp_path, name):
 @pytest.fixture
 def server():
     """Serves BODY at any path; `cut` bytes are sent at most in each reply while it is set, and `ranges` says whether it can go on in the middle."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         cut, ranges, asked = None, True, []
 
@@ -72,10 +87,11 @@ def server():
             self.send_response(206 if start else 200)
             self.send_header('Content-Length', str(len(BODY) - start))
             self.end_headers()
-            self.wfile.write(BODY[start:][:Handler.cut])
+            self.wfile.write(BODY[start:][: Handler.cut])
 
         def log_message(self, *_):
             pass
+
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         Handler.url, Handler.asked = f'http://127.0.0.1:{running.server_port}/x.bin', []
@@ -88,14 +104,22 @@ def test_a_download_goes_on_where_it_stopped(tmp_path, server):
     server.cut = 3_000_000
     with pytest.raises(DataError, match='Cannot fetch .*x.bin.* Try again'):
         files.fetch(server.url, tmp_path, retries=2, **right)
-    assert server.asked == [0, 3_000_000] and not (tmp_path / 'x.bin').exists() and (tmp_path / 'x.bin.part').stat().st_size == 6_000_000
+    assert (
+        server.asked == [0, 3_000_000]
+        and not (tmp_path / 'x.bin').exists()
+        and (tmp_path / 'x.bin.part').stat().st_size == 6_000_000
+    )
     server.cut = None
-    assert files.fetch(server.url, tmp_path, **right).read_bytes() == BODY and server.asked[2:] == [6_000_000]
+    assert files.fetch(server.url, tmp_path, **right).read_bytes() == BODY and server.asked[2:] == [
+        6_000_000
+    ]
     files.fetch(server.url, tmp_path, **right)
-    assert len(server.asked) == 3                                          # it is there
+    assert len(server.asked) == 3  # it is there
 
 
-def test_a_download_begins_again_where_the_server_cannot_go_on_or_the_file_is_another(tmp_path, server):
+def test_a_download_begins_again_where_the_server_cannot_go_on_or_the_file_is_another(
+    tmp_path, server
+):
     server.ranges = False
     (tmp_path / 'x.bin.part').write_bytes(b'what came before')
     assert files.fetch(server.url, tmp_path, size=len(BODY)).read_bytes() == BODY
@@ -106,20 +130,24 @@ def test_a_download_begins_again_where_the_server_cannot_go_on_or_the_file_is_an
 
 
 def test_a_disk_that_is_too_small_is_named(tmp_path):
-    with pytest.raises(DataError, match=r'needs 1000000.00 GB for tests, and its disk has .* GB free'):
-        manual.require_space(tmp_path / 'not' / 'there', 10 ** 15, 'for tests')
+    with pytest.raises(
+        DataError, match=r'needs 1000000.00 GB for tests, and its disk has .* GB free'
+    ):
+        manual.require_space(tmp_path / 'not' / 'there', 10**15, 'for tests')
 
 
 def test_what_has_come_already_needs_no_room(tmp_path, monkeypatch):
     url, asked = 'https://x/a.zip', []
-    builder = types.SimpleNamespace(_data_dir_root=tmp_path, url_infos={url: types.SimpleNamespace(size=1000, checksum='')})
+    builder = types.SimpleNamespace(
+        _data_dir_root=tmp_path, url_infos={url: types.SimpleNamespace(size=1000, checksum='')}
+    )
     monkeypatch.setattr(files, 'fetch', lambda *args, **kwargs: None)
     monkeypatch.setattr(manual, 'require_space', lambda folder, size, purpose: asked.append(size))
     (tmp_path / 'downloads').mkdir()
     manual.ManualBuilder.fetched(builder, tmp_path, url)
     (tmp_path / 'downloads' / 'a.zip.part').write_bytes(bytes(300))
     manual.ManualBuilder.fetched(builder, tmp_path, url)
-    (tmp_path / 'downloads' / 'a.zip').write_bytes(bytes(10))                # is not it, and is fetched again
+    (tmp_path / 'downloads' / 'a.zip').write_bytes(bytes(10))  # is not it, and is fetched again
     manual.ManualBuilder.fetched(builder, tmp_path, url)
     (tmp_path / 'downloads' / 'a.zip').write_bytes(bytes(1000))
     manual.ManualBuilder.fetched(builder, tmp_path, url)
@@ -130,19 +158,35 @@ def test_records_are_drawn_with_what_they_carry(data_dir, tmp_path):
     builder = get_builder('shape_scenes/single_quick', data_dir)
     picture = inspect(builder, 'train', 3, tmp_path / 'records.png')
     assert np.array_equal(cv2.imread(str(tmp_path / 'records.png'), cv2.IMREAD_COLOR_RGB), picture)
-    record = builder.as_data_source('train', decoders={name: tfds.decode.SkipDecoding() for name in ('image', 'mask', 'object_masks')})[0]
+    record = builder.as_data_source(
+        'train',
+        decoders={name: tfds.decode.SkipDecoding() for name in ('image', 'mask', 'object_masks')},
+    )[0]
     told = '\n'.join(describe(record, builder.info))
-    for what in (record['file_name'].decode(), record['class_name'].decode(), record['captions'][0].decode(), 'attributes: ', 'Q '):
+    for what in (
+        record['file_name'].decode(),
+        record['class_name'].decode(),
+        record['captions'][0].decode(),
+        'attributes: ',
+        'Q ',
+    ):
         assert what in told
     top, left, bottom, right = record['objects']['bbox'][0] * 319
-    coloured = (picture[40:, 12:332].astype(int) == (255, 25, 25)).all(-1)   # the colour of the first object's box
+    coloured = (picture[40:, 12:332].astype(int) == (255, 25, 25)).all(
+        -1
+    )  # the colour of the first object's box
     ys, xs = np.nonzero(coloured[:320])
-    assert abs(ys.min() - top) < 3 and abs(ys.max() - bottom) < 3 and abs(xs.min() - left) < 3 and abs(xs.max() - right) < 3
+    assert (
+        abs(ys.min() - top) < 3
+        and abs(ys.max() - bottom) < 3
+        and abs(xs.min() - left) < 3
+        and abs(xs.max() - right) < 3
+    )
     with pytest.raises(DataError, match="has no split 'trian'.*train"):
         inspect(builder, 'trian')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(builder), 'as_data_source', lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):                             # what has nothing to do with splits
+        with pytest.raises(ZeroDivisionError):  # what has nothing to do with splits
             inspect(builder, 'train')
         patch.setattr(type(builder.info), 'file_format', tfds.core.FileFormat.TFRECORD)
         with pytest.raises(DataError, match='drawn from array_record.*--file_format=array_record'):
@@ -150,7 +194,12 @@ def test_records_are_drawn_with_what_they_carry(data_dir, tmp_path):
 
 
 def test_the_command_says_how_many_records_were_drawn(data_dir, tmp_path, capsys, monkeypatch):
-    command = ['inspect', 'shape_scenes/single_quick', f'--data_dir={data_dir}', f'--out={tmp_path / "records.png"}']
+    command = [
+        'inspect',
+        'shape_scenes/single_quick',
+        f'--data_dir={data_dir}',
+        f'--out={tmp_path / "records.png"}',
+    ]
     monkeypatch.setattr('sys.argv', [*command, '--split=test[:3]'])
     inspection.main()
     assert ': 3 records of shape_scenes/single_quick/1.0.0, test[:3]' in capsys.readouterr().out
@@ -159,20 +208,30 @@ def test_the_command_says_how_many_records_were_drawn(data_dir, tmp_path, capsys
         inspection.main()
 
 
-def test_the_file_format_goes_to_the_builder_and_another_one_is_named(data_dir, tmp_path, monkeypatch):
+def test_the_file_format_goes_to_the_builder_and_another_one_is_named(
+    data_dir, tmp_path, monkeypatch
+):
     """As far as it goes without TensorFlow, which writes tfrecord."""
-    with pytest.raises(DataError, match='--file_format=tfrecord needs TensorFlow: pip install tensorflow'):
+    with pytest.raises(
+        DataError, match='--file_format=tfrecord needs TensorFlow: pip install tensorflow'
+    ):
         monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
         build.build('shape_scenes/single_quick', data_dir, file_format='tfrecord')
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: 'there')
-    with pytest.raises(DataError, match='was built there as another file format .*Give another --data_dir for a copy as tfrecord'):
+    with pytest.raises(
+        DataError,
+        match='was built there as another file format .*Give another --data_dir for a copy as tfrecord',
+    ):
         build.build('shape_scenes/single_quick', data_dir, file_format='tfrecord')
     monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', lambda builder: None)
-    for _ in range(2):                                                     # also where it is there
+    for _ in range(2):  # also where it is there
         builder = build.build('shape_scenes/single_quick', tmp_path, file_format='tfrecord')
         assert builder.info.file_format is tfds.core.FileFormat.TFRECORD
         if not builder.data_path.exists():
             builder.data_path.mkdir(parents=True)
             builder.info.write_to_directory(builder.data_path)
-    with pytest.raises(DataError, match='was built there as another file format .*Give another --data_dir for a copy as array_record'):
+    with pytest.raises(
+        DataError,
+        match='was built there as another file format .*Give another --data_dir for a copy as array_record',
+    ):
         build.build('shape_scenes/single_quick', tmp_path)

@@ -1,4 +1,5 @@
 """TFDS' own test case; needs TensorFlow, the builder itself does not."""
+
 import pathlib
 import tempfile
 
@@ -23,8 +24,18 @@ class CaptionFolderTest(tfds.testing.DatasetBuilderTestCase):
         cls.EXAMPLE_DIR = pathlib.Path(cls.folder.name)
         for seed, file in enumerate(FILES):
             (cls.EXAMPLE_DIR / file).write_bytes(picture(seed))
-        json_lines(cls.EXAMPLE_DIR, [{'file_name': file, 'text': f'a thing {file}', 'label': f'kind {i % 2}', 'boxes': [[1, 2, 9, 9]]}
-                                     for i, file in enumerate(FILES)])
+        json_lines(
+            cls.EXAMPLE_DIR,
+            [
+                {
+                    'file_name': file,
+                    'text': f'a thing {file}',
+                    'label': f'kind {i % 2}',
+                    'boxes': [[1, 2, 9, 9]],
+                }
+                for i, file in enumerate(FILES)
+            ],
+        )
         super().setUpClass()
 
     def _make_builder(self, config=None):

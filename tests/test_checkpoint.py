@@ -1,4 +1,5 @@
 """What is restored is bit for bit what was saved, or an older state that is; damage and half-written folders are named and skipped."""
+
 import shutil
 
 import jax
@@ -7,24 +8,36 @@ import numpy as np
 import pytest
 from conftest import bit_equal
 
-from t2i_jax.checkpoint import Checkpoints
-from t2i_jax.errors import RunError
+from t2i_jax.runtime.checkpoint import Checkpoints
+from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import State
 
 
 def state(step, width=64):
     """A state whose values are all different, in the types that states have."""
     rng = np.random.default_rng(step)
-    weights = {'kernel': jnp.float32(rng.normal(size=(width, 96))), 'bias': jnp.float32(rng.normal(size=width))}
-    return State(step=jnp.int32(step), seed=jnp.uint32(4_000_000_000), params={'G': weights, 'empty': {}},
-                 stats={'G': {'mean': jnp.float32(step)}}, opt=((jnp.int32(step), {'G': weights}), ()),
-                 ema={'G': {'kernel': weights['kernel'] + 1}}, ema_stats={'G': {'mean': jnp.float32(1)}},
-                 bad_step=jnp.int32(-1), bad_phase=jnp.int32(-1))
+    weights = {
+        'kernel': jnp.float32(rng.normal(size=(width, 96))),
+        'bias': jnp.float32(rng.normal(size=width)),
+    }
+    return State(
+        step=jnp.int32(step),
+        seed=jnp.uint32(4_000_000_000),
+        params={'G': weights, 'empty': {}},
+        stats={'G': {'mean': jnp.float32(step)}},
+        opt=((jnp.int32(step), {'G': weights}), ()),
+        ema={'G': {'kernel': weights['kernel'] + 1}},
+        ema_stats={'G': {'mean': jnp.float32(1)}},
+        bad_step=jnp.int32(-1),
+        bad_phase=jnp.int32(-1),
+    )
 
 
 def shapes(one=None):
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), one or state(0))
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), one or state(0)
+    )
 
 
 @pytest.fixture
@@ -35,6 +48,7 @@ def opened(tmp_path):
     def call(**keywords):
         open_ones.append(Checkpoints(tmp_path, **keywords))
         return open_ones[-1]
+
     yield call
     for checkpoints in open_ones:
         checkpoints.close()
@@ -42,13 +56,21 @@ def opened(tmp_path):
 
 def written(checkpoints, *steps, metrics=None):
     for step in steps:
-        checkpoints.save(step, state(step), {'seed': 7, 'note': f'step {step}'}, metrics and metrics[step], wait=True)
+        checkpoints.save(
+            step,
+            state(step),
+            {'seed': 7, 'note': f'step {step}'},
+            metrics and metrics[step],
+            wait=True,
+        )
     return checkpoints
 
 
 def data_files(folder):
     """The files of a checkpoint's arrays, the largest first."""
-    files = (path for path in (folder / 'state').rglob('*') if path.is_file() and '/d/' in str(path))
+    files = (
+        path for path in (folder / 'state').rglob('*') if path.is_file() and '/d/' in str(path)
+    )
     return sorted(files, key=lambda path: -path.stat().st_size)
 
 
@@ -62,37 +84,51 @@ def test_a_round_trip_is_bit_equal(opened):
     assert opened().restore(shapes()) is None and opened().best_step() is None
     written(opened(), 3, 5)
     step, found, extra = opened().restore(shapes())
-    assert step == 5 and bit_equal(found, state(5)) and (extra['seed'], extra['note']) == (7, 'step 5')
-    assert jax.tree.structure(found) == jax.tree.structure(state(5)) and int(found.seed) == 4_000_000_000
-    assert all(a.dtype == b.dtype for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state(5))))
+    assert (
+        step == 5 and bit_equal(found, state(5)) and (extra['seed'], extra['note']) == (7, 'step 5')
+    )
+    assert (
+        jax.tree.structure(found) == jax.tree.structure(state(5))
+        and int(found.seed) == 4_000_000_000
+    )
+    assert all(
+        a.dtype == b.dtype for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state(5)))
+    )
     step, found, _ = opened().restore(shapes(), step=3)
     assert step == 3 and bit_equal(found, state(3))
     assert opened().extra(3)['note'] == 'step 3'
 
 
 def test_saving_goes_on_while_the_state_changes(opened):
-    checkpoints, step = opened(), jax.jit(lambda x: jax.tree.map(lambda y: y + 1, x), donate_argnums=0)
+    checkpoints, step = (
+        opened(),
+        jax.jit(lambda x: jax.tree.map(lambda y: y + 1, x), donate_argnums=0),
+    )
     one = jax.tree.map(jnp.copy, state(1))
     checkpoints.save(1, one, {})
-    step(one)                                                              # its buffers are given away while it is written
+    step(one)  # its buffers are given away while it is written
     checkpoints.wait()
     assert bit_equal(checkpoints.restore(shapes())[1], state(1))
 
 
 def test_the_last_ones_and_the_best_one_stay(opened):
-    losses = {1: 5., 2: 1., 3: 3., 4: 4., 5: 2.}
-    metrics = {step: {'d_loss': loss, 'x': 0.} for step, loss in losses.items()}
+    losses = {1: 5.0, 2: 1.0, 3: 3.0, 4: 4.0, 5: 2.0}
+    metrics = {step: {'d_loss': loss, 'x': 0.0} for step, loss in losses.items()}
     checkpoints = written(opened(keep_n=2, best='d_loss'), *losses, metrics=metrics)
     assert checkpoints.steps() == [5, 4, 2] and checkpoints.best_step() == 2
     again = opened(keep_n=2, best='d_loss')
     assert again.best_step() == 2
-    written(again, 6)                                                      # saved before the first validation of a resumed run
+    written(again, 6)  # saved before the first validation of a resumed run
     assert again.steps() == [6, 5, 2] and again.best_step() == 2
 
 
 def test_a_loss_that_is_not_a_number_is_never_the_best(opened):
-    losses = {1: float('nan'), 2: 3., 3: 2., 4: float('nan')}
-    checkpoints = written(opened(keep_n=1, best='d_loss'), *losses, metrics={step: {'d_loss': loss} for step, loss in losses.items()})
+    losses = {1: float('nan'), 2: 3.0, 3: 2.0, 4: float('nan')}
+    checkpoints = written(
+        opened(keep_n=1, best='d_loss'),
+        *losses,
+        metrics={step: {'d_loss': loss} for step, loss in losses.items()},
+    )
     assert checkpoints.steps() == [4, 3] and checkpoints.best_step() == 3
 
 
@@ -104,7 +140,10 @@ def test_without_a_name_the_last_one_is_the_best(opened):
 def test_an_existing_step_is_left_as_it_is(opened):
     checkpoints = written(opened(), 4)
     checkpoints.save(4, state(9), {'note': 'another'}, wait=True)
-    assert bit_equal(checkpoints.restore(shapes())[1], state(4)) and checkpoints.extra(4)['note'] == 'step 4'
+    assert (
+        bit_equal(checkpoints.restore(shapes())[1], state(4))
+        and checkpoints.extra(4)['note'] == 'step 4'
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------------- damage
@@ -120,7 +159,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(opened, tmp_path, caplog):
         flip(tmp_path / '2' / large.relative_to(whole), place)
         caplog.clear()
         step, found, _ = opened().restore(shapes())
-        assert bit_equal(found, state(step))                               # never something else
+        assert bit_equal(found, state(step))  # never something else
         if step == 1:
             assert 'checkpoint of step 2' in caplog.text and 'is skipped' in caplog.text
             fell_back += 1
@@ -133,7 +172,9 @@ def test_values_that_differ_from_their_checksum_are_refused(opened, tmp_path, ca
     other = written(Checkpoints(tmp_path / 'other'), 3)
     other.close()
     shutil.rmtree(tmp_path / '2' / 'state')
-    shutil.copytree(tmp_path / 'other' / '3' / 'state', tmp_path / '2' / 'state')          # whole, but not what was saved
+    shutil.copytree(
+        tmp_path / 'other' / '3' / 'state', tmp_path / '2' / 'state'
+    )  # whole, but not what was saved
     step, found, _ = opened().restore(shapes())
     assert step == 1 and bit_equal(found, state(1)) and 'differs from its checksum' in caplog.text
 
@@ -160,13 +201,17 @@ def test_where_nothing_is_whole_the_message_says_what_to_do(opened, tmp_path):
 def test_unfinished_saves_are_named_and_ignored(opened, tmp_path, caplog):
     written(opened(keep_n=5), 1, 2)
     shutil.copytree(tmp_path / '2', tmp_path / '5.orbax-checkpoint-tmp')
-    (tmp_path / '7').mkdir()                                               # an empty folder looks like the latest step
+    (tmp_path / '7').mkdir()  # an empty folder looks like the latest step
     checkpoints = opened(keep_n=5)
     step, found, _ = checkpoints.restore(shapes())
     assert step == 2 and bit_equal(found, state(2))
     assert '5.orbax-checkpoint-tmp was not finished' in caplog.text and 'step 7' in caplog.text
     checkpoints.tidy()
-    assert checkpoints.steps() == [2, 1] and {path.name for path in tmp_path.iterdir()} == {'1', '2', '7.damaged'}
+    assert checkpoints.steps() == [2, 1] and {path.name for path in tmp_path.iterdir()} == {
+        '1',
+        '2',
+        '7.damaged',
+    }
     written(checkpoints, 5, 7)
     assert opened().steps() == [7, 5, 2, 1] and bit_equal(opened().restore(shapes())[1], state(7))
 
@@ -182,13 +227,21 @@ def test_a_damaged_checkpoint_is_kept_under_another_name(opened, tmp_path):
         written(checkpoints, 2)
 
 
-@pytest.mark.parametrize('error', [PermissionError(13, 'Permission denied'), MemoryError(), OSError(5, 'Input/output error'),
-                                   ValueError('RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes')])
+@pytest.mark.parametrize(
+    'error',
+    [
+        PermissionError(13, 'Permission denied'),
+        MemoryError(),
+        OSError(5, 'Input/output error'),
+        ValueError('RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes'),
+    ],
+)
 def test_a_read_that_may_succeed_later_is_no_damage(opened, tmp_path, monkeypatch, error):
     checkpoints = written(opened(), 1, 2)
 
     def restore(*_, **__):
         raise RuntimeError('wrapped') from error
+
     monkeypatch.setattr(checkpoints.manager, 'restore', restore)
     with pytest.raises(RunError, match=r'step 2 in .* cannot be read now: .*Try again'):
         checkpoints.restore(shapes())
@@ -196,9 +249,15 @@ def test_a_read_that_may_succeed_later_is_no_damage(opened, tmp_path, monkeypatc
     assert checkpoints.steps() == [2, 1]
 
 
-@pytest.mark.parametrize('other', [state(0, width=32), state(0).replace(params={'G': state(0).params['G'], 'D': {}}, ema={}),
-                                   state(0).replace(params={'G': {**state(0).params['G'], 'scale': jnp.ones(3)}, 'empty': {}})],
-                         ids=['shape', 'fewer', 'more'])
+@pytest.mark.parametrize(
+    'other',
+    [
+        state(0, width=32),
+        state(0).replace(params={'G': state(0).params['G'], 'D': {}}, ema={}),
+        state(0).replace(params={'G': {**state(0).params['G'], 'scale': jnp.ones(3)}, 'empty': {}}),
+    ],
+    ids=['shape', 'fewer', 'more'],
+)
 def test_another_model_is_refused(opened, other):
     written(opened(), 1)
     with pytest.raises(RunError, match='If the model was changed, choose another --workdir'):

@@ -1,4 +1,5 @@
 """TFDS' own test case; needs TensorFlow, the builder itself does not."""
+
 import pathlib
 import tempfile
 
@@ -23,7 +24,9 @@ class Coco2014CaptionsTest(tfds.testing.DatasetBuilderTestCase):
         cls.folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(cls.folder.cleanup)
         cls.EXAMPLE_DIR = make(pathlib.Path(cls.folder.name) / 'manual')
-        (cls.EXAMPLE_DIR / 'visdial_1.0_train.json').write_text(dialog_file([*range(1, 7), *range(11, 14)], '1.0', 'train'))
+        (cls.EXAMPLE_DIR / 'visdial_1.0_train.json').write_text(
+            dialog_file([*range(1, 7), *range(11, 14)], '1.0', 'train')
+        )
         for part in ('train', 'val'):
             put(cls.EXAMPLE_DIR / f'{part}2014_ex_t7.tar.gz', icml(part))
         super().setUpClass()

@@ -1,22 +1,47 @@
 """What is asked for without a sentence becomes what was meant, or is refused with the reason; drawn boxes show what is in them."""
+
 import itertools
 
 import numpy as np
 import pytest
 from conftest import bit_equal
 
-from t2i_jax import conditions
-from t2i_jax.errors import DataError
+from t2i_jax.data import conditions
+from t2i_jax.runtime.errors import DataError
 from t2i_jax.stage import Meta
 from tfds_builders.coco2014_captions.categories import CATEGORIES
 from tfds_builders.shape_scenes import scenes, sentences
 from tfds_builders.shape_scenes.captions import captions
-from tfds_builders.shape_scenes.facts import COUNT, EXISTS, NO_RELATION, PLACE, PLACES, RELATION, unpack
+from tfds_builders.shape_scenes.facts import (
+    COUNT,
+    EXISTS,
+    NO_RELATION,
+    PLACE,
+    PLACES,
+    RELATION,
+    unpack,
+)
 
 SINGLE, MULTI = scenes.attribute_names('single'), scenes.attribute_names('multi')
-SHAPES = Meta('shape_scenes/single/1.0.0', attributes=22, object_classes=6, max_objects=5, object_names=scenes.CLASSES, attribute_names=SINGLE)
-COCO = Meta('coco2014_captions/plain/1.0.0', object_classes=80, max_objects=10, object_names=tuple(CATEGORIES.values()))
-BIRDS = Meta('cub200_captions/plain/1.0.0', attributes=3, attribute_names=('has_bill_shape::hooked', 'has_bill_shape::needle', 'has_crown_color::red'))
+SHAPES = Meta(
+    'shape_scenes/single/1.0.0',
+    attributes=22,
+    object_classes=6,
+    max_objects=5,
+    object_names=scenes.CLASSES,
+    attribute_names=SINGLE,
+)
+COCO = Meta(
+    'coco2014_captions/plain/1.0.0',
+    object_classes=80,
+    max_objects=10,
+    object_names=tuple(CATEGORIES.values()),
+)
+BIRDS = Meta(
+    'cub200_captions/plain/1.0.0',
+    attributes=3,
+    attribute_names=('has_bill_shape::hooked', 'has_bill_shape::needle', 'has_crown_color::red'),
+)
 
 
 # -------------------------------------------------------------------------------------------------------------------- sentences
@@ -24,7 +49,14 @@ def written(mode, count):
     """(scene, sentence, its facts) of captions of `count` scenes of each split, some with backgrounds and negations."""
     for split, index in itertools.product(('train', 'test_unseen'), range(count)):
         scene = scenes.sample(mode, split, index)
-        found = captions(scene, mode, split, scenes.Draws(0, mode, split, index, 'none', 1), caption_bg=index % 2, negations=not index % 3)
+        found = captions(
+            scene,
+            mode,
+            split,
+            scenes.Draws(0, mode, split, index, 'none', 1),
+            caption_bg=index % 2,
+            negations=not index % 3,
+        )
         yield from ((scene, text, atoms) for text, atoms, _ in found)
 
 
@@ -47,14 +79,18 @@ def test_captions_of_single_are_read_whole_and_never_against_the_scene():
         for atom in atoms:
             if atom[0] == PLACE:
                 name = next(name for name, place in PLACES.items() if place == atom[5])
-                expected += [(3, 1), (4, 1)] if name == 'centre' else [places[word] for word in name.split()]
-        if not expected:                                                   # 'no red circle' is no attribute
+                expected += (
+                    [(3, 1), (4, 1)]
+                    if name == 'centre'
+                    else [places[word] for word in name.split()]
+                )
+        if not expected:  # 'no red circle' is no attribute
             continue
         vector, known = sentences.attributes(text, SINGLE)
         assert np.array_equal(vector[known], scenes.attributes(scene, 'single')[known]), text
         for group, value in expected:
             first, length = sentences.GROUPS[group]
-            assert vector[first + value] == 1 and known[first:first + length].all(), text
+            assert vector[first + value] == 1 and known[first : first + length].all(), text
         assert vector.sum() == len(set(expected)), text
         read += 1
     assert read > 1100
@@ -66,11 +102,19 @@ def test_captions_of_multi_are_read_whole_and_never_against_the_scene():
         named = [one for one in told_by(atoms) if one[0] >= 0]
         if not named:
             continue
-        truth, (vector, known) = scenes.attributes(scene, 'multi'), sentences.attributes(text, MULTI)
-        assert np.array_equal(vector[:42][known[:42]], truth[:42][known[:42]]) and (vector[42:] < truth[42:] + 1e-6).all(), text
-        assert set(np.flatnonzero(vector[:42])) == {shape * 7 + colour for shape, colour, _ in named if colour >= 0}, text
+        truth, (vector, known) = (
+            scenes.attributes(scene, 'multi'),
+            sentences.attributes(text, MULTI),
+        )
+        assert (
+            np.array_equal(vector[:42][known[:42]], truth[:42][known[:42]])
+            and (vector[42:] < truth[42:] + 1e-6).all()
+        ), text
+        assert set(np.flatnonzero(vector[:42])) == {
+            shape * 7 + colour for shape, colour, _ in named if colour >= 0
+        }, text
         assert set(np.flatnonzero(vector[42:])) == {shape for shape, _, _ in named}, text
-        for kind, shape, colour, size, n, _ in atoms:                      # the number of a class alone is told exactly
+        for kind, shape, colour, size, n, _ in atoms:  # the number of a class alone is told exactly
             if kind == EXISTS and shape >= 0 and n > 0 and max(colour, size) < 0:
                 assert vector[42 + shape] == pytest.approx(n / 5)
         read += 1
@@ -82,7 +126,9 @@ def test_labels_of_captions():
         for _, text, atoms in written(mode, 40):
             named = sorted({shape for shape, _, _ in told_by(atoms)} - {-1})
             if named:
-                assert sentences.labels(text) == tuple(scenes.CLASSES[shape] for shape in named), text
+                assert sentences.labels(text) == tuple(scenes.CLASSES[shape] for shape in named), (
+                    text
+                )
             elif not {COUNT, NO_RELATION} & {atom[0] for atom in atoms}:
                 with pytest.raises(DataError, match='names no shape'):
                     sentences.labels(text)
@@ -90,42 +136,76 @@ def test_labels_of_captions():
 
 def known_names(sentence):
     vector, known = sentences.attributes(sentence, SINGLE)
-    return {name for name, value in zip(SINGLE, vector) if value}, {name for name, value, told in zip(SINGLE, vector, known) if told and not value}
+    return {name for name, value in zip(SINGLE, vector) if value}, {
+        name for name, value, told in zip(SINGLE, vector, known) if told and not value
+    }
 
 
-@pytest.mark.parametrize('sentence, names', [
-    ('A tiny RED disc!', 'circle red small'), ('in the middle', 'middle centre'), ('on the left side', 'left'), ('a ring at the top', 'ring top'),
-    ('in the bottom right corner', 'bottom right'), ('a plus sign', 'cross'), ('something huge and purple', 'large purple'),
-    ('the round shape is mid-sized and cyan', 'circle medium cyan'), ('a green shape on a blue background', 'green'),
-    ('the background is red, a blue hoop', 'blue ring'), ('a square on the left of the picture', 'square left'), ('middle left', 'left centre'),
-    ('a circle in the center of the image', 'circle middle centre'), ('a red, red square', 'red square'), ('one block', 'square'),
-])
+@pytest.mark.parametrize(
+    'sentence, names',
+    [
+        ('A tiny RED disc!', 'circle red small'),
+        ('in the middle', 'middle centre'),
+        ('on the left side', 'left'),
+        ('a ring at the top', 'ring top'),
+        ('in the bottom right corner', 'bottom right'),
+        ('a plus sign', 'cross'),
+        ('something huge and purple', 'large purple'),
+        ('the round shape is mid-sized and cyan', 'circle medium cyan'),
+        ('a green shape on a blue background', 'green'),
+        ('the background is red, a blue hoop', 'blue ring'),
+        ('a square on the left of the picture', 'square left'),
+        ('middle left', 'left centre'),
+        ('a circle in the center of the image', 'circle middle centre'),
+        ('a red, red square', 'red square'),
+        ('one block', 'square'),
+    ],
+)
 def test_sentences_of_people(sentence, names):
     assert known_names(sentence)[0] == set(names.split())
 
 
 def test_what_an_object_is_not():
-    assert known_names('a red shape, no circle') == ({'red'}, set(scenes.COLOURS) - {'red'} | {'circle'})
+    assert known_names('a red shape, no circle') == (
+        {'red'},
+        set(scenes.COLOURS) - {'red'} | {'circle'},
+    )
     assert known_names('in a corner') == (set(), {'middle', 'centre'})
     assert known_names('in the left corner') == ({'left'}, {'middle', 'right', 'centre'})
 
 
 def test_order_says_which_object_is_meant():
-    for sentence in ('a circle that is red and a square that is blue', 'the red circle is left of the blue square', 'red circle, blue square'):
+    for sentence in (
+        'a circle that is red and a square that is blue',
+        'the red circle is left of the blue square',
+        'red circle, blue square',
+    ):
         assert [one[:2] for one in sentences.described(sentence)[0]] == [(0, 0), (1, 2)], sentence
     vector, _ = sentences.attributes('two red circles and a blue ring', MULTI)
     assert {MULTI[i]: round(float(vector[i]), 5) for i in np.flatnonzero(vector)} == {
-        'red circle': 1, 'blue ring': 1, 'number of circle': .4, 'number of ring': .2}
+        'red circle': 1,
+        'blue ring': 1,
+        'number of circle': 0.4,
+        'number of ring': 0.2,
+    }
 
 
-@pytest.mark.parametrize('sentence, names, words', [
-    ('a cat', SINGLE, ['names no attribute', 'circle, square', 'small', 'on the left']), ('', SINGLE, ['names no attribute']),
-    ('a red circle and a blue one', SINGLE, ['red and blue', 'one object']), ('a circle and a square', SINGLE, ['circle and square']),
-    ('a red blue circle', SINGLE, ['red and blue of one object']), ('two circles', SINGLE, ['two objects']),
-    ('a circle on the left, on the right', SINGLE, ['left and right']), ('the circle is small and large', MULTI, ['small and large']),
-    ('a red shape', MULTI, ['names no attribute']), ('five circles and a square', MULTI, ['6 objects', 'at most 5']),
-    ('a circle', ('curved bill',), ['not those of shape scenes']),
-])
+@pytest.mark.parametrize(
+    'sentence, names, words',
+    [
+        ('a cat', SINGLE, ['names no attribute', 'circle, square', 'small', 'on the left']),
+        ('', SINGLE, ['names no attribute']),
+        ('a red circle and a blue one', SINGLE, ['red and blue', 'one object']),
+        ('a circle and a square', SINGLE, ['circle and square']),
+        ('a red blue circle', SINGLE, ['red and blue of one object']),
+        ('two circles', SINGLE, ['two objects']),
+        ('a circle on the left, on the right', SINGLE, ['left and right']),
+        ('the circle is small and large', MULTI, ['small and large']),
+        ('a red shape', MULTI, ['names no attribute']),
+        ('five circles and a square', MULTI, ['6 objects', 'at most 5']),
+        ('a circle', ('curved bill',), ['not those of shape scenes']),
+    ],
+)
 def test_sentences_that_say_nothing_or_two_things(sentence, names, words):
     with pytest.raises(DataError) as error:
         sentences.attributes(sentence, names)
@@ -135,14 +215,25 @@ def test_sentences_that_say_nothing_or_two_things(sentence, names, words):
 
 def test_what_is_not_said_is_drawn_uniformly_and_alike_for_all_sentences():
     vector, known = sentences.attributes('a red shape in a corner, no ring', SINGLE)
-    drawn = np.stack([sentences.fill(vector, known, np.random.default_rng((0, j))) for j in range(600)])
-    assert (np.stack([drawn[:, a:a + n].sum(1) for a, n in sentences.GROUPS]) == 1).all()
+    drawn = np.stack(
+        [sentences.fill(vector, known, np.random.default_rng((0, j))) for j in range(600)]
+    )
+    assert (np.stack([drawn[:, a : a + n].sum(1) for a, n in sentences.GROUPS]) == 1).all()
     often = dict(zip(SINGLE, drawn.mean(0)))
     assert often['red'] == 1 and often['ring'] == often['middle'] == often['centre'] == 0
-    for names, share in ((scenes.CLASSES[:5], .2), (scenes.SIZES, 1 / 3), (('left', 'right', 'top', 'bottom'), .5)):
-        assert all(abs(often[name] - share) < .07 for name in names)
-    other = np.stack([sentences.fill(*sentences.attributes('a circle', SINGLE), np.random.default_rng((0, j))) for j in range(600)])
-    assert bit_equal(other[:, 13:16], drawn[:, 13:16])                     # the same sizes
+    for names, share in (
+        (scenes.CLASSES[:5], 0.2),
+        (scenes.SIZES, 1 / 3),
+        (('left', 'right', 'top', 'bottom'), 0.5),
+    ):
+        assert all(abs(often[name] - share) < 0.07 for name in names)
+    other = np.stack(
+        [
+            sentences.fill(*sentences.attributes('a circle', SINGLE), np.random.default_rng((0, j)))
+            for j in range(600)
+        ]
+    )
+    assert bit_equal(other[:, 13:16], drawn[:, 13:16])  # the same sizes
     vector, known = sentences.attributes('a red circle', MULTI)
     assert bit_equal(sentences.fill(vector, known, np.random.default_rng(0)), vector)
 
@@ -153,18 +244,37 @@ def names_of(row, meta):
 
 
 def test_label_sets():
-    sets = conditions.label_sets(['person, dog, frisbee', ['Traffic Light', 'people'], ' knives,sandwiches , buses,'], COCO)
+    sets = conditions.label_sets(
+        ['person, dog, frisbee', ['Traffic Light', 'people'], ' knives,sandwiches , buses,'], COCO
+    )
     assert sets.shape == (3, 80) and sets.dtype == np.float32 and set(sets.flat) == {0, 1}
-    assert [names_of(row, COCO) for row in sets] == [['person', 'dog', 'frisbee'], ['person', 'traffic light'], ['bus', 'knife', 'sandwich']]
+    assert [names_of(row, COCO) for row in sets] == [
+        ['person', 'dog', 'frisbee'],
+        ['person', 'traffic light'],
+        ['bus', 'knife', 'sandwich'],
+    ]
     assert bit_equal(conditions.label_sets('person, dog, frisbee', COCO), sets[:1])
 
 
-@pytest.mark.parametrize('sets, meta, words', [
-    ([], COCO, ['no label set']), ([''], COCO, ['Label set 1 is empty', 'person, bicycle']), (['dog', ' , '], COCO, ['Label set 2 is empty']),
-    ([[]], COCO, ['Label set 1 is empty']), (['person, frisbe'], COCO, ["no label 'frisbe'", 'mean frisbee', '80']),
-    (['racket'], COCO, ['mean tennis racket']), (['cirle'], SHAPES, ['mean circle', 'There are: circle, square, triangle, diamond, cross, ring']),
-    (['zzz'], COCO, ["no label 'zzz'. There are 80"]), ([COCO.object_names[:11]], COCO, ['11 labels', 'at most 10']), (['dog'], BIRDS, ['no names of labels']),
-])
+@pytest.mark.parametrize(
+    'sets, meta, words',
+    [
+        ([], COCO, ['no label set']),
+        ([''], COCO, ['Label set 1 is empty', 'person, bicycle']),
+        (['dog', ' , '], COCO, ['Label set 2 is empty']),
+        ([[]], COCO, ['Label set 1 is empty']),
+        (['person, frisbe'], COCO, ["no label 'frisbe'", 'mean frisbee', '80']),
+        (['racket'], COCO, ['mean tennis racket']),
+        (
+            ['cirle'],
+            SHAPES,
+            ['mean circle', 'There are: circle, square, triangle, diamond, cross, ring'],
+        ),
+        (['zzz'], COCO, ["no label 'zzz'. There are 80"]),
+        ([COCO.object_names[:11]], COCO, ['11 labels', 'at most 10']),
+        (['dog'], BIRDS, ['no names of labels']),
+    ],
+)
 def test_label_sets_that_cannot_be(sets, meta, words):
     with pytest.raises(DataError) as error:
         conditions.label_sets(sets, meta)
@@ -176,10 +286,15 @@ def test_labels_in_sentences():
     said = ['Two people with hot dogs beside a traffic light', 'a dog and a bus', 'SKIS!']
     found = [names_of(row, COCO) for row in conditions.sentences_as_labels(said, COCO)]
     assert found == [['person', 'traffic light', 'hot dog'], ['bus', 'dog'], ['skis']]
-    assert names_of(conditions.sentences_as_labels('two discs and a hoop', SHAPES)[0], SHAPES) == ['circle', 'ring']
+    assert names_of(conditions.sentences_as_labels('two discs and a hoop', SHAPES)[0], SHAPES) == [
+        'circle',
+        'ring',
+    ]
     with pytest.raises(DataError, match='names no label of coco.* such as person, bicycle'):
         conditions.sentences_as_labels(['an empty place'], COCO)
-    with pytest.raises(DataError, match="no label 'ring'"):                 # the reader knows it, these layouts do not
+    with pytest.raises(
+        DataError, match="no label 'ring'"
+    ):  # the reader knows it, these layouts do not
         conditions.sentences_as_labels(['a ring'], SHAPES._replace(object_names=scenes.CLASSES[:4]))
     with pytest.raises(DataError, match='at least one'):
         conditions.sentences_as_labels([], COCO)
@@ -188,34 +303,62 @@ def test_labels_in_sentences():
 def test_attribute_vectors():
     hot = np.zeros(22, np.float32)
     hot[[0, 6, 13, 16, 19]] = 1
-    asked = ['circle, red, small, left, top', ' '.join(f'{x:g}' for x in hot), hot, 'Circle,red=1, small = 1,left,top']
+    asked = [
+        'circle, red, small, left, top',
+        ' '.join(f'{x:g}' for x in hot),
+        hot,
+        'Circle,red=1, small = 1,left,top',
+    ]
     vectors = conditions.attribute_vectors(asked, SHAPES)
     assert vectors.dtype == np.float32 and bit_equal(vectors, np.stack([hot] * 4))
     for one in (asked[0], hot, hot.tolist(), hot[None], [asked[0].split(', ')]):
         assert bit_equal(conditions.attribute_vectors(one, SHAPES), hot[None])
-    assert conditions.attribute_vectors(['red=.25'], SHAPES)[0].tolist() == [0] * 6 + [.25] + [0] * 15
-    assert bit_equal(conditions.attribute_vectors(['0,1 ,0.5'], BIRDS), np.float32([[0, 1, .5]]))
+    assert (
+        conditions.attribute_vectors(['red=.25'], SHAPES)[0].tolist() == [0] * 6 + [0.25] + [0] * 15
+    )
+    assert bit_equal(conditions.attribute_vectors(['0,1 ,0.5'], BIRDS), np.float32([[0, 1, 0.5]]))
 
 
 def test_groups_of_which_nothing_is_said_are_drawn():
-    drawn = conditions.attribute_vectors(['circle, red', hot := [0.] * 22], SHAPES, num=5, seed=3)
-    assert drawn.shape == (2, 5, 22) and bit_equal(drawn[1], np.array([hot] * 5, np.float32))          # numbers say everything
-    assert (drawn[0].sum(1) == 5).all() and (drawn[0][:, [0, 6]] == 1).all() and len({row.tobytes() for row in drawn[0]}) > 1
-    said = conditions.filled(*conditions.sentences_as_attributes(['a red circle', 'a red shape'], SHAPES), SHAPES, 5, 3)
+    drawn = conditions.attribute_vectors(['circle, red', hot := [0.0] * 22], SHAPES, num=5, seed=3)
+    assert drawn.shape == (2, 5, 22) and bit_equal(
+        drawn[1], np.array([hot] * 5, np.float32)
+    )  # numbers say everything
+    assert (
+        (drawn[0].sum(1) == 5).all()
+        and (drawn[0][:, [0, 6]] == 1).all()
+        and len({row.tobytes() for row in drawn[0]}) > 1
+    )
+    said = conditions.filled(
+        *conditions.sentences_as_attributes(['a red circle', 'a red shape'], SHAPES), SHAPES, 5, 3
+    )
     assert bit_equal(said[0], drawn[0]) and bit_equal(said[1][:, 6:], drawn[0][:, 6:])
-    assert not bit_equal(conditions.attribute_vectors(['circle, red'], SHAPES, num=5, seed=4), drawn[:1])
-    assert bit_equal(conditions.attribute_vectors(['has_crown_color::red'], BIRDS, num=2), np.float32([[[0, 0, 1]] * 2]))
+    assert not bit_equal(
+        conditions.attribute_vectors(['circle, red'], SHAPES, num=5, seed=4), drawn[:1]
+    )
+    assert bit_equal(
+        conditions.attribute_vectors(['has_crown_color::red'], BIRDS, num=2),
+        np.float32([[[0, 0, 1]] * 2]),
+    )
 
 
-@pytest.mark.parametrize('asked, meta, words', [
-    ([], SHAPES, ['no attribute vector']), ([''], SHAPES, ['names no attribute', 'circle']),
-    (['1 0 1'], SHAPES, ['1 has 3 values', 'have 22', 'circle, square']),
-    ([[0.] * 22, [0.] * 23], SHAPES, ['2 has 23 values']), ([[0.] * 6 + [1.5] + [0.] * 15], SHAPES, ['Attribute red of vector 1 is 1.5', '[0, 1]']),
-    (['red=-1'], SHAPES, ['Attribute red', 'is -1']), ([[float('nan')] * 22], SHAPES, ['Attribute circle', 'nan']),
-    (['redd'], SHAPES, ['mean red', 'There are: circle']),
-    (['red=much'], SHAPES, ['red=0.5']), (['bill'], BIRDS, ['has_bill_shape::hooked']), (['red'], Meta('x', attributes=2), ['give 2 numbers']),
-    (['0 2'], Meta('x', attributes=2), ['Attribute number 2 of vector 1 is 2']),
-])
+@pytest.mark.parametrize(
+    'asked, meta, words',
+    [
+        ([], SHAPES, ['no attribute vector']),
+        ([''], SHAPES, ['names no attribute', 'circle']),
+        (['1 0 1'], SHAPES, ['1 has 3 values', 'have 22', 'circle, square']),
+        ([[0.0] * 22, [0.0] * 23], SHAPES, ['2 has 23 values']),
+        ([[0.0] * 6 + [1.5] + [0.0] * 15], SHAPES, ['Attribute red of vector 1 is 1.5', '[0, 1]']),
+        (['red=-1'], SHAPES, ['Attribute red', 'is -1']),
+        ([[float('nan')] * 22], SHAPES, ['Attribute circle', 'nan']),
+        (['redd'], SHAPES, ['mean red', 'There are: circle']),
+        (['red=much'], SHAPES, ['red=0.5']),
+        (['bill'], BIRDS, ['has_bill_shape::hooked']),
+        (['red'], Meta('x', attributes=2), ['give 2 numbers']),
+        (['0 2'], Meta('x', attributes=2), ['Attribute number 2 of vector 1 is 2']),
+    ],
+)
 def test_attributes_that_cannot_be(asked, meta, words):
     with pytest.raises(DataError) as error:
         conditions.attribute_vectors(asked, meta)
@@ -224,37 +367,76 @@ def test_attributes_that_cannot_be(asked, meta, words):
 
 
 def test_sentences_that_no_reader_can_read():
-    with pytest.raises(DataError, match='cub200_captions.*cannot be read as attributes.*--attributes="has_bill_shape::hooked, '):
+    with pytest.raises(
+        DataError,
+        match='cub200_captions.*cannot be read as attributes.*--attributes="has_bill_shape::hooked, ',
+    ):
         conditions.sentences_as_attributes(['a red bird'], BIRDS)
 
 
 def test_captions_of_rows():
-    batch = {'attributes': np.eye(22)[:2] + np.eye(22)[6:8] * .5, 'object_labels': np.array([[2, 0, 2, -1], [-1] * 4])}
-    assert conditions.captions_of(batch, SHAPES, [['a', 'b'], ['c']]) == ['a', 'c'] == conditions.captions_of(batch, SHAPES, ['a', 'c'])
+    batch = {
+        'attributes': np.eye(22)[:2] + np.eye(22)[6:8] * 0.5,
+        'object_labels': np.array([[2, 0, 2, -1], [-1] * 4]),
+    }
+    assert (
+        conditions.captions_of(batch, SHAPES, [['a', 'b'], ['c']])
+        == ['a', 'c']
+        == conditions.captions_of(batch, SHAPES, ['a', 'c'])
+    )
     assert conditions.captions_of(batch, SHAPES) == ['circle, red 0.5', 'square, green 0.5']
     labels = {'object_labels': batch['object_labels']}
     assert conditions.captions_of(labels, SHAPES) == ['circle, triangle', '']
     assert conditions.captions_of({'label_set': np.eye(6)[[1]], **labels}, SHAPES) == ['square']
-    assert conditions.captions_of({'attributes': np.ones((1, 22))}, SHAPES) == ['circle, square, triangle, diamond, cross, ring, red, green and 14 more']
-    assert conditions.captions_of({'image': batch['attributes']}, SHAPES) is None is conditions.captions_of(labels, Meta('nameless'))
+    assert conditions.captions_of({'attributes': np.ones((1, 22))}, SHAPES) == [
+        'circle, square, triangle, diamond, cross, ring, red, green and 14 more'
+    ]
+    assert (
+        conditions.captions_of({'image': batch['attributes']}, SHAPES)
+        is None
+        is conditions.captions_of(labels, Meta('nameless'))
+    )
     assert conditions.captions_of({}, SHAPES, [['a'], []]) is None
 
 
 # ------------------------------------------------------------------------------------------------------------------------ boxes
 def test_given_layouts_are_filled_up():
-    given = conditions.given_layouts([[(.5, .5, .2, .4)], np.full((3, 4), .25), []], [['dog'], [2, -1, 79], []], COCO)
-    assert given['given_boxes'].shape == (3, 10, 4) and given['given_labels'].dtype == np.int32 and (given['given_labels'][2] == -1).all()
-    assert given['given_labels'][0].tolist() == [16] + [-1] * 9 and given['given_labels'][1].tolist() == [2, 79] + [-1] * 8
-    assert given['given_boxes'][0, 0].tolist() == pytest.approx([.5, .5, .2, .4]) and not given['given_boxes'][0, 1:].any()
+    given = conditions.given_layouts(
+        [[(0.5, 0.5, 0.2, 0.4)], np.full((3, 4), 0.25), []], [['dog'], [2, -1, 79], []], COCO
+    )
+    assert (
+        given['given_boxes'].shape == (3, 10, 4)
+        and given['given_labels'].dtype == np.int32
+        and (given['given_labels'][2] == -1).all()
+    )
+    assert (
+        given['given_labels'][0].tolist() == [16] + [-1] * 9
+        and given['given_labels'][1].tolist() == [2, 79] + [-1] * 8
+    )
+    assert (
+        given['given_boxes'][0, 0].tolist() == pytest.approx([0.5, 0.5, 0.2, 0.4])
+        and not given['given_boxes'][0, 1:].any()
+    )
 
 
-@pytest.mark.parametrize('boxes, labels, words', [
-    ([[(.9, .5, .4, .1)]], [['dog']], ['layout 1', 'dog', '0.9 0.5 0.4 0.1', 'leaves the frame']), ([[(.5, .5, 0, .1)]], [['dog']], ['no extent']),
-    ([[(.5, .5, .1, float('nan'))]], [['dog']], ['leaves']), ([[(.5, .5, .1, .1)] * 11], [['dog'] * 11], ['11 boxes', 'at most 10']),
-    ([[(.5, .5, .1, .1)]], [['dgo']], ['mean dog']), ([[(.5, .5, .1, .1)]], [[80]], ['0 to 79']),
-    ([[(.5, .5, .1, .1)]], [['dog', 'cat']], ['shape (1, 4) and 2 labels']),
-    ([[(.5, .5, .1, .1)]], [], ['1 layouts and labels of 0']), ([[(.5, .5, .1)]], [['dog']], ['shape (1, 3)']),
-])
+@pytest.mark.parametrize(
+    'boxes, labels, words',
+    [
+        (
+            [[(0.9, 0.5, 0.4, 0.1)]],
+            [['dog']],
+            ['layout 1', 'dog', '0.9 0.5 0.4 0.1', 'leaves the frame'],
+        ),
+        ([[(0.5, 0.5, 0, 0.1)]], [['dog']], ['no extent']),
+        ([[(0.5, 0.5, 0.1, float('nan'))]], [['dog']], ['leaves']),
+        ([[(0.5, 0.5, 0.1, 0.1)] * 11], [['dog'] * 11], ['11 boxes', 'at most 10']),
+        ([[(0.5, 0.5, 0.1, 0.1)]], [['dgo']], ['mean dog']),
+        ([[(0.5, 0.5, 0.1, 0.1)]], [[80]], ['0 to 79']),
+        ([[(0.5, 0.5, 0.1, 0.1)]], [['dog', 'cat']], ['shape (1, 4) and 2 labels']),
+        ([[(0.5, 0.5, 0.1, 0.1)]], [], ['1 layouts and labels of 0']),
+        ([[(0.5, 0.5, 0.1)]], [['dog']], ['shape (1, 3)']),
+    ],
+)
 def test_boxes_that_cannot_be_given(boxes, labels, words):
     with pytest.raises(DataError) as error:
         conditions.given_layouts(boxes, labels, COCO)
@@ -263,11 +445,19 @@ def test_boxes_that_cannot_be_given(boxes, labels, words):
 
 
 def test_given_boxes_belong_to_the_set():
-    given = dict(given_boxes=[[(.5, .5, .2, .2)] * 9], given_labels=[['dog'] * 9])
+    given = dict(given_boxes=[[(0.5, 0.5, 0.2, 0.2)] * 9], given_labels=[['dog'] * 9])
     asked = conditions.asked(COCO, 2, 0, {'labels'}, labels=['person'], layout=given)
-    assert asked['label_set'].shape == (1, 2, 80) and names_of(asked['label_set'][0, 1], COCO) == ['person', 'dog']
-    assert names_of(conditions.asked(COCO, 1, 0, {'labels'}, layout=given)['label_set'][0, 0], COCO) == ['dog']
-    for labels, words in ((['person, cat'], 'more than 10 objects'), (['person', 'cat'], '2 label sets and given boxes of 1')):
+    assert asked['label_set'].shape == (1, 2, 80) and names_of(asked['label_set'][0, 1], COCO) == [
+        'person',
+        'dog',
+    ]
+    assert names_of(
+        conditions.asked(COCO, 1, 0, {'labels'}, layout=given)['label_set'][0, 0], COCO
+    ) == ['dog']
+    for labels, words in (
+        (['person, cat'], 'more than 10 objects'),
+        (['person', 'cat'], '2 label sets and given boxes of 1'),
+    ):
         with pytest.raises(DataError, match=words):
             conditions.asked(COCO, 1, 0, {'labels'}, labels=labels, layout=given)
     with pytest.raises(DataError, match='with their labels'):
@@ -278,4 +468,4 @@ def test_two_values_of_one_kind_are_refused():
     with pytest.raises(DataError, match='red and blue cannot both be true of one object'):
         conditions.attribute_vectors('red, blue, circle', SHAPES)
     shares = conditions.attribute_vectors('red=.5, blue=.5, circle', SHAPES)
-    assert shares[0, [0, 6, 8]].tolist() == [1, .5, .5]
+    assert shares[0, [0, 6, 8]].tolist() == [1, 0.5, 0.5]

@@ -1,4 +1,5 @@
 """DCGAN against its published sizes, and one step of each variant and loss."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,9 @@ from t2i_jax.systems.dcgan import LOSSES, STAGES, Dcgan
 
 def parts(size=64, **keywords):
     """Shapes only: (structure, parameters, running statistics)."""
-    return core.split(nnx.eval_shape(lambda: Dcgan(Meta('faces', size=size), **keywords, rngs=nnx.Rngs(0))))
+    return core.split(
+        nnx.eval_shape(lambda: Dcgan(Meta('faces', size=size), **keywords, rngs=nnx.Rngs(0)))
+    )
 
 
 def count(tree):
@@ -27,16 +30,27 @@ def tiny(size=16, **keywords):
     def fill(path, leaf):
         if path[-1].key in ('scale', 'var'):
             return jnp.ones(leaf.shape)
-        return jnp.zeros(leaf.shape) if path[-1].key in ('bias', 'mean') else jnp.float32(draws.normal(0, .1, leaf.shape))
+        return (
+            jnp.zeros(leaf.shape)
+            if path[-1].key in ('bias', 'mean')
+            else jnp.float32(draws.normal(0, 0.1, leaf.shape))
+        )
+
     graph, params, stats = parts(size, **(dict(ngf=4, ndf=4, nz=8) | keywords))
-    return graph, jax.tree_util.tree_map_with_path(fill, params), jax.tree_util.tree_map_with_path(fill, stats)
+    return (
+        graph,
+        jax.tree_util.tree_map_with_path(fill, params),
+        jax.tree_util.tree_map_with_path(fill, stats),
+    )
 
 
 def batch(b=4, size=16):
     return {'image': jax.random.uniform(jax.random.key(7), (b, size, size, 3), minval=-1)}
 
 
-@pytest.mark.parametrize('variant, g, d', [('torch', 3_576_704, 2_765_568), ('radford', 18_885_760, 17_232_768)])
+@pytest.mark.parametrize(
+    'variant, g, d', [('torch', 3_576_704, 2_765_568), ('radford', 18_885_760, 17_232_768)]
+)
 def test_published_sizes(variant, g, d):
     params = parts(variant=variant).params
     assert (count(params['G']), count(params['D'])) == (g, d)
@@ -51,44 +65,69 @@ def test_shapes_of_other_sizes(variant, size):
         stage = nnx.merge(graph, params, stats)
         image = stage.sample({}, stage.noise(jax.random.key(0), 3))['image']
         return image, stage.D(image, train=True)
+
     image, logits = jax.eval_shape(run, params, stats)
     assert image.shape == (3, size, size, 3) and logits.shape == (3,)
     if variant != 'mlp':
-        assert params['G']['ups'][0]['kernel'].shape[2] == 8 * size // 8          # the 4 x 4 map widens as the picture grows
-        assert params['D']['downs'][len(params['D']['downs']) - 1]['kernel'].shape[3] == 8 * size // 8
+        assert (
+            params['G']['ups'][0]['kernel'].shape[2] == 8 * size // 8
+        )  # the 4 x 4 map widens as the picture grows
+        assert (
+            params['D']['downs'][len(params['D']['downs']) - 1]['kernel'].shape[3] == 8 * size // 8
+        )
 
 
 def test_the_first_norm_is_over_channels_or_over_units():
-    first = {variant: parts(variant=variant, ngf=8, ndf=8).stats['G']['norms'][0]['mean'].shape for variant in ('torch', 'radford')}
+    first = {
+        variant: parts(variant=variant, ngf=8, ndf=8).stats['G']['norms'][0]['mean'].shape
+        for variant in ('torch', 'radford')
+    }
     assert first == {'torch': (64,), 'radford': (16 * 64,)}
 
 
-@pytest.mark.parametrize('loss, d, g', [('nonsaturating', 2 * np.log(2), np.log(2)), ('minimax', 2 * np.log(2), -np.log(2)),
-                                        ('hinge', 2, 0), ('wgan-gp', 10, 0)])
+@pytest.mark.parametrize(
+    'loss, d, g',
+    [
+        ('nonsaturating', 2 * np.log(2), np.log(2)),
+        ('minimax', 2 * np.log(2), -np.log(2)),
+        ('hinge', 2, 0),
+        ('wgan-gp', 10, 0),
+    ],
+)
 def test_losses_where_the_logits_are_zero(loss, d, g):
     stage = nnx.merge(*tiny(loss=loss))
     stage.D = lambda images, train: jnp.zeros(len(images))
     key, out = jax.random.key(1), jnp.zeros((4, 16, 16, 3))
-    assert stage.d_loss(batch(), key, out)[0] == pytest.approx(d, rel=1e-5) and stage.g_loss(batch(), key, out)[0] == pytest.approx(g)
+    assert stage.d_loss(batch(), key, out)[0] == pytest.approx(d, rel=1e-5) and stage.g_loss(
+        batch(), key, out
+    )[0] == pytest.approx(g)
 
 
 def moved(a, b):
     """The networks of which something differs."""
-    return {name for name in a if any((x != y).any() for x, y in zip(jax.tree.leaves(a[name]), jax.tree.leaves(b[name])))}
+    return {
+        name
+        for name in a
+        if any((x != y).any() for x, y in zip(jax.tree.leaves(a[name]), jax.tree.leaves(b[name])))
+    }
 
 
 def train(**keywords):
     """-> (step function, the state before it)"""
     graph, params, stats = tiny(**keywords)
-    prog = core.program(nnx.merge(graph, params, stats), [optax.adam(2e-4, b1=.5)] * 2)
-    return lambda state: core.train_step(prog, state, batch()), core.init_state(prog, params, stats, 0)
+    prog = core.program(nnx.merge(graph, params, stats), [optax.adam(2e-4, b1=0.5)] * 2)
+    return lambda state: core.train_step(prog, state, batch()), core.init_state(
+        prog, params, stats, 0
+    )
 
 
 def test_a_step_moves_both_networks_and_their_statistics():
     step, state = train()
     new, metrics = jax.jit(step)(state)
     assert new.bad_step == -1 and np.isfinite(list(metrics.values())).all()
-    assert moved(state.params, new.params) == moved(state.stats, new.stats) == {'G', 'D'} and moved(state.ema, new.ema) == {'G'}
+    assert moved(state.params, new.params) == moved(state.stats, new.stats) == {'G', 'D'} and moved(
+        state.ema, new.ema
+    ) == {'G'}
 
 
 def test_generator_and_discriminator_of_radford_take_turns():
@@ -96,7 +135,11 @@ def test_generator_and_discriminator_of_radford_take_turns():
     step = jax.jit(step)
     first, metrics = step(state)
     second, more = step(first)
-    assert second.bad_step == -1 and moved(state.params, first.params) == {'G'} and moved(first.params, second.params) == {'D'}
+    assert (
+        second.bad_step == -1
+        and moved(state.params, first.params) == {'G'}
+        and moved(first.params, second.params) == {'D'}
+    )
     assert moved(state.stats, second.stats) == {'G', 'D'}
     assert np.isnan(metrics['d_loss']) and np.isnan(more['g_loss'])
     assert np.isfinite([metrics['g_loss'], more['d_loss'], more['d_right']]).all()
@@ -107,8 +150,12 @@ def test_generator_and_discriminator_of_radford_take_turns():
 def test_every_variant_has_every_loss(variant, loss):
     step, state = train(variant=variant, loss=loss)
     new, metrics = jax.eval_shape(step, state)
-    assert jax.tree.structure(new) == jax.tree.structure(state) and ('penalty' in metrics) == (loss == 'wgan-gp')
-    assert bool(state.stats.get('D')) == (loss != 'wgan-gp' and variant != 'mlp')  # a penalty of each picture alone allows no batch norm
+    assert jax.tree.structure(new) == jax.tree.structure(state) and ('penalty' in metrics) == (
+        loss == 'wgan-gp'
+    )
+    assert bool(state.stats.get('D')) == (
+        loss != 'wgan-gp' and variant != 'mlp'
+    )  # a penalty of each picture alone allows no batch norm
 
 
 def test_noise_of_a_row_does_not_depend_on_their_number():
@@ -116,32 +163,49 @@ def test_noise_of_a_row_does_not_depend_on_their_number():
         stage, key = nnx.merge(*tiny(z=kind)), jax.random.key(3)
         few, many = stage.noise(key, 2)['z'], stage.noise(key, 500)['z']
         assert (few == many[:2]).all() and many.shape == (500, 8)
-        assert many.min() >= low and (many.max() > 1) == (kind == 'normal') and abs(many.mean()) < .05
+        assert (
+            many.min() >= low and (many.max() > 1) == (kind == 'normal') and abs(many.mean()) < 0.05
+        )
 
 
 def test_samples_depend_on_each_other_only_with_batch_statistics():
     z = jax.random.normal(jax.random.key(0), (4, 8))
     for kind, alone in (('running', True), ('batch', False)):
         graph, params, stats = tiny(sample_bn=kind)
-        four, two = (core.call(graph, params, stats, 'sample', {}, {'z': z[:n]})[0]['image'] for n in (4, 2))
+        four, two = (
+            core.call(graph, params, stats, 'sample', {}, {'z': z[:n]})[0]['image'] for n in (4, 2)
+        )
         assert np.allclose(four[:2], two, atol=1e-5) == alone and jnp.abs(four).max() <= 1
 
 
 def test_who_learns_when():
     def phases(**keywords):
         return [(p.loss, p.every, p.at) for p in nnx.merge(*parts(**keywords)).phases]
+
     assert phases() == [('d_loss', 1, 0), ('g_loss', 1, 0)]
-    assert phases(variant='radford') == phases(alternate=True) == [('g_loss', 2, 0), ('d_loss', 2, 1)]
+    assert (
+        phases(variant='radford') == phases(alternate=True) == [('g_loss', 2, 0), ('d_loss', 2, 1)]
+    )
     assert phases(variant='radford', alternate=False) == phases()
-    assert phases(d_steps=5) == phases(variant='radford', d_steps=5) == [('d_loss', 1, 0), ('g_loss', 5, 4)]
+    assert (
+        phases(d_steps=5)
+        == phases(variant='radford', d_steps=5)
+        == [('d_loss', 1, 0), ('g_loss', 5, 4)]
+    )
     assert phases(g_steps=2) == [('d_loss', 2, 0), ('g_loss', 1, 0)]
     assert list(STAGES.items()) == [('gan', Dcgan)]
 
 
-@pytest.mark.parametrize('wrong, message', [
-    (dict(variant='tf'), "variant='tf'; there are torch, radford, mlp"), (dict(loss='lsgan'), ', '.join(LOSSES)),
-    (dict(z='truncated'), 'normal, uniform'), (dict(alternate=True, d_steps=2), 'set one of the three'), (dict(size=48), '48'),
-])
+@pytest.mark.parametrize(
+    'wrong, message',
+    [
+        (dict(variant='tf'), "variant='tf'; there are torch, radford, mlp"),
+        (dict(loss='lsgan'), ', '.join(LOSSES)),
+        (dict(z='truncated'), 'normal, uniform'),
+        (dict(alternate=True, d_steps=2), 'set one of the three'),
+        (dict(size=48), '48'),
+    ],
+)
 def test_wrong_keywords_name_what_there_is(wrong, message):
     with pytest.raises(ValueError, match=message):
         parts(**wrong)

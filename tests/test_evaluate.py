@@ -1,4 +1,5 @@
 """A run to numbers: the same twice, the same on one and four devices, each with its protocol; several runs side by side."""
+
 import json
 import shutil
 
@@ -8,15 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t2i_jax import evaluate as ev
-from t2i_jax import run, sharding
-from t2i_jax.errors import DataError, RunError
-from t2i_jax.metrics import report, shape_net
+from t2i_jax import run
+from t2i_jax.data.feed import ask
+from t2i_jax.data.tables import Split
+from t2i_jax.evaluate import evaluate as ev
+from t2i_jax.evaluate import report
+from t2i_jax.evaluate.sources import Files
 from t2i_jax.metrics.fid import Statistics
-from t2i_jax.metrics.shape_scenes import recall
-from t2i_jax.sources import Files, ask
+from t2i_jax.runtime import sharding
+from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.scenes import trained as shape_net
+from t2i_jax.scenes.analytic import recall
 from t2i_jax.systems import gan_cls
-from t2i_jax.tables import Split
 from t2i_jax.train import train
 
 SMALL = dict(num=24, diversity=4, extractor='random_conv', split='test')
@@ -42,23 +46,45 @@ def evaluated(workdir):
 
 
 def numbers(out):
-    return {(v['metric'], v['protocol'].get('pictures'), v['protocol'].get('decoder')): v for v in out['values']}
+    return {
+        (v['metric'], v['protocol'].get('pictures'), v['protocol'].get('decoder')): v
+        for v in out['values']
+    }
 
 
 def test_the_report(workdir, evaluated):
-    path, = (workdir / 'eval').glob('*.json')
-    assert path.name == 'test_24x1_ema_seed0_random_conv_pil_bicubic_step6.json' and cv2.imread(str(path.with_suffix('.png'))).shape[1] > 500
+    (path,) = (workdir / 'eval').glob('*.json')
+    assert (
+        path.name == 'test_24x1_ema_seed0_random_conv_pil_bicubic_step6.json'
+        and cv2.imread(str(path.with_suffix('.png'))).shape[1] > 500
+    )
     assert json.loads(path.read_text()) == evaluated
     found = numbers(evaluated)
-    for metric, pictures, decoder in (('sem_acc', 'drawn', 'analytic'), ('class_colour', 'remembered', 'analytic'), ('objects', 'mean', 'analytic'),
-                                      ('kid_random_conv', 'drawn', None), ('kid_random_conv', 'training', None), ('coverage_random_conv', 'noise', None),
-                                      ('ms_ssim_same_caption', 'drawn', None), ('feature_diversity_random_conv', 'drawn', None)):
+    for metric, pictures, decoder in (
+        ('sem_acc', 'drawn', 'analytic'),
+        ('class_colour', 'remembered', 'analytic'),
+        ('objects', 'mean', 'analytic'),
+        ('kid_random_conv', 'drawn', None),
+        ('kid_random_conv', 'training', None),
+        ('coverage_random_conv', 'noise', None),
+        ('ms_ssim_same_caption', 'drawn', None),
+        ('feature_diversity_random_conv', 'drawn', None),
+    ):
         assert (metric, pictures, decoder) in found, metric
     one = found['kid_random_conv', 'drawn', None]
-    assert one['protocol']['extractor']['weights'] == 'random seed 0' and one['protocol']['extractor']['resize'] == 'pil_bicubic'
-    assert one['protocol']['reference']['n'] == 20 and one['protocol']['n'] == 24 and len(one['protocol']['reference']['sha256']) == 64
+    assert (
+        one['protocol']['extractor']['weights'] == 'random seed 0'
+        and one['protocol']['extractor']['resize'] == 'pil_bicubic'
+    )
+    assert (
+        one['protocol']['reference']['n'] == 20
+        and one['protocol']['n'] == 24
+        and len(one['protocol']['reference']['sha256']) == 64
+    )
     assert evaluated['run']['step'] == 6 and evaluated['protocol']['version'].startswith('0.1.0+')
-    assert not [name for name, *_ in found if name.startswith('fid')]       # 24 pictures are too few for 256 features
+    assert not [
+        name for name, *_ in found if name.startswith('fid')
+    ]  # 24 pictures are too few for 256 features
     told = report.table(evaluated)
     assert 'sem_acc' in told and '±' in told and 'remembered' in told
 
@@ -69,15 +95,19 @@ def test_the_same_twice_and_on_one_device(workdir, evaluated, monkeypatch, tmp_p
     again = ev.evaluate(config, workdir, **SMALL)
     assert {**again, 'date': ''} == {**evaluated, 'date': ''}
     whole = sharding.make_mesh
-    monkeypatch.setattr(sharding, 'make_mesh', lambda fsdp=1, devices=None: whole(fsdp, jax.devices()[:1]))
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))                    # the real pictures are read again, too
+    monkeypatch.setattr(
+        sharding, 'make_mesh', lambda fsdp=1, devices=None: whole(fsdp, jax.devices()[:1])
+    )
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))  # the real pictures are read again, too
     four = numbers(ev.evaluate(config, workdir, **SMALL))
     for key, one in numbers(evaluated).items():
         assert four[key]['value'] == pytest.approx(one['value'], rel=1e-5, abs=1e-5), key
 
 
 def test_fid_is_forced_only_with_a_mark(workdir):
-    out = ev.evaluate(run.load_config(workdir), workdir, **SMALL | dict(force=True, name='forced', weights='raw'))
+    out = ev.evaluate(
+        run.load_config(workdir), workdir, **SMALL | dict(force=True, name='forced', weights='raw')
+    )
     one = numbers(out)['fid_random_conv', 'drawn', None]
     assert one['protocol']['biased'] and one['value'] > 0 and out['protocol']['weights'] == 'raw'
     assert 'biased' in report.table(out)
@@ -88,7 +118,7 @@ def test_a_split_goes_round_with_other_captions_and_a_reference_does_not(on_shap
     asked = ask(split, 50, captions=2)
     assert asked.rows[:6].tolist() == [0, 0, 1, 1, 2, 2] and asked.rows[40:42].tolist() == [0, 0]
     pairs = list(zip(asked.rows.tolist(), asked.captions[:, 0].tolist()))
-    assert len(set(pairs)) == 50                                           # 20 records, ten captions each
+    assert len(set(pairs)) == 50  # 20 records, ten captions each
     assert len(ev.reals(split, 50)) == 20
 
 
@@ -102,17 +132,34 @@ def test_other_kinds_of_runs(dense, on_shapes, kind, tmp_path):
             (tmp_path / 'pictures').mkdir(exist_ok=True)
             noise = np.random.default_rng(i).integers(0, 256, (20, 24, 3), np.uint8)
             cv2.imwrite(str(tmp_path / 'pictures' / f'{i}.png'), noise)
-            (tmp_path / 'pictures' / f'{i}.txt').write_text(f'a thing {i}\nanother thing\na third\n')
+            (tmp_path / 'pictures' / f'{i}.txt').write_text(
+                f'a thing {i}\nanother thing\na third\n'
+            )
         config, split = on_shapes('gan_cls_folder'), 'train'
-        config.data.update(name='caption_folder', manual_dir=str(tmp_path / 'pictures'), dir=str(tmp_path / 'data'), split='train',
-                           validation_split='validation')
+        config.data.update(
+            name='caption_folder',
+            manual_dir=str(tmp_path / 'pictures'),
+            dir=str(tmp_path / 'data'),
+            split='train',
+            validation_split='validation',
+        )
         config.stages.text.update(steps=1, batch_size=4, validate_every=0, checkpoint_every=1)
         config.stages.gan.update(steps=1, batch_size=4, validate_every=0, checkpoint_every=1)
         config.stages.gan.data.captions = 2
     train(config.lock(), tmp_path / 'run', jax.devices()[:1])
-    out = ev.evaluate(config, tmp_path / 'run', num=24, diversity=2, extractor='random_conv', split=split, splits=2)
+    out = ev.evaluate(
+        config,
+        tmp_path / 'run',
+        num=24,
+        diversity=2,
+        extractor='random_conv',
+        split=split,
+        splits=2,
+    )
     found = numbers(out)
-    assert ('kid_random_conv', 'drawn', None) in found and (('sem_acc', 'drawn', 'analytic') in found) == (kind == 'dcgan')
+    assert ('kid_random_conv', 'drawn', None) in found and (
+        ('sem_acc', 'drawn', 'analytic') in found
+    ) == (kind == 'dcgan')
     assert out['protocol']['captions_per_row'] == (2 if kind == 'folder' else 1)
 
 
@@ -121,55 +168,101 @@ def test_a_picture_whose_features_are_not_finite_is_named(folders, monkeypatch):
         tag, metric_prefix = {'name': 'broken', 'resize': ''}, 'broken'
 
         def __call__(self, images, first=0):
-            return {'features': np.where(np.arange(first, first + len(images))[:, None] == 7, np.nan, 1.0)}
+            return {
+                'features': np.where(
+                    np.arange(first, first + len(images))[:, None] == 7, np.nan, 1.0
+                )
+            }
+
     monkeypatch.setattr(ev, 'chosen_extractor', lambda *args, **kwargs: Broken())
     with pytest.raises(RunError, match=r'The features of .*07.png are not finite \(broken\)'):
         files(folders)
 
 
 def test_during_training(tiny, tmp_path):
-    config = tiny(text=dict(steps=1), gan=dict(steps=2, validate_every=0, checkpoint_every=2)).unlock()
+    config = tiny(
+        text=dict(steps=1), gan=dict(steps=2, validate_every=0, checkpoint_every=2)
+    ).unlock()
     config.eval.update(every=1, every_num=20, extractor='random_conv', splits=2)
     train(config.lock(), tmp_path, jax.devices()[:1])
-    lines = [json.loads(line) for line in (tmp_path / 'gan' / 'metrics.jsonl').read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / 'gan' / 'metrics.jsonl').read_text().splitlines()
+    ]
     found = {line['step']: line for line in lines if 'evaluation/kid_random_conv' in line}
     assert set(found) == {1, 2} and 0 <= found[2]['evaluation/sem_acc_analytic'] <= 1
 
 
 def test_what_a_stage_measures(workdir, monkeypatch):
     """`measure` of the stage that draws: each record once, whatever `num` is."""
+
     def measure(self, batch, key):
         assert not self.training
-        return {'brightness': batch['image'].mean((1, 2, 3)), 'none': jnp.full(len(batch['image']), jnp.nan)}
+        return {
+            'brightness': batch['image'].mean((1, 2, 3)),
+            'none': jnp.full(len(batch['image']), jnp.nan),
+        }
+
     monkeypatch.setattr(gan_cls.GanCls, 'measure', measure, raising=False)
-    found = numbers(ev.evaluate(run.load_config(workdir), workdir, **SMALL | dict(name='measured', extractor='none')))
+    found = numbers(
+        ev.evaluate(
+            run.load_config(workdir), workdir, **SMALL | dict(name='measured', extractor='none')
+        )
+    )
     split = Split(run.load_config(workdir).data, 'test', ('image',))
     one = found['brightness', 'drawn', None]
-    assert one['protocol']['n'] == len(split) == 20 and one['value'] == pytest.approx(split.tables['image'].mean() / 127.5 - 1, abs=1e-5)
-    assert one['interval'][0] < one['value'] < one['interval'][1] and ('none', 'drawn', None) not in found
+    assert one['protocol']['n'] == len(split) == 20 and one['value'] == pytest.approx(
+        split.tables['image'].mean() / 127.5 - 1, abs=1e-5
+    )
+    assert (
+        one['interval'][0] < one['value'] < one['interval'][1]
+        and ('none', 'drawn', None) not in found
+    )
 
 
 def test_pictures_from_attributes(on_shapes, tmp_path):
     """What the vectors ask for is read from the pictures: all of it from real ones."""
     config = on_shapes('attribute2image_shapes')
     config.data.size = 32
-    config.stages.vae.update(steps=2, batch_size=8, checkpoint_every=2, validate_every=0, sample_every=0, log_every=1)
+    config.stages.vae.update(
+        steps=2, batch_size=8, checkpoint_every=2, validate_every=0, sample_every=0, log_every=1
+    )
     config.stages.vae.model.update(width=4, nz=4, layered=False)
     config.eval.update(every=2, every_num=16, extractor='none')
     train(config.lock(), tmp_path, jax.devices()[:1])
-    lines = [json.loads(line) for line in (tmp_path / 'vae' / 'metrics.jsonl').read_text().splitlines()]
-    assert 0 <= next(line for line in lines if 'evaluation/attribute_colour_analytic' in line)['evaluation/attribute_colour_analytic'] <= 1
-    found = numbers(ev.evaluate(config, tmp_path, num=16, diversity=2, extractor='none', split='test'))
+    lines = [
+        json.loads(line) for line in (tmp_path / 'vae' / 'metrics.jsonl').read_text().splitlines()
+    ]
+    assert (
+        0
+        <= next(line for line in lines if 'evaluation/attribute_colour_analytic' in line)[
+            'evaluation/attribute_colour_analytic'
+        ]
+        <= 1
+    )
+    found = numbers(
+        ev.evaluate(config, tmp_path, num=16, diversity=2, extractor='none', split='test')
+    )
     for name in ('class', 'colour', 'size', 'x', 'y', 'position'):
-        values = {kind: found[f'attribute_{name}', kind, 'analytic']['value'] for kind in ('drawn', 'real', 'shuffled', 'remembered', 'mean')}
+        values = {
+            kind: found[f'attribute_{name}', kind, 'analytic']['value']
+            for kind in ('drawn', 'real', 'shuffled', 'remembered', 'mean')
+        }
         assert values['real'] == 1 > values['mean'], name
-    assert found['loss_per_picture', 'drawn', None]['protocol']['n'] == 16 and found['psnr', 'drawn', None]['value'] > 0
+    assert (
+        found['loss_per_picture', 'drawn', None]['protocol']['n'] == 16
+        and found['psnr', 'drawn', None]['value'] > 0
+    )
 
 
 def test_wrong_options(workdir):
     config = run.load_config(workdir)
-    for given, named in ((dict(weights='best'), 'it is ema or raw'), (dict(split='tset'), "no split 'tset'"), (dict(step=5), 'no checkpoint of step 5'),
-                         (dict(extractor='vgg'), "no feature network 'vgg'"), (dict(num=0), 'eval.num is 0')):
+    for given, named in (
+        (dict(weights='best'), 'it is ema or raw'),
+        (dict(split='tset'), "no split 'tset'"),
+        (dict(step=5), 'no checkpoint of step 5'),
+        (dict(extractor='vgg'), "no feature network 'vgg'"),
+        (dict(num=0), 'eval.num is 0'),
+    ):
         with pytest.raises((RunError, DataError, ValueError), match=named):
             ev.evaluate(config, workdir, **SMALL | given)
 
@@ -181,46 +274,84 @@ def folders(tmp_path):
     for name, low in (('made', 0), ('real', 60)):
         (tmp_path / name).mkdir()
         for i in range(12):
-            cv2.imwrite(str(tmp_path / name / f'{i:02d}.png'), rng.integers(low, 256, (24, 24, 3), np.uint8))
+            cv2.imwrite(
+                str(tmp_path / name / f'{i:02d}.png'), rng.integers(low, 256, (24, 24, 3), np.uint8)
+            )
     (tmp_path / 'captions.txt').write_text('a picture\n' * 12)
     return tmp_path
 
 
 def files(folder, **given):
-    options = dict(captions=folder / 'captions.txt', reference_=folder / 'real', out=folder / 'out', extractor='random_conv', splits=2) | given
+    options = (
+        dict(
+            captions=folder / 'captions.txt',
+            reference_=folder / 'real',
+            out=folder / 'out',
+            extractor='random_conv',
+            splits=2,
+        )
+        | given
+    )
     return ev.evaluate_files(folder / 'made', **options)
 
 
 def test_folders(folders):
     found = numbers(files(folders))
-    assert found['kid_random_conv', 'drawn', None]['value'] > 0 and found['precision_random_conv', 'drawn', None]['value'] < 1
-    assert (folders / 'out' / 'evaluation.json').exists() and (folders / 'out' / 'evaluation.png').exists()
+    assert (
+        found['kid_random_conv', 'drawn', None]['value'] > 0
+        and found['precision_random_conv', 'drawn', None]['value'] < 1
+    )
+    assert (folders / 'out' / 'evaluation.json').exists() and (
+        folders / 'out' / 'evaluation.png'
+    ).exists()
 
 
 def test_statistics_as_reference(folders):
     extract = ev.chosen_extractor({**ev.OPTIONS, 'extractor': 'random_conv'}, '', None)
     images = np.concatenate(list(Files.of(folders / 'real')))
-    Statistics.of(extract(images)['features'], ev.statistics_tag(extract, images.shape[1:])).save(folders / 'real.npz')
-    one = numbers(files(folders, reference_=folders / 'real.npz', force=True))['fid_random_conv', 'drawn', None]
+    Statistics.of(extract(images)['features'], ev.statistics_tag(extract, images.shape[1:])).save(
+        folders / 'real.npz'
+    )
+    one = numbers(files(folders, reference_=folders / 'real.npz', force=True))[
+        'fid_random_conv', 'drawn', None
+    ]
     whole = numbers(files(folders, force=True))['fid_random_conv', 'drawn', None]
-    assert one['value'] == pytest.approx(whole['value'], rel=1e-6) and one['protocol']['reference']['n'] == 12 and one['protocol']['biased']
+    assert (
+        one['value'] == pytest.approx(whole['value'], rel=1e-6)
+        and one['protocol']['reference']['n'] == 12
+        and one['protocol']['biased']
+    )
     with pytest.raises(RunError, match='There are no statistics'):
         files(folders, reference_=folders / 'none.npz')
     for path in (folders / 'made').iterdir():
         cv2.imwrite(str(path), np.zeros((30, 30, 3), np.uint8))
-    with pytest.raises(ValueError, match='was made with'):                 # statistics of another resolution
+    with pytest.raises(ValueError, match='was made with'):  # statistics of another resolution
         files(folders, reference_=folders / 'real.npz', force=True)
-    with pytest.raises(ValueError, match='was made with'):                 # and of another filter
+    with pytest.raises(ValueError, match='was made with'):  # and of another filter
         files(folders, reference_=folders / 'real.npz', force=True, resize='torch_bilinear')
 
 
-@pytest.mark.parametrize('spoil, named', [
-    (lambda f: cv2.imwrite(str(f / 'made' / '05.png'), np.zeros((20, 24, 3), np.uint8)), r'05.png has 24 x 20 pixels, .*00.png 24 x 24'),
-    (lambda f: (f / 'made' / '05.png').write_bytes(b'no picture'), r'05.png cannot be decoded'),
-    (lambda f: (f / 'captions.txt').write_text('one\n'), r'captions.txt has 1 lines, .* 12 pictures'),
-    (lambda f: [cv2.imwrite(str(p), np.zeros((30, 30, 3), np.uint8)) for p in (f / 'real').iterdir()], r'real has pictures of 30 x 30 .*24 x 24'),
-    (lambda f: shutil.rmtree(f / 'made'), 'made holds no picture'),
-])
+@pytest.mark.parametrize(
+    'spoil, named',
+    [
+        (
+            lambda f: cv2.imwrite(str(f / 'made' / '05.png'), np.zeros((20, 24, 3), np.uint8)),
+            r'05.png has 24 x 20 pixels, .*00.png 24 x 24',
+        ),
+        (lambda f: (f / 'made' / '05.png').write_bytes(b'no picture'), r'05.png cannot be decoded'),
+        (
+            lambda f: (f / 'captions.txt').write_text('one\n'),
+            r'captions.txt has 1 lines, .* 12 pictures',
+        ),
+        (
+            lambda f: [
+                cv2.imwrite(str(p), np.zeros((30, 30, 3), np.uint8)) for p in (f / 'real').iterdir()
+            ],
+            r'real has pictures of 30 x 30 .*24 x 24',
+        ),
+        (lambda f: shutil.rmtree(f / 'made'), 'made holds no picture'),
+    ],
+)
 def test_folders_that_do_not_fit(folders, spoil, named):
     spoil(folders)
     with pytest.raises(RunError, match=named):
@@ -241,10 +372,14 @@ def test_comparing(workdir, evaluated, tmp_path):
         (tmp_path / name / 'eval' / 'x.json').write_text(json.dumps(out))
     told = report.compare([tmp_path / 'a', tmp_path / 'b'], tmp_path / 'plot.png')
     line = next(line for line in told.splitlines() if 'sem_acc' in line)
-    assert line.count('±') == 2 and 'not comparable' not in told and cv2.imread(str(tmp_path / 'plot.png')) is not None
+    assert (
+        line.count('±') == 2
+        and 'not comparable' not in told
+        and cv2.imread(str(tmp_path / 'plot.png')) is not None
+    )
     told = report.compare([tmp_path / 'a', tmp_path / 'c' / 'eval' / 'x.json'])
     lines = [line for line in told.splitlines() if 'sem_acc' in line and 'analytic' in line]
-    assert len(lines) == 2 and all(line.count('±') == 1 for line in lines)   # never in one row
+    assert len(lines) == 2 and all(line.count('±') == 1 for line in lines)  # never in one row
     assert 'not comparable with the row of the same name: num 24' in told and 'num 48' in told
     with pytest.raises(RunError, match='has no evaluation'):
         report.compare([tmp_path, tmp_path / 'a'])
@@ -265,10 +400,14 @@ def test_the_trained_reader_reads_blurred_pictures(data_dir, on_shapes):
     config = on_shapes('gan_cls_shapes').data.unlock()
     config.update(size=32)
     split = Split(config, 'train[:100]', ('image', 'scene'))
-    blurred = np.stack([cv2.GaussianBlur(image, (0, 0), 1) for image in split.tables['image']])     # 1 pixel of 32 is 2 of 64
-    found = [recall(a, b) for a, b in zip(shape_net.decode_all(blurred, 'single'), split.tables['scene'])]
-    assert np.mean([one['class_colour'] for one in found]) > .9
-    assert shape_net.presence(blurred, 'single', split.tables['scene']) > .98
+    blurred = np.stack(
+        [cv2.GaussianBlur(image, (0, 0), 1) for image in split.tables['image']]
+    )  # 1 pixel of 32 is 2 of 64
+    found = [
+        recall(a, b) for a, b in zip(shape_net.decode_all(blurred, 'single'), split.tables['scene'])
+    ]
+    assert np.mean([one['class_colour'] for one in found]) > 0.9
+    assert shape_net.presence(blurred, 'single', split.tables['scene']) > 0.98
     assert shape_net.features(blurred, 'single').shape == (100, 256)
     with pytest.raises(DataError, match="no weights of ShapeNet-cls for 'triple'"):
         shape_net.load('triple')

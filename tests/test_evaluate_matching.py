@@ -1,4 +1,5 @@
 """Pictures and captions that find each other: wrong captions of each convention, R-precision, retrieval by a DAMSM alone."""
+
 import json
 import shutil
 import types
@@ -7,18 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from t2i_jax import evaluate as ev
-from t2i_jax import evaluate_matching as em
 from t2i_jax import run
 from t2i_jax import stage as core
-from t2i_jax.errors import RunError
-from t2i_jax.metrics import report
+from t2i_jax.data.feed import ask
+from t2i_jax.data.tables import Split
+from t2i_jax.data.text import Vocabulary
+from t2i_jax.evaluate import evaluate as ev
+from t2i_jax.evaluate import matching as em
+from t2i_jax.evaluate import report
 from t2i_jax.metrics.r_precision import r_precision_of
 from t2i_jax.metrics.retrieval import retrieval, share
+from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler
-from t2i_jax.sources import ask
-from t2i_jax.tables import Split
-from t2i_jax.text import Vocabulary
 from t2i_jax.train import train
 
 CLASSES = np.array([0, 0, 1, 1, 2, 2])
@@ -41,9 +42,12 @@ def judge_run(on_shapes, tmp_path_factory):
     return config, workdir
 
 
-
 def asked_of(texts, **tables):
-    split = type('Rows', (), dict(texts=[[text] for text in texts], tables=tables, __len__=lambda self: len(texts)))()
+    split = type(
+        'Rows',
+        (),
+        dict(texts=[[text] for text in texts], tables=tables, __len__=lambda self: len(texts)),
+    )()
     return ask(split, len(texts))
 
 
@@ -79,7 +83,9 @@ def test_which_captions_are_wrong(data_dir, on_shapes):
     assert (by['picture'] == np.eye(20, dtype=bool)).all()
     label = split.tables['label']
     assert (by['class'] == (label[:, None] == label)).all()
-    i, j = next((i, j) for i, j in np.argwhere(by['entailment']) if i != j and label[i] != label[j])      # true of it, and of another class
+    i, j = next(
+        (i, j) for i, j in np.argwhere(by['entailment']) if i != j and label[i] != label[j]
+    )  # true of it, and of another class
     assert not by['entailment'].all() and by['entailment'][i, j] and not by['class'][i, j]
     assert (em.right('entailment', asked, all_[3:5], all_[7:]) == by['entailment'][3:5, 7:]).all()
 
@@ -93,9 +99,12 @@ def test_r_precision_is_the_mean_over_draws():
     asked = asked_of(['a'] * n, label=groups)
     ranks, wrong, pool = em.ranked({'drawn': em.unit(image)}, text, np.arange(n), asked, 'class')
     assert pool == n and (wrong == (groups[:, None] != groups).sum(1)).all()
-    drawn = [r_precision_of(em.unit(image) @ text.T, groups, negatives=30, seed=seed)['value'] for seed in range(25)]
-    assert share(ranks['drawn'], wrong, 1, 31).mean() == pytest.approx(np.mean(drawn), abs=.01)
-    assert .1 < np.mean(drawn) < .9
+    drawn = [
+        r_precision_of(em.unit(image) @ text.T, groups, negatives=30, seed=seed)['value']
+        for seed in range(25)
+    ]
+    assert share(ranks['drawn'], wrong, 1, 31).mean() == pytest.approx(np.mean(drawn), abs=0.01)
+    assert 0.1 < np.mean(drawn) < 0.9
 
 
 def test_own_captions_are_found_and_others_are_not(capsys):
@@ -103,43 +112,74 @@ def test_own_captions_are_found_and_others_are_not(capsys):
     own = Judge().read(asked.texts)[0]
     pictures = {'drawn': {'judge': np.roll(own, 1, 0)}, 'real': {'judge': own}}
     found = told(r_precision(asked, Judge(), pictures))
-    assert set(found) == {(f'r_precision_{kind}', which) for kind in ('class', 'picture') for which in pictures}
-    assert found['r_precision_picture', 'real']['value'] == 1 and found['r_precision_picture', 'drawn']['value'] == 0
+    assert set(found) == {
+        (f'r_precision_{kind}', which) for kind in ('class', 'picture') for which in pictures
+    }
+    assert (
+        found['r_precision_picture', 'real']['value'] == 1
+        and found['r_precision_picture', 'drawn']['value'] == 0
+    )
     # every second picture is that of another caption of its class, which is not compared with it: there all scores are equal, which counts against it
     assert found['r_precision_class', 'drawn']['value'] == 0
     protocol = found['r_precision_class', 'drawn']['protocol']
-    assert protocol['negatives'] == 4 and protocol['chance'] == .2 and protocol['wrong'] == 'class' and protocol['decoder'] == 'judge'
-    assert 'r_precision_class: a picture has 4 wrong captions, 99 are usual' in capsys.readouterr().out
+    assert (
+        protocol['negatives'] == 4
+        and protocol['chance'] == 0.2
+        and protocol['wrong'] == 'class'
+        and protocol['decoder'] == 'judge'
+    )
+    assert (
+        'r_precision_class: a picture has 4 wrong captions, 99 are usual' in capsys.readouterr().out
+    )
 
 
 def test_captions_of_the_same_words_and_without_words():
     asked = asked_of(['a', 'a', 'b', 'c', '?', 'd'])
     own = Judge().read(asked.texts)[0]
-    value, = r_precision(asked, Judge(), {'real': {'judge': own}}, lambda message: None)
-    assert value['value'] == 1                            # "a" is no wrong one for the other "a"
-    assert value['protocol']['without_words'] == 1 and value['protocol']['n'] == 5 and value['protocol']['negatives'] == 3
+    (value,) = r_precision(asked, Judge(), {'real': {'judge': own}}, lambda message: None)
+    assert value['value'] == 1  # "a" is no wrong one for the other "a"
+    assert (
+        value['protocol']['without_words'] == 1
+        and value['protocol']['n'] == 5
+        and value['protocol']['negatives'] == 3
+    )
     alone = asked_of(['a', 'a', 'a'])
-    assert r_precision(alone, Judge(), {'real': {'judge': np.eye(9)[[1, 1, 1]]}}, lambda message: None) == []
+    assert (
+        r_precision(alone, Judge(), {'real': {'judge': np.eye(9)[[1, 1, 1]]}}, lambda message: None)
+        == []
+    )
     for texts in ('???', 'a??', 'a'):
-        with pytest.raises(RunError, match=f'judge can read {texts.count("a")} of {len(texts)} captions'):
+        with pytest.raises(
+            RunError, match=f'judge can read {texts.count("a")} of {len(texts)} captions'
+        ):
             em.readings(asked_of(list(texts)), {'judge': Judge()})
 
 
 # ---------------------------------------------------------------------------------------------------------------------------- scorers
 def test_a_scorer_reads_with_its_own_vocabulary_and_size(judge_run):
     sampler = Sampler.load(judge_run[1], chunk=4)
-    assert sampler.stage == 'damsm'                       # the run draws nothing, so the last stage is loaded
+    assert sampler.stage == 'damsm'  # the run draws nothing, so the last stage is loaded
     judge = em.Scorer('own', sampler)
     texts = ['a red circle', 'a blue square with zebras', 'zebras', 'red', 'the ring is green']
     codes, tokens, length = judge.read(texts)
     assert codes.shape == (5, 8) and length.tolist()[:4] == [3, 4, 0, 1]
-    batch = {'image': np.zeros((1, 16, 16, 3), np.float32), 'tokens': tokens[:1], 'length': length[:1]}
+    batch = {
+        'image': np.zeros((1, 16, 16, 3), np.float32),
+        'tokens': tokens[:1],
+        'length': length[:1],
+    }
     np.testing.assert_allclose(sampler.apply('codes', batch).sentence[0], codes[0], atol=1e-5)
     images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
     seen = judge.decode(images)
-    np.testing.assert_allclose(sampler.apply('codes', {**batch, 'image': np.float32(images[4:]) / 127.5 - 1}).code[0], seen[4], atol=1e-5)
-    larger = judge.decode(images.repeat(2, 1).repeat(2, 2))                      # is made as small as the pictures that it was trained on
-    assert larger.shape == seen.shape and np.corrcoef(larger.ravel(), seen.ravel())[0, 1] > .9
+    np.testing.assert_allclose(
+        sampler.apply('codes', {**batch, 'image': np.float32(images[4:]) / 127.5 - 1}).code[0],
+        seen[4],
+        atol=1e-5,
+    )
+    larger = judge.decode(
+        images.repeat(2, 1).repeat(2, 2)
+    )  # is made as small as the pictures that it was trained on
+    assert larger.shape == seen.shape and np.corrcoef(larger.ravel(), seen.ravel())[0, 1] > 0.9
     assert judge.tag['weights'] and judge.tag['size'] == 16 and judge.tag['step'] == 2
 
 
@@ -149,13 +189,35 @@ def test_whether_a_scorer_trained_the_generator_is_told(judge_run, capsys):
 
     def generator(**changes):
         module = types.SimpleNamespace(damsm_weight=changes.pop('damsm_weight', 5.0))
-        return types.SimpleNamespace(**dict(reads_text=True, rows=None, params={**own.params, 'G': {}}, stats=own.stats, module=module) | changes)
+        return types.SimpleNamespace(
+            **dict(
+                reads_text=True,
+                rows=None,
+                params={**own.params, 'G': {}},
+                stats=own.stats,
+                module=module,
+            )
+            | changes
+        )
+
     found = em.scorers(config, workdir, generator())
     assert set(found) == {'own'} and found['own'].tag['trained_generator'] is True
-    assert em.scorers(config, workdir, generator(damsm_weight=0))['own'].tag['trained_generator'] is False
-    other = em.scorers(config, workdir, generator(params={**own.params, 'text': jax.tree.map(lambda x: x + 1, own.params['text'])}), f'{workdir}/damsm')
-    assert set(other) == {'run_judge', 'own'} and not any(one.tag['trained_generator'] for one in other.values())
-    assert set(em.scorers(config, workdir, generator(), str(workdir))) == {'run_judge'}          # named is the own one
+    assert (
+        em.scorers(config, workdir, generator(damsm_weight=0))['own'].tag['trained_generator']
+        is False
+    )
+    other = em.scorers(
+        config,
+        workdir,
+        generator(params={**own.params, 'text': jax.tree.map(lambda x: x + 1, own.params['text'])}),
+        f'{workdir}/damsm',
+    )
+    assert set(other) == {'run_judge', 'own'} and not any(
+        one.tag['trained_generator'] for one in other.values()
+    )
+    assert set(em.scorers(config, workdir, generator(), str(workdir))) == {
+        'run_judge'
+    }  # named is the own one
     assert em.scorers(config, workdir, generator(reads_text=False)) == {}
     with pytest.raises(RunError, match='draws without'):
         em.scorers(config, workdir, generator(reads_text=False), str(workdir))
@@ -163,7 +225,10 @@ def test_whether_a_scorer_trained_the_generator_is_told(judge_run, capsys):
         em.scorers(config, workdir, generator(), str(workdir / 'gone'))
     capsys.readouterr()
     without = generator(params={'text': own.params['text']}, stats={})
-    assert em.scorers(config, workdir / 'gone', without) == {} and 'is left out' in capsys.readouterr().out
+    assert (
+        em.scorers(config, workdir / 'gone', without) == {}
+        and 'is left out' in capsys.readouterr().out
+    )
 
 
 def test_a_generator_has_kept_the_damsm_of_a_run_that_is_gone(judge_run, tmp_path):
@@ -173,28 +238,49 @@ def test_a_generator_has_kept_the_damsm_of_a_run_that_is_gone(judge_run, tmp_pat
     run.adopt(config, tmp_path / 'new', 'damsm')
     shutil.rmtree(gone)
     (tmp_path / 'new' / 'config.json').write_text(run.to_json(config))
-    drawer = types.SimpleNamespace(reads_text=True, rows=None, params={**own.params, 'G': {}}, stats=own.stats, vocabulary=own.vocabulary, step=9,
-                                   module=types.SimpleNamespace())
+    drawer = types.SimpleNamespace(
+        reads_text=True,
+        rows=None,
+        params={**own.params, 'G': {}},
+        stats=own.stats,
+        vocabulary=own.vocabulary,
+        step=9,
+        module=types.SimpleNamespace(),
+    )
     judge = em.scorers(config, tmp_path / 'new', drawer)['own']
     assert judge.tag['trained_generator'] is True
     texts = ['a red circle', 'a blue ring']
-    np.testing.assert_allclose(judge.read(texts)[0], em.Scorer('own', own).read(texts)[0], atol=1e-6)
+    np.testing.assert_allclose(
+        judge.read(texts)[0], em.Scorer('own', own).read(texts)[0], atol=1e-6
+    )
 
 
 def test_the_joint_embedding_of_gan_cls_judges_too(trained, judge_run, tmp_path):
     folder, stage = em.judging(trained)
-    assert (folder, stage) == (trained, 'text') == em.judging(trained / 'text') and em.judging(judge_run[1])[1] == 'damsm'
+    assert (folder, stage) == (trained, 'text') == em.judging(trained / 'text') and em.judging(
+        judge_run[1]
+    )[1] == 'damsm'
     judge = em.Scorer('text', Sampler.load(trained, stage='text'))
     codes, ids, length = judge.read(['a red ring', '', '???'])
-    assert codes.shape == judge.decode(np.zeros((3, 8, 8, 3), np.uint8)).shape and ids.shape == (3, 201) and length.tolist() == [10, 0, 3]
+    assert (
+        codes.shape == judge.decode(np.zeros((3, 8, 8, 3), np.uint8)).shape
+        and ids.shape == (3, 201)
+        and length.tolist() == [10, 0, 3]
+    )
     for wrong in ('gan', 'style'):
         (tmp_path / wrong).mkdir()
         (tmp_path / 'config.json').write_text((trained / 'config.json').read_text())
-        with pytest.raises(RunError, match=f'has no stage {wrong} that compares pictures with captions'):
+        with pytest.raises(
+            RunError, match=f'has no stage {wrong} that compares pictures with captions'
+        ):
             em.judging(tmp_path / wrong)
     shutil.copytree(trained, tmp_path / 'run')
-    out = ev.evaluate(run.load_config(trained), tmp_path / 'run', num=20, split='test', stage='text')
-    assert {v['protocol']['decoder'] for v in out['values']} == {'sentences'} and len(out['values']) == 8
+    out = ev.evaluate(
+        run.load_config(trained), tmp_path / 'run', num=20, split='test', stage='text'
+    )
+    assert {v['protocol']['decoder'] for v in out['values']} == {'sentences'} and len(
+        out['values']
+    ) == 8
 
 
 def test_options_that_have_no_part_in_retrieval(judge_run):
@@ -208,29 +294,53 @@ def test_the_evaluation_of_a_run_that_another_one_judges(trained, judge_run, tmp
     given = dict(num=24, diversity=2, extractor='none', split='test')
     out = ev.evaluate(run.load_config(trained), tmp_path / 'run', **given, scorer=str(judge_run[1]))
     values = [v for v in out['values'] if v['metric'].startswith('r_precision')]
-    assert {v['protocol']['pictures'] for v in values} == {'drawn', 'real'} and len({v['metric'] for v in values}) == 3
+    assert {v['protocol']['pictures'] for v in values} == {'drawn', 'real'} and len(
+        {v['metric'] for v in values}
+    ) == 3
     for v in values:
         p = v['protocol']
-        assert 0 <= v['value'] <= 1 and p['split'] == 'test' and p['decoder'] == 'run_judge' and p['reader']['trained_generator'] is False
-        assert p['chance'] == 1 / (p['negatives'] + 1) and p['reader']['vocabulary'] == Vocabulary.load(judge_run[1] / 'vocabulary.json').hash[:20]
-    path, = (tmp_path / 'run' / 'eval').glob('*.json')
+        assert (
+            0 <= v['value'] <= 1
+            and p['split'] == 'test'
+            and p['decoder'] == 'run_judge'
+            and p['reader']['trained_generator'] is False
+        )
+        assert (
+            p['chance'] == 1 / (p['negatives'] + 1)
+            and p['reader']['vocabulary']
+            == Vocabulary.load(judge_run[1] / 'vocabulary.json').hash[:20]
+        )
+    (path,) = (tmp_path / 'run' / 'eval').glob('*.json')
     assert path.name.endswith('_scorer-judge_step6.json')
     with pytest.raises(RunError, match='holds no run'):
-        ev.evaluate(run.load_config(trained), tmp_path / 'run', **given, scorer=f'{trained}/vocabulary.json')
+        ev.evaluate(
+            run.load_config(trained), tmp_path / 'run', **given, scorer=f'{trained}/vocabulary.json'
+        )
 
 
 # -------------------------------------------------------------------------------------------------------------------------- retrieval
 def test_retrieval_by_a_damsm_alone(judge_run, capsys):
     config, workdir = judge_run
     out = ev.evaluate(config, workdir, num=150, split='test', stage='damsm')
-    path, = (workdir / 'eval').glob('*.json')
-    assert json.loads(path.read_text()) == out and path.with_suffix('.png').exists() and out['run']['stage'] == 'damsm'
+    (path,) = (workdir / 'eval').glob('*.json')
+    assert (
+        json.loads(path.read_text()) == out
+        and path.with_suffix('.png').exists()
+        and out['run']['stage'] == 'damsm'
+    )
     found = {(v['metric'], v['protocol']['decoder']): v for v in out['values']}
-    names = [f'{way}_{what}_entailment' for way in ('to_text', 'to_image') for what in ('R@1', 'R@5', 'R@10', 'median_rank')]
+    names = [
+        f'{way}_{what}_entailment'
+        for way in ('to_text', 'to_image')
+        for what in ('R@1', 'R@5', 'R@10', 'median_rank')
+    ]
     assert set(found) == {(name, by) for name in names for by in ('words', 'sentences')}
     for by in ('words', 'sentences'):
         ladder = [found[f'to_text_R@{k}_entailment', by]['value'] for k in (1, 5, 10)]
-        assert ladder == sorted(ladder) and found['to_text_R@1_entailment', by]['protocol']['pairs'] == 20
+        assert (
+            ladder == sorted(ladder)
+            and found['to_text_R@1_entailment', by]['protocol']['pairs'] == 20
+        )
     assert 'to_image_R@10_entailment' in capsys.readouterr().out
     assert 'to_image_R@10_entailment' in report.compare([path, path])
 
@@ -238,7 +348,13 @@ def test_retrieval_by_a_damsm_alone(judge_run, capsys):
 def test_tiles_and_chunks_do_not_matter(judge_run, monkeypatch):
     config, workdir = judge_run
     sampler = Sampler.load(workdir, chunk=16)
-    split = Split(config.data, 'validation[:37]', sampler.module.needs, sampler.vocabulary, config.stages.damsm.data)
+    split = Split(
+        config.data,
+        'validation[:37]',
+        sampler.module.needs,
+        sampler.vocabulary,
+        config.stages.damsm.data,
+    )
     asked = ask(split, 37)
     batch = asked.batch(0, 37)
     batch = {name: batch[name] for name in ('image', 'tokens', 'length')}
@@ -246,7 +362,9 @@ def test_tiles_and_chunks_do_not_matter(judge_run, monkeypatch):
     monkeypatch.setattr(em, 'TILE', (16, 24))
     monkeypatch.setattr(em, 'CHUNK', 20)
     codes, length, said = em.codes_of(sampler, asked)
-    assert (length == batch['length']).all() and (said[:, None] == said).tolist() == (batch['tokens'][:, None] == batch['tokens']).all(2).tolist()
+    assert (length == batch['length']).all() and (said[:, None] == said).tolist() == (
+        batch['tokens'][:, None] == batch['tokens']
+    ).all(2).tolist()
     found = em.scores_of(sampler, codes, length)
     for by in ('words', 'sentences'):
         np.testing.assert_allclose(found[by], whole[by], atol=1e-4)
@@ -256,13 +374,32 @@ def test_r_at_k_among_a_hundred():
     """The chance that the answer is among the best, by hand: 2 of 199 wrong ones are before it, 99 are drawn."""
     none = 100 * 99 / (199 * 198)
     assert share(np.array([3]), np.array([199]), 1, 100)[0] == pytest.approx(none)
-    found = dict(ranks=np.array([3, 1]), wrong=np.array([199, 199]), chance={1: .005, 5: .025, 10: .05})
-    any_of_class = dict(ranks=np.array([2, 1]), chance={1: .05, 5: .2, 10: .4})
-    values = {v['metric']: v for v in em.of_way('to_text', 'class', any_of_class, found, 0, dict(decoder='words'))}
-    assert len(values) == 7 and values['to_text_median_rank_class']['value'] == 1.5 and values['to_text_R@1_class']['protocol']['chance'] == .05
+    found = dict(
+        ranks=np.array([3, 1]), wrong=np.array([199, 199]), chance={1: 0.005, 5: 0.025, 10: 0.05}
+    )
+    any_of_class = dict(ranks=np.array([2, 1]), chance={1: 0.05, 5: 0.2, 10: 0.4})
+    values = {
+        v['metric']: v
+        for v in em.of_way('to_text', 'class', any_of_class, found, 0, dict(decoder='words'))
+    }
+    assert (
+        len(values) == 7
+        and values['to_text_median_rank_class']['value'] == 1.5
+        and values['to_text_R@1_class']['protocol']['chance'] == 0.05
+    )
     assert values['to_text_R@1_class_of_100']['value'] == pytest.approx((none + 1) / 2)
-    assert values['to_text_R@1_class']['value'] == .5 and values['to_text_R@5_class_of_100']['protocol']['chance'] == .05
-    assert len(em.of_way('to_text', 'class', any_of_class, found | {'wrong': np.array([199, 98])}, 0, {})) == 4
+    assert (
+        values['to_text_R@1_class']['value'] == 0.5
+        and values['to_text_R@5_class_of_100']['protocol']['chance'] == 0.05
+    )
+    assert (
+        len(
+            em.of_way(
+                'to_text', 'class', any_of_class, found | {'wrong': np.array([199, 98])}, 0, {}
+            )
+        )
+        == 4
+    )
 
 
 def test_scores_that_know_nothing_reach_chance_at_class_level():
@@ -270,12 +407,16 @@ def test_scores_that_know_nothing_reach_chance_at_class_level():
     n, draws = 1000, np.random.default_rng(0)
     label, scores = draws.integers(0, 20, n), draws.normal(size=(n, n))
     fits = label[:, None] == label
-    best, own = (retrieval(scores, fits, any_right=any_right)['image_to_text'] for any_right in (True, False))
+    best, own = (
+        retrieval(scores, fits, any_right=any_right)['image_to_text'] for any_right in (True, False)
+    )
     for v in em.of_way('to_text', 'class', best, own, 0, {}):
         if 'R@' in v['metric']:
-            assert v['value'] == pytest.approx(v['protocol']['chance'], abs=.03)
+            assert v['value'] == pytest.approx(v['protocol']['chance'], abs=0.03)
 
 
 def test_only_stages_that_compare_are_measured_so(judge_run, trained):
-    assert em.compares(Sampler.load(judge_run[1]).module) and not em.compares(Sampler.load(trained).module)
+    assert em.compares(Sampler.load(judge_run[1]).module) and not em.compares(
+        Sampler.load(trained).module
+    )
     assert not em.compares(core.Stage())

@@ -1,4 +1,5 @@
 """The real program, killed, refused, damaged and without room, ends as one that nothing disturbed. benchmarks/faults.py has more cases and more of each."""
+
 import os
 import random
 import signal
@@ -12,7 +13,11 @@ from benchmarks.program import saved
 
 @pytest.fixture(scope='module')
 def lab(data_dir, tmp_path_factory):
-    return Lab(tmp_path_factory.mktemp('faults'), data=data_dir, cache=os.environ['JAX_COMPILATION_CACHE_DIR'])
+    return Lab(
+        tmp_path_factory.mktemp('faults'),
+        data=data_dir,
+        cache=os.environ['JAX_COMPILATION_CACHE_DIR'],
+    )
 
 
 def survived(case):
@@ -30,7 +35,9 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(lab):
     survived(case)
 
 
-def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_resumed_without_room_and_with_a_damaged_checkpoint(lab):
+def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_resumed_without_room_and_with_a_damaged_checkpoint(
+    lab,
+):
     case, workdir = Case(lab), lab.new()
     first = lab.begin(workdir)
     until(first, workdir, 10)
@@ -39,19 +46,27 @@ def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_re
     first.send_signal(signal.SIGCONT)
     until(first, workdir, 12, while_saving=True)
     first.send_signal(signal.SIGTERM)
-    case.told(first, 130, 'SIGTERM: stage gan is saved', 'Resume with: python -m', lost=0, workdir=workdir)
+    case.told(
+        first, 130, 'SIGTERM: stage gan is saved', 'Resume with: python -m', lost=0, workdir=workdir
+    )
 
     before, newest = saved(workdir / 'gan')
     flip(arrays(workdir / 'gan' / 'checkpoints' / str(newest))[0])
-    case.told(lab.start(workdir, inject=f'room:{100 << 10}'), 1,              # the log has room, a checkpoint has not
-              rf'checkpoint of step {newest} in .* is damaged', rf'resumed at step {before}',
-              rf'Error: A checkpoint of .* \(step {before} is the last finished one\) cannot be written: File too large')
+    case.told(
+        lab.start(workdir, inject=f'room:{100 << 10}'),
+        1,  # the log has room, a checkpoint has not
+        rf'checkpoint of step {newest} in .* is damaged',
+        rf'resumed at step {before}',
+        rf'Error: A checkpoint of .* \(step {before} is the last finished one\) cannot be written: File too large',
+    )
     case.resume(workdir)
     assert (workdir / 'gan' / 'checkpoints' / f'{newest}.damaged').is_dir()
     survived(case)
 
 
-def test_a_run_whose_terminal_is_closed_saves_though_nobody_reads_what_it_says_and_all_its_processes_are_told(lab):
+def test_a_run_whose_terminal_is_closed_saves_though_nobody_reads_what_it_says_and_all_its_processes_are_told(
+    lab,
+):
     case, workdir = Case(lab), lab.new()
     process = lab.begin_group(workdir)
     until(process, workdir, 8)

@@ -1,4 +1,5 @@
 """TFDS' own test case; needs TensorFlow, the builder itself does not."""
+
 import pathlib
 import tempfile
 

@@ -1,4 +1,5 @@
 """GAN-CLS against its published sizes and formulas."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,21 +8,30 @@ import pytest
 from flax import nnx
 
 from t2i_jax import stage as core
+from t2i_jax.data.text import encode_chars
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.stage import Meta
 from t2i_jax.systems.gan_cls import STAGES, GanCls, JointEmbedding, Style
-from t2i_jax.text import encode_chars
 
-SENTENCES = ['a red bird with a short beak', 'this flower has five white petals', 'a blue bird', 'a flower with a yellow centre']
+SENTENCES = [
+    'a red bird with a short beak',
+    'this flower has five white petals',
+    'a blue bird',
+    'a flower with a yellow centre',
+]
 COCO = dict(ngf=196, ndf=196, text_norm=False, third_activation=True)
 
 
 def parts(size=64, encoder=False, embedding_dim=1024, **keywords):
     """Shapes only: (structure, parameters, running statistics)."""
+
     def make():
         rngs = nnx.Rngs(0)
         text = CharCnnRnn(channels=(6, 8), hidden=10, embedding=12, rngs=rngs) if encoder else None
-        return GanCls(Meta('birds', size=size, embedding_dim=embedding_dim), text=text, rngs=rngs, **keywords)
+        return GanCls(
+            Meta('birds', size=size, embedding_dim=embedding_dim), text=text, rngs=rngs, **keywords
+        )
+
     return core.split(nnx.eval_shape(make))
 
 
@@ -32,21 +42,38 @@ def tiny(**keywords):
     def fill(path, leaf):
         if path[-1].key in ('scale', 'var'):
             return jnp.ones(leaf.shape)
-        return jnp.zeros(leaf.shape) if path[-1].key in ('bias', 'mean') else jnp.float32(draws.normal(0, .1, leaf.shape))
-    graph, params, stats = parts(**(dict(size=16, encoder=True, ngf=4, ndf=4, nz=5, nt=6) | keywords))
-    return graph, jax.tree_util.tree_map_with_path(fill, params), jax.tree_util.tree_map_with_path(fill, stats)
+        return (
+            jnp.zeros(leaf.shape)
+            if path[-1].key in ('bias', 'mean')
+            else jnp.float32(draws.normal(0, 0.1, leaf.shape))
+        )
+
+    graph, params, stats = parts(
+        **(dict(size=16, encoder=True, ngf=4, ndf=4, nz=5, nt=6) | keywords)
+    )
+    return (
+        graph,
+        jax.tree_util.tree_map_with_path(fill, params),
+        jax.tree_util.tree_map_with_path(fill, stats),
+    )
 
 
 def batch():
     images = jax.random.uniform(jax.random.key(7), (2, 4, 16, 16, 3), minval=-1)
-    return {'image': images[0], 'wrong_image': images[1], 'chars': np.stack([encode_chars(sentence) for sentence in SENTENCES])}
+    return {
+        'image': images[0],
+        'wrong_image': images[1],
+        'chars': np.stack([encode_chars(sentence) for sentence in SENTENCES]),
+    }
 
 
 def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize('keywords, g, d', [({}, 18_905_472, 4_030_080), (COCO, 41_101_080, 36_183_440)])
+@pytest.mark.parametrize(
+    'keywords, g, d', [({}, 18_905_472, 4_030_080), (COCO, 41_101_080, 36_183_440)]
+)
 def test_published_sizes(keywords, g, d):
     params = parts(**keywords).params
     assert (count(params['G']), count(params['D'])) == (g, d)
@@ -83,39 +110,59 @@ def constant(value):
 @pytest.mark.parametrize('interpolate', [True, False])
 def test_losses_where_the_logits_are_zero(matching_aware, interpolate):
     stage = stubbed(matching_aware=matching_aware, interpolate=interpolate)
-    data = {'image': constant(0.), 'wrong_image': constant(0.), 'embedding': jnp.zeros((4, 3))}
+    data = {'image': constant(0.0), 'wrong_image': constant(0.0), 'embedding': jnp.zeros((4, 3))}
     out = stage.forward(data, jax.random.key(0))
     loss, logs = stage.d_loss(data, None, out)
-    assert loss == pytest.approx(2 * np.log(2)) and ('d_wrong' in logs) == ('wrong_image' in stage.needs) == matching_aware
+    assert (
+        loss == pytest.approx(2 * np.log(2))
+        and ('d_wrong' in logs) == ('wrong_image' in stage.needs) == matching_aware
+    )
     assert stage.g_loss(data, None, out)[0] == pytest.approx(np.log(2))
 
 
 def test_the_discriminator_weighs_wrong_pairs_against_fakes():
-    data = {'image': constant(1.), 'wrong_image': constant(2.), 'embedding': jnp.full((4, 3), -.5)}       # so the fakes are -0.5
-    real, wrong, fake = np.log1p(np.exp([-1., 2., -.5]))
-    for keywords, share in (({}, .5), (dict(cls_weight=.3), .3), (dict(matching_aware=False), 0)):
+    data = {
+        'image': constant(1.0),
+        'wrong_image': constant(2.0),
+        'embedding': jnp.full((4, 3), -0.5),
+    }  # so the fakes are -0.5
+    real, wrong, fake = np.log1p(np.exp([-1.0, 2.0, -0.5]))
+    for keywords, share in (
+        ({}, 0.5),
+        (dict(cls_weight=0.3), 0.3),
+        (dict(matching_aware=False), 0),
+    ):
         stage, expected = stubbed(**keywords), real + share * wrong + (1 - share) * fake
-        assert stage.d_loss(data, None, stage.forward(data, jax.random.key(0)))[0] == pytest.approx(expected)
+        assert stage.d_loss(data, None, stage.forward(data, jax.random.key(0)))[0] == pytest.approx(
+            expected
+        )
 
 
 def test_the_generator_is_trained_on_half_as_many_exact_midpoints():
-    stage = stubbed(interpolate=True, interp_weight=.25)
-    h = jnp.array([[1., 0, 0], [2, 0, 0], [4, 8, 0], [0, 0, 2]])
-    data = {'image': constant(0.), 'wrong_image': constant(0.), 'embedding': h}
+    stage = stubbed(interpolate=True, interp_weight=0.25)
+    h = jnp.array([[1.0, 0, 0], [2, 0, 0], [4, 8, 0], [0, 0, 2]])
+    data = {'image': constant(0.0), 'wrong_image': constant(0.0), 'embedding': h}
     out = stage.forward(data, jax.random.key(0))
     assert np.array_equal(out.text, [*h, [2.5, 4, 0], [1, 0, 1]]) and len(out.image) == 6
     rows = np.log1p(np.exp(-np.array([1, 2, 4, 0, 2.5, 1])))
-    assert stage.g_loss(data, None, out)[0] == pytest.approx((rows[:4].sum() + .25 * rows[4:].sum()) / 6)      # divided by 1.5 B
-    seen = {name: loss(data, None, out) and stage.D.text for name, loss in (('d', stage.d_loss), ('g', stage.g_loss))}
-    assert np.array_equal(seen['d'], h) and np.array_equal(seen['g'], out.text)       # D learns from written sentences only
+    assert stage.g_loss(data, None, out)[0] == pytest.approx(
+        (rows[:4].sum() + 0.25 * rows[4:].sum()) / 6
+    )  # divided by 1.5 B
+    seen = {
+        name: loss(data, None, out) and stage.D.text
+        for name, loss in (('d', stage.d_loss), ('g', stage.g_loss))
+    }
+    assert np.array_equal(seen['d'], h) and np.array_equal(
+        seen['g'], out.text
+    )  # D learns from written sentences only
     with pytest.raises(ValueError):
         stage.forward({**data, 'embedding': h[:3]}, jax.random.key(0))
 
 
 def test_extrapolation_stays_on_the_line_through_two_sentences():
     stage = stubbed(interpolate=True, interp_extrapolate=True)
-    h = jnp.array([[0., 0, 0], [0, 1, 0], [1, 2, 0], [4, 1, 3]])
-    data = {'image': constant(0.), 'wrong_image': constant(0.), 'embedding': h}
+    h = jnp.array([[0.0, 0, 0], [0, 1, 0], [1, 2, 0], [4, 1, 3]])
+    data = {'image': constant(0.0), 'wrong_image': constant(0.0), 'embedding': h}
     alphas = []
     for i in range(8):
         moved = stage.forward(data, jax.random.key(i)).text[4:] - h[:2]
@@ -128,16 +175,31 @@ def test_extrapolation_stays_on_the_line_through_two_sentences():
 def test_a_training_step_leaves_the_text_encoder_alone():
     graph, params, stats = tiny(interpolate=True)
     params['D']['logit']['kernel'] *= 0
-    prog = core.program(nnx.merge(graph, params, stats), [optax.adam(2e-4, b1=.5)] * 2)
+    prog = core.program(nnx.merge(graph, params, stats), [optax.adam(2e-4, b1=0.5)] * 2)
     state = core.init_state(prog, params, stats, 0)
     new, metrics = jax.jit(lambda state: core.train_step(prog, state, batch()))(state)
-    assert metrics['d_loss'] == pytest.approx(2 * np.log(2)) and np.isfinite(list(metrics.values())).all() and new.bad_step == -1
+    assert (
+        metrics['d_loss'] == pytest.approx(2 * np.log(2))
+        and np.isfinite(list(metrics.values())).all()
+        and new.bad_step == -1
+    )
 
     def moved(a, b):
-        return {name for name in a if any((x != y).any() for x, y in zip(jax.tree.leaves(a[name]), jax.tree.leaves(b[name])))}
+        return {
+            name
+            for name in a
+            if any(
+                (x != y).any() for x, y in zip(jax.tree.leaves(a[name]), jax.tree.leaves(b[name]))
+            )
+        }
+
     assert moved(state.params, new.params) == moved(state.stats, new.stats) == {'G', 'D'}
-    assert 'text' in new.params and not {'text'} & {key.key for path, _ in jax.tree_util.tree_leaves_with_path(new.opt)
-                                                    for key in path if hasattr(key, 'key')}
+    assert 'text' in new.params and not {'text'} & {
+        key.key
+        for path, _ in jax.tree_util.tree_leaves_with_path(new.opt)
+        for key in path
+        if hasattr(key, 'key')
+    }
 
 
 def test_samples_depend_on_the_noise_key_alone():
@@ -145,17 +207,30 @@ def test_samples_depend_on_the_noise_key_alone():
     stage = nnx.merge(graph, params, stats)
     few, many = (stage.noise(jax.random.key(1), n)['z'] for n in (4, 9))
     assert (few == many[:4]).all() and not (few == stage.noise(jax.random.key(2), 4)['z']).any()
-    draw = jax.jit(lambda z: core.call(graph, params, stats, 'sample', {'chars': batch()['chars']}, {'z': z}, training=False)[0]['image'])
+    draw = jax.jit(
+        lambda z: core.call(
+            graph, params, stats, 'sample', {'chars': batch()['chars']}, {'z': z}, training=False
+        )[0]['image']
+    )
     one, again, other = draw(few), draw(few), draw(stage.noise(jax.random.key(2), 4)['z'])
-    assert (one == again).all() and (one != other).any() and one.shape == (4, 16, 16, 3) and jnp.abs(one).max() <= 1
+    assert (
+        (one == again).all()
+        and (one != other).any()
+        and one.shape == (4, 16, 16, 3)
+        and jnp.abs(one).max() <= 1
+    )
 
 
 def test_several_captions_of_a_row_are_averaged():
     stage = nnx.merge(*tiny())
     chars = batch()['chars']
     vectors = stage.encode({'chars': chars})
-    assert np.allclose(stage.encode({'chars': chars.reshape(2, 2, -1)}), vectors.reshape(2, 2, -1).mean(1), atol=1e-6)
-    stored = stubbed().encode({'embedding': jnp.arange(12.).reshape(2, 2, 3)})
+    assert np.allclose(
+        stage.encode({'chars': chars.reshape(2, 2, -1)}),
+        vectors.reshape(2, 2, -1).mean(1),
+        atol=1e-6,
+    )
+    stored = stubbed().encode({'embedding': jnp.arange(12.0).reshape(2, 2, 3)})
     assert np.array_equal(stored, [[1.5, 2.5, 3.5], [7.5, 8.5, 9.5]])
 
 
@@ -173,7 +248,17 @@ def test_what_a_stage_asks_for():
 def styled(**keywords):
     """(graph, parameters, statistics) of a style stage beside the generator and the text encoder of `tiny`."""
     stage = nnx.merge(*tiny())
-    return core.split(Style(Meta('birds', size=16, length=18), ndf=4, nt=8, G=stage.G, text=stage.text, rngs=nnx.Rngs(0), **keywords))
+    return core.split(
+        Style(
+            Meta('birds', size=16, length=18),
+            ndf=4,
+            nt=8,
+            G=stage.G,
+            text=stage.text,
+            rngs=nnx.Rngs(0),
+            **keywords,
+        )
+    )
 
 
 @pytest.mark.parametrize('text_input', [False, True])
@@ -181,14 +266,25 @@ def test_the_style_encoder_learns_and_nothing_else_moves(text_input):
     graph, params, stats = styled(text_input=text_input)
     prog = core.program(nnx.merge(graph, params, stats), [optax.adam(1e-2)])
     state = core.init_state(prog, params, stats, 0)
-    step = jax.jit(lambda state: core.train_step(prog, state.replace(step=0), {'chars': batch()['chars']}))     # the same noise each time
+    step = jax.jit(
+        lambda state: core.train_step(prog, state.replace(step=0), {'chars': batch()['chars']})
+    )  # the same noise each time
     new, metrics = step(state)
     assert -1 <= metrics['correlation'] <= 1
     for _ in range(15):
         new, later = step(new)
-    assert later['style_loss'] < .5 * metrics['style_loss'] and later['correlation'] > .9 > metrics['correlation']
-    assert all((x == y).all() for name in ('G', 'text') for x, y in zip(jax.tree.leaves((params[name], stats.get(name))),
-                                                                         jax.tree.leaves((new.params[name], new.stats.get(name)))))
+    assert (
+        later['style_loss'] < 0.5 * metrics['style_loss']
+        and later['correlation'] > 0.9 > metrics['correlation']
+    )
+    assert all(
+        (x == y).all()
+        for name in ('G', 'text')
+        for x, y in zip(
+            jax.tree.leaves((params[name], stats.get(name))),
+            jax.tree.leaves((new.params[name], new.stats.get(name))),
+        )
+    )
     assert ('project' in params['S']) == text_input
 
 
@@ -198,7 +294,7 @@ def test_the_loss_of_a_style_encoder_that_says_zero():
     stage = nnx.merge(graph, params, stats)
     loss, _ = stage.style_loss({'chars': batch()['chars']}, jax.random.key(3), None)
     z = stage.noise(jax.random.key(3), 4)['z']
-    assert loss == pytest.approx(float((z ** 2).sum() / 4), rel=1e-5) and z.shape == (4, stage.G.nz)
+    assert loss == pytest.approx(float((z**2).sum() / 4), rel=1e-5) and z.shape == (4, stage.G.nz)
 
 
 def test_the_style_of_a_picture_is_the_noise_that_is_read_off_it():
@@ -208,13 +304,21 @@ def test_the_style_of_a_picture_is_the_noise_that_is_read_off_it():
     drawn = stage.drawn(stage.encode(asked), noise)
     z = stage.recover(asked, noise)['z']
     moved = stage.transfer(asked | {'image': drawn}, noise)
-    assert np.allclose(moved['z'], z, atol=1e-5) and np.allclose(moved['image'], stage.drawn(stage.encode(asked), {'z': z}), atol=1e-5)
+    assert np.allclose(moved['z'], z, atol=1e-5) and np.allclose(
+        moved['image'], stage.drawn(stage.encode(asked), {'z': z}), atol=1e-5
+    )
     encoded = stage.encode(asked)
     assert stage.encode({'encoded': encoded}) is encoded
 
 
 def test_a_run_may_leave_the_style_encoder_out():
     from ml_collections import ConfigDict
-    for style, skipped in ((None, True), (dict(steps=0, epochs=0), True), (dict(steps=5), False), (dict(steps=0, epochs=.5), False)):
+
+    for style, skipped in (
+        (None, True),
+        (dict(steps=0, epochs=0), True),
+        (dict(steps=5), False),
+        (dict(steps=0, epochs=0.5), False),
+    ):
         config = ConfigDict(dict(stages={} if style is None else dict(style=style)))
         assert Style.skip(config) == skipped

@@ -1,20 +1,29 @@
 """Layers against what they are defined by."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from t2i_jax import sharding
 from t2i_jax.layers import conv as convolutions
 from t2i_jax.layers.blocks import Bottleneck, levels
-from t2i_jax.layers.conv import DIMENSIONS, Conv, ConvTranspose, conv_doubled, conv_transpose, convolution, plain
+from t2i_jax.layers.conv import (
+    DIMENSIONS,
+    Conv,
+    ConvTranspose,
+    conv_doubled,
+    conv_transpose,
+    convolution,
+    plain,
+)
 from t2i_jax.layers.norm import BatchNorm
+from t2i_jax.runtime import sharding
 
 SAME, HALF = ((1, 1), (1, 1)), {'stride': 2, 'padding': ((1, 1), (1, 1))}
-OTHERWISE = {                          # on CPU: b h w c, kernel, stride and padding, LARGE
-    'places': ((2, 8, 6, 5), (4, 4, 5, 7), HALF, 2 ** 16),
-    'places, one output': ((3, 2, 2, 8), (4, 4, 8, 1), HALF, 2 ** 16),
+OTHERWISE = {  # on CPU: b h w c, kernel, stride and padding, LARGE
+    'places': ((2, 8, 6, 5), (4, 4, 5, 7), HALF, 2**16),
+    'places, one output': ((3, 2, 2, 8), (4, 4, 8, 1), HALF, 2**16),
     'dots': ((2, 8, 8, 6), (4, 4, 6, 7), HALF, 1),
     'dots 3x3': ((3, 4, 3, 5), (3, 3, 5, 6), dict(stride=1, padding=SAME), 1),
     'dots 2x2': ((2, 4, 4, 5), (2, 2, 5, 6), dict(stride=1, padding=((1, 0), (0, 1))), 1),
@@ -23,37 +32,58 @@ OTHERWISE = {                          # on CPU: b h w c, kernel, stride and pad
 
 
 def normals(*shapes, dtype=jnp.float32):
-    return [jax.random.normal(key, shape, dtype) for key, shape in zip(jax.random.split(jax.random.key(0), len(shapes)), shapes)]
+    return [
+        jax.random.normal(key, shape, dtype)
+        for key, shape in zip(jax.random.split(jax.random.key(0), len(shapes)), shapes)
+    ]
 
 
 def with_gradients(form, **how):
     """A function of x, kernel and the gradient of the outcome -> outcome, gradients of x and kernel."""
+
     def all_three(x, kernel, dy):
         y, pull_back = jax.vjp(lambda x, kernel: form(x, kernel, **how), x, kernel)
         return y, *pull_back(dy)
+
     return jax.jit(all_three)
 
 
 @pytest.mark.parametrize('dtype, tolerance', [(jnp.float32, 2e-6), (jnp.bfloat16, 2e-2)])
 @pytest.mark.parametrize('name', OTHERWISE)
-def test_what_cpu_computes_in_another_way_is_the_plain_convolution(name, dtype, tolerance, monkeypatch):
+def test_what_cpu_computes_in_another_way_is_the_plain_convolution(
+    name, dtype, tolerance, monkeypatch
+):
     x, kernel, how, large = OTHERWISE[name]
     monkeypatch.setattr(convolutions, 'LARGE', large)
     x, kernel = normals(x, kernel, dtype=dtype)
     dy = jax.random.normal(jax.random.key(2), plain(x, kernel, **how).shape, dtype)
     program = with_gradients(convolution, **how).lower(x, kernel, dy).compile()
-    found, again, expected = program(x, kernel, dy), program(x, kernel, dy), with_gradients(plain, **how)(x, kernel, dy)
+    found, again, expected = (
+        program(x, kernel, dy),
+        program(x, kernel, dy),
+        with_gradients(plain, **how)(x, kernel, dy),
+    )
     for one, other, same in zip(found, expected, again):
         assert one.dtype == dtype
         np.testing.assert_array_equal(one, same)
         one, other = np.float32(one), np.float32(other)
         np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())
     text = program.as_text()
-    assert text.count(' convolution(') == (0 if 'dots' in name else 6) and 'conditional' not in text         # y, four places, the kernel's gradient
+    assert (
+        text.count(' convolution(') == (0 if 'dots' in name else 6) and 'conditional' not in text
+    )  # y, four places, the kernel's gradient
 
     def slope(form):
-        return jax.jit(jax.grad(lambda x, kernel: (jax.grad(lambda x: (form(x, kernel, **how) ** 2).sum())(x) ** 2).sum(), (0, 1)))
-    if dtype == jnp.float32:                                              # as a gradient penalty has it
+        return jax.jit(
+            jax.grad(
+                lambda x, kernel: (
+                    jax.grad(lambda x: (form(x, kernel, **how) ** 2).sum())(x) ** 2
+                ).sum(),
+                (0, 1),
+            )
+        )
+
+    if dtype == jnp.float32:  # as a gradient penalty has it
         for one, other in zip(slope(convolution)(x, kernel), slope(plain)(x, kernel)):
             np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
@@ -62,10 +92,29 @@ def test_what_cpu_computes_in_another_way_is_the_plain_convolution(name, dtype, 
 def test_other_devices_get_the_plain_convolution(name, monkeypatch):
     x, kernel, how, large = OTHERWISE[name]
     monkeypatch.setattr(convolutions, 'LARGE', large)
-    x, kernel, dy = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x, kernel, (x[0], x[1] // 2, x[2] // 2, kernel[-1])))
-    texts = [jax.export.export(with_gradients(form, **how), platforms=['tpu'])(x, kernel, dy).mlir_module() for form in (convolution, plain)]
-    convs, plain_convs = ([line.split('loc(')[0].split('dim_numbers')[1] for line in text.splitlines() if 'stablehlo.convolution' in line] for text in texts)
-    assert len(plain_convs) == 3 and sorted(convs) == sorted(plain_convs) and 'dot_general' not in texts[0]
+    x, kernel, dy = (
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+        for shape in (x, kernel, (x[0], x[1] // 2, x[2] // 2, kernel[-1]))
+    )
+    texts = [
+        jax.export.export(with_gradients(form, **how), platforms=['tpu'])(
+            x, kernel, dy
+        ).mlir_module()
+        for form in (convolution, plain)
+    ]
+    convs, plain_convs = (
+        [
+            line.split('loc(')[0].split('dim_numbers')[1]
+            for line in text.splitlines()
+            if 'stablehlo.convolution' in line
+        ]
+        for text in texts
+    )
+    assert (
+        len(plain_convs) == 3
+        and sorted(convs) == sorted(plain_convs)
+        and 'dot_general' not in texts[0]
+    )
 
 
 @pytest.mark.parametrize('name', ['places', 'dots'])
@@ -75,25 +124,46 @@ def test_rows_of_a_batch_stay_on_their_devices(name, monkeypatch):
     mesh = sharding.make_mesh()
     x, kernel, dy = normals((8, *x[1:]), kernel, (8, x[1] // 2, x[2] // 2, kernel[-1]))
     rows, whole = sharding.by_rows(mesh), sharding.replicated(mesh)
-    program = jax.jit(with_gradients(convolution, **how), in_shardings=(rows, whole, rows), out_shardings=(rows, rows, whole))
+    program = jax.jit(
+        with_gradients(convolution, **how),
+        in_shardings=(rows, whole, rows),
+        out_shardings=(rows, rows, whole),
+    )
     text = program.lower(x, kernel, dy).compile().as_text()
-    assert text.count(' all-reduce(') == 1 and not {'all-gather', 'all-to-all', 'collective-permute'} & set(text.replace('(', ' ').split())
+    assert text.count(' all-reduce(') == 1 and not {
+        'all-gather',
+        'all-to-all',
+        'collective-permute',
+    } & set(text.replace('(', ' ').split())
     for one, other in zip(program(x, kernel, dy), with_gradients(plain, **how)(x, kernel, dy)):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
 @pytest.mark.parametrize('kernel, padding, d', [(4, (2, 2), 5), (4, (2, 2), 3), (5, (2, 3), 5)])
-def test_transposed_convolution_is_the_input_gradient_of_a_convolution_and_its_gradients_are_those_that_jax_derives(kernel, padding, d):
+def test_transposed_convolution_is_the_input_gradient_of_a_convolution_and_its_gradients_are_those_that_jax_derives(
+    kernel, padding, d
+):
     keys = jax.random.split(jax.random.key(0), 3)
-    x, k = jax.random.normal(keys[0], (2, 6, 6, 3)), jax.random.normal(keys[1], (kernel, kernel, 3, d))
+    x, k = (
+        jax.random.normal(keys[0], (2, 6, 6, 3)),
+        jax.random.normal(keys[1], (kernel, kernel, 3, d)),
+    )
     dy = jax.random.normal(keys[2], (2, 12, 12, d))
 
     def derived(x, k):
-        return jax.lax.conv_general_dilated(x, k, (1, 1), (padding, padding), lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
+        return jax.lax.conv_general_dilated(
+            x, k, (1, 1), (padding, padding), lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS
+        )
 
     @jax.jit
     def both(x, k, dy):
-        return [(y, *pull_back(dy)) for y, pull_back in (jax.vjp(f, x, k) for f in (derived, lambda x, k: conv_transpose(x, k, padding)))]
+        return [
+            (y, *pull_back(dy))
+            for y, pull_back in (
+                jax.vjp(f, x, k) for f in (derived, lambda x, k: conv_transpose(x, k, padding))
+            )
+        ]
+
     for expected, found in zip(*both(x, k, dy)):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -101,29 +171,45 @@ def test_transposed_convolution_is_the_input_gradient_of_a_convolution_and_its_g
     y = conv_transpose(x, k, padding)
     assert y.shape == (2, 12, 12, d)
     pads = tuple(kernel - 1 - p for p in padding)
-    back = jax.lax.conv_general_dilated(dy, k[::-1, ::-1].swapaxes(2, 3), (2, 2), (pads, pads), dimension_numbers=DIMENSIONS)
+    back = jax.lax.conv_general_dilated(
+        dy, k[::-1, ::-1].swapaxes(2, 3), (2, 2), (pads, pads), dimension_numbers=DIMENSIONS
+    )
     np.testing.assert_allclose((y * dy).sum(), (x * back).sum(), rtol=1e-3)
 
 
 def test_convolution_of_pictures_is_the_plain_one():
-    x, layer = jax.random.normal(jax.random.key(0), (2, 8, 8, 3)), Conv(3, 5, 4, stride=2, padding=1, rngs=nnx.Rngs(0))
+    x, layer = (
+        jax.random.normal(jax.random.key(0), (2, 8, 8, 3)),
+        Conv(3, 5, 4, stride=2, padding=1, rngs=nnx.Rngs(0)),
+    )
     assert layer.few
-    expected = jax.lax.conv_general_dilated(x, layer.kernel[...], (2, 2), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS)
+    expected = jax.lax.conv_general_dilated(
+        x, layer.kernel[...], (2, 2), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS
+    )
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('kernel', [3, 5])
 def test_a_convolution_of_doubled_pixels_is_the_plain_one(kernel):
     keys = jax.random.split(jax.random.key(1), 2)
-    x, k = jax.random.normal(keys[0], (2, 5, 6, 3)), jax.random.normal(keys[1], (kernel, kernel, 3, 4))
+    x, k = (
+        jax.random.normal(keys[0], (2, 5, 6, 3)),
+        jax.random.normal(keys[1], (kernel, kernel, 3, 4)),
+    )
 
     def plain(x, k):
-        return jax.lax.conv_general_dilated(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), k, (1, 1), 'SAME', dimension_numbers=DIMENSIONS)
+        return jax.lax.conv_general_dilated(
+            jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), k, (1, 1), 'SAME', dimension_numbers=DIMENSIONS
+        )
 
     @jax.jit
     def both(x, k):
         dy = jnp.sin(jnp.arange(2 * 10 * 12 * 4)).reshape(2, 10, 12, 4)
-        return [(y, *pull_back(dy)) for y, pull_back in (jax.vjp(f, x, k) for f in (plain, conv_doubled))]
+        return [
+            (y, *pull_back(dy))
+            for y, pull_back in (jax.vjp(f, x, k) for f in (plain, conv_doubled))
+        ]
+
     for expected, found in zip(*both(x, k)):
         np.testing.assert_allclose(found, expected, atol=1e-3)
     with pytest.raises(ValueError, match='kernel of 3 or 5'):

@@ -1,4 +1,5 @@
 """Metrics that survive a crash, contact sheets that show what they were given, and a lock that lets one process in."""
+
 import io
 import json
 import os
@@ -12,8 +13,12 @@ from PIL import Image
 from tensorboardX import RecordWriter
 
 from benchmarks.program import curves, events
-from t2i_jax.errors import DataError, RunError
-from t2i_jax.log import Lock, Log, Progress, save_gif, save_png, sheet, writes
+from t2i_jax.draw.sheets import save_gif, save_png, sheet
+from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.runtime.files import writes
+from t2i_jax.runtime.lock import Lock
+from t2i_jax.runtime.log import Log
+from t2i_jax.runtime.terminal import Progress
 
 
 def lines(folder):
@@ -22,11 +27,11 @@ def lines(folder):
 
 def test_a_phase_that_did_not_run_leaves_no_value(tmp_path):
     with Log(tmp_path) as log:
-        log.write(1, {'d_loss': np.float32(.5), 'g_loss': np.float32(np.nan), 'text_loss': None})
+        log.write(1, {'d_loss': np.float32(0.5), 'g_loss': np.float32(np.nan), 'text_loss': None})
         log.write(2, {'g_loss': np.nan})
-        log.write(2, {'d_loss': .25}, prefix='validation/')
+        log.write(2, {'d_loss': 0.25}, prefix='validation/')
         log.image(2, 'samples', np.zeros((8, 8, 3), np.uint8))
-    assert lines(tmp_path) == [{'step': 1, 'd_loss': .5}, {'step': 2, 'validation/d_loss': .25}]
+    assert lines(tmp_path) == [{'step': 1, 'd_loss': 0.5}, {'step': 2, 'validation/d_loss': 0.25}]
     tags = [(event.step, value.tag) for event in events(tmp_path) for value in event.summary.value]
     assert tags == [(1, 'd_loss'), (2, 'validation/d_loss'), (2, 'samples')]
 
@@ -36,10 +41,14 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):
         for step in (1, 2, 3, 4):
             log.write(step, {'loss': step})
     with open(tmp_path / 'metrics.jsonl', 'a') as file:
-        file.write('{"step": 2, "lo')                                            # killed while it wrote
+        file.write('{"step": 2, "lo')  # killed while it wrote
     with Log(tmp_path, step=2) as log:
         log.write(3, {'loss': 30})
-    assert lines(tmp_path) == [{'step': 1, 'loss': 1}, {'step': 2, 'loss': 2}, {'step': 3, 'loss': 30}]
+    assert lines(tmp_path) == [
+        {'step': 1, 'loss': 1},
+        {'step': 2, 'loss': 2},
+        {'step': 3, 'loss': 30},
+    ]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith('.')]
     # TensorBoard drops the events of this step and later ones when it meets the mark of a restart
     assert [event.step for event in events(tmp_path) if event.HasField('session_log')] == [1, 3]
@@ -51,7 +60,14 @@ def test_tensorboard_shows_each_step_once_though_the_clock_is_set_back(tmp_path,
         with Log(tmp_path, step) as log:
             for at in (step + 1, step + 2):
                 log.write(at, {'loss': 10 * step + at})
-    assert curves(tmp_path) == {('loss', 1): 1, ('loss', 2): 2, ('loss', 3): 23, ('loss', 4): 34, ('loss', 5): 45, ('loss', 6): 46}
+    assert curves(tmp_path) == {
+        ('loss', 1): 1,
+        ('loss', 2): 2,
+        ('loss', 3): 23,
+        ('loss', 4): 34,
+        ('loss', 5): 45,
+        ('loss', 6): 46,
+    }
 
 
 def test_what_is_logged_before_a_checkpoint_lies_on_the_disk_then(tmp_path):
@@ -75,9 +91,15 @@ def test_progress_without_a_terminal_is_a_few_plain_lines():
     file = io.StringIO()
     with Progress(200, 100, 'gan', file) as bar:
         for step in range(100):
-            bar.update(1, {'d_loss': 1.5, 'd_real': .7, 'g_loss': float('nan')} if step % 10 == 0 else None, 512.)
+            bar.update(
+                1,
+                {'d_loss': 1.5, 'd_real': 0.7, 'g_loss': float('nan')} if step % 10 == 0 else None,
+                512.0,
+            )
     first, last = file.getvalue().splitlines()
-    assert first.startswith('gan  step 101/200  d_loss 1.5  512 images/s') and first.endswith('left')
+    assert first.startswith('gan  step 101/200  d_loss 1.5  512 images/s') and first.endswith(
+        'left'
+    )
     assert last.startswith('gan  step 200/200') and last.endswith('00:00 left')
 
 
@@ -85,17 +107,27 @@ def test_progress_on_a_terminal_is_one_bar():
     file = io.StringIO()
     file.isatty = lambda: True
     with Progress(200, 100, 'gan', file) as bar:
-        bar.update(100, {'d_loss': 1.5}, 512.)
+        bar.update(100, {'d_loss': 1.5}, 512.0)
     assert '200/200' in file.getvalue() and 'd_loss 1.5  512 images/s' in file.getvalue()
 
 
 def test_a_sheet_shows_every_picture_enlarged_and_the_sentences_beside_them(tmp_path):
-    rows = np.arange(6, dtype=np.uint8).reshape(3, 2, 1, 1, 1) * 30 + np.zeros((3, 2, 16, 16, 3), np.uint8)
+    rows = np.arange(6, dtype=np.uint8).reshape(3, 2, 1, 1, 1) * 30 + np.zeros(
+        (3, 2, 16, 16, 3), np.uint8
+    )
     real = np.broadcast_to(np.uint8([[200, 0, 0]]), (3, 16, 16, 3))
-    picture = sheet(rows, ['a red bird', '', 'a word ' * 40], tmp_path / 'deep' / 'sheet.png', real=real, title='step 10')
+    picture = sheet(
+        rows,
+        ['a red bird', '', 'a word ' * 40],
+        tmp_path / 'deep' / 'sheet.png',
+        real=real,
+        title='step 10',
+    )
     assert picture.dtype == np.uint8 and (picture[0] == 255).all() and (picture[:, -1] == 255).all()
     for value in rows[:, :, 0, 0].reshape(6, 3):
-        assert (picture == value).all(-1).sum() >= 64 * 64       # more where the smooth edges of letters have this grey, too
+        assert (picture == value).all(
+            -1
+        ).sum() >= 64 * 64  # more where the smooth edges of letters have this grey, too
     assert ((picture == [200, 0, 0]).all(-1)).sum() == 3 * 64 * 64
     assert (np.asarray(Image.open(tmp_path / 'deep' / 'sheet.png')) == picture).all()
     assert [path.name for path in (tmp_path / 'deep').iterdir()] == ['sheet.png']
@@ -104,7 +136,10 @@ def test_a_sheet_shows_every_picture_enlarged_and_the_sentences_beside_them(tmp_
 def test_a_long_sentence_makes_its_row_higher_and_none_takes_no_space():
     rows = np.zeros((2, 3, 64, 64, 3), np.uint8)
     plain, short, long = (sheet(rows, labels) for labels in (None, ['a', 'b'], ['a', 'b ' * 400]))
-    assert plain.shape[1] < short.shape[1] == long.shape[1] and plain.shape[0] < short.shape[0] < long.shape[0]
+    assert (
+        plain.shape[1] < short.shape[1] == long.shape[1]
+        and plain.shape[0] < short.shape[0] < long.shape[0]
+    )
 
 
 @pytest.mark.parametrize('n, columns, across', [(9, None, 3), (5, 5, 5), (2, 8, 2)])
@@ -134,18 +169,31 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path):
     save_png(tmp_path / 'a.png', np.full((4, 4, 3), 7, np.uint8))
     with pytest.raises(TypeError):
         save_png(tmp_path / 'a.png', np.zeros((4, 4, 7), np.uint8))
-    assert (np.asarray(Image.open(tmp_path / 'a.png')) == 7).all() and len(list(tmp_path.iterdir())) == 1
+    assert (np.asarray(Image.open(tmp_path / 'a.png')) == 7).all() and len(
+        list(tmp_path.iterdir())
+    ) == 1
 
 
 def test_a_workdir_lets_one_process_in(tmp_path):
-    other = ('import sys\nfrom t2i_jax.log import Lock\nfrom t2i_jax.errors import RunError\n'
-             'try:\n    with Lock(sys.argv[1]):\n        print("in")\nexcept RunError as error:\n    print(error)')
+    other = (
+        'import sys\nfrom t2i_jax.runtime.lock import Lock\nfrom t2i_jax.runtime.errors import RunError\n'
+        'try:\n    with Lock(sys.argv[1]):\n        print("in")\nexcept RunError as error:\n    print(error)'
+    )
 
     def enter():
-        return subprocess.run([sys.executable, '-c', other, tmp_path / 'run'], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [sys.executable, '-c', other, tmp_path / 'run'],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
     with Lock(tmp_path / 'run'):
         message = enter()
-        assert f'in use by process {os.getpid()} on' in message and 'choose another --workdir' in message
+        assert (
+            f'in use by process {os.getpid()} on' in message
+            and 'choose another --workdir' in message
+        )
         with pytest.raises(RunError, match='in use'), Lock(tmp_path / 'run'):
             pass
     assert not (tmp_path / 'run' / 'lock').exists()
@@ -153,11 +201,13 @@ def test_a_workdir_lets_one_process_in(tmp_path):
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, caplog):
-    (tmp_path / 'lock').write_text(json.dumps({'pid': 4_000_001, 'host': 'there', 'started': '2020-01-02 03:04:05'}))
+    (tmp_path / 'lock').write_text(
+        json.dumps({'pid': 4_000_001, 'host': 'there', 'started': '2020-01-02 03:04:05'})
+    )
     caplog.set_level('INFO', logger='absl')
     with Lock(tmp_path):
         assert json.loads((tmp_path / 'lock').read_text())['pid'] == os.getpid()
-    message, = (record.getMessage() for record in caplog.records)
+    (message,) = (record.getMessage() for record in caplog.records)
     assert 'process 4000001 on there since 2020-01-02 03:04:05, which is gone' in message
 
 
@@ -166,13 +216,25 @@ def test_errors_are_value_errors_with_one_message():
 
 
 def test_a_film_runs_there_and_back(tmp_path):
-    frames = np.zeros((4, 3, 8, 8, 3), np.uint8) + np.arange(0, 200, 50, dtype=np.uint8)[:, None, None, None, None]
+    frames = (
+        np.zeros((4, 3, 8, 8, 3), np.uint8)
+        + np.arange(0, 200, 50, dtype=np.uint8)[:, None, None, None, None]
+    )
     frames[:, 2, :4] = 255
     save_gif(tmp_path / 'film.gif', frames, seconds=2)
     film = Image.open(tmp_path / 'film.gif')
-    assert film.n_frames == 6 and film.size == (130, 130) and film.info['duration'] == 500 and film.info['loop'] == 0
+    assert (
+        film.n_frames == 6
+        and film.size == (130, 130)
+        and film.info['duration'] == 500
+        and film.info['loop'] == 0
+    )
     for frame, shown in enumerate((0, 50, 100, 150, 100, 50)):
         film.seek(frame)
         picture = np.asarray(film.convert('RGB')).astype(int)
-        assert abs(picture[0, 0] - shown).max() <= 2 and (picture[66:98, :64] >= 253).all() and abs(picture[99, 0] - shown).max() <= 2
-        assert (picture[66:, 66:] == 255).all()                              # three pictures fill a square of four but for one
+        assert (
+            abs(picture[0, 0] - shown).max() <= 2
+            and (picture[66:98, :64] >= 253).all()
+            and abs(picture[99, 0] - shown).max() <= 2
+        )
+        assert (picture[66:, 66:] == 255).all()  # three pictures fill a square of four but for one

@@ -1,4 +1,5 @@
 """What a person can put right ends in one message that names it and says what to do, in exit status 1, and never in a traceback."""
+
 import os
 import pathlib
 import shutil
@@ -8,7 +9,9 @@ import sys
 import pytest
 from absl.testing import flagsaver
 
-from t2i_jax import evaluate, log, main, run, sample, train  # noqa: F401  (train brings the flags of grain)
+from t2i_jax import main, run, sample
+from t2i_jax.evaluate import evaluate
+from t2i_jax.runtime import lock
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHAPES, FLOWERS = 'experiments/gan_cls_shapes.py', 'experiments/gan_cls_flowers.py'
@@ -24,55 +27,137 @@ def cli(monkeypatch, capsys):
         argv = ['main', *map(str, arguments)]
         monkeypatch.setattr(sys, 'argv', argv)
         status, message = 0, ''
-        with flagsaver.flagsaver():                    # --config and its overrides are defined while they are parsed
+        with flagsaver.flagsaver():  # --config and its overrides are defined while they are parsed
             try:
                 main.cli(argv)
             except SystemExit as end:
-                status, message = (1, end.code) if isinstance(end.code, str) else (end.code or 0, '')
+                status, message = (
+                    (1, end.code) if isinstance(end.code, str) else (end.code or 0, '')
+                )
         return status, capsys.readouterr().out, message
+
     return call
 
 
 def refused(cli, *arguments):
     status, _, message = cli(*arguments)
-    assert status == 1 and message.startswith('Error: ') and 'Traceback' not in message and len(message.splitlines()) < 30
+    assert (
+        status == 1
+        and message.startswith('Error: ')
+        and 'Traceback' not in message
+        and len(message.splitlines()) < 30
+    )
     return message
 
 
-@pytest.mark.parametrize('arguments, parts', [
-    ([], ['--config=experiments/<name>.py', '--workdir']),
-    (['--mode=describe'], ['--config=experiments/<name>.py']),
-    ([f'--config={SHAPES}:tiny'], ['Give --workdir']),
-    ([f'--config={SHAPES}:tiny', '--workdir=RUN', '--mode=dream'], ["no mode 'dream'", 'train, sample, explore, describe']),
-    ([f'--config={SHAPES}:tiny', '--wrokdir=x'], ['wrokdir', 'workdir']),
-    ([f'--config={SHAPES}:tiny', '--workdir=RUN', 'text'], ["'text' is no option"]),
-    ([f'--config={SHAPES}:tiny', '--workdir=RUN', '--num=many'], ['num', 'many']),
-    (['--config=experiments/gan_cls_cats.py', '--workdir=RUN'], ['experiments/gan_cls_cats.py', 'gan_cls_shapes', 'gan_cls_flowers']),
-    (['--config', 'experiments/gan_cls_cats.py', '--workdir=RUN'], ['experiments/gan_cls_cats.py', 'gan_cls_shapes']),
-    (['--config=experiments', '--workdir=RUN'], ['experiments', 'gan_cls_shapes']),
-    (['--config=', '--workdir=RUN'], ['gan_cls_shapes']),
-    (['--config=experiments/common.py', '--workdir=RUN'], ['experiments/common.py', 'get_config']),
-    ([f'--config={SHAPES}:enormous', '--workdir=RUN'], ["no variant 'enormous'", 'tiny', 'quick']),
-    ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.system=gan_clss'], ["no system 'gan_clss'", 'gan_cls', 'dcgan']),
-    ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gan.typo=1'], ['stages.gan.typo', 'batch_size']),
-    ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gun.steps=1'], ['stages.gun', 'gan', 'text']),
-    ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gan.model.nfg=1'], ['stages.gan.model.nfg', 'ngf']),
-    ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gan.steps=many'], ['stages.gan.steps', 'many']),
-    ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gan=1'], ['stages.gan']),
-    ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gan.optim.g_loss.name=adamm'], ["no optimiser 'adamm'", 'rmsprop']),
-    ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.data.size=50'], ['50', '16, 32, 64']),
-    ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.dtype=float31'], ['float31', 'bfloat16']),
-    (['--workdir=/nowhere/run', '--mode=sample', '--text=a circle'], ['/nowhere/run holds no run', '--config=experiments']),
-    ([f'--config={SHAPES}:tiny', '--workdir=/proc/run'], ['/proc/run', 'another --workdir']),
-    (['--workdir=/nowhere/run', '--mode=evaluate'], ['/nowhere/run holds no run']),
-    (['--mode=compare'], ['two workdirs', '--mode=compare runs/a runs/b']),
-    (['--mode=compare', '/nowhere/a', '/nowhere/b'], ['/nowhere/a is no evaluation']),
-    (['--mode=evaluate', '--images=/nowhere', '--reference=/nowhere', '--out=RUN', '--extractor=random_conv'], ['/nowhere holds no picture']),
-    (['--mode=evaluate', '--images=/nowhere', '--reference=/nowhere', '--out=RUN', '--extractor=vgg'], ["no feature network 'vgg'", 'efficientnet_lite0']),
-    (['--mode=evaluate', '--images=/nowhere', '--extractor=random_conv'], ['--reference=DIR']),
-], ids=lambda value: ' '.join(value)[-40:] if value and isinstance(value, list) and value[0].startswith('-') else '')
+@pytest.mark.parametrize(
+    'arguments, parts',
+    [
+        ([], ['--config=experiments/<name>.py', '--workdir']),
+        (['--mode=describe'], ['--config=experiments/<name>.py']),
+        ([f'--config={SHAPES}:tiny'], ['Give --workdir']),
+        (
+            [f'--config={SHAPES}:tiny', '--workdir=RUN', '--mode=dream'],
+            ["no mode 'dream'", 'train, sample, explore, describe'],
+        ),
+        ([f'--config={SHAPES}:tiny', '--wrokdir=x'], ['wrokdir', 'workdir']),
+        ([f'--config={SHAPES}:tiny', '--workdir=RUN', 'text'], ["'text' is no option"]),
+        ([f'--config={SHAPES}:tiny', '--workdir=RUN', '--num=many'], ['num', 'many']),
+        (
+            ['--config=experiments/gan_cls_cats.py', '--workdir=RUN'],
+            ['experiments/gan_cls_cats.py', 'gan_cls_shapes', 'gan_cls_flowers'],
+        ),
+        (
+            ['--config', 'experiments/gan_cls_cats.py', '--workdir=RUN'],
+            ['experiments/gan_cls_cats.py', 'gan_cls_shapes'],
+        ),
+        (['--config=experiments', '--workdir=RUN'], ['experiments', 'gan_cls_shapes']),
+        (['--config=', '--workdir=RUN'], ['gan_cls_shapes']),
+        (
+            ['--config=experiments/common.py', '--workdir=RUN'],
+            ['experiments/common.py', 'get_config'],
+        ),
+        (
+            [f'--config={SHAPES}:enormous', '--workdir=RUN'],
+            ["no variant 'enormous'", 'tiny', 'quick'],
+        ),
+        (
+            [f'--config={SHAPES}:tiny', '--mode=describe', '--config.system=gan_clss'],
+            ["no system 'gan_clss'", 'gan_cls', 'dcgan'],
+        ),
+        (
+            [f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gan.typo=1'],
+            ['stages.gan.typo', 'batch_size'],
+        ),
+        (
+            [f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gun.steps=1'],
+            ['stages.gun', 'gan', 'text'],
+        ),
+        (
+            [f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gan.model.nfg=1'],
+            ['stages.gan.model.nfg', 'ngf'],
+        ),
+        (
+            [f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gan.steps=many'],
+            ['stages.gan.steps', 'many'],
+        ),
+        ([f'--config={SHAPES}:tiny', '--mode=describe', '--config.stages.gan=1'], ['stages.gan']),
+        (
+            [
+                f'--config={SHAPES}:tiny',
+                '--mode=describe',
+                '--config.stages.gan.optim.g_loss.name=adamm',
+            ],
+            ["no optimiser 'adamm'", 'rmsprop'],
+        ),
+        (
+            [f'--config={SHAPES}:tiny', '--mode=describe', '--config.data.size=50'],
+            ['50', '16, 32, 64'],
+        ),
+        (
+            [f'--config={SHAPES}:tiny', '--mode=describe', '--config.dtype=float31'],
+            ['float31', 'bfloat16'],
+        ),
+        (
+            ['--workdir=/nowhere/run', '--mode=sample', '--text=a circle'],
+            ['/nowhere/run holds no run', '--config=experiments'],
+        ),
+        ([f'--config={SHAPES}:tiny', '--workdir=/proc/run'], ['/proc/run', 'another --workdir']),
+        (['--workdir=/nowhere/run', '--mode=evaluate'], ['/nowhere/run holds no run']),
+        (['--mode=compare'], ['two workdirs', '--mode=compare runs/a runs/b']),
+        (['--mode=compare', '/nowhere/a', '/nowhere/b'], ['/nowhere/a is no evaluation']),
+        (
+            [
+                '--mode=evaluate',
+                '--images=/nowhere',
+                '--reference=/nowhere',
+                '--out=RUN',
+                '--extractor=random_conv',
+            ],
+            ['/nowhere holds no picture'],
+        ),
+        (
+            [
+                '--mode=evaluate',
+                '--images=/nowhere',
+                '--reference=/nowhere',
+                '--out=RUN',
+                '--extractor=vgg',
+            ],
+            ["no feature network 'vgg'", 'efficientnet_lite0'],
+        ),
+        (['--mode=evaluate', '--images=/nowhere', '--extractor=random_conv'], ['--reference=DIR']),
+    ],
+    ids=lambda value: (
+        ' '.join(value)[-40:]
+        if value and isinstance(value, list) and value[0].startswith('-')
+        else ''
+    ),
+)
 def test_mistyped_arguments(cli, tmp_path, arguments, parts):
-    message = refused(cli, *(argument.replace('RUN', str(tmp_path / 'run')) for argument in arguments))
+    message = refused(
+        cli, *(argument.replace('RUN', str(tmp_path / 'run')) for argument in arguments)
+    )
     for part in parts:
         assert part in message
     assert not (tmp_path / 'run').exists()
@@ -80,26 +165,44 @@ def test_mistyped_arguments(cli, tmp_path, arguments, parts):
 
 def on_small(data_dir, *others):
     """The arguments that train the tiny GAN-CLS on shape_scenes/single_quick."""
-    return [f'--config={SHAPES}:tiny', f'--config.data.dir={data_dir}', '--config.data.name=shape_scenes/single_quick', *others]
+    return [
+        f'--config={SHAPES}:tiny',
+        f'--config.data.dir={data_dir}',
+        '--config.data.name=shape_scenes/single_quick',
+        *others,
+    ]
 
 
-@pytest.mark.parametrize('arguments, parts', [
-    (['--config.stages.text.batch_size=6'], ['stages.text.batch_size=6', '8 devices', 'multiple of 8']),
-    (['--config.mesh.fsdp=3'], ['mesh.fsdp=3', '8 devices']),
-    (['--config.stages.text.epochs=2'], ['steps=20', 'epochs=2', 'set one of them']),
-    (['--config.data.split=trian'], ["no split 'trian'", 'train', 'validation', 'test_unseen']),
-    (['--config.data.name=shape_scene/single'], ["no data set 'shape_scene'", 'shape_scenes', 'flowers102_captions']),
-    (['--config.data.name=shape_scenes/double'], ["no config 'double'", 'single_quick']),
-    (['--config.data.flip=True'], ['data.flip=False']),
-    (['--config.data.split=train[:4]'], ['8 distinct classes', 'has 4']),
-    (['--config.data.split=train[:4]', '--config.stages.text.sampler=uniform'], ['4 records', 'one batch of 8']),
-    (['--config.data.cache=disk'], ["data.cache is 'disk'", 'device, host or none']),
-    (['--config.stages.text.sampler=random'], ["no sampler 'random'", 'class_balanced']),
-    (['--config.stages.text.keep=best'], ["keep is 'best'", 'best:']),
-    (['--config.data.manual_dir=/x'], ['takes no data.manual_dir', 'Leave it out']),
-    (['--config.data.embedding=sotred'], ["'sotred'", 'none or stored']),
-    (['--config.init.text=/nowhere/run'], ['/nowhere/run', 'config.json']),
-], ids=lambda value: value[0] if value and value[0].startswith('-') else '')
+@pytest.mark.parametrize(
+    'arguments, parts',
+    [
+        (
+            ['--config.stages.text.batch_size=6'],
+            ['stages.text.batch_size=6', '8 devices', 'multiple of 8'],
+        ),
+        (['--config.mesh.fsdp=3'], ['mesh.fsdp=3', '8 devices']),
+        (['--config.stages.text.epochs=2'], ['steps=20', 'epochs=2', 'set one of them']),
+        (['--config.data.split=trian'], ["no split 'trian'", 'train', 'validation', 'test_unseen']),
+        (
+            ['--config.data.name=shape_scene/single'],
+            ["no data set 'shape_scene'", 'shape_scenes', 'flowers102_captions'],
+        ),
+        (['--config.data.name=shape_scenes/double'], ["no config 'double'", 'single_quick']),
+        (['--config.data.flip=True'], ['data.flip=False']),
+        (['--config.data.split=train[:4]'], ['8 distinct classes', 'has 4']),
+        (
+            ['--config.data.split=train[:4]', '--config.stages.text.sampler=uniform'],
+            ['4 records', 'one batch of 8'],
+        ),
+        (['--config.data.cache=disk'], ["data.cache is 'disk'", 'device, host or none']),
+        (['--config.stages.text.sampler=random'], ["no sampler 'random'", 'class_balanced']),
+        (['--config.stages.text.keep=best'], ["keep is 'best'", 'best:']),
+        (['--config.data.manual_dir=/x'], ['takes no data.manual_dir', 'Leave it out']),
+        (['--config.data.embedding=sotred'], ["'sotred'", 'none or stored']),
+        (['--config.init.text=/nowhere/run'], ['/nowhere/run', 'config.json']),
+    ],
+    ids=lambda value: value[0] if value and value[0].startswith('-') else '',
+)
 def test_settings_that_training_refuses(cli, data_dir, tmp_path, arguments, parts):
     message = refused(cli, *on_small(data_dir, *arguments, f'--workdir={tmp_path}'))
     for part in parts:
@@ -110,10 +213,13 @@ def test_settings_that_training_refuses(cli, data_dir, tmp_path, arguments, part
 def test_a_workdir_belongs_to_one_config_and_one_process(cli, tiny, trained):
     message = refused(cli, f'--config={SHAPES}:tiny', f'--workdir={trained}')
     assert f'{trained} belongs to a run with another config' in message
-    assert 'stages.gan.model.ngf: 4 there, 24 here' in message and 'data.split: train[:256] there, train here' in message
+    assert (
+        'stages.gan.model.ngf: 4 there, 24 here' in message
+        and 'data.split: train[:256] there, train here' in message
+    )
     message = refused(cli, f'--workdir={trained}', '--config.stages.gan.model.ngf=8')
     assert 'stages.gan.model.ngf: 4 there, 8 here' in message and len(message.splitlines()) == 3
-    with log.Lock(trained):
+    with lock.Lock(trained):
         message = refused(cli, f'--workdir={trained}')
         assert f'in use by process {os.getpid()}' in message
     (trained / 'config.json').write_text(run.to_json(tiny()))
@@ -121,16 +227,22 @@ def test_a_workdir_belongs_to_one_config_and_one_process(cli, tiny, trained):
 
 def test_an_attempt_that_was_refused_binds_nobody(cli, data_dir, tmp_path):
     refused(cli, *on_small(data_dir, '--config.stages.text.batch_size=6', f'--workdir={tmp_path}'))
-    assert 'stages.text.batch_size=7' in refused(cli, *on_small(data_dir, '--config.stages.text.batch_size=7', f'--workdir={tmp_path}'))
+    assert 'stages.text.batch_size=7' in refused(
+        cli, *on_small(data_dir, '--config.stages.text.batch_size=7', f'--workdir={tmp_path}')
+    )
 
 
 def test_a_config_of_another_system(cli):
-    message = refused(cli, '--config=experiments/dcgan_shapes.py', '--config.system=gan_cls', '--mode=describe')
+    message = refused(
+        cli, '--config=experiments/dcgan_shapes.py', '--config.system=gan_cls', '--mode=describe'
+    )
     assert 'gan_cls has stage text' in message
 
 
 def test_the_damsm_alone_of_an_experiment(cli):
-    status, told, message = cli('--config=experiments/attngan_shapes.py', '--config.system=damsm', '--mode=describe')
+    status, told, message = cli(
+        '--config=experiments/attngan_shapes.py', '--config.system=damsm', '--mode=describe'
+    )
     assert (status, message) == (0, '') and 'stage damsm: 2,500 steps' in told and 'gan' not in told
 
 
@@ -138,9 +250,18 @@ def test_an_older_run_can_be_asked_what_is_new(cli, tiny, trained, tmp_path, mon
     config, asked = tiny().unlock(), []
     del config.eval.scorer
     (tmp_path / 'config.json').write_text(run.to_json(config))
-    monkeypatch.setattr(evaluate, 'evaluate', lambda config, workdir, stage: asked.append(config.eval))
-    cli(f'--workdir={tmp_path}', '--mode=evaluate', '--config.eval.scorer=other', '--config.eval.num=7')
-    assert [(one.scorer, one.num) for one in asked] == [('other', 7)] and {*asked[0]} == {*evaluate.OPTIONS}
+    monkeypatch.setattr(
+        evaluate, 'evaluate', lambda config, workdir, stage: asked.append(config.eval)
+    )
+    cli(
+        f'--workdir={tmp_path}',
+        '--mode=evaluate',
+        '--config.eval.scorer=other',
+        '--config.eval.num=7',
+    )
+    assert [(one.scorer, one.num) for one in asked] == [('other', 7)] and {*asked[0]} == {
+        *evaluate.OPTIONS
+    }
 
 
 def test_sentences_that_cannot_be_drawn(cli, trained, tmp_path):
@@ -159,30 +280,51 @@ def test_sentences_that_cannot_be_drawn(cli, trained, tmp_path):
         (['--labels=circle, square'], ['does not read labels']),
         (['--text=a circle', '--attributes=circle'], ['does not read attributes']),
     ):
-        message = refused(cli, f'--workdir={trained}', '--mode=sample', f'--out={tmp_path / "out"}', *arguments)
+        message = refused(
+            cli, f'--workdir={trained}', '--mode=sample', f'--out={tmp_path / "out"}', *arguments
+        )
         for part in parts:
             assert part in message, arguments
     assert not (tmp_path / 'out').exists()
 
 
 def test_a_run_without_a_checkpoint_cannot_draw(cli, trained, tmp_path):
-    shutil.copytree(trained, tmp_path, ignore=shutil.ignore_patterns('checkpoints'), dirs_exist_ok=True)
-    for folder in ('', 'text/checkpoints', 'gan/checkpoints', 'gan/checkpoints/3.orbax-checkpoint-tmp'):
+    shutil.copytree(
+        trained, tmp_path, ignore=shutil.ignore_patterns('checkpoints'), dirs_exist_ok=True
+    )
+    for folder in (
+        '',
+        'text/checkpoints',
+        'gan/checkpoints',
+        'gan/checkpoints/3.orbax-checkpoint-tmp',
+    ):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         message = refused(cli, f'--workdir={tmp_path}', '--mode=sample', '--text=a circle')
-        assert 'no finished checkpoint' in message and f'python -m t2i_jax.main --workdir={tmp_path}' in message
+        assert (
+            'no finished checkpoint' in message
+            and f'python -m t2i_jax.main --workdir={tmp_path}' in message
+        )
 
 
 def test_damaged_files_of_a_run_are_named(cli, tiny, trained, tmp_path):
     (tmp_path / 'config.json').write_text('{"system": ')
-    assert f'{tmp_path / "config.json"} is damaged' in refused(cli, f'--workdir={tmp_path}', '--mode=sample', '--text=a circle')
+    assert f'{tmp_path / "config.json"} is damaged' in refused(
+        cli, f'--workdir={tmp_path}', '--mode=sample', '--text=a circle'
+    )
 
 
 def test_data_that_must_be_fetched_by_hand(cli, tmp_path):
     for manual in ([], [f'--config.data.manual_dir={tmp_path / "mine"}']):
-        places = [f'--config.data.dir={tmp_path / "data"}', f'--workdir={tmp_path / "run"}', *manual]
+        places = [
+            f'--config.data.dir={tmp_path / "data"}',
+            f'--workdir={tmp_path / "run"}',
+            *manual,
+        ]
         message = refused(cli, f'--config={FLOWERS}:tiny', *places)
-        assert f'{tmp_path / "mine" if manual else "manual"}' in message and 'cvpr2016_flowers.tar.gz' in message
+        assert (
+            f'{tmp_path / "mine" if manual else "manual"}' in message
+            and 'cvpr2016_flowers.tar.gz' in message
+        )
 
 
 def test_describe_tells_sizes_without_data(cli):
@@ -194,23 +336,46 @@ def test_sampling_writes_pictures(cli, trained, tmp_path):
     (tmp_path / 'some.txt').write_text('a large circle\n\nA small square!\n')
     out = tmp_path / 'out'
     sentences = ['--text=a triangle', f'--text_file={tmp_path / "some.txt"}']
-    status, told, message = cli(f'--workdir={trained}', '--mode=sample', *sentences, '--num=2', f'--out={out}')
+    status, told, message = cli(
+        f'--workdir={trained}', '--mode=sample', *sentences, '--num=2', f'--out={out}'
+    )
     assert (status, message) == (0, '') and str(out / 'sheet.png') in told
     drawn = ['000_a-triangle.png', '001_a-large-circle.png', '002_a-small-square.png', 'sheet.png']
     assert sorted(path.name for path in out.iterdir()) == drawn
 
 
-def test_sampling_writes_what_is_asked_for_by_labels_and_attributes(cli, trained, tmp_path, monkeypatch):
+def test_sampling_writes_what_is_asked_for_by_labels_and_attributes(
+    cli, trained, tmp_path, monkeypatch
+):
     asked = []
     monkeypatch.setattr(sample, 'to_files', lambda *arguments: asked.append(arguments))
-    cli(f'--workdir={trained}', '--mode=sample', '--labels=person, dog', '--labels=cat', '--attributes=circle, red', '--num=2', f'--out={tmp_path}')
-    assert asked == [(str(trained), [], 2, 0, str(tmp_path), ['person, dog', 'cat'], ['circle, red'], None)]
+    cli(
+        f'--workdir={trained}',
+        '--mode=sample',
+        '--labels=person, dog',
+        '--labels=cat',
+        '--attributes=circle, red',
+        '--num=2',
+        f'--out={tmp_path}',
+    )
+    assert asked == [
+        (str(trained), [], 2, 0, str(tmp_path), ['person, dog', 'cat'], ['circle, red'], None)
+    ]
 
 
 def test_the_program_itself():
     def program(*arguments):
-        return subprocess.run([sys.executable, '-m', 't2i_jax.main', *arguments], cwd=ROOT, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, '-m', 't2i_jax.main', *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+
     done = program(f'--config={SHAPES}:enormous', '--workdir=x')
     assert done.returncode == 1 and not done.stdout and len(done.stderr.splitlines()) == 1
     told = program('--help').stdout
-    assert all(f'--{name}' in told for name in ('config', 'workdir', 'mode', 'text', 'labels', 'attributes', 'num'))
+    assert all(
+        f'--{name}' in told
+        for name in ('config', 'workdir', 'mode', 'text', 'labels', 'attributes', 'num')
+    )

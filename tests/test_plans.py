@@ -1,20 +1,23 @@
 """Plans: which records, captions and wrong pairs each step has, as a function of (seed, step); wrong pairs are wrong."""
+
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import bit_equal
 
-from t2i_jax.data import Plan
-from t2i_jax.errors import DataError
-from t2i_jax.tables import Split
+from t2i_jax.data.plan import Plan
+from t2i_jax.data.tables import Split
+from t2i_jax.runtime.errors import DataError
 from tfds_builders.shape_scenes.facts import entails
 
 
 @pytest.fixture(scope='module')
 def split(on_shapes):
     config = on_shapes('gan_cls_shapes').data.unlock()
-    return Split(config, 'train[:256]', ('image', 'wrong_image', 'tokens', 'wrong_tokens', 'facts', 'label'))
+    return Split(
+        config, 'train[:256]', ('image', 'wrong_image', 'tokens', 'wrong_tokens', 'facts', 'label')
+    )
 
 
 def stand_in(labels=None, captions=None, n=60):
@@ -25,34 +28,59 @@ def stand_in(labels=None, captions=None, n=60):
     class Records(SimpleNamespace):
         def __len__(self):
             return n
+
     tables = {} if labels is None else {'label': np.array(labels)}
     return Records(tables=tables, texts=texts, meta=SimpleNamespace(name='cats'), split='train')
 
 
 def test_a_plan_is_a_function_of_seed_and_step(split):
-    one, same, other = (Plan(split, 16, seed, ('image', 'wrong_image'), captions=2) for seed in (3, 3, 4))
+    one, same, other = (
+        Plan(split, 16, seed, ('image', 'wrong_image'), captions=2) for seed in (3, 3, 4)
+    )
     ahead = [one(step) for step in (7, 0, 100, 7)]
-    assert bit_equal([same(step) for step in (7, 0, 100, 7)], ahead) and not bit_equal(ahead[0], ahead[2])
-    assert all(not np.array_equal(one(step)[name], other(step)[name]) for step in (0, 7) for name in ('index', 'wrong'))
+    assert bit_equal([same(step) for step in (7, 0, 100, 7)], ahead) and not bit_equal(
+        ahead[0], ahead[2]
+    )
+    assert all(
+        not np.array_equal(one(step)[name], other(step)[name])
+        for step in (0, 7)
+        for name in ('index', 'wrong')
+    )
     assert {name: (value.shape, value.dtype) for name, value in one(0).items()} == {
-        'index': ((16,), np.int32), 'caption': ((16, 2), np.int32), 'wrong': ((16,), np.int32), 'wrong_caption': ((16, 2), np.int32)}
+        'index': ((16,), np.int32),
+        'caption': ((16, 2), np.int32),
+        'wrong': ((16,), np.int32),
+        'wrong_caption': ((16, 2), np.int32),
+    }
     assert set(Plan(split, 16, 0, ('image',))(0)) == {'index', 'caption'}
 
 
 def test_uniform_visits_every_record_once_an_epoch():
     plan = Plan(stand_in(n=60), 8, 0, ('image',))
     assert plan.steps_per_epoch == 7
-    epochs = [np.concatenate([plan(epoch * 7 + step)['index'] for step in range(7)]) for epoch in range(12)]
+    epochs = [
+        np.concatenate([plan(epoch * 7 + step)['index'] for step in range(7)])
+        for epoch in range(12)
+    ]
     assert all(len(set(epoch)) == 56 for epoch in epochs) and not np.array_equal(*epochs[:2])
-    assert set(np.concatenate(epochs)) == set(range(60))                   # what one epoch drops another one shows
+    assert set(np.concatenate(epochs)) == set(range(60))  # what one epoch drops another one shows
     whole = Plan(stand_in(n=60), 12, 0, ('image',))
-    assert sorted(np.concatenate([whole(step)['index'] for step in range(5, 10)])) == list(range(60))
+    assert sorted(np.concatenate([whole(step)['index'] for step in range(5, 10)])) == list(
+        range(60)
+    )
 
 
 def test_class_balanced_does_not_care_how_large_a_class_is():
     labels = [5] * 50 + [2] * 5 + [9] * 5
-    drawn = np.concatenate([Plan(stand_in(labels), 10, 0, ('image',), 'class_balanced')(step)['index'] for step in range(120)])
-    assert all(abs((np.array(labels)[drawn] == label).mean() - 1 / 3) < .06 for label in (2, 5, 9)) and set(drawn) == set(range(60))
+    drawn = np.concatenate(
+        [
+            Plan(stand_in(labels), 10, 0, ('image',), 'class_balanced')(step)['index']
+            for step in range(120)
+        ]
+    )
+    assert all(
+        abs((np.array(labels)[drawn] == label).mean() - 1 / 3) < 0.06 for label in (2, 5, 9)
+    ) and set(drawn) == set(range(60))
 
 
 def test_distinct_classes_never_has_a_class_twice(split):
@@ -63,7 +91,7 @@ def test_distinct_classes_never_has_a_class_twice(split):
 
 def test_mixed_has_its_share_of_captioned_records():
     captions = np.arange(60) % 3
-    plan = Plan(stand_in(captions=captions), 8, 0, ('image',), 'mixed', captioned_share=.25)
+    plan = Plan(stand_in(captions=captions), 8, 0, ('image',), 'mixed', captioned_share=0.25)
     for step in range(20):
         assert (captions[plan(step)['index']] > 0).tolist() == [True] * 2 + [False] * 6
 
@@ -82,18 +110,31 @@ def test_captions_of_a_row_are_different_ones_where_there_are_enough():
 
 def test_captions_without_a_known_word_are_left_out_and_counted(caplog):
     cats = stand_in(captions=[3, 2, 1] * 8, n=24)
-    cats.tables['words'] = np.array([[5, 0, 4], [0, 7, 0], [0, 0, 0]] * 8)             # the second of each first record, ... has no known word
+    cats.tables['words'] = np.array(
+        [[5, 0, 4], [0, 7, 0], [0, 0, 0]] * 8
+    )  # the second of each first record, ... has no known word
     plan = Plan(cats, 6, 0, ('tokens', 'length', 'wrong_tokens'))
-    assert '24 captions of split train of cats have no word that the run knows' in caplog.text and '8 of 24 records have no other' in caplog.text
+    assert (
+        '24 captions of split train of cats have no word that the run knows' in caplog.text
+        and '8 of 24 records have no other' in caplog.text
+    )
     assert plan.steps_per_epoch == 16 // 6
     drawn = [plan(step) for step in range(40)]
     for index, caption in (('index', 'caption'), ('wrong', 'wrong_caption')):
-        pairs = {(row % 3, chosen) for one in drawn for row, chosen in zip(one[index].tolist(), one[caption][:, 0].tolist())}
+        pairs = {
+            (row % 3, chosen)
+            for one in drawn
+            for row, chosen in zip(one[index].tolist(), one[caption][:, 0].tolist())
+        }
         assert pairs == {(0, 0), (0, 2), (1, 1)}
     assert all((one['index'] != one['wrong']).all() for one in drawn)
-    assert {*np.concatenate([Plan(cats, 6, 0, ('image',))(step)['index'] % 3 for step in range(4)])} == {0, 1, 2}      # who reads no words draws all
+    assert {
+        *np.concatenate([Plan(cats, 6, 0, ('image',))(step)['index'] % 3 for step in range(4)])
+    } == {0, 1, 2}  # who reads no words draws all
     cats.tables['words'][:] = 0
-    with pytest.raises(DataError, match='No record of split train of cats has a caption with a word'):
+    with pytest.raises(
+        DataError, match='No record of split train of cats has a caption with a word'
+    ):
         Plan(cats, 6, 0, ('tokens',))
 
 
@@ -119,25 +160,34 @@ def test_near_wrong_pictures_are_wrong_by_little(split):
         plan, found = Plan(split, 32, 0, ('wrong_image',), near_wrong=share), []
         for step in range(20):
             rows = plan(step)
-            assert not entails(facts[rows['index'], rows['caption'][:, 0]], scene[rows['wrong']]).any()
+            assert not entails(
+                facts[rows['index'], rows['caption'][:, 0]], scene[rows['wrong']]
+            ).any()
             found.append((scene[rows['index'], 0, :3] == scene[rows['wrong'], 0, :3]).sum(1))
         return np.mean(found)
-    assert alike(0) < .7 < 1 < alike(.5) < 1.4 < alike(1)                  # of class, colour, size
+
+    assert alike(0) < 0.7 < 1 < alike(0.5) < 1.4 < alike(1)  # of class, colour, size
     with pytest.raises(DataError, match='near_wrong=0.5 compares scenes, which cats does not have'):
-        Plan(stand_in(), 8, 0, ('wrong_image',), near_wrong=.5)
+        Plan(stand_in(), 8, 0, ('wrong_image',), near_wrong=0.5)
 
 
 def test_of_several_captions_one_is_false_of_the_wrong_picture(split):
     plan = Plan(split, 32, 0, ('wrong_image',), captions=3)
     for step in range(10):
         found = plan(step)
-        holds = entails(split.tables['facts'][found['index'][:, None], found['caption']], split.tables['scene'][found['wrong']][:, None])
+        holds = entails(
+            split.tables['facts'][found['index'][:, None], found['caption']],
+            split.tables['scene'][found['wrong']][:, None],
+        )
         assert not holds.all(1).any()
 
 
 def test_without_facts_a_wrong_record_is_of_another_class_or_at_least_another_one():
     labels = np.arange(60) % 4
-    plan, unlabelled = Plan(stand_in(labels), 20, 0, ('wrong_image',)), Plan(stand_in(n=20), 20, 0, ('wrong_image',))
+    plan, unlabelled = (
+        Plan(stand_in(labels), 20, 0, ('wrong_image',)),
+        Plan(stand_in(n=20), 20, 0, ('wrong_image',)),
+    )
     for step in range(20):
         found = plan(step)
         assert (labels[found['index']] != labels[found['wrong']]).all()
@@ -155,17 +205,27 @@ def test_a_rare_class_finds_its_wrong_records_and_none_is_preferred():
         found = plan(step)
         assert (labels[found['index']] != labels[found['wrong']]).all()
         drawn.append(found['wrong'][labels[found['index']] == 0])
-    shares = np.bincount(labels[np.concatenate(drawn)], minlength=11)[1:] / len(np.concatenate(drawn))
-    assert abs(shares - .1).max() < .02
+    shares = np.bincount(labels[np.concatenate(drawn)], minlength=11)[1:] / len(
+        np.concatenate(drawn)
+    )
+    assert abs(shares - 0.1).max() < 0.02
 
 
 # ------------------------------------------------------------------------------------------------------------------ refusals
-@pytest.mark.parametrize('batch_size, sampler, records, parts', [
-    (61, 'uniform', stand_in(), ['cats', 'train', '60 records', 'batch of 61']),
-    (8, 'class_balanced', stand_in(), ['needs classes', 'cats', 'sampler=uniform']),
-    (5, 'distinct_classes', stand_in(np.arange(60) % 4), ['batch of 5 distinct classes', 'has 4']),
-    (8, 'random', stand_in(), ["no sampler 'random'", 'mixed']),
-])
+@pytest.mark.parametrize(
+    'batch_size, sampler, records, parts',
+    [
+        (61, 'uniform', stand_in(), ['cats', 'train', '60 records', 'batch of 61']),
+        (8, 'class_balanced', stand_in(), ['needs classes', 'cats', 'sampler=uniform']),
+        (
+            5,
+            'distinct_classes',
+            stand_in(np.arange(60) % 4),
+            ['batch of 5 distinct classes', 'has 4'],
+        ),
+        (8, 'random', stand_in(), ["no sampler 'random'", 'mixed']),
+    ],
+)
 def test_plans_that_cannot_be(batch_size, sampler, records, parts):
     with pytest.raises(DataError) as error:
         Plan(records, batch_size, 0, ('image',), sampler)

@@ -1,4 +1,5 @@
 """Resize filters against PIL (float channels), and against torch's and torch-fidelity's (committed values)."""
+
 import json
 import pathlib
 
@@ -8,7 +9,9 @@ from PIL import Image
 
 from t2i_jax.metrics.resize import FILTERS, resize
 
-EXPECTED = json.loads((pathlib.Path(__file__).parent / 'oracles' / 'networks.json').read_text())['resize']
+EXPECTED = json.loads((pathlib.Path(__file__).parent / 'oracles' / 'networks.json').read_text())[
+    'resize'
+]
 
 
 def noise(h, w, n=1, c=3):
@@ -17,11 +20,30 @@ def noise(h, w, n=1, c=3):
 
 def pil(image, size):
     """PIL's bicubic of each channel as floats, clipped."""
-    return np.stack([np.asarray(Image.fromarray(image[..., c].astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC))
-                     for c in range(image.shape[-1])], -1).clip(0, 255)
+    return np.stack(
+        [
+            np.asarray(
+                Image.fromarray(image[..., c].astype(np.float32)).resize(
+                    (size, size), Image.Resampling.BICUBIC
+                )
+            )
+            for c in range(image.shape[-1])
+        ],
+        -1,
+    ).clip(0, 255)
 
 
-@pytest.mark.parametrize('h, w, size', [(64, 80, 299), (256, 256, 299), (512, 400, 299), (64, 64, 224), (300, 298, 299), (299, 299, 299)])
+@pytest.mark.parametrize(
+    'h, w, size',
+    [
+        (64, 80, 299),
+        (256, 256, 299),
+        (512, 400, 299),
+        (64, 64, 224),
+        (300, 298, 299),
+        (299, 299, 299),
+    ],
+)
 def test_pil_bicubic(h, w, size):
     image = noise(h, w)
     assert np.abs(np.asarray(resize(image, size))[0] - pil(image[0], size)).max() < 5e-4
@@ -36,8 +58,12 @@ def test_bilinear_has_the_committed_values_of_the_oracle(name, size):
 
 def test_bilinear_by_hand():
     row = np.array([[[[0], [100], [200]]] * 3], np.uint8)
-    assert np.asarray(resize(row, 6, 'tf1_bilinear'))[0, 0, :, 0] == pytest.approx([0, 50, 100, 150, 200, 200])
-    assert np.asarray(resize(row, 6, 'torch_bilinear'))[0, 0, :, 0] == pytest.approx([0, 25, 75, 125, 175, 200])
+    assert np.asarray(resize(row, 6, 'tf1_bilinear'))[0, 0, :, 0] == pytest.approx(
+        [0, 50, 100, 150, 200, 200]
+    )
+    assert np.asarray(resize(row, 6, 'torch_bilinear'))[0, 0, :, 0] == pytest.approx(
+        [0, 25, 75, 125, 175, 200]
+    )
 
 
 @pytest.mark.parametrize('name', FILTERS)
@@ -57,7 +83,10 @@ def test_clean_fid():
 
 
 def test_wrong_input_is_named():
-    with pytest.raises(ValueError, match="no resize filter 'lanczos'; there are pil_bicubic, tf1_bilinear, torch_bilinear"):
+    with pytest.raises(
+        ValueError,
+        match="no resize filter 'lanczos'; there are pil_bicubic, tf1_bilinear, torch_bilinear",
+    ):
         resize(noise(4, 4), 8, 'lanczos')
     with pytest.raises(ValueError, match='uint8 images n h w c, not float64'):
         resize(noise(4, 4) / 255, 8)

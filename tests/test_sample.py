@@ -1,4 +1,5 @@
 """The same words and the same seed give the same picture, whatever else is drawn with them."""
+
 import json
 import logging
 import shutil
@@ -10,9 +11,11 @@ import pytest
 from conftest import bit_equal
 from flax import nnx
 
-from t2i_jax import drawing, log, run, sample
+from t2i_jax import run, sample
 from t2i_jax import stage as core
-from t2i_jax.errors import DataError, RunError
+from t2i_jax.draw import boxes as drawing
+from t2i_jax.draw import sheets
+from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.sample import Sampler, to_files, to_uint8
 from t2i_jax.stage import Meta, Phase, Stage, normal_rows
 from t2i_jax.systems import dcgan
@@ -20,7 +23,15 @@ from t2i_jax.train import train
 from tfds_builders.shape_scenes import scenes
 
 SINGLE = scenes.attribute_names('single')
-META = Meta('shape_scenes/single', size=16, attributes=22, object_classes=6, max_objects=5, object_names=scenes.CLASSES, attribute_names=SINGLE)
+META = Meta(
+    'shape_scenes/single',
+    size=16,
+    attributes=22,
+    object_classes=6,
+    max_objects=5,
+    object_names=scenes.CLASSES,
+    attribute_names=SINGLE,
+)
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +41,10 @@ def sampler(trained):
 
 def telling(sampler):
     """A text encoder of four steps says nearly the same of all sentences; with larger weights it tells them apart."""
-    sampler.params = {**sampler.params, 'text': jax.tree.map(lambda x: 20 * x, sampler.params['text'])}
+    sampler.params = {
+        **sampler.params,
+        'text': jax.tree.map(lambda x: 20 * x, sampler.params['text']),
+    }
     return sampler
 
 
@@ -55,7 +69,9 @@ def test_a_seed_is_a_picture(sampler):
 
 def test_a_picture_does_not_depend_on_what_is_drawn_with_it(sampler):
     images = sampler(SENTENCES, num=3, seed=5)['image']
-    assert bit_equal(sampler(SENTENCES[1], num=3, seed=5)['image'][0], images[1])          # one sentence may stand alone
+    assert bit_equal(
+        sampler(SENTENCES[1], num=3, seed=5)['image'][0], images[1]
+    )  # one sentence may stand alone
     assert bit_equal(sampler(SENTENCES[::-1], num=3, seed=5)['image'], images[::-1])
     assert bit_equal(sampler(SENTENCES, num=1, seed=5)['image'], images[:, :1])
     assert bit_equal(sampler(SENTENCES, num=7, seed=5)['image'][:, :3], images)
@@ -65,22 +81,30 @@ def test_chunks_do_not_matter(sampler, trained):
     images = sampler(SENTENCES, num=3)['image'].astype(int)
     for chunk in (1, 4, 64):
         other = telling(Sampler.load(trained, chunk=chunk))(SENTENCES, num=3)['image'].astype(int)
-        assert np.abs(images - other).max() <= 1                           # rounding may depend on the number of rows
+        assert np.abs(images - other).max() <= 1  # rounding may depend on the number of rows
 
 
 def test_noise_may_be_given(sampler):
     noise = sampler.module.noise(jax.random.key(5), 3)
     tiled = {name: np.tile(x, (3, 1)) for name, x in noise.items()}
     assert bit_equal(sampler(SENTENCES, num=3, noise=tiled), sampler(SENTENCES, num=3, seed=5))
-    still = sampler(SENTENCES, num=2, noise={name: np.zeros((6, *x.shape[1:]), np.float32) for name, x in noise.items()})['image']
+    still = sampler(
+        SENTENCES,
+        num=2,
+        noise={name: np.zeros((6, *x.shape[1:]), np.float32) for name, x in noise.items()},
+    )['image']
     assert bit_equal(still[:, 0], still[:, 1])
 
 
 def test_the_newest_averages_draw_unless_another_step_is_named(sampler, tiny, trained):
     state = run.restore(tiny(), trained, 'gan')[1]
-    assert (sampler.stage, sampler.step) == ('gan', 6) and bit_equal(sampler.params['G'], state.ema['G'])
+    assert (sampler.stage, sampler.step) == ('gan', 6) and bit_equal(
+        sampler.params['G'], state.ema['G']
+    )
     older = Sampler.load(trained, step=3)
-    assert older.step == 3 and bit_equal(older.params['G'], run.restore(tiny(), trained, 'gan', 3)[1].ema['G'])
+    assert older.step == 3 and bit_equal(
+        older.params['G'], run.restore(tiny(), trained, 'gan', 3)[1].ema['G']
+    )
     with pytest.raises(RunError, match=r'no checkpoint of step 4. It has: 3, 6'):
         Sampler.load(trained, step=4)
 
@@ -88,13 +112,23 @@ def test_the_newest_averages_draw_unless_another_step_is_named(sampler, tiny, tr
 def test_unknown_words_are_named_and_left_out(sampler, caplog):
     with caplog.at_level(logging.WARNING):
         sampler(['a purple circle with wings'], num=1)
-    assert 'purple' in caplog.text and 'wings' in caplog.text and 'circle' not in caplog.text.split('does not know')[1]
+    assert (
+        'purple' in caplog.text
+        and 'wings' in caplog.text
+        and 'circle' not in caplog.text.split('does not know')[1]
+    )
 
 
-@pytest.mark.parametrize('keywords, words', [
-    (dict(sentences=[]), 'Give at least one'), (dict(sentences=['']), 'has no words'), (dict(sentences=['zebra']), 'no word of sentence 1'),
-    (dict(), 'draws from sentences'), (dict(sentences=SENTENCES, num=0), 'at least one sample'),
-])
+@pytest.mark.parametrize(
+    'keywords, words',
+    [
+        (dict(sentences=[]), 'Give at least one'),
+        (dict(sentences=['']), 'has no words'),
+        (dict(sentences=['zebra']), 'no word of sentence 1'),
+        (dict(), 'draws from sentences'),
+        (dict(sentences=SENTENCES, num=0), 'at least one sample'),
+    ],
+)
 def test_what_cannot_be_drawn(sampler, keywords, words):
     with pytest.raises(DataError, match=words):
         sampler(**keywords)
@@ -128,13 +162,21 @@ def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, caplog):
 
 
 def test_pictures_are_rounded_and_cut():
-    assert to_uint8(jnp.array([-1, 1, 0, -2, 2, -1 + 1 / 127.5])).tolist() == [0, 255, 128, 0, 255, 1]
+    assert to_uint8(jnp.array([-1, 1, 0, -2, 2, -1 + 1 / 127.5])).tolist() == [
+        0,
+        255,
+        128,
+        0,
+        255,
+        1,
+    ]
     assert [x.dtype for x in to_uint8([jnp.zeros(2), jnp.zeros(3, jnp.bfloat16)])] == [np.uint8] * 2
 
 
 # ---------------------------------------------------------------------------------------------------- systems that read no words
 class Painter(Stage):
     """Pictures of one colour, from attributes and noise."""
+
     phases, needs = (Phase('loss', trains=('net',)),), ('image', 'attributes')
 
     def __init__(self, meta, *, rngs, **_):
@@ -148,7 +190,9 @@ class Painter(Stage):
         return jnp.broadcast_to(colour[:, None, None], (len(colour), self.size, self.size, 3))
 
     def loss(self, batch, key, out):
-        return jnp.square(self.paint(batch, self.noise(key, len(batch['image']))) - batch['image']).mean(), {}
+        return jnp.square(
+            self.paint(batch, self.noise(key, len(batch['image']))) - batch['image']
+        ).mean(), {}
 
     def sample(self, batch, noise):
         return {'image': self.paint(batch, noise), 'attributes': batch['attributes']}
@@ -156,10 +200,15 @@ class Painter(Stage):
 
 class Placer(Stage):
     """One box for each label of a set, and those given; all the same but for noise."""
+
     phases, needs = (Phase('loss', trains=('net',)),), ('boxes', 'object_labels')
 
     def __init__(self, meta, *, rngs, **_):
-        self.net, self.rows, self.classes = nnx.Linear(4, 4, rngs=rngs), meta.max_objects, meta.object_classes
+        self.net, self.rows, self.classes = (
+            nnx.Linear(4, 4, rngs=rngs),
+            meta.max_objects,
+            meta.object_classes,
+        )
 
     def noise(self, key, n):
         return {'z': normal_rows(key, n, (self.rows, 4))}
@@ -168,37 +217,62 @@ class Placer(Stage):
         return jnp.square(self.net(batch['boxes']) - batch['boxes']).mean(), {}
 
     def sample(self, batch, noise):
-        sets = batch['label_set'] if 'label_set' in batch else (batch['object_labels'][..., None] == jnp.arange(self.classes)).any(1)
-        order = jnp.argsort(sets == 0, axis=1, stable=True)[:, :self.rows]
+        sets = (
+            batch['label_set']
+            if 'label_set' in batch
+            else (batch['object_labels'][..., None] == jnp.arange(self.classes)).any(1)
+        )
+        order = jnp.argsort(sets == 0, axis=1, stable=True)[:, : self.rows]
         labels = jnp.where(jnp.take_along_axis(sets, order, 1) > 0, order, -1)
-        boxes = jnp.where(labels[..., None] >= 0, .3 + .2 * jax.nn.sigmoid(self.net(noise['z'])), 0)
+        boxes = jnp.where(
+            labels[..., None] >= 0, 0.3 + 0.2 * jax.nn.sigmoid(self.net(noise['z'])), 0
+        )
         if 'given_boxes' in batch:
             there = batch['given_labels'] >= 0
-            boxes, labels = jnp.where(there[..., None], batch['given_boxes'], boxes), jnp.where(there, batch['given_labels'], labels)
+            boxes, labels = (
+                jnp.where(there[..., None], batch['given_boxes'], boxes),
+                jnp.where(there, batch['given_labels'], labels),
+            )
         return {'boxes': boxes, 'object_labels': labels}
 
 
 def sampler_of(cls, meta=META, chunk=4):
     module = cls(meta, rngs=nnx.Rngs(0))
     _, params, stats = core.split(module)
-    return Sampler(core.program(module), module, params, stats, None, meta, stage='toy', chunk=chunk)
+    return Sampler(
+        core.program(module), module, params, stats, None, meta, stage='toy', chunk=chunk
+    )
 
 
 def test_attributes_are_drawn_from():
     painter = sampler_of(Painter)
     drawn = painter(attributes=['circle, red, small, left, top', np.ones(22)], num=3, seed=2)
     assert drawn['image'].shape == (2, 3, 16, 16, 3) and drawn['image'].dtype == np.uint8
-    assert [SINGLE[i] for i in np.flatnonzero(drawn['attributes'][0, 2])] == ['circle', 'red', 'small', 'left', 'top'] and drawn['attributes'][1].all()
-    assert bit_equal(painter(attributes=np.ones((1, 22)), num=3, seed=2)['image'][0], drawn['image'][1])
+    assert [SINGLE[i] for i in np.flatnonzero(drawn['attributes'][0, 2])] == [
+        'circle',
+        'red',
+        'small',
+        'left',
+        'top',
+    ] and drawn['attributes'][1].all()
+    assert bit_equal(
+        painter(attributes=np.ones((1, 22)), num=3, seed=2)['image'][0], drawn['image'][1]
+    )
     assert len({image.tobytes() for image in drawn['image'].reshape(6, -1)}) == 6
 
 
 def test_what_a_sentence_leaves_open_depends_on_seed_and_number_alone():
     painter = sampler_of(Painter)
     drawn = painter(['a red circle', 'a red shape at the top'], num=6, seed=2)['attributes']
-    assert (drawn[0][:, [0, 6]] == 1).all() and (drawn[1][:, [6, 19]] == 1).all() and (drawn.sum(-1) == 5).all()
+    assert (
+        (drawn[0][:, [0, 6]] == 1).all()
+        and (drawn[1][:, [6, 19]] == 1).all()
+        and (drawn.sum(-1) == 5).all()
+    )
     assert len({row.tobytes() for row in drawn[0]}) > 3
-    assert bit_equal(drawn[0][:, 13:19], drawn[1][:, 13:19])               # size and x, which neither sentence tells
+    assert bit_equal(
+        drawn[0][:, 13:19], drawn[1][:, 13:19]
+    )  # size and x, which neither sentence tells
     assert bit_equal(painter('a red circle', num=2, seed=2)['attributes'][0], drawn[0, :2])
     assert not bit_equal(painter('a red circle', num=6, seed=3)['attributes'][0], drawn[0])
     assert bit_equal(painter(attributes=['circle, red'], num=6, seed=2)['attributes'][0], drawn[0])
@@ -207,23 +281,52 @@ def test_what_a_sentence_leaves_open_depends_on_seed_and_number_alone():
 def test_label_sets_and_given_boxes():
     placer = sampler_of(Placer)
     drawn = placer(labels=['circle, ring', ['square']], num=3)
-    assert drawn['boxes'].shape == (2, 3, 5, 4) and drawn['object_labels'][0, 2].tolist() == [0, 5, -1, -1, -1]
-    assert bit_equal(placer('a hoop and two red discs', num=3), jax.tree.map(lambda x: x[:1], drawn))
-    given = dict(given_boxes=[[(.5, .5, .2, .2)]], given_labels=[['cross']])
+    assert drawn['boxes'].shape == (2, 3, 5, 4) and drawn['object_labels'][0, 2].tolist() == [
+        0,
+        5,
+        -1,
+        -1,
+        -1,
+    ]
+    assert bit_equal(
+        placer('a hoop and two red discs', num=3), jax.tree.map(lambda x: x[:1], drawn)
+    )
+    given = dict(given_boxes=[[(0.5, 0.5, 0.2, 0.2)]], given_labels=[['cross']])
     completed = placer(labels=['circle, ring'], layout=given, num=2)
-    assert completed['object_labels'][0].tolist() == [[4, 4, 5, -1, -1]] * 2 and (completed['boxes'][0, :, 0] == np.float32([.5, .5, .2, .2])).all()
-    assert bit_equal(placer(layout={'object_labels': np.array([[5, 0, -1, -1, -1]])}, num=3)['boxes'], drawn['boxes'][:1])
+    assert (
+        completed['object_labels'][0].tolist() == [[4, 4, 5, -1, -1]] * 2
+        and (completed['boxes'][0, :, 0] == np.float32([0.5, 0.5, 0.2, 0.2])).all()
+    )
+    assert bit_equal(
+        placer(layout={'object_labels': np.array([[5, 0, -1, -1, -1]])}, num=3)['boxes'],
+        drawn['boxes'][:1],
+    )
 
 
-@pytest.mark.parametrize('cls, keywords, words', [
-    (Painter, dict(), ['Painter draws from attributes', '--attributes="circle, square"', '--text']),
-    (Placer, dict(), ['Placer draws from labels', '--labels="circle, square"']), (Placer, dict(labels=[]), ['no label set']),
-    (Placer, dict(attributes=['circle']), ['does not read attributes']), (Painter, dict(labels=['circle']), ['does not read labels']),
-    (Painter, dict(sentences=['a circle'], attributes=['circle']), ['not both']), (Placer, dict(sentences=['a circle'], labels=['circle']), ['not both']),
-    (Painter, dict(sentences=[]), ['at least one']), (Painter, dict(sentences=['?!']), ['names no attribute', 'circle']),
-    (Painter, dict(attributes=['circle'], num=0), ['num=0']),
-    (Painter, dict(attributes=['circle'] * 3, image={'mask': np.ones((2, 1))}), ['3 of attributes, 2 of mask']),
-])
+@pytest.mark.parametrize(
+    'cls, keywords, words',
+    [
+        (
+            Painter,
+            dict(),
+            ['Painter draws from attributes', '--attributes="circle, square"', '--text'],
+        ),
+        (Placer, dict(), ['Placer draws from labels', '--labels="circle, square"']),
+        (Placer, dict(labels=[]), ['no label set']),
+        (Placer, dict(attributes=['circle']), ['does not read attributes']),
+        (Painter, dict(labels=['circle']), ['does not read labels']),
+        (Painter, dict(sentences=['a circle'], attributes=['circle']), ['not both']),
+        (Placer, dict(sentences=['a circle'], labels=['circle']), ['not both']),
+        (Painter, dict(sentences=[]), ['at least one']),
+        (Painter, dict(sentences=['?!']), ['names no attribute', 'circle']),
+        (Painter, dict(attributes=['circle'], num=0), ['num=0']),
+        (
+            Painter,
+            dict(attributes=['circle'] * 3, image={'mask': np.ones((2, 1))}),
+            ['3 of attributes, 2 of mask'],
+        ),
+    ],
+)
 def test_conditions_that_are_missing_or_not_read(cls, keywords, words):
     with pytest.raises(DataError) as error:
         sampler_of(cls)(**keywords)
@@ -242,42 +345,94 @@ def test_a_system_with_words_reads_nothing_else(sampler, wordless):
 def test_boxes_are_written_as_pictures_and_as_numbers(monkeypatch, tmp_path, capsys):
     placer = sampler_of(Placer)
     monkeypatch.setattr(Sampler, 'load', lambda workdir, **_: placer)
-    assert to_files('run', [], 2, 0, tmp_path, labels=['circle, ring', 'square']) == tmp_path and '2 x 2 layouts' in capsys.readouterr().out
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['000_circle-ring.json', '000_circle-ring.png', '001_square.json', '001_square.png', 'sheet.png']
-    drawn, told = placer(labels=['circle, ring', 'square'], num=2), json.loads((tmp_path / '000_circle-ring.json').read_text())
+    assert (
+        to_files('run', [], 2, 0, tmp_path, labels=['circle, ring', 'square']) == tmp_path
+        and '2 x 2 layouts' in capsys.readouterr().out
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        '000_circle-ring.json',
+        '000_circle-ring.png',
+        '001_square.json',
+        '001_square.png',
+        'sheet.png',
+    ]
+    drawn, told = (
+        placer(labels=['circle, ring', 'square'], num=2),
+        json.loads((tmp_path / '000_circle-ring.json').read_text()),
+    )
     assert [[one['label'] for one in layout] for layout in told] == [['circle', 'ring']] * 2
-    assert [told[1][1][name] for name in ('cx', 'cy', 'w', 'h')] == pytest.approx(drawn['boxes'][0, 1, 1].tolist(), abs=1e-5)
+    assert [told[1][1][name] for name in ('cx', 'cy', 'w', 'h')] == pytest.approx(
+        drawn['boxes'][0, 1, 1].tolist(), abs=1e-5
+    )
 
 
 def test_attributes_in_numbers_are_told_by_their_names(monkeypatch, tmp_path):
-    painter, sheets = sampler_of(Painter), []
+    painter, shown = sampler_of(Painter), []
     monkeypatch.setattr(Sampler, 'load', lambda workdir, **_: painter)
-    monkeypatch.setattr(sample.log, 'sheet', lambda images, labels, *_, **__: sheets.append((images.shape, labels)))
+    monkeypatch.setattr(
+        sample.sheets, 'sheet', lambda images, labels, *_, **__: shown.append((images.shape, labels))
+    )
     to_files('run', [], 2, 0, tmp_path, attributes=['1 ' + '0 ' * 20 + '.5'])
-    assert sheets == [((1, 2, 16, 16, 3), ['circle, bottom 0.5'])] and [p.name for p in tmp_path.iterdir()] == ['000_circle-bottom-0-5.png']
+    assert shown == [((1, 2, 16, 16, 3), ['circle, bottom 0.5'])] and [
+        p.name for p in tmp_path.iterdir()
+    ] == ['000_circle-bottom-0-5.png']
 
 
-@pytest.mark.parametrize('cls, flag, shape', [(Painter, 'attributes', (8, 7, 16, 16, 3)), (Placer, 'labels', (8, 7, 128, 128, 3))])
-def test_the_sheet_of_a_training_run_shows_what_was_asked(dense, tmp_path, monkeypatch, capsys, cls, flag, shape):
-    sheets, sheet = [], log.sheet
+@pytest.mark.parametrize(
+    'cls, flag, shape',
+    [(Painter, 'attributes', (8, 7, 16, 16, 3)), (Placer, 'labels', (8, 7, 128, 128, 3))],
+)
+def test_the_sheet_of_a_training_run_shows_what_was_asked(
+    dense, tmp_path, monkeypatch, capsys, cls, flag, shape
+):
+    shown, sheet = [], sheets.sheet
     monkeypatch.setitem(dcgan.STAGES, 'gan', cls)
-    monkeypatch.setattr(log, 'sheet', lambda rows, labels, path, **more: (sheets.append((rows, labels, more['real'])), sheet(rows, labels, path, **more))[1])
+    monkeypatch.setattr(
+        sheets,
+        'sheet',
+        lambda rows, labels, path, **more: (
+            shown.append((rows, labels, more['real'])),
+            sheet(rows, labels, path, **more),
+        )[1],
+    )
     train(dense(steps=1, sample_every=1), tmp_path, jax.devices()[:1])
-    rows, labels, real = sheets[-1]
-    assert rows.shape == shape and real.shape == (8, *shape[2:]) and (tmp_path / 'gan' / 'samples' / '00000001.png').exists()
-    assert all(set(label.split(', ')) <= set(SINGLE) and len(label.split(', ')) == (5 if flag == 'attributes' else 1) for label in labels)
+    rows, labels, real = shown[-1]
+    assert (
+        rows.shape == shape
+        and real.shape == (8, *shape[2:])
+        and (tmp_path / 'gan' / 'samples' / '00000001.png').exists()
+    )
+    assert all(
+        set(label.split(', ')) <= set(SINGLE)
+        and len(label.split(', ')) == (5 if flag == 'attributes' else 1)
+        for label in labels
+    )
     assert f'--mode=sample --{flag}="..."' in capsys.readouterr().out
-    if flag == 'labels':                                                   # of each scene the true boxes stand beside the drawn ones
-        assert all((one == drawing.colour_of(scenes.CLASSES.index(label))).all(-1).any() for one, label in zip(real, labels))
+    if flag == 'labels':  # of each scene the true boxes stand beside the drawn ones
+        assert all(
+            (one == drawing.colour_of(scenes.CLASSES.index(label))).all(-1).any()
+            for one, label in zip(real, labels)
+        )
     loaded = Sampler.load(tmp_path)
-    assert loaded.meta.attribute_names == SINGLE and loaded.meta.object_names == scenes.CLASSES and hash(loaded.meta)
+    assert (
+        loaded.meta.attribute_names == SINGLE
+        and loaded.meta.object_names == scenes.CLASSES
+        and hash(loaded.meta)
+    )
 
 
 def test_what_the_data_lack_is_named_with_what_to_do(dense, tmp_path, monkeypatch):
     class Needy(Painter):
-        needs, advice = ('image', 'attributes', 'parts'), {'parts': 'Take birds, whose parts are known.'}
+        needs, advice = (
+            ('image', 'attributes', 'parts'),
+            {'parts': 'Take birds, whose parts are known.'},
+        )
+
     monkeypatch.setitem(dcgan.STAGES, 'gan', Needy)
-    with pytest.raises(DataError, match=r"reads 'parts', which data set shape_scenes/single_quick.* does not hold .*Take birds, whose parts are known\."):
+    with pytest.raises(
+        DataError,
+        match=r"reads 'parts', which data set shape_scenes/single_quick.* does not hold .*Take birds, whose parts are known\.",
+    ):
         train(dense(), tmp_path, jax.devices()[:1])
     Needy.advice = {}
     with pytest.raises(DataError, match='Choose another --config.data.name'):

@@ -1,9 +1,10 @@
 """The analytic reader of shape scenes: its error table (specs/layout_data.md, 6.1) and the scores of captions."""
+
 import cv2
 import numpy as np
 import pytest
 
-from t2i_jax.metrics.shape_scenes import caption_scores, decode, decode_all, recall, score
+from t2i_jax.scenes.analytic import caption_scores, decode, decode_all, recall, score
 from tfds_builders.shape_scenes import facts, render, scenes
 from tfds_builders.shape_scenes.sample import make
 
@@ -23,64 +24,87 @@ def noise(sigma, then_blur=0):
         noisy = image / 255 + rng.normal(0, sigma, image.shape)
         noisy = cv2.GaussianBlur(noisy, (0, 0), then_blur) if then_blur else noisy
         return np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8)
+
     return change
 
 
 def tint(image, rng):
-    return np.rint(image * np.array([.85, 1, .9])).astype(np.uint8)
+    return np.rint(image * np.array([0.85, 1, 0.9])).astype(np.uint8)
 
 
 # Class and colour, + size, + position, whole scene exact: the table of the specification. In mode single: exact alone.
 TABLE = [
     ('multi', 'none', 64, clean, (1.000, 1.000, 1.000, 1.000)),
-    ('multi', 'mild', 64, clean, (.996, .996, .996, .983)),
-    ('multi', 'none', 64, noise(.05), (1.000, 1.000, 1.000, 1.000)),
-    ('multi', 'none', 64, noise(.15, .7), (.994, .991, .991, .970)),
-    ('multi', 'none', 64, blur(1), (.984, .968, .968, .907)),
-    ('multi', 'none', 64, blur(2), (.660, .593, .593, .263)),
+    ('multi', 'mild', 64, clean, (0.996, 0.996, 0.996, 0.983)),
+    ('multi', 'none', 64, noise(0.05), (1.000, 1.000, 1.000, 1.000)),
+    ('multi', 'none', 64, noise(0.15, 0.7), (0.994, 0.991, 0.991, 0.970)),
+    ('multi', 'none', 64, blur(1), (0.984, 0.968, 0.968, 0.907)),
+    ('multi', 'none', 64, blur(2), (0.660, 0.593, 0.593, 0.263)),
     ('multi', 'none', 64, tint, (1.000, 1.000, 1.000, 1.000)),
-    ('multi', 'none', 128, blur(2), (.999, .980, .980, .937)),
-    ('multi', 'none', 32, clean, (.992, .985, .985, .945)),
+    ('multi', 'none', 128, blur(2), (0.999, 0.980, 0.980, 0.937)),
+    ('multi', 'none', 32, clean, (0.992, 0.985, 0.985, 0.945)),
     ('single', 'none', 32, clean, (1.000,)),
-    ('single', 'none', 32, noise(.05), (1.000,)),
-    ('single', 'none', 32, noise(.15, .7), (.967,)),
-    ('single', 'none', 32, blur(1), (.917,)),
+    ('single', 'none', 32, noise(0.05), (1.000,)),
+    ('single', 'none', 32, noise(0.15, 0.7), (0.967,)),
+    ('single', 'none', 32, blur(1), (0.917,)),
     ('single', 'none', 64, clean, (1.000,)),
-    ('single', 'none', 64, blur(1), (.977,)),
-    ('single', 'none', 64, blur(2), (.913,)),
-    ('single', 'none', 128, blur(2), (.993,)),
+    ('single', 'none', 64, blur(1), (0.977,)),
+    ('single', 'none', 64, blur(2), (0.913,)),
+    ('single', 'none', 128, blur(2), (0.993,)),
 ]
 
 
 def read(mode, overlap, size, change, count=SCENES, first=0):
     """(class_colour, + size, + position, exact) over scenes of the validation split."""
-    rng, totals = np.random.default_rng(0), dict.fromkeys(('objects', 'class_colour', '+ size', '+ position', 'exact'), 0)
+    rng, totals = (
+        np.random.default_rng(0),
+        dict.fromkeys(('objects', 'class_colour', '+ size', '+ position', 'exact'), 0),
+    )
     for i in range(first, first + count):
         scene = scenes.sample(mode, 'validation', i, overlap=overlap)
-        for name, value in recall(decode(change(render.image(scene, size), rng), mode), scene).items():
+        for name, value in recall(
+            decode(change(render.image(scene, size), rng), mode), scene
+        ).items():
             totals[name] += value
-    return *(totals[name] / totals['objects'] for name in ('class_colour', '+ size', '+ position')), totals['exact'] / count
+    return *(
+        totals[name] / totals['objects'] for name in ('class_colour', '+ size', '+ position')
+    ), totals['exact'] / count
 
 
 @pytest.mark.parametrize(('mode', 'overlap', 'size', 'change', 'published'), TABLE)
 def test_the_error_table(mode, overlap, size, change, published):
     found = read(mode, overlap, size, change)
-    for share, wanted in zip(found[-len(published):], published, strict=True):
-        assert share >= wanted - .02, (found, published)            # reading better than the table is no fault
+    for share, wanted in zip(found[-len(published) :], published, strict=True):
+        assert share >= wanted - 0.02, (
+            found,
+            published,
+        )  # reading better than the table is no fault
 
 
 def test_clean_scenes_are_read_exactly():
-    assert read('multi', 'none', 64, clean, 1000)[-1] >= .999
-    assert read('single', 'none', 64, clean, 300)[-1] >= .999
-    assert read('multi', 'mild', 64, clean, 1000)[-1] >= .975       # .980 of 3,000, with a standard error of .003
+    assert read('multi', 'none', 64, clean, 1000)[-1] >= 0.999
+    assert read('single', 'none', 64, clean, 300)[-1] >= 0.999
+    assert (
+        read('multi', 'mild', 64, clean, 1000)[-1] >= 0.975
+    )  # .980 of 3,000, with a standard error of .003
 
 
 def test_shuffled_captions_are_chance():
     chosen = [make('single', 'test', i, 32) for i in range(200)]
-    images, said = np.stack([one['image'] for one in chosen]), np.stack([one['facts'][i % 10] for i, one in enumerate(chosen)])
-    right, shuffled = caption_scores(images, said, 'single'), caption_scores(images, np.roll(said, 1, 0), 'single')
-    assert right['class_colour'] == right['colour'] == 1 and right['exact'] >= .97 and right['atoms'] >= .97
-    assert shuffled['class_colour'] < .1 and .05 < shuffled['colour'] < .25
+    images, said = (
+        np.stack([one['image'] for one in chosen]),
+        np.stack([one['facts'][i % 10] for i, one in enumerate(chosen)]),
+    )
+    right, shuffled = (
+        caption_scores(images, said, 'single'),
+        caption_scores(images, np.roll(said, 1, 0), 'single'),
+    )
+    assert (
+        right['class_colour'] == right['colour'] == 1
+        and right['exact'] >= 0.97
+        and right['atoms'] >= 0.97
+    )
+    assert shuffled['class_colour'] < 0.1 and 0.05 < shuffled['colour'] < 0.25
 
 
 def one_object(shape, colour, size=1):
@@ -93,15 +117,24 @@ def one_object(shape, colour, size=1):
 def test_a_score_counts_only_captions_that_ask():
     red_circle, blue_circle, red_square = one_object(0, 0), one_object(0, 2), one_object(1, 0)
     says = [
-        [(facts.EXISTS, 0, 0, -1, -1, -1)],                     # a red circle: shown
-        [(facts.EXISTS, 0, 0, -1, -1, -1)],                     # a red circle: the colour is wrong
-        [(facts.EXISTS, 0, -1, -1, -1, -1)],                    # a circle: the class is wrong, no colour is asked for
-        [(facts.PLACE, -1, 0, -1, -1, facts.PLACES['left'])],   # something red on the left: shown
+        [(facts.EXISTS, 0, 0, -1, -1, -1)],  # a red circle: shown
+        [(facts.EXISTS, 0, 0, -1, -1, -1)],  # a red circle: the colour is wrong
+        [(facts.EXISTS, 0, -1, -1, -1, -1)],  # a circle: the class is wrong, no colour is asked for
+        [(facts.PLACE, -1, 0, -1, -1, facts.PLACES['left'])],  # something red on the left: shown
     ]
-    images = np.stack([render.image(scene, 64) for scene in (red_circle, blue_circle, red_square, red_circle)])
+    images = np.stack(
+        [render.image(scene, 64) for scene in (red_circle, blue_circle, red_square, red_circle)]
+    )
     found = caption_scores(images, np.stack([facts.table(atoms) for atoms in says]), 'single')
-    assert found['colour'] == found['class'] == pytest.approx(2 / 3) and found['class_colour'] == pytest.approx(1 / 2)
-    assert found['place'] == 1 and np.isnan(found['size']) and np.isnan(found['relation']) and found['exact'] == found['atoms'] == .5
+    assert found['colour'] == found['class'] == pytest.approx(2 / 3) and found[
+        'class_colour'
+    ] == pytest.approx(1 / 2)
+    assert (
+        found['place'] == 1
+        and np.isnan(found['size'])
+        and np.isnan(found['relation'])
+        and found['exact'] == found['atoms'] == 0.5
+    )
 
 
 def test_relations_ask_for_both_objects():

@@ -1,4 +1,5 @@
 """TFDS' own test case; needs TensorFlow, the builder itself does not."""
+
 import tempfile
 
 import pytest
@@ -22,7 +23,7 @@ class ShapeScenesTest(tfds.testing.DatasetBuilderTestCase):
         for counts in QUICK.values():
             for split, count in cls.SPLITS.items():
                 patch.setitem(counts, split, count)
-        folder = tempfile.TemporaryDirectory()             # it reads no files
+        folder = tempfile.TemporaryDirectory()  # it reads no files
         cls.addClassCleanup(folder.cleanup)
         cls.EXAMPLE_DIR = folder.name
         super().setUpClass()

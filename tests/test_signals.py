@@ -1,4 +1,5 @@
 """Signals that ask a run to stop, the processes that never see them, and output that nobody reads any more."""
+
 import io
 import json
 import os
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from t2i_jax import log, signals
+from t2i_jax.runtime import signals, terminal
 
 
 @pytest.fixture
@@ -25,8 +26,11 @@ def handlers():
 def test_the_first_is_noted_and_a_second_stops_at_once(number, handlers, capsys):
     with signals.Signals() as noted:
         signal.raise_signal(number)
-        assert noted.received == signal.Signals(number).name and noted.received in capsys.readouterr().out
-        signal.raise_signal(signal.SIGHUP)                                 # a shell passes on what it got
+        assert (
+            noted.received == signal.Signals(number).name
+            and noted.received in capsys.readouterr().out
+        )
+        signal.raise_signal(signal.SIGHUP)  # a shell passes on what it got
         for again in (signal.SIGINT, signal.SIGTERM):
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(again)
@@ -42,7 +46,11 @@ def test_a_run_under_nohup_outlives_its_terminal(handlers):
 
 
 def test_processes_that_are_begun_while_signals_are_withheld_never_see_them():
-    blocked = [sys.executable, '-c', 'import signal; print(sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, []))))']
+    blocked = [
+        sys.executable,
+        '-c',
+        'import signal; print(sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, []))))',
+    ]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     with signals.withheld():
         assert json.loads(subprocess.check_output(blocked)) == sorted(map(int, signals.STOPS))
@@ -52,19 +60,23 @@ def test_processes_that_are_begun_while_signals_are_withheld_never_see_them():
 def test_what_nobody_reads_is_dropped(monkeypatch):
     readable, writable = os.pipe()
     monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(os.fdopen(writable, 'wb')))
-    monkeypatch.setattr(sys, 'stderr', None)                              # as without a console
+    monkeypatch.setattr(sys, 'stderr', None)  # as without a console
     mine = sys.stdout
-    with log.outlets():
+    with terminal.outlets():
         print('read')
-        assert os.read(readable, 100) == b'read\n' and sys.stdout.fileno() == writable and not sys.stdout.isatty()
+        assert (
+            os.read(readable, 100) == b'read\n'
+            and sys.stdout.fileno() == writable
+            and not sys.stdout.isatty()
+        )
         os.close(readable)
         print('not read', flush=True)
     assert sys.stdout is mine and sys.stderr is None
 
 
 def test_output_that_is_no_file_stays_what_it_is(monkeypatch):
-    monkeypatch.setattr(sys, 'stdout', stream := io.StringIO())           # as in a notebook
-    with log.outlets():
+    monkeypatch.setattr(sys, 'stdout', stream := io.StringIO())  # as in a notebook
+    with terminal.outlets():
         print('told')
         assert sys.stdout is stream
     assert stream.getvalue() == 'told\n'

@@ -1,4 +1,5 @@
 """One training step: who moves, who does not, and that the shared forward pass changes nothing but the time."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from t2i_jax import stage as core
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.stage import Phase, Stage
 
-LR, DECAY = .1, .75
+LR, DECAY = 0.1, 0.75
 
 
 class Net(nnx.Module):
@@ -25,6 +26,7 @@ class Net(nnx.Module):
 
 class Toy(Stage):
     """A GAN of 3 numbers with a frozen network; G's loss also weighs G's own parameters."""
+
     phases, ema = (Phase('d_loss', ('D',)), Phase('g_loss', ('G',))), ('G',)
 
     def __init__(self, *, rngs):
@@ -35,15 +37,21 @@ class Toy(Stage):
 
     def draw(self, batch, key):
         fake = self.G(self.input_of_g(batch, key), train=True)
-        return {'fake': fake, 'tokens': fake.argmax(-1), 'seen': fake > 0}          # whole numbers and truth values have no gradient
+        return {
+            'fake': fake,
+            'tokens': fake.argmax(-1),
+            'seen': fake > 0,
+        }  # whole numbers and truth values have no gradient
 
     def d_loss(self, batch, key, out):
         real, fake = self.D(batch['x'], train=True), self.D(out['fake'], train=True)
-        loss = jnp.square(real - 1).mean() + jnp.square(fake).mean() + batch.get('poison', 0.)
+        loss = jnp.square(real - 1).mean() + jnp.square(fake).mean() + batch.get('poison', 0.0)
         return loss, {'tokens': out['tokens'].mean()}
 
     def g_loss(self, batch, key, out):
-        return jnp.square(self.D(out['fake'], train=True) - 1).mean() + jnp.square(self.G.linear.kernel[...]).sum(), {}
+        return jnp.square(self.D(out['fake'], train=True) - 1).mean() + jnp.square(
+            self.G.linear.kernel[...]
+        ).sum(), {}
 
     def sample(self, batch, noise):
         return {'image': self.G(noise['z'], train=False)}
@@ -75,7 +83,11 @@ def made(cls=Shared, tx=optax.adam, dtype=None):
         core.compute_in(stage, dtype)
     prog = core.program(stage, [tx(LR) for _ in stage.phases], DECAY)
     _, params, stats = core.split(stage)
-    return prog, core.init_state(prog, params, stats, 7), jax.jit(lambda state, batch: core.train_step(prog, state, batch))
+    return (
+        prog,
+        core.init_state(prog, params, stats, 7),
+        jax.jit(lambda state, batch: core.train_step(prog, state, batch)),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -101,7 +113,11 @@ def test_only_what_is_trained_moves(shared):
     _, state, step = shared
     new, metrics = step(state, batch())
     assert moved(state.params, new.params) == moved(state.stats, new.stats) == {'D', 'G'}
-    assert set(new.params) == set(new.stats) == {'F', 'G', 'D'} and new.step == 1 and set(metrics) == {'d_loss', 'g_loss', 'tokens'}
+    assert (
+        set(new.params) == set(new.stats) == {'F', 'G', 'D'}
+        and new.step == 1
+        and set(metrics) == {'d_loss', 'g_loss', 'tokens'}
+    )
     paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(new.opt))
     counted = {key.key for path in paths for key in path if isinstance(key, jax.tree_util.DictKey)}
     assert 'F' not in counted and {'G', 'D'} <= counted
@@ -114,19 +130,25 @@ def test_statistics_move_once_a_step_and_only_in_the_phase_of_their_network(shar
     out, forward = core.call(prog.graph, state.params, state.stats, 'forward', batch(), key)
     assert np.allclose(new.stats['G']['norm']['mean'], forward['G']['norm']['mean'], atol=1e-6)
     kernel, bias = (state.params['D']['linear'][name] for name in ('kernel', 'bias'))
-    real, fake = ((x @ kernel + bias).mean(0) for x in (batch()['x'], out['fake']))       # twice in D's loss; G's loss leaves no trace
-    assert np.allclose(new.stats['D']['norm']['mean'], .9 * .1 * real + .1 * fake, atol=1e-6)
+    real, fake = (
+        (x @ kernel + bias).mean(0) for x in (batch()['x'], out['fake'])
+    )  # twice in D's loss; G's loss leaves no trace
+    assert np.allclose(new.stats['D']['norm']['mean'], 0.9 * 0.1 * real + 0.1 * fake, atol=1e-6)
 
 
 def test_the_average_follows_the_parameters(shared):
     prog, state, step = shared
     assert bit_equal(state.ema['G'], state.params['G'])
     copies = zip(jax.tree.leaves(state.ema['G']), jax.tree.leaves(state.params['G']))
-    assert all(a is not b for a, b in copies)                              # because buffers are donated
+    assert all(a is not b for a, b in copies)  # because buffers are donated
     new, _ = step(state, batch())
-    expected = jax.tree.map(lambda a, b: DECAY * a + (1 - DECAY) * b, state.params['G'], new.params['G'])
+    expected = jax.tree.map(
+        lambda a, b: DECAY * a + (1 - DECAY) * b, state.params['G'], new.params['G']
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), expected, new.ema['G'])
-    assert set(new.ema) == {'G'} and bit_equal(new.sampling_params(), {**new.params, 'G': new.ema['G']})
+    assert set(new.ema) == {'G'} and bit_equal(
+        new.sampling_params(), {**new.params, 'G': new.ema['G']}
+    )
 
 
 @pytest.mark.parametrize('tx', [optax.sgd, optax.adam])
@@ -135,7 +157,11 @@ def test_the_shared_forward_gives_the_gradients_of_running_the_generator_in_ever
     assert bit_equal(one, other)
     for i in range(3):
         (one, logs), (other, logs_apart) = step(one, batch(i)), step_apart(other, batch(i))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), (one, logs), (other, logs_apart))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+            (one, logs),
+            (other, logs_apart),
+        )
 
 
 def test_a_phase_sees_what_the_phases_before_it_have_learnt(shared):
@@ -153,10 +179,19 @@ def test_a_phase_runs_at_its_steps_only(seldom):
     for i in range(6):
         new, metrics = step(state, batch(i))
         runs = i % 3 == 1
-        assert moved(state.params, new.params) == ({'D', 'G'} if runs else {'D'}) and bool(moved(state.ema, new.ema)) == runs
-        assert np.isnan(metrics['g_loss']) != runs and np.isfinite(metrics['d_loss']) and new.bad_step == -1
+        assert (
+            moved(state.params, new.params) == ({'D', 'G'} if runs else {'D'})
+            and bool(moved(state.ema, new.ema)) == runs
+        )
+        assert (
+            np.isnan(metrics['g_loss']) != runs
+            and np.isfinite(metrics['d_loss'])
+            and new.bad_step == -1
+        )
         state = new
-    counts = [[leaf for leaf in jax.tree.leaves(opt) if leaf.dtype == jnp.int32] for opt in state.opt]
+    counts = [
+        [leaf for leaf in jax.tree.leaves(opt) if leaf.dtype == jnp.int32] for opt in state.opt
+    ]
     assert {int(x) for x in counts[0]} == {6} and {int(x) for x in counts[1]} == {2}
 
 
@@ -190,8 +225,11 @@ def test_whatever_is_not_finite_is_noticed_in_its_step(cls, lr):
     prog = prog._replace(txs=(optax.sgd(LR), optax.sgd(lr)))
     new, metrics = jax.jit(lambda state: core.train_step(prog, state, batch()))(state)
     assert np.isfinite(metrics['g_loss']) and (new.bad_step, new.bad_phase) == (0, 1)
-    assert moved(state.params, new.params) == {'D'}                        # the phase before it was good
-    assert bit_equal((new.stats, new.opt[1], new.ema, new.ema_stats), (state.stats, state.opt[1], state.ema, state.ema_stats))
+    assert moved(state.params, new.params) == {'D'}  # the phase before it was good
+    assert bit_equal(
+        (new.stats, new.opt[1], new.ema, new.ema_stats),
+        (state.stats, state.opt[1], state.ema, state.ema_stats),
+    )
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(new))
 
 
@@ -229,9 +267,16 @@ def test_validation_uses_averages_and_is_told_so():
     new, metrics = step(state, batch())
     key = jax.random.key(3)
     losses = core.validation_losses(prog, new, batch(1), key)
-    assert (metrics['training'], losses['training']) == (1, 0) and set(losses) == {'d_loss', 'g_loss', 'training'}
+    assert (metrics['training'], losses['training']) == (1, 0) and set(losses) == {
+        'd_loss',
+        'g_loss',
+        'training',
+    }
     out, _ = core.call(prog.graph, new.sampling_params(), new.stats, 'forward', batch(1), key)
-    assert np.allclose(losses['g_loss'], core.call(prog.graph, new.sampling_params(), new.stats, 'g_loss', batch(1), key, out)[0][0])
+    assert np.allclose(
+        losses['g_loss'],
+        core.call(prog.graph, new.sampling_params(), new.stats, 'g_loss', batch(1), key, out)[0][0],
+    )
 
 
 def test_settled_statistics_are_those_of_the_averaged_parameters(shared):
@@ -241,10 +286,12 @@ def test_settled_statistics_are_those_of_the_averaged_parameters(shared):
     settle, key = jax.jit(lambda state: core.settle(prog, state, batch(), key)), jax.random.key(3)
     for _ in range(150):
         state = state.replace(ema_stats=settle(state))
-    inner = state.ema['G']['linear']                                                       # the input of G's norm, by hand
+    inner = state.ema['G']['linear']  # the input of G's norm, by hand
     frozen = core.call(prog.graph, state.params, state.stats, 'input_of_g', batch(), key)[0]
     h = frozen @ inner['kernel'] + inner['bias']
-    np.testing.assert_allclose(state.ema_stats['G']['norm']['mean'], h.mean(0), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        state.ema_stats['G']['norm']['mean'], h.mean(0), rtol=1e-3, atol=1e-4
+    )
     np.testing.assert_allclose(state.ema_stats['G']['norm']['var'], h.var(0), rtol=1e-3)
     assert not np.allclose(state.stats['G']['norm']['mean'], h.mean(0), rtol=1e-2)
 
@@ -253,7 +300,7 @@ def test_row_i_of_the_noise_does_not_depend_on_the_number_of_rows():
     key = jax.random.key(5)
     few, many = core.normal_rows(key, 3, (4, 2)), core.normal_rows(key, 11, (4, 2))
     assert bit_equal(few, many[:3]) and len(np.unique(many)) == many.size
-    assert abs(float(core.normal_rows(key, 500, (20,)).mean())) < .05
+    assert abs(float(core.normal_rows(key, 500, (20,)).mean())) < 0.05
 
 
 def test_a_stage_without_samples_says_so():
@@ -262,5 +309,8 @@ def test_a_stage_without_samples_says_so():
 
 
 def test_keys_counted_in_python_are_those_of_flax():
-    ours, theirs = (nnx.to_pure_dict(nnx.state(Toy(rngs=keys), nnx.Param)) for keys in (run.Keys(3), nnx.Rngs(3)))
+    ours, theirs = (
+        nnx.to_pure_dict(nnx.state(Toy(rngs=keys), nnx.Param))
+        for keys in (run.Keys(3), nnx.Rngs(3))
+    )
     assert bit_equal(ours, theirs)

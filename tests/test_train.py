@@ -1,4 +1,5 @@
 """A run ends in the same state on any number of devices and however often it is interrupted; what goes wrong costs a few steps at most."""
+
 import json
 import os
 import pathlib
@@ -14,13 +15,14 @@ import pytest
 from conftest import bit_equal
 from PIL import Image
 
-from t2i_jax import log, run, sharding
-from t2i_jax.errors import RunError
+from t2i_jax import run
+from t2i_jax.data.text import Vocabulary
+from t2i_jax.runtime import log, sharding
+from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.signals import Signals
 from t2i_jax.sample import Sampler
-from t2i_jax.signals import Signals
 from t2i_jax.systems import dcgan
 from t2i_jax.systems.dcgan import Dcgan
-from t2i_jax.text import Vocabulary
 from t2i_jax.train import Interrupted, Trainer, mean_of, train
 
 ONE = jax.devices()[:1]
@@ -29,19 +31,30 @@ CLOCK = ('train/images_per_s', 'train/data_wait')
 
 def lines(workdir, stage):
     """metrics.jsonl, without what depends on the clock."""
-    found = [json.loads(line) for line in (workdir / stage / 'metrics.jsonl').read_text().splitlines()]
+    found = [
+        json.loads(line) for line in (workdir / stage / 'metrics.jsonl').read_text().splitlines()
+    ]
     return [{name: value for name, value in line.items() if name not in CLOCK} for line in found]
 
 
 def saved_steps(workdir, stage='gan'):
-    return sorted(int(path.name) for path in (workdir / stage / 'checkpoints').iterdir() if path.name.isdigit())
+    return sorted(
+        int(path.name)
+        for path in (workdir / stage / 'checkpoints').iterdir()
+        if path.name.isdigit()
+    )
 
 
 def program(*arguments):
     """Python in a process of its own, with one device."""
     environment = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=1'}
-    return subprocess.Popen([sys.executable, *arguments], env=environment, cwd=pathlib.Path(__file__).parents[1],
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=pathlib.Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def interrupt_at(monkeypatch, stage, step, number=signal.SIGTERM):
@@ -52,6 +65,7 @@ def interrupt_at(monkeypatch, stage, step, number=signal.SIGTERM):
         write(self, at, metrics, prefix)
         if at == step and prefix == 'train/' and stage in self.lines.name:
             os.kill(os.getpid(), number)
+
     monkeypatch.setattr(log.Log, 'write', write_then_signal)
 
 
@@ -62,18 +76,34 @@ def opened(config, workdir, mesh):
     return trainer
 
 
-def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(tiny, trained, tmp_path, monkeypatch, capsys):
+def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(
+    tiny, trained, tmp_path, monkeypatch, capsys
+):
     for stage, step, number in (('text', 1, signal.SIGTERM), ('gan', 4, signal.SIGINT)):
-        with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f'stage {stage} is saved at step {step} of') as stopped:
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(
+                Interrupted, match=f'stage {stage} is saved at step {step} of'
+            ) as stopped,
+        ):
             interrupt_at(patch, f'/{stage}/', step, number)
             train(tiny(), tmp_path, ONE)
-        assert f'--workdir={tmp_path}' in str(stopped.value) and saved_steps(tmp_path, stage)[-1] == step
+        assert (
+            f'--workdir={tmp_path}' in str(stopped.value)
+            and saved_steps(tmp_path, stage)[-1] == step
+        )
     train(tiny(), tmp_path, ONE)
     told = capsys.readouterr().out
-    assert 'text: resumed at step 1 of 4' in told and 'text: finished, 4 steps' in told and 'gan: resumed at step 4 of 6' in told
+    assert (
+        'text: resumed at step 1 of 4' in told
+        and 'text: finished, 4 steps' in told
+        and 'gan: resumed at step 4 of 6' in told
+    )
 
     for stage in ('text', 'gan'):
-        (there, whole, _), (here, resumed, _) = (run.restore(tiny(), workdir, stage) for workdir in (trained, tmp_path))
+        (there, whole, _), (here, resumed, _) = (
+            run.restore(tiny(), workdir, stage) for workdir in (trained, tmp_path)
+        )
         assert there == here == whole.step == resumed.step and bit_equal(whole, resumed)
         assert lines(trained, stage) == lines(tmp_path, stage)
     assert not bit_equal(whole.params, whole.sampling_params())
@@ -81,32 +111,56 @@ def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(tiny, trained
 
 def test_a_finished_run_is_left_as_it_is(tiny, trained, capsys):
     rewritten = ('meta.json', 'config.json')
-    before = {path: path.stat().st_mtime_ns for path in trained.rglob('*') if path.is_file() and path.name not in rewritten}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in trained.rglob('*')
+        if path.is_file() and path.name not in rewritten
+    }
     train(tiny(), trained, ONE)
     assert 'gan: finished, 6 steps' in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_what_a_run_leaves_behind(trained):
-    assert {path.name for path in trained.iterdir()} == {'config.json', 'vocabulary.json', 'text', 'gan'}         # the lock is gone
-    assert {path.name for path in (trained / 'text').iterdir()} == {'checkpoints', 'meta.json', 'metrics.jsonl', 'tensorboard'}
+    assert {path.name for path in trained.iterdir()} == {
+        'config.json',
+        'vocabulary.json',
+        'text',
+        'gan',
+    }  # the lock is gone
+    assert {path.name for path in (trained / 'text').iterdir()} == {
+        'checkpoints',
+        'meta.json',
+        'metrics.jsonl',
+        'tensorboard',
+    }
     assert saved_steps(trained, 'text') == [3, 4] and saved_steps(trained) == [3, 6]
     grids = sorted((trained / 'gan' / 'samples').iterdir())
     assert [path.name for path in grids] == [f'{step:08d}.png' for step in (0, 3, 6)]
-    assert min(Image.open(grids[-1]).size) > 7 * 64 and list((trained / 'gan' / 'tensorboard').glob('events.*'))
-    for stage, losses in (('text', {'joint_loss', 'top1'}), ('gan', {'d_loss', 'g_loss', 'd_real', 'd_wrong', 'd_fake'})):
+    assert min(Image.open(grids[-1]).size) > 7 * 64 and list(
+        (trained / 'gan' / 'tensorboard').glob('events.*')
+    )
+    for stage, losses in (
+        ('text', {'joint_loss', 'top1'}),
+        ('gan', {'d_loss', 'g_loss', 'd_real', 'd_wrong', 'd_fake'}),
+    ):
         found = lines(trained, stage)
-        for prefix, steps in (('train', range(1, found[-1]['step'] + 1)), ('validation', [3, found[-1]['step']])):
+        for prefix, steps in (
+            ('train', range(1, found[-1]['step'] + 1)),
+            ('validation', [3, found[-1]['step']]),
+        ):
             mine = [line for line in found if f'{prefix}/{min(losses)}' in line]
             assert [line['step'] for line in mine] == sorted({*steps})
-            assert all(set(line) == {'step'} | {f'{prefix}/{name}' for name in losses} for line in mine)
+            assert all(
+                set(line) == {'step'} | {f'{prefix}/{name}' for name in losses} for line in mine
+            )
             assert np.isfinite([value for line in mine for value in line.values()]).all()
 
 
 def test_a_longer_run_goes_on_and_another_one_is_refused(tiny, trained):
-    run.claim(tiny(gan=dict(steps=7)), trained)                            # growing is allowed ...
+    run.claim(tiny(gan=dict(steps=7)), trained)  # growing is allowed ...
     with pytest.raises(RunError, match='stages.gan.steps: 7 there, 6 here'):
-        run.claim(tiny(), trained)                                         # ... shrinking is not
+        run.claim(tiny(), trained)  # ... shrinking is not
     (trained / 'config.json').write_text(run.to_json(tiny()))
 
 
@@ -148,22 +202,39 @@ def test_a_stage_without_phases_is_saved_as_it_is(dense, tmp_path, monkeypatch, 
         def __init__(self, *args, **keywords):
             super().__init__(*args, **keywords)
             self.phases = ()
+
     monkeypatch.setitem(dcgan.STAGES, 'gan', Still)
     train(dense(), tmp_path, ONE)
-    assert saved_steps(tmp_path) == [0] and Sampler.load(tmp_path)(num=2)['image'].shape == (1, 2, 16, 16, 3)
+    assert saved_steps(tmp_path) == [0] and Sampler.load(tmp_path)(num=2)['image'].shape == (
+        1,
+        2,
+        16,
+        16,
+        3,
+    )
     train(dense(), tmp_path, ONE)
     assert 'finished, 0 steps' in capsys.readouterr().out
 
 
 def test_the_best_checkpoint_stays(dense, tmp_path, monkeypatch):
-    losses = iter([3., 1., 2., 4.])
-    monkeypatch.setattr(Trainer, 'validate', lambda self, step, state: setattr(self, 'validation', {'g_loss': next(losses)}))
+    losses = iter([3.0, 1.0, 2.0, 4.0])
+    monkeypatch.setattr(
+        Trainer,
+        'validate',
+        lambda self, step, state: setattr(self, 'validation', {'g_loss': next(losses)}),
+    )
     config = dense(steps=4, checkpoint_every=1, validate_every=1, keep='best:g_loss', keep_n=1)
     train(config, tmp_path, ONE)
     assert saved_steps(tmp_path) == [2, 4] and run.restore(config, tmp_path, 'gan')[0] == 2
     for every in (0, 3):
-        with pytest.raises(RunError, match='validate_every to a number that divides checkpoint_every'):
-            opened(dense(checkpoint_every=2, validate_every=every, keep='best:g_loss'), tmp_path, sharding.make_mesh(devices=ONE))
+        with pytest.raises(
+            RunError, match='validate_every to a number that divides checkpoint_every'
+        ):
+            opened(
+                dense(checkpoint_every=2, validate_every=every, keep='best:g_loss'),
+                tmp_path,
+                sharding.make_mesh(devices=ONE),
+            )
 
 
 # ---------------------------------------------------------------------------------------------------------- what goes wrong
@@ -173,11 +244,17 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(dense, tmp_pa
     def poisoned(self, batch, key, out):
         value, logs = loss(self, batch, key, out)
         return value + jnp.where(batch['step'] >= 4, jnp.nan, 0), logs
+
     monkeypatch.setattr(Dcgan, 'g_loss', poisoned)
     config = dense(steps=20, log_every=10, checkpoint_every=2)
     with pytest.raises(RunError) as error:
         train(config, tmp_path, ONE)
-    for part in ('Stage gan, step 5', 'phase g_loss', 'last good checkpoint is step 4', 'optim.g_loss.lr'):
+    for part in (
+        'Stage gan, step 5',
+        'phase g_loss',
+        'last good checkpoint is step 4',
+        'optim.g_loss.lr',
+    ):
         assert part in str(error.value)
     assert saved_steps(tmp_path) == [2, 4]
     state = run.restore(config, tmp_path, 'gan')[1]
@@ -206,12 +283,17 @@ def test_a_checkpoint_of_other_data_is_refused(tiny, trained):
 def test_a_finished_run_ends_at_once_without_its_data(tiny, trained, capsys, monkeypatch):
     monkeypatch.setattr('t2i_jax.train.Split', lambda *_, **__: pytest.fail('the data are read'))
     train(tiny(), trained, ONE)
-    assert 'Stage text: finished, 4 steps.' in (told := capsys.readouterr().out) and 'Stage gan: finished, 6 steps.' in told
+    assert (
+        'Stage text: finished, 4 steps.' in (told := capsys.readouterr().out)
+        and 'Stage gan: finished, 6 steps.' in told
+    )
 
 
 def test_means_leave_out_phases_that_did_not_run():
     nan = np.float32(np.nan)
-    found = mean_of([{'a': np.float32(1), 'b': nan}, {'a': np.float32(3), 'b': nan}, {'a': nan, 'b': nan}])
+    found = mean_of(
+        [{'a': np.float32(1), 'b': nan}, {'a': np.float32(3), 'b': nan}, {'a': nan, 'b': nan}]
+    )
     assert found['a'] == 2 and np.isnan(found['b'])
 
 
@@ -227,7 +309,9 @@ def test_several_steps_at_once_end_as_one_after_another(dense, tmp_path):
     for a, b in zip(lines(tmp_path / 'one', 'gan'), lines(tmp_path / 'four', 'gan')):
         assert a == pytest.approx(b, rel=1e-4)
     config.stages.gan.update(steps=10, checkpoint_every=5)
-    with pytest.raises(RunError, match='steps_per_dispatch=4 .* does not divide checkpoint_every=5, steps=10'):
+    with pytest.raises(
+        RunError, match='steps_per_dispatch=4 .* does not divide checkpoint_every=5, steps=10'
+    ):
         train(config, tmp_path / 'other', ONE)
 
 
@@ -243,15 +327,22 @@ def test_the_host_asks_the_device_at_log_steps_only(dense, tmp_path, monkeypatch
             number[0] += 1
             with jax.transfer_guard('disallow_explicit'):
                 return one(*args)
+
         self.step = guarded
 
     def fetched(convert):
         def noted(self, *args, **keywords):
             asked.add(number[0])
             return convert(self, *args, **keywords)
+
         return noted
+
     monkeypatch.setattr(Trainer, 'open_model', open_model)
-    monkeypatch.setattr(sharding, 'put_rows', lambda *args, **keywords: jax.block_until_ready(put_rows(*args, **keywords)))
+    monkeypatch.setattr(
+        sharding,
+        'put_rows',
+        lambda *args, **keywords: jax.block_until_ready(put_rows(*args, **keywords)),
+    )
     for name in ('__array__', '__int__', '__float__', '__bool__'):
         monkeypatch.setattr(type(jnp.ones(1)), name, fetched(getattr(type(jnp.ones(1)), name)))
     train(dense(steps=9, log_every=3, checkpoint_every=0), tmp_path, ONE)

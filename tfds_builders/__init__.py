@@ -1,4 +1,5 @@
 """TFDS builders of captioned pictures. They write and read ArrayRecord, so TensorFlow is never needed."""
+
 import importlib
 import pathlib
 
@@ -25,5 +26,7 @@ def get_builder(name, data_dir=None, file_format='array_record', **kwargs):
     builder = getattr(module, ''.join(part.capitalize() for part in name.split('_')))
     configs = [c.name for c in builder.BUILDER_CONFIGS]
     if config and config not in configs:
-        raise DataError(f'Data set {name} has no config {config!r}. It has: {", ".join(configs) or "none"}.')
+        raise DataError(
+            f'Data set {name} has no config {config!r}. It has: {", ".join(configs) or "none"}.'
+        )
     return builder(data_dir=data_dir, config=config or None, file_format=file_format, **kwargs)

@@ -2,6 +2,7 @@
 
 NAME is e.g. shape_scenes/single. Says where the data lie and how many examples each split has; what is already built is only reported.
 """
+
 import importlib.util
 import sys
 
@@ -10,29 +11,55 @@ from absl import app, flags
 from tfds_builders import DataError, get_builder, names
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('data_dir', None, 'Where the built data go. Default: TFDS_DATA_DIR, or ~/tensorflow_datasets.')
-flags.DEFINE_string('manual_dir', None, 'Where the files lie that you fetched yourself. Default: <data_dir>/downloads/manual.')
-flags.DEFINE_enum('file_format', 'array_record', ['array_record', 'tfrecord'], 't2i_jax reads array_record; tfrecord needs TensorFlow.')
-flags.DEFINE_enum('on_error', None, ['refuse', 'skip'], 'What happens to records that cannot be used, in data sets read from files.')
+flags.DEFINE_string(
+    'data_dir', None, 'Where the built data go. Default: TFDS_DATA_DIR, or ~/tensorflow_datasets.'
+)
+flags.DEFINE_string(
+    'manual_dir',
+    None,
+    'Where the files lie that you fetched yourself. Default: <data_dir>/downloads/manual.',
+)
+flags.DEFINE_enum(
+    'file_format',
+    'array_record',
+    ['array_record', 'tfrecord'],
+    't2i_jax reads array_record; tfrecord needs TensorFlow.',
+)
+flags.DEFINE_enum(
+    'on_error',
+    None,
+    ['refuse', 'skip'],
+    'What happens to records that cannot be used, in data sets read from files.',
+)
 
 
 def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_error=None):
     """Builds the data set unless it is there, and returns its TFDS builder. Raises DataError for all that the user can put right."""
-    options = {key: value for key, value in {'manual_dir': manual_dir, 'on_error': on_error}.items() if value is not None}
+    options = {
+        key: value
+        for key, value in {'manual_dir': manual_dir, 'on_error': on_error}.items()
+        if value is not None
+    }
     if file_format == 'tfrecord' and importlib.util.find_spec('tensorflow') is None:
-        raise DataError('--file_format=tfrecord needs TensorFlow: pip install tensorflow. array_record needs nothing more.')
+        raise DataError(
+            '--file_format=tfrecord needs TensorFlow: pip install tensorflow. array_record needs nothing more.'
+        )
     try:
         builder = get_builder(name, data_dir=data_dir, file_format=file_format, **options)
     except DataError:
         raise
-    except TypeError as error:                     # a builder that reads no files of the user's has no such keyword
+    except TypeError as error:  # a builder that reads no files of the user's has no such keyword
         if not any(option in str(error) for option in options):
             raise
-        raise DataError(f'Data set {name} takes no {" and no ".join("--" + option for option in options)}. Leave it out.') from None
-    except ValueError as error:                    # TFDS: another file format lies in this folder
+        raise DataError(
+            f'Data set {name} takes no {" and no ".join("--" + option for option in options)}. Leave it out.'
+        ) from None
+    except ValueError as error:  # TFDS: another file format lies in this folder
         if 'File format' not in str(error):
             raise
-        raise DataError(f'{name} was built there as another file format ({error}). Give another --data_dir for a copy as {file_format}.') from None
+        raise DataError(
+            f'{name} was built there as another file format ({error}). Give another --data_dir for a copy as {file_format}.'
+        ) from None
     builder.download_and_prepare()
     return builder
 
@@ -40,7 +67,9 @@ def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_e
 def report(builder) -> str:
     """Where the data lie, examples a split, by which rule they were split, and what was left out."""
     lines = [f'{builder.info.full_name} lies in {builder.data_path}']
-    lines += [f'  {name}: {split.num_examples:,} examples' for name, split in builder.info.splits.items()]
+    lines += [
+        f'  {name}: {split.num_examples:,} examples' for name, split in builder.info.splits.items()
+    ]
     metadata = builder.info.metadata or {}
     if 'split_rule' in metadata:
         lines.append(f'  split rule: {metadata["split_rule"]}')
@@ -53,13 +82,19 @@ def report(builder) -> str:
 
 def main(argv):
     if len(argv) != 2:
-        sys.exit(f'Name one data set: python -m tfds_builders.build NAME. There are: {", ".join(names())}.')
+        sys.exit(
+            f'Name one data set: python -m tfds_builders.build NAME. There are: {", ".join(names())}.'
+        )
     try:
-        builder = build(argv[1], FLAGS.data_dir, FLAGS.manual_dir, FLAGS.file_format, FLAGS.on_error)
+        builder = build(
+            argv[1], FLAGS.data_dir, FLAGS.manual_dir, FLAGS.file_format, FLAGS.on_error
+        )
     except DataError as error:
         sys.exit(f'Error: {error}')
     except OSError as error:
-        sys.exit(f'Error: cannot build {argv[1]}: {error}. Check that --data_dir can be written and has room.')
+        sys.exit(
+            f'Error: cannot build {argv[1]}: {error}. Check that --data_dir can be written and has room.'
+        )
     print(report(builder))
 
 

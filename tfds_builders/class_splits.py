@@ -1,4 +1,5 @@
 """Class-disjoint splits, the text-to-image papers' own: no class of the test part is seen in training."""
+
 import re
 
 import numpy as np
@@ -21,20 +22,32 @@ def published(lists: dict[str, str], pattern, classes) -> dict[str, set[int]]:
         for line in filter(None, map(str.strip, text.splitlines())):
             match = re.fullmatch(pattern, line)
             if not match or not 1 <= int(match[1]) <= classes:
-                raise DataError(f'{LISTS[name]} has the line {line!r}; expected one of {classes} class folders ({pattern}) a line. '
-                                'Fetch the caption archive again.')
+                raise DataError(
+                    f'{LISTS[name]} has the line {line!r}; expected one of {classes} class folders ({pattern}) a line. '
+                    'Fetch the caption archive again.'
+                )
             split[name].add(int(match[1]))
-    twice = (split['train'] & split['validation']) | (split['train'] & split['test']) | (split['validation'] & split['test'])
+    twice = (
+        (split['train'] & split['validation'])
+        | (split['train'] & split['test'])
+        | (split['validation'] & split['test'])
+    )
     if twice:
-        raise DataError(f'Class {min(twice)} stands in two of {", ".join(LISTS.values())}, which must share no class. '
-                        'Fetch the caption archive again.')
+        raise DataError(
+            f'Class {min(twice)} stands in two of {", ".join(LISTS.values())}, which must share no class. '
+            'Fetch the caption archive again.'
+        )
     return split
 
 
 def drawn(train, validation, test) -> dict[str, set[int]]:
     """So many of the labels 1, 2, ... for each split, by the permutation of NumPy's RandomState(0) (a stream that NumPy keeps as it is)."""
     order = (np.random.RandomState(0).permutation(train + validation + test) + 1).tolist()
-    return {'train': set(order[:train]), 'validation': set(order[train:train + validation]), 'test': set(order[train + validation:])}
+    return {
+        'train': set(order[:train]),
+        'validation': set(order[train : train + validation]),
+        'test': set(order[train + validation :]),
+    }
 
 
 def choose(lists, folder, pattern, sizes, warn):
@@ -42,12 +55,18 @@ def choose(lists, folder, pattern, sizes, warn):
 
     lists: split -> text, those that were found; sizes: classes in train, validation, test; warn: called with a sentence for the draw.
     """
-    beside = {split: folder / file for split, file in LISTS.items() if split not in lists and (folder / file).exists()}
+    beside = {
+        split: folder / file
+        for split, file in LISTS.items()
+        if split not in lists and (folder / file).exists()
+    }
     lists = lists | {split: path.read_text(encoding='utf-8') for split, path in beside.items()}
     missing = [file for split, file in LISTS.items() if split not in lists]
     if missing:
         rule = f'random{sizes[0] + sizes[1]}_seed0'
-        warn(f'No {", ".join(missing)} in the caption archive: the classes are split by our own draw, {rule} '
-             f'({", ".join(map(str, sizes))} classes). Results are not comparable with published numbers.')
+        warn(
+            f'No {", ".join(missing)} in the caption archive: the classes are split by our own draw, {rule} '
+            f'({", ".join(map(str, sizes))} classes). Results are not comparable with published numbers.'
+        )
         return rule, drawn(*sizes)
     return PUBLISHED, published(lists, pattern, sum(sizes))

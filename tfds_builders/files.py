@@ -1,4 +1,5 @@
 """Reads the files of a data set where they lie: archives streamed, nothing extracted to disk; and fetches what has a direct link."""
+
 import codecs
 import gzip
 import hashlib
@@ -57,7 +58,9 @@ def _tar(path):
             for info in archive:
                 if info.isfile():
                     yield info.name, lambda info=info: archive.extractfile(info).read()
-        while file.read(CHUNK):                # tarfile takes some broken archives for shorter ones, gzip does not
+        while file.read(
+            CHUNK
+        ):  # tarfile takes some broken archives for shorter ones, gzip does not
             pass
 
 
@@ -71,7 +74,7 @@ def decode(data: bytes, flags=cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
     flags: OpenCV's."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:                          # a picture of more pixels than OpenCV takes
+    except cv2.error:  # a picture of more pixels than OpenCV takes
         return None
 
 
@@ -96,7 +99,10 @@ def storable(text: str) -> str:
 
 def clean(text: str) -> list[str]:
     """The captions of a text, one a line. U+FFFD becomes a blank, blanks are joined, lines without a word are left out."""
-    lines = (' '.join(line.replace('\ufffd', ' ').split()) for line in storable(text).replace('\r', '\n').split('\n'))
+    lines = (
+        ' '.join(line.replace('\ufffd', ' ').split())
+        for line in storable(text).replace('\r', '\n').split('\n')
+    )
     return [line for line in lines if re.search(r'\w', line)]
 
 
@@ -114,7 +120,13 @@ def come(url, folder, size) -> int:
     """How many bytes of a file of `size` bytes `fetch` has already brought into the folder."""
     path = pathlib.Path(folder) / url.rpartition('/')[2]
     part = path.with_name(path.name + '.part')
-    return size if path.exists() and path.stat().st_size == size else min(size, part.stat().st_size) if part.exists() else 0
+    return (
+        size
+        if path.exists() and path.stat().st_size == size
+        else min(size, part.stat().st_size)
+        if part.exists()
+        else 0
+    )
 
 
 def fetch(url, folder, *, size=0, checksum='', retries=3) -> pathlib.Path:
@@ -134,12 +146,20 @@ def fetch(url, folder, *, size=0, checksum='', retries=3) -> pathlib.Path:
             _download(url, part, size)
             break
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            if attempt + 1 == retries or isinstance(error, urllib.error.HTTPError) and error.code in (403, 404):
-                raise DataError(f'Cannot fetch {url} ({error}). Try again: it goes on where it stopped. Or fetch it by hand and put it '
-                                'into the manual folder.') from None
+            if (
+                attempt + 1 == retries
+                or isinstance(error, urllib.error.HTTPError)
+                and error.code in (403, 404)
+            ):
+                raise DataError(
+                    f'Cannot fetch {url} ({error}). Try again: it goes on where it stopped. Or fetch it by hand and put it '
+                    'into the manual folder.'
+                ) from None
     if size and part.stat().st_size != size or checksum and sha256(part) != checksum:
         part.unlink()
-        raise DataError(f'{url} is not the file that was expected (its size or SHA-256 differs); what came was removed. Try again, or fetch it elsewhere.')
+        raise DataError(
+            f'{url} is not the file that was expected (its size or SHA-256 differs); what came was removed. Try again, or fetch it elsewhere.'
+        )
     return part.rename(path)
 
 
@@ -149,11 +169,20 @@ def _download(url, part, size):
         return
     request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
     with urllib.request.urlopen(request, timeout=60) as reply:
-        if have and reply.status != 206:       # the server cannot go on in the middle
+        if have and reply.status != 206:  # the server cannot go on in the middle
             have = 0
         total = have + int(reply.headers.get('Content-Length') or 0)
-        with open(part, 'ab' if have else 'wb') as file, tqdm(
-                total=total or None, initial=have, unit='B', unit_scale=True, desc=part.stem, disable=None) as bar:
+        with (
+            open(part, 'ab' if have else 'wb') as file,
+            tqdm(
+                total=total or None,
+                initial=have,
+                unit='B',
+                unit_scale=True,
+                desc=part.stem,
+                disable=None,
+            ) as bar,
+        ):
             while chunk := reply.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))

@@ -1,4 +1,5 @@
 """What the data sets have in common that are read from files of the user's."""
+
 import pathlib
 import shutil
 
@@ -8,7 +9,7 @@ from absl import logging
 from tfds_builders import files, spill
 from tfds_builders.errors import DataError
 
-SHOWN = 20         # of a list of problems
+SHOWN = 20  # of a list of problems
 
 
 class ManualBuilder(tfds.core.GeneratorBasedBuilder):
@@ -30,7 +31,9 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         """The folder of the user's files, which must exist and hold something."""
         folder = self.manual_dir or pathlib.Path(self._data_dir_root) / 'downloads' / 'manual'
         if not folder.is_dir() or not any(folder.iterdir()):
-            raise DataError(f'Manual folder {folder} {"is empty" if folder.is_dir() else "does not exist"}.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
+            raise DataError(
+                f'Manual folder {folder} {"is empty" if folder.is_dir() else "does not exist"}.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
+            )
         return folder
 
     def given(self, folder, *names, what='', optional=False):
@@ -38,7 +41,9 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         returns None where it is optional."""
         found = files.first_of(folder, *names)
         if found is None and not optional:
-            raise DataError(f'{what or names[0]} is not in {folder} (looked for {", ".join(names)}).\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
+            raise DataError(
+                f'{what or names[0]} is not in {folder} (looked for {", ".join(names)}).\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
+            )
         return found
 
     def fetched(self, folder, url):
@@ -51,7 +56,12 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         left = known.size - files.come(url, downloads, known.size) if known else 0
         if left:
             require_space(downloads, left, f'for {url}')
-        return files.fetch(url, downloads, size=known.size if known else 0, checksum=known.checksum if known else '')
+        return files.fetch(
+            url,
+            downloads,
+            size=known.size if known else 0,
+            checksum=known.checksum if known else '',
+        )
 
     def report(self, problems, source):
         """problems: {record: why it cannot be used}. Raises DataError that names them, or with on_error='skip' says so in the log.
@@ -61,19 +71,31 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         if not problems:
             return
         listed = [f'{name}: {reason}' for name, reason in problems.items()]
-        listed = '; '.join(listed[:SHOWN]) + (f'; and {len(listed) - SHOWN} more' if len(listed) > SHOWN else '')
+        listed = '; '.join(listed[:SHOWN]) + (
+            f'; and {len(listed) - SHOWN} more' if len(listed) > SHOWN else ''
+        )
         if self.on_error == 'refuse':
-            raise DataError(f'{len(problems)} records of {source} cannot be used as they are: {listed}. Repair the files, or leave these '
-                            "out with on_error='skip' (--on_error=skip; in training --config.data.on_error=skip).")
+            raise DataError(
+                f'{len(problems)} records of {source} cannot be used as they are: {listed}. Repair the files, or leave these '
+                "out with on_error='skip' (--on_error=skip; in training --config.data.on_error=skip)."
+            )
         logging.warning('Left out %d records: %s', len(problems), listed)
 
     def checksums(self, *paths):
         """Puts the SHA-256 of the files that were read on record; an unpacked folder has none."""
-        self.info.metadata.update(sha256={path.name: files.sha256(path) for path in paths if path and path.is_file()})
+        self.info.metadata.update(
+            sha256={path.name: files.sha256(path) for path in paths if path and path.is_file()}
+        )
 
     def require_space(self, *paths):
         """Raises DataError where the disk lacks room for a copy of these files or folders, which is about what a built data set needs."""
-        size = sum(sum(f.stat().st_size for f in p.rglob('*') if f.is_file()) if p.is_dir() else p.stat().st_size for p in paths if p)
+        size = sum(
+            sum(f.stat().st_size for f in p.rglob('*') if f.is_file())
+            if p.is_dir()
+            else p.stat().st_size
+            for p in paths
+            if p
+        )
         require_space(self._data_dir_root, size, f'for {self.info.full_name}')
 
 
@@ -83,5 +105,7 @@ def require_space(folder, size, purpose):
     there = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(there).free
     if free < 1.05 * size:
-        raise DataError(f'{folder} needs {size / 1e9:.2f} GB {purpose}, and its disk has {free / 1e9:.2f} GB free. Make room, or give another '
-                        '--data_dir (in training --config.data.dir).')
+        raise DataError(
+            f'{folder} needs {size / 1e9:.2f} GB {purpose}, and its disk has {free / 1e9:.2f} GB free. Make room, or give another '
+            '--data_dir (in training --config.data.dir).'
+        )

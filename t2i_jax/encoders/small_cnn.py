@@ -1,4 +1,5 @@
 """A small image encoder that is trained from scratch, where no pretrained network can be had."""
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -14,7 +15,12 @@ class SmallCnn(nnx.Module):
     """
 
     def __init__(self, size, channels, d, flat=False, *, rngs):
-        self.convs = nnx.List([Conv(a, b, 4, stride=2, padding=1, rngs=rngs) for a, b in zip((3, *channels), channels)])
+        self.convs = nnx.List(
+            [
+                Conv(a, b, 4, stride=2, padding=1, rngs=rngs)
+                for a, b in zip((3, *channels), channels)
+            ]
+        )
         self.norms = nnx.List([BatchNorm(c, rngs=rngs) for c in channels])
         side = size >> len(channels) if flat else 1
         self.head = linear(side * side * channels[-1], d, use_bias=True, rngs=rngs)

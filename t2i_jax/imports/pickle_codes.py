@@ -1,4 +1,5 @@
 """What each opcode of a pickle does to the machine of pickles.py (its stack, its memo, its place in the file)."""
+
 import pickle
 import struct
 
@@ -20,12 +21,14 @@ def _tuple(size):
         if len(m.stack) < size:
             raise IndexError('the stack is empty')
         m.stack[-size:] = [tuple(m.stack[-size:])]
+
     return make
 
 
 def _refuse(what):
     def refuse(m):
         raise m.refused(what)
+
     return refuse
 
 
@@ -114,8 +117,13 @@ OPERATIONS = {
     pickle.OBJ: lambda m: m.instance(),
     pickle.NEWOBJ: lambda m: m.instance(),
     pickle.NEWOBJ_EX: lambda m: m.instance(),
-    **dict.fromkeys((pickle.EXT1, pickle.EXT2, pickle.EXT4), _refuse('an object of a registered class')),
+    **dict.fromkeys(
+        (pickle.EXT1, pickle.EXT2, pickle.EXT4), _refuse('an object of a registered class')
+    ),
     pickle.PERSID: _refuse('an object that lies outside of the pickle'),
     pickle.BINPERSID: lambda m: m.outside(),
-    **dict.fromkeys((pickle.NEXT_BUFFER, pickle.READONLY_BUFFER), _refuse('a buffer that lies outside of the pickle')),
+    **dict.fromkeys(
+        (pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+        _refuse('a buffer that lies outside of the pickle'),
+    ),
 }

@@ -3,23 +3,44 @@
 A pickle is a program. Python's unpickler can be told which names to allow, but still calls those with any arguments and sets
 attributes of whatever they return; here a name is only a word that some rule understands, or that is refused.
 """
+
 import pathlib
 import pickle
 import re
 
 import numpy as np
 
-from t2i_jax.errors import DataError
 from t2i_jax.imports.pickle_codes import OPERATIONS
+from t2i_jax.runtime.errors import DataError
 
-SCALARS = (str, bytes, int, float, type(None))                               # what may be a key
-TYPES = ('list', 'dict', 'set', 'frozenset', 'tuple', 'int', 'float', 'str', 'bytes', 'bool', 'long', 'unicode')
+SCALARS = (str, bytes, int, float, type(None))  # what may be a key
+TYPES = (
+    'list',
+    'dict',
+    'set',
+    'frozenset',
+    'tuple',
+    'int',
+    'float',
+    'str',
+    'bytes',
+    'bool',
+    'long',
+    'unicode',
+)
 NAMES = {
     **{f'{module}.{name}': name for module in ('builtins', '__builtin__') for name in TYPES},
-    **{f'numpy.{core}.multiarray.{name}': name for core in ('core', '_core') for name in ('_reconstruct', 'scalar')},
+    **{
+        f'numpy.{core}.multiarray.{name}': name
+        for core in ('core', '_core')
+        for name in ('_reconstruct', 'scalar')
+    },
     **{f'numpy.{core}.numeric._frombuffer': '_frombuffer' for core in ('core', '_core')},
-    'numpy.ndarray': 'ndarray', 'numpy.dtype': 'dtype', '_codecs.encode': 'encode',
-    'collections.OrderedDict': 'OrderedDict', 'collections.defaultdict': 'defaultdict',
+    'numpy.ndarray': 'ndarray',
+    'numpy.dtype': 'dtype',
+    '_codecs.encode': 'encode',
+    'collections.OrderedDict': 'OrderedDict',
+    'collections.defaultdict': 'defaultdict',
 }
 
 
@@ -45,8 +66,10 @@ def loads(data: bytes, name='the pickle'):
         return value
     except DataError:
         raise
-    except Exception as error:                 # whatever a damaged file makes of the machine
-        raise DataError(f'{name} is damaged or no pickle: byte {machine.at} of {len(data)} ({type(error).__name__}: {error}). Fetch it again.') from None
+    except Exception as error:  # whatever a damaged file makes of the machine
+        raise DataError(
+            f'{name} is damaged or no pickle: byte {machine.at} of {len(data)} ({type(error).__name__}: {error}). Fetch it again.'
+        ) from None
 
 
 class _Name(str):
@@ -59,17 +82,19 @@ class _Dtype:
 
 
 class _Machine:
-    names = NAMES                              # a subclass that reads more than plain data adds rules here and to `value`
+    names = NAMES  # a subclass that reads more than plain data adds rules here and to `value`
 
     def __init__(self, data, name, at=0):
         self.data, self.name, self.at = data, name, at
         self.stack, self.marks, self.memo = [], [], {}
-        self.room = 4096 + 8 * len(data)       # bytes that may be copied: what is made from one string again and again must end
+        self.room = 4096 + 8 * len(
+            data
+        )  # bytes that may be copied: what is made from one string again and again must end
 
     def run(self):
         data, operations = self.data, OPERATIONS
         while True:
-            operation = data[self.at:self.at + 1]
+            operation = data[self.at : self.at + 1]
             if not operation:
                 raise EOFError('it ends early')
             self.at += 1
@@ -78,15 +103,17 @@ class _Machine:
             operations[operation](self)
 
     def refused(self, what):
-        return DataError(f'{self.name} asks for {what}, which was refused: only lists, dictionaries, strings, numbers and numeric arrays are '
-                         'read, and nothing was executed. Fetch it from its authors, or save it again as plain lists and arrays.')
+        return DataError(
+            f'{self.name} asks for {what}, which was refused: only lists, dictionaries, strings, numbers and numeric arrays are '
+            'read, and nothing was executed. Fetch it from its authors, or save it again as plain lists and arrays.'
+        )
 
     # ---------------------------------------------------------------------------------------------------------- reading
     def take(self, size):
         if not 0 <= size <= len(self.data) - self.at:
             raise EOFError(f'{size} bytes are named, and not there')
         self.at += size
-        return self.data[self.at - size:self.at]
+        return self.data[self.at - size : self.at]
 
     def unsigned(self, size):
         return int.from_bytes(self.take(size), 'little')
@@ -99,7 +126,7 @@ class _Machine:
 
     def line(self):
         end = self.data.index(b'\n', self.at)
-        text, self.at = self.data[self.at:end], end + 1
+        text, self.at = self.data[self.at : end], end + 1
         return text
 
     def items(self):
@@ -130,7 +157,9 @@ class _Machine:
         self.last(set).update(map(self.key, items))
 
     def key(self, value):
-        if not isinstance(value, SCALARS) and not (isinstance(value, tuple) and all(isinstance(part, SCALARS) for part in value)):
+        if not isinstance(value, SCALARS) and not (
+            isinstance(value, tuple) and all(isinstance(part, SCALARS) for part in value)
+        ):
             raise self.refused(f'a key of the type {type(value).__name__}')
         return value
 
@@ -156,7 +185,7 @@ class _Machine:
     def value(self, name, rule, args):
         """What a name stands for with these arguments."""
         if rule == '_reconstruct' and type(args[0]) is _Name and self.names[args[0]] == 'ndarray':
-            value = np.empty(0)                # `build` fills it
+            value = np.empty(0)  # `build` fills it
         elif rule == '_frombuffer':
             value = np.empty(0)
             self.fill(value, *(args[i] for i in (2, 1)), args[3] == 'F', args[0])
@@ -166,7 +195,10 @@ class _Machine:
             value = np.empty(0)
             self.fill(value, (), args[0], False, args[1])
             value = value[()]
-        elif rule == 'encode' and args[1] in ('latin1', 'latin-1'):          # how Python 3 writes bytes for Python 2
+        elif rule == 'encode' and args[1] in (
+            'latin1',
+            'latin-1',
+        ):  # how Python 3 writes bytes for Python 2
             value = self.copied(args[0]).encode('latin1')
         elif rule == 'bytes' and not args:
             value = b''
@@ -175,9 +207,18 @@ class _Machine:
         elif rule == 'defaultdict' and (not args or type(args[0]) is _Name or args[0] is None):
             value = {}
         elif rule == 'OrderedDict' and (not args or type(args[0]) in (list, tuple)):
-            value = self.update([part for pair in self.copied(args[0] if args else ()) for part in (pair[0], pair[1])], {})
+            value = self.update(
+                [
+                    part
+                    for pair in self.copied(args[0] if args else ())
+                    for part in (pair[0], pair[1])
+                ],
+                {},
+            )
         else:
-            raise self.refused(f'{name if rule else type(name).__name__} with the arguments {_short(args)}')
+            raise self.refused(
+                f'{name if rule else type(name).__name__} with the arguments {_short(args)}'
+            )
         return value
 
     def outside(self):
@@ -185,14 +226,20 @@ class _Machine:
         raise self.refused('an object that lies outside of the pickle')
 
     def instance(self):
-        raise self.refused(f'an instance of {next((str(x) for x in reversed(self.stack) if type(x) is _Name), "a class")}')
+        raise self.refused(
+            f'an instance of {next((str(x) for x in reversed(self.stack) if type(x) is _Name), "a class")}'
+        )
 
     def build(self):
         """Gives an array its content, a dtype its byte order."""
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is np.ndarray and target.shape == (0,):
             self.fill(target, *state[1:5])
-        elif type(target) is _Dtype and state[1] in ('<', '>', '|', '=') and state[2:5] in ((None, None, None), (None, (), None)):
+        elif (
+            type(target) is _Dtype
+            and state[1] in ('<', '>', '|', '=')
+            and state[2:5] in ((None, None, None), (None, (), None))
+        ):
             target.order = state[1]
         else:
             raise self.refused(f'a state for {type(target).__name__}: {_short(state)}')
@@ -219,19 +266,23 @@ class _Machine:
             rows *= size or 1
         if count != len(data):
             raise ValueError(f'an array of {shape} {dtype} has {len(data)} bytes')
-        if rows > 4096 + len(self.data):       # of nothing, e.g. a thousand million times 0, which becomes a list of that length
+        if rows > 4096 + len(
+            self.data
+        ):  # of nothing, e.g. a thousand million times 0, which becomes a list of that length
             raise ValueError(f'an array of {shape} has more rows than the file has bytes')
         array.__setstate__((1, tuple(shape), dtype, bool(fortran), data))
 
     def integer_line(self):
         text = self.line()
-        self.stack.append({b'00': False, b'01': True}[text] if text in (b'00', b'01') else int(text.rstrip(b'L')))
+        self.stack.append(
+            {b'00': False, b'01': True}[text] if text in (b'00', b'01') else int(text.rstrip(b'L'))
+        )
 
     def string_line(self):
         text = self.line().strip()
         if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
             raise ValueError('a string has no quotes')
-        self.stack.append(text[1:-1].decode('unicode_escape'))               # \xff is U+00FF, as in Latin-1
+        self.stack.append(text[1:-1].decode('unicode_escape'))  # \xff is U+00FF, as in Latin-1
 
     def long(self, size):
         self.stack.append(int.from_bytes(self.take(size), 'little', signed=True))
@@ -242,4 +293,10 @@ class _Machine:
 
 
 def _short(value):
-    return repr(value) if isinstance(value, (str, int)) else f'of {len(value)}' if isinstance(value, (tuple, list, dict)) else type(value).__name__
+    return (
+        repr(value)
+        if isinstance(value, (str, int))
+        else f'of {len(value)}'
+        if isinstance(value, (tuple, list, dict))
+        else type(value).__name__
+    )

@@ -1,16 +1,28 @@
 """Torch7's binary files (.t7) as plain data: numbers, strings, tables, tensors, and modules as their fields. Nothing is executed."""
+
 import pathlib
 import re
 import struct
 
 import numpy as np
 
-from t2i_jax.errors import DataError
+from t2i_jax.runtime.errors import DataError
 
 NIL, NUMBER, STRING, TABLE, TORCH, BOOLEAN = range(6)
 FUNCTIONS = 6, 7, 8
-TYPES = {'Double': '<f8', 'Float': '<f4', 'Half': '<f2', 'Byte': 'u1', 'Char': 'i1', 'Short': '<i2', 'Int': '<i4', 'Long': '<i8'}
-ARRAY = re.compile(rf'torch\.(?:Cuda|(?:Cuda)?({"|".join(TYPES)}))(Tensor|Storage)')          # CudaTensor is of floats
+TYPES = {
+    'Double': '<f8',
+    'Float': '<f4',
+    'Half': '<f2',
+    'Byte': 'u1',
+    'Char': 'i1',
+    'Short': '<i2',
+    'Int': '<i4',
+    'Long': '<i8',
+}
+ARRAY = re.compile(
+    rf'torch\.(?:Cuda|(?:Cuda)?({"|".join(TYPES)}))(Tensor|Storage)'
+)  # CudaTensor is of floats
 MODULE = re.compile(r'(?:nn|nngraph|graph|cudnn)\.[\w.]+')
 MAX_DIMENSIONS = 32
 
@@ -18,6 +30,7 @@ MAX_DIMENSIONS = 32
 class Module(dict):
     """The fields of an nn module by name; `torch_class` is what it was, e.g. 'nn.Linear'. Compared and hashed by identity, since the
     graphs of nngraph use modules as keys."""
+
     __slots__ = ('torch_class',)
     __hash__, __eq__, __ne__ = object.__hash__, object.__eq__, object.__ne__
 
@@ -45,7 +58,10 @@ def loads(data: bytes, name='the .t7 file'):
     module is a `Module`. Raises DataError for functions, other classes, and files that are damaged or something else.
     """
     reader = _Reader(data, name)
-    calls, value = [reader.object()], None     # reading is a chain of generators, so that the depth of a file has no limit
+    calls, value = (
+        [reader.object()],
+        None,
+    )  # reading is a chain of generators, so that the depth of a file has no limit
     while calls:
         try:
             calls.append(calls[-1].send(value))
@@ -61,18 +77,22 @@ class _Reader:
         self.data, self.name, self.at, self.memo = data, name, 0, {}
 
     def damaged(self, what):
-        return DataError(f'{self.name} cannot be read: {what} (byte {self.at} of {len(self.data)}). It is damaged, or no binary Torch7 file. '
-                         'Fetch it again.')
+        return DataError(
+            f'{self.name} cannot be read: {what} (byte {self.at} of {len(self.data)}). It is damaged, or no binary Torch7 file. '
+            'Fetch it again.'
+        )
 
     def refused(self, what):
-        return DataError(f'{self.name} holds {what} (byte {self.at}), which was refused: only numbers, strings, tables, tensors and nn modules '
-                         'are read, and nothing is executed. Fetch it from its authors, or save it again without that.')
+        return DataError(
+            f'{self.name} holds {what} (byte {self.at}), which was refused: only numbers, strings, tables, tensors and nn modules '
+            'are read, and nothing is executed. Fetch it from its authors, or save it again without that.'
+        )
 
     def take(self, size):
         if not 0 <= size <= len(self.data) - self.at:
             raise self.damaged(f'it ends early, or names an impossible length ({size} bytes)')
         self.at += size
-        return self.data[self.at - size:self.at]
+        return self.data[self.at - size : self.at]
 
     def integer(self):
         return struct.unpack('<i', self.take(4))[0]
@@ -120,7 +140,7 @@ class _Reader:
 
     def torch(self, index):
         name = self.string()
-        if re.fullmatch(r'V \d+', name):       # older files have no version before the class
+        if re.fullmatch(r'V \d+', name):  # older files have no version before the class
             name = self.string()
         match = ARRAY.fullmatch(name)
         if match:
@@ -149,13 +169,27 @@ class _Reader:
             return np.zeros(0, dtype)
         if not isinstance(storage, np.ndarray) or storage.ndim != 1 or storage.dtype != dtype:
             raise self.damaged(f'a tensor of {dtype} has no storage of its type')
-        sizes_and_strides = [(size, stride if size > 1 else 0) for size, stride in zip(sizes, strides)]
+        sizes_and_strides = [
+            (size, stride if size > 1 else 0) for size, stride in zip(sizes, strides)
+        ]
         elements = 1
         for size in sizes:
             elements *= size
         last = offset - 1 + sum((size - 1) * stride for size, stride in sizes_and_strides)
         # strides of 0 repeat elements: more of them than the file has bytes is no data
-        if min(sizes) < 1 or min(strides) < 0 or offset < 1 or last >= len(storage) or elements > len(self.data):
-            raise self.damaged(f'a tensor of {sizes} with the strides {strides} from {offset} on leaves its storage of {len(storage)}')
-        return np.lib.stride_tricks.as_strided(storage[offset - 1:], sizes, [stride * dtype.itemsize for _, stride in sizes_and_strides],
-                                               writeable=False)
+        if (
+            min(sizes) < 1
+            or min(strides) < 0
+            or offset < 1
+            or last >= len(storage)
+            or elements > len(self.data)
+        ):
+            raise self.damaged(
+                f'a tensor of {sizes} with the strides {strides} from {offset} on leaves its storage of {len(storage)}'
+            )
+        return np.lib.stride_tricks.as_strided(
+            storage[offset - 1 :],
+            sizes,
+            [stride * dtype.itemsize for _, stride in sizes_and_strides],
+            writeable=False,
+        )

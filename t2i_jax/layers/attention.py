@@ -1,4 +1,5 @@
 """Attention of pixels over words."""
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -18,8 +19,8 @@ def looked_at(mask, pixels, mode):
     """
     b = len(mask)
     if mode == 'original':
-        return mask[jnp.arange(b * pixels).reshape(b, pixels) % b]        # b q t
-    return (mask if mode == 'fixed' else jnp.ones_like(mask))[:, None]    # b 1 t
+        return mask[jnp.arange(b * pixels).reshape(b, pixels) % b]  # b q t
+    return (mask if mode == 'fixed' else jnp.ones_like(mask))[:, None]  # b 1 t
 
 
 class WordAttention(nnx.Module):
@@ -32,7 +33,10 @@ class WordAttention(nnx.Module):
         """d, c: dimensions of a word and of a pixel. mask_mode: see `looked_at`. Raises ValueError for another."""
         if mask_mode not in MASK_MODES:
             raise ValueError(f'mask_mode is {mask_mode!r}; it is {", ".join(MASK_MODES)}.')
-        self.project, self.mask_mode = nnx.Linear(d, c, use_bias=False, kernel_init=ORTHOGONAL, rngs=rngs), mask_mode
+        self.project, self.mask_mode = (
+            nnx.Linear(d, c, use_bias=False, kernel_init=ORTHOGONAL, rngs=rngs),
+            mask_mode,
+        )
 
     def __call__(self, x, words, mask):
         """x b h w c, words b t d, mask b t, true where there is a word -> (context b h w c, beta b h w t in float32).
@@ -40,10 +44,12 @@ class WordAttention(nnx.Module):
         Sentences without any word get the mean over their padding, not NaN.
         """
         b, h, w, c = x.shape
-        words = self.project(words)                                       # b t c
-        pixels = x.reshape(b, h * w, c)                                   # b q c
+        words = self.project(words)  # b t c
+        pixels = x.reshape(b, h * w, c)  # b q c
         scores = jnp.einsum('bqc,btc->bqt', pixels, words, preferred_element_type=jnp.float32)
-        scores = jnp.where(looked_at(mask, h * w, self.mask_mode), scores, jnp.finfo(jnp.float32).min)
+        scores = jnp.where(
+            looked_at(mask, h * w, self.mask_mode), scores, jnp.finfo(jnp.float32).min
+        )
         beta = jax.nn.softmax(scores, -1)
         context = jnp.einsum('bqt,btc->bqc', beta.astype(words.dtype), words)
         return context.reshape(b, h, w, c), beta.reshape(b, h, w, -1)

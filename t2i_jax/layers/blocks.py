@@ -1,4 +1,5 @@
 """The building blocks that several systems share."""
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
@@ -8,7 +9,9 @@ from t2i_jax.layers.conv import NORMAL, Conv, convolution
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.layers.remat import recomputed
 
-ORTHOGONAL = nnx.initializers.orthogonal()       # gain 1; of a convolution, the matrix (kernel * kernel * inputs) x outputs
+ORTHOGONAL = (
+    nnx.initializers.orthogonal()
+)  # gain 1; of a convolution, the matrix (kernel * kernel * inputs) x outputs
 
 
 def lrelu(x):
@@ -20,7 +23,9 @@ def levels(size, least=16):
     """How many times a 4 x 4 map is doubled to reach the image; raises ValueError for a size that is not 4 * 2^n, or below `least`."""
     n = size.bit_length() - 3
     if size < least or size != 4 << n:
-        raise ValueError(f'An image side of {size} cannot be made by doubling 4 x 4 maps: use {least}, {2 * least}, {4 * least}, ...')
+        raise ValueError(
+            f'An image side of {size} cannot be made by doubling 4 x 4 maps: use {least}, {2 * least}, {4 * least}, ...'
+        )
     return n
 
 
@@ -31,8 +36,10 @@ def linear(c, d, *, use_bias=False, rngs):
 
 def torch_linear(c, d, *, rngs):
     """A dense layer with Torch's default start: kernel and bias from U(-1/sqrt(c), 1/sqrt(c))."""
+
     def uniform(key, shape, dtype):
-        return jax.random.uniform(key, shape, dtype, -c ** -.5, c ** -.5)
+        return jax.random.uniform(key, shape, dtype, -(c**-0.5), c**-0.5)
+
     return nnx.Linear(c, d, kernel_init=uniform, bias_init=uniform, rngs=rngs)
 
 
@@ -40,8 +47,13 @@ class Bottleneck(nnx.Module):
     """x + [1x1 c/4, 3x3 c/4, 3x3 c](x), normalised after each convolution, the activation between them. b h w c -> b h w c"""
 
     def __init__(self, c, activation, norm=BatchNorm, *, rngs):
-        self.convs = nnx.List([Conv(c, c // 4, 1, rngs=rngs), Conv(c // 4, c // 4, 3, padding=1, rngs=rngs),
-                               Conv(c // 4, c, 3, padding=1, rngs=rngs)])
+        self.convs = nnx.List(
+            [
+                Conv(c, c // 4, 1, rngs=rngs),
+                Conv(c // 4, c // 4, 3, padding=1, rngs=rngs),
+                Conv(c // 4, c, 3, padding=1, rngs=rngs),
+            ]
+        )
         self.norms = nnx.List([norm(d, rngs=rngs) for d in (c // 4, c // 4, c)])
         self.activation = activation
 
@@ -70,7 +82,9 @@ def operands(layer, *inputs):
 
 def convolve(x, kernel, padding):
     """`convolution` of stride 1; padding: as there, or 'SAME' for an odd kernel."""
-    return convolution(x, kernel, 1, ((kernel.shape[0] // 2,) * 2,) * 2 if padding == 'SAME' else padding)
+    return convolution(
+        x, kernel, 1, ((kernel.shape[0] // 2,) * 2,) * 2 if padding == 'SAME' else padding
+    )
 
 
 def conv3_doubled(x, kernel):
@@ -79,11 +93,16 @@ def conv3_doubled(x, kernel):
     Outputs in the first row of their pixel see the pixel and the one above, those in the second row the pixel and the one below; columns alike.
     So four 2x2 convolutions, whose kernels are sums of entries of the given one, are the same with 16 instead of 36 products.
     """
+
     def halves(k, axis):
         a, b, c = jnp.split(k, 3, axis)
         return jnp.concatenate([a, b + c], axis), jnp.concatenate([a + b, c], axis)
-    places = [[convolve(x, k, ((1 - p, p), (1 - q, q))) for q, k in enumerate(halves(rows, 1))] for p, rows in enumerate(halves(kernel, 0))]
-    y = jnp.stack([jnp.stack(row, 3) for row in places], 2)                 # b h 2 w 2 d
+
+    places = [
+        [convolve(x, k, ((1 - p, p), (1 - q, q))) for q, k in enumerate(halves(rows, 1))]
+        for p, rows in enumerate(halves(kernel, 0))
+    ]
+    y = jnp.stack([jnp.stack(row, 3) for row in places], 2)  # b h 2 w 2 d
     return rearrange(y, 'b h p w q d -> b (h p) (w q) d')
 
 
@@ -96,8 +115,10 @@ def conv3_beside(vector, x, kernel):
     y = convolve(repeat(vector, 'b n -> b 3 3 n'), kernel[:, :, :n], 'SAME')
     for axis in (1, 2):
         first, inner, last = jnp.split(y, 3, axis)
-        inner = jnp.broadcast_to(inner, inner.shape[:axis] + (x.shape[axis] - 2,) + inner.shape[axis + 1:])
-        y = jnp.concatenate([first, inner, last], axis)                   # b h w d in the end
+        inner = jnp.broadcast_to(
+            inner, inner.shape[:axis] + (x.shape[axis] - 2,) + inner.shape[axis + 1 :]
+        )
+        y = jnp.concatenate([first, inner, last], axis)  # b h w d in the end
     return y + convolve(x, kernel[:, :, n:], 'SAME')
 
 
@@ -152,14 +173,14 @@ class InitStage(nnx.Module):
         count = levels(side, least=8)
         wide = c << count
         self.first = nnx.Linear(n, 32 * wide, use_bias=False, kernel_init=ORTHOGONAL, rngs=rngs)
-        self.norm = BatchNorm(32 * wide, rngs=rngs)                         # of each unit
+        self.norm = BatchNorm(32 * wide, rngs=rngs)  # of each unit
         self.ups = nnx.List([Up(wide >> i, wide >> i + 1, rngs=rngs) for i in range(count)])
 
     def __call__(self, x, *, train):
         x = jax.nn.glu(self.norm(self.first(x), train=train))
         x = rearrange(x, 'b (h w c) -> b h w c', h=4, w=4)
         for up in self.ups:
-            x = up(x, train=train)                                        # b 8 8 c/2, b 16 16 c/4, ...
+            x = up(x, train=train)  # b 8 8 c/2, b 16 16 c/4, ...
         return x
 
 
@@ -177,15 +198,20 @@ class ImageTrunk(nnx.Module):
         down = [c << i for i in range(max(4 - n, 0), max(4, n))]
         back = [c << i for i in range(n - 2, 2, -1)]
         self.first = Conv(3, down[0], 4, stride=2, padding=1, kernel_init=ORTHOGONAL, rngs=rngs)
-        self.convs = nnx.List([Conv(a, b, 4, stride=2, padding=1, kernel_init=ORTHOGONAL, rngs=rngs) for a, b in zip(down, down[1:])]
-                              + [conv3(2 * b, b, rngs=rngs) for b in back])
+        self.convs = nnx.List(
+            [
+                Conv(a, b, 4, stride=2, padding=1, kernel_init=ORTHOGONAL, rngs=rngs)
+                for a, b in zip(down, down[1:])
+            ]
+            + [conv3(2 * b, b, rngs=rngs) for b in back]
+        )
         self.norms = nnx.List([norm(b, rngs=rngs) for b in down[1:] + back])
 
     @recomputed
     def __call__(self, image, *, train):
-        x = lrelu(self.first(image))                                      # b s/2 s/2 c
+        x = lrelu(self.first(image))  # b s/2 s/2 c
         for conv, norm in zip(self.convs, self.norms):
-            x = lrelu(norm(conv(x), train=train))                         # b s/4 s/4 2c, ..., b 4 4 8c
+            x = lrelu(norm(conv(x), train=train))  # b s/4 s/4 2c, ..., b 4 4 8c
         return x
 
 

@@ -4,6 +4,7 @@ XLA's convolutions on CPU are as fast as PyTorch's for most layers, but not for 
 whole training steps faster there, it is taken on CPU alone; other devices get the plain convolution. `python -m benchmarks.layers` measures
 each. The numbers are the same but for rounding.
 """
+
 import functools
 import math
 
@@ -15,20 +16,34 @@ from flax import nnx
 
 NORMAL = nnx.initializers.normal(0.02)
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
-LARGE = 2 ** 16        # entries of a kernel for each pixel that it is laid on: from here on XLA spends its time on ordering the kernel (CPU)
+LARGE = (
+    2**16
+)  # entries of a kernel for each pixel that it is laid on: from here on XLA spends its time on ordering the kernel (CPU)
 
 
 class Conv(nnx.Conv):
     """A square convolution without bias; `padding` pixels on each side. b h w c -> b h' w' d"""
 
     def __init__(self, c, d, kernel, stride=1, padding=0, *, kernel_init=NORMAL, rngs):
-        super().__init__(c, d, (kernel, kernel), strides=(stride, stride), padding=((padding, padding),) * 2,
-                         use_bias=False, kernel_init=kernel_init, rngs=rngs)
+        super().__init__(
+            c,
+            d,
+            (kernel, kernel),
+            strides=(stride, stride),
+            padding=((padding, padding),) * 2,
+            use_bias=False,
+            kernel_init=kernel_init,
+            rngs=rngs,
+        )
         self.few = c <= 4 and (kernel, stride, padding) == (4, 2, 1)
 
     def __call__(self, x):
         x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
-        return conv_few(x, kernel) if self.few else convolution(x, kernel, self.strides[0], self.padding)
+        return (
+            conv_few(x, kernel)
+            if self.few
+            else convolution(x, kernel, self.strides[0], self.padding)
+        )
 
 
 class ConvTranspose(nnx.Module):
@@ -57,7 +72,11 @@ def convolution(x, kernel, stride, padding):
     pixels = math.prod(1 + (side + sum(pads) - k) // stride for side, pads in zip(sides, padding))
     if k > 1 and large(kernel, pixels):
         return conv_on_cpu(x, kernel, stride, padding, True)
-    if (k, stride, padding) == (4, 2, ((1, 1), (1, 1))) and c > 4 and not any(side % 2 for side in sides):
+    if (
+        (k, stride, padding) == (4, 2, ((1, 1), (1, 1)))
+        and c > 4
+        and not any(side % 2 for side in sides)
+    ):
         return conv_on_cpu(x, kernel, stride, padding, False)
     return plain(x, kernel, stride, padding)
 
@@ -67,13 +86,22 @@ def large(kernel, pixels):
 
 
 def plain(x, kernel, stride, padding):
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS)
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=DIMENSIONS
+    )
 
 
 def patches(x, k, stride):
     """What a kernel of k sees at each place, without padding: b h w c -> b h' w' k*k*c"""
     h, w = (1 + (side - k) // stride for side in x.shape[1:3])
-    return jnp.concatenate([x[:, i:i + stride * (h - 1) + 1:stride, j:j + stride * (w - 1) + 1:stride] for i in range(k) for j in range(k)], -1)
+    return jnp.concatenate(
+        [
+            x[:, i : i + stride * (h - 1) + 1 : stride, j : j + stride * (w - 1) + 1 : stride]
+            for i in range(k)
+            for j in range(k)
+        ],
+        -1,
+    )
 
 
 def dots(x, kernel, stride, padding):
@@ -91,8 +119,11 @@ def by_places(x, kernel):
     Each of the four places of an output in its pixel sees 2 x 2 pixels of x through a quarter of the kernel: four convolutions without the zeros of the
     stretched input, 1.2 to 3 times as fast on CPU.
     """
-    places = [[plain(x, kernel[p::2, q::2], 1, ((1 - p, p), (1 - q, q))) for q in range(2)] for p in range(2)]
-    y = jnp.stack([jnp.stack(row, 3) for row in places], 2)                # b h 2 w 2 d
+    places = [
+        [plain(x, kernel[p::2, q::2], 1, ((1 - p, p), (1 - q, q))) for q in range(2)]
+        for p in range(2)
+    ]
+    y = jnp.stack([jnp.stack(row, 3) for row in places], 2)  # b h 2 w 2 d
     return rearrange(y, 'b h p w q d -> b (h p) (w q) d')
 
 
@@ -102,7 +133,9 @@ def conv_on_cpu(x, kernel, stride, padding, small):
     form = functools.partial(plain, stride=stride, padding=padding)
     if not small:
         return form(x, kernel)
-    return jax.lax.platform_dependent(x, kernel, cpu=functools.partial(dots, stride=stride, padding=padding), default=form)
+    return jax.lax.platform_dependent(
+        x, kernel, cpu=functools.partial(dots, stride=stride, padding=padding), default=form
+    )
 
 
 def _keep(x, kernel, stride, padding, small):
@@ -118,7 +151,10 @@ def _gradients(stride, padding, small, saved, dy):
     def on_cpu(x, kernel, dy):
         if small:
             return derived(x, kernel, dy, products)
-        return by_places(dy, _flip(kernel)), jax.vjp(lambda kernel: form(x, kernel), kernel)[1](dy)[0]
+        return by_places(dy, _flip(kernel)), jax.vjp(lambda kernel: form(x, kernel), kernel)[1](dy)[
+            0
+        ]
+
     return jax.lax.platform_dependent(*saved, dy, cpu=on_cpu, default=derived)
 
 
@@ -132,9 +168,18 @@ def conv_transpose(x, kernel, padding):
     It is the input gradient of a stride-2 convolution, so its own gradients are that convolution and its kernel
     gradient. They are spelt out because XLA on CPU needs 25 to 50 times as long for the form that it derives.
     """
+
     def stretched(x, kernel):
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), (padding, padding), lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS)
-    if kernel.shape[0] != 4 or padding != (2, 2) or kernel.shape[-1] <= 4 or large(kernel, x.shape[1] * x.shape[2]):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), (padding, padding), lhs_dilation=(2, 2), dimension_numbers=DIMENSIONS
+        )
+
+    if (
+        kernel.shape[0] != 4
+        or padding != (2, 2)
+        or kernel.shape[-1] <= 4
+        or large(kernel, x.shape[1] * x.shape[2])
+    ):
         return stretched(x, kernel)
     return jax.lax.platform_dependent(x, kernel, cpu=by_places, default=stretched)
 
@@ -159,7 +204,7 @@ def conv_doubled(x, kernel):
     k = kernel.shape[0]
     if k not in (3, 5):
         raise ValueError(f'Pixels are doubled for a kernel of 3 or 5, not of {k}.')
-    taps = np.zeros((2, 3, k), np.float32)                                 # place in the pixel, offset in x, entry of the kernel
+    taps = np.zeros((2, 3, k), np.float32)  # place in the pixel, offset in x, entry of the kernel
     for place in range(2):
         for entry in range(k):
             taps[place, (place + entry - k // 2) // 2 + 1, entry] = 1
@@ -185,6 +230,7 @@ def _backward(padding, saved, dy):
         if dy.shape[-1] <= 4 and pads == (1, 1):
             return conv_few(dy, flipped)
         return convolution(dy, flipped, 2, (pads, pads))
+
     dx, pull_back = jax.vjp(back, _flip(kernel))
     return dx, _flip(pull_back(x)[0])
 

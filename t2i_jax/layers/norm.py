@@ -1,4 +1,5 @@
 """Normalisation as the GANs of this line use it."""
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
@@ -22,20 +23,22 @@ class BatchNorm(nnx.BatchNorm):
     def __init__(self, c, *, rngs):
         super().__init__(c, momentum=0.9, epsilon=1e-5, scale_init=scale_around_one, rngs=rngs)
         self.mean, self.var = Running(self.mean[...]), Running(self.var[...])
-        self.batches = 1                                                  # that lie in one; see `separately`
+        self.batches = 1  # that lie in one; see `separately`
 
     def __call__(self, x, *, train):
         if not train or self.batches == 1:
             return super().__call__(x, use_running_average=not train)
         x = rearrange(x, '(b n) ... -> b n ...', n=self.batches)
         wide, axes = x.astype(jnp.float32), (0, *range(2, x.ndim - 1))
-        mean = wide.mean(axes)                                            # n c
-        variance = jnp.maximum((wide ** 2).mean(axes) - mean ** 2, 0)
-        for one, other in zip(mean, variance):                            # one batch after the other
+        mean = wide.mean(axes)  # n c
+        variance = jnp.maximum((wide**2).mean(axes) - mean**2, 0)
+        for one, other in zip(mean, variance):  # one batch after the other
             self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * one
             self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * other
         mean, variance = (jnp.expand_dims(m, range(1, x.ndim - 2)) for m in (mean, variance))
-        y = (wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]) + self.bias[...]
+        y = (wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]) + self.bias[
+            ...
+        ]
         return rearrange(y.astype(self.dtype or x.dtype), 'b n ... -> (b n) ...')
 
 
@@ -49,10 +52,17 @@ def separately(network, batches, *beside):
     norms = [module for _, module in nnx.iter_modules(network) if isinstance(module, BatchNorm)]
     for norm in norms:
         norm.batches = n
-    out = network(rearrange(list(batches), 'n b ... -> (b n) ...'), *(repeat(x, 'b ... -> (b n) ...', n=n) for x in beside), train=True)
+    out = network(
+        rearrange(list(batches), 'n b ... -> (b n) ...'),
+        *(repeat(x, 'b ... -> (b n) ...', n=n) for x in beside),
+        train=True,
+    )
     for norm in norms:
         norm.batches = 1
-    return [jax.tree.map(lambda x, i=i: rearrange(x, '(b n) ... -> n b ...', n=n)[i], out) for i in range(n)]
+    return [
+        jax.tree.map(lambda x, i=i: rearrange(x, '(b n) ... -> n b ...', n=n)[i], out)
+        for i in range(n)
+    ]
 
 
 class LayerNorm(nnx.Module):
@@ -65,7 +75,9 @@ class LayerNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         axes = tuple(range(1, x.ndim))
         mean, variance = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
-        return ((wide - mean) * jax.lax.rsqrt(variance + 1e-5) * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return (
+            (wide - mean) * jax.lax.rsqrt(variance + 1e-5) * self.scale[...] + self.bias[...]
+        ).astype(x.dtype)
 
 
 NORMS = {'batch': BatchNorm, 'layer': LayerNorm}

@@ -4,6 +4,7 @@ A sentence is a string, split at white space, or a list of tokens; use one token
 `references` hold one list of sentences for each hypothesis. Where all hypotheses share one set of references ("GAN text BLEU"), pass a
 `References` object: its n-gram maxima are counted once, and each hypothesis then costs no more than its own length.
 """
+
 import bisect
 import collections
 import math
@@ -32,9 +33,13 @@ class References:
         for i, sentence in enumerate(sentences):
             tokens = words(sentence)
             self.lengths.append(len(tokens))
-            for gram, count in (item for grams in _grams_up_to(tokens, n) for item in grams.items()):
+            for gram, count in (
+                item for grams in _grams_up_to(tokens, n) for item in grams.items()
+            ):
                 first, owner, second = self.most.get(gram, (0, -1, 0))
-                self.most[gram] = (count, i, first) if count > first else (first, owner, max(second, count))
+                self.most[gram] = (
+                    (count, i, first) if count > first else (first, owner, max(second, count))
+                )
         if not self.lengths:
             raise ValueError('no reference: give one sentence or more')
         self.sorted = sorted(self.lengths)
@@ -50,7 +55,7 @@ class References:
     def closest(self, length, without=None):
         """The reference length closest to `length`, the shorter of two."""
         at = bisect.bisect_left(self.sorted, length)
-        near = collections.Counter(self.sorted[max(at - 2, 0):at + 2])
+        near = collections.Counter(self.sorted[max(at - 2, 0) : at + 2])
         if without is not None:
             near[self.lengths[without]] -= 1
         return min((abs(other - length), other) for other, count in near.items() if count > 0)[1]
@@ -63,17 +68,26 @@ def _paired(hypotheses, references, n):
         raise ValueError('no hypothesis: give one sentence or more')
     if isinstance(references, References):
         if references.n < n:
-            raise ValueError(f'References(..., n={references.n}) hold no n-grams of {n} words: make them with n={n}')
+            raise ValueError(
+                f'References(..., n={references.n}) hold no n-grams of {n} words: make them with n={n}'
+            )
         return [(tokens, references) for tokens in hypotheses]
     if len(hypotheses) != len(references) or any(isinstance(own, str) for own in references):
-        raise ValueError(f'{len(hypotheses)} hypotheses and {len(references)} lists of references: give one list of sentences for each')
+        raise ValueError(
+            f'{len(hypotheses)} hypotheses and {len(references)} lists of references: give one list of sentences for each'
+        )
     return [(tokens, References(own, n)) for tokens, own in zip(hypotheses, references)]
 
 
 def _counts(tokens, references, n, without=None):
     """(matches (n,), n-grams (n,), length, closest reference length)"""
     matches = [references.matches(grams, without) for grams in _grams_up_to(tokens, n)]
-    return matches, [max(len(tokens) - i, 0) for i in range(n)], len(tokens), references.closest(len(tokens), without)
+    return (
+        matches,
+        [max(len(tokens) - i, 0) for i in range(n)],
+        len(tokens),
+        references.closest(len(tokens), without),
+    )
 
 
 def _combine(precisions, length, closest):
@@ -91,14 +105,18 @@ def corpus_bleu(hypotheses, references, n=4):
     """
     counts = [_counts(*pair, n) for pair in _paired(hypotheses, references, n)]
     matches, totals, lengths, closest = (np.sum([c[i] for c in counts], 0) for i in range(4))
-    return _combine([m / t if m else 0 for m, t in zip(matches.tolist(), totals.tolist())], int(lengths), int(closest))
+    return _combine(
+        [m / t if m else 0 for m, t in zip(matches.tolist(), totals.tolist())],
+        int(lengths),
+        int(closest),
+    )
 
 
 def _smoothed(matches, totals, length, closest):
     """BLEU-1..n of one sentence by method1 of Chen and Cherry, 2014: 0.1 match where an order has none. 0 where no word matches."""
     if not matches[0]:
         return [0.0] * len(matches)
-    return _combine([(m or .1) / max(t, 1) for m, t in zip(matches, totals)], length, closest)
+    return _combine([(m or 0.1) / max(t, 1) for m, t in zip(matches, totals)], length, closest)
 
 
 def sentence_bleu(hypotheses, references, n=4):
@@ -112,9 +130,16 @@ def self_bleu(sentences, n=4):
     """
     sentences = [words(sentence) for sentence in sentences]
     if len(sentences) < 2:
-        raise ValueError(f'self-BLEU compares sentences with each other, and there is {len(sentences)}')
+        raise ValueError(
+            f'self-BLEU compares sentences with each other, and there is {len(sentences)}'
+        )
     references = References(sentences, n)
-    return np.array([_smoothed(*_counts(tokens, references, n, without=i)) for i, tokens in enumerate(sentences)])
+    return np.array(
+        [
+            _smoothed(*_counts(tokens, references, n, without=i))
+            for i, tokens in enumerate(sentences)
+        ]
+    )
 
 
 def _frequencies(sentences, n):
@@ -174,13 +199,23 @@ def rouge_l(hypotheses, references, beta=1.2):
         common = [_common(tokens, reference) for reference in own]
         precision = max(common) / max(len(tokens), 1)
         recall = max(c / max(len(reference), 1) for c, reference in zip(common, own))
-        scores.append((1 + beta ** 2) * precision * recall / (recall + beta ** 2 * precision) if precision else 0.0)
+        scores.append(
+            (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
+            if precision
+            else 0.0
+        )
     return np.array(scores)
 
 
 def _lists(hypotheses, references):
-    if len(hypotheses) != len(references) or any(isinstance(own, str) or not len(own) for own in references) or not len(hypotheses):
-        raise ValueError(f'{len(hypotheses)} hypotheses and {len(references)} lists of references: give one list, not empty, for each')
+    if (
+        len(hypotheses) != len(references)
+        or any(isinstance(own, str) or not len(own) for own in references)
+        or not len(hypotheses)
+    ):
+        raise ValueError(
+            f'{len(hypotheses)} hypotheses and {len(references)} lists of references: give one list, not empty, for each'
+        )
     return references
 
 
@@ -188,7 +223,14 @@ def document_frequencies(references, n=4):
     """(Counter, number): in the references of how many images each n-gram of 1..n words stands, and how many images there are."""
     frequencies = collections.Counter()
     for own in references:
-        frequencies.update({gram for reference in own for grams in _grams_up_to(words(reference), n) for gram in grams})
+        frequencies.update(
+            {
+                gram
+                for reference in own
+                for grams in _grams_up_to(words(reference), n)
+                for gram in grams
+            }
+        )
     return frequencies, len(references)
 
 
@@ -203,18 +245,32 @@ def cider_d(hypotheses, references, frequencies=None, n=4, sigma=6.0):
 
     def vectors(sentence):
         orders = _grams_up_to(words(sentence), n)
-        weights = [{gram: count * (math.log(images) - math.log(max(1, known[gram]))) for gram, count in grams.items()} for grams in orders]
-        return weights, [math.sqrt(sum(w * w for w in order.values())) for order in weights], orders[1].total() if n > 1 else 0
+        weights = [
+            {
+                gram: count * (math.log(images) - math.log(max(1, known[gram])))
+                for gram, count in grams.items()
+            }
+            for grams in orders
+        ]
+        return (
+            weights,
+            [math.sqrt(sum(w * w for w in order.values())) for order in weights],
+            orders[1].total() if n > 1 else 0,
+        )
 
     def similarity(one, other):
         total = 0.0
         for a, b, norm_a, norm_b in zip(one[0], other[0], one[1], other[1]):
             if norm_a and norm_b:
-                total += sum(min(w, b[gram]) * b[gram] for gram, w in a.items() if gram in b) / (norm_a * norm_b)
-        return total / n * math.exp(-(one[2] - other[2]) ** 2 / (2 * sigma ** 2))
+                total += sum(min(w, b[gram]) * b[gram] for gram, w in a.items() if gram in b) / (
+                    norm_a * norm_b
+                )
+        return total / n * math.exp(-((one[2] - other[2]) ** 2) / (2 * sigma**2))
 
     scores = []
     for hypothesis, own in zip(hypotheses, _lists(hypotheses, references)):
         vector = vectors(hypothesis)
-        scores.append(10 * sum(similarity(vector, vectors(reference)) for reference in own) / len(own))
+        scores.append(
+            10 * sum(similarity(vector, vectors(reference)) for reference in own) / len(own)
+        )
     return np.array(scores)

@@ -5,6 +5,7 @@
 It is called FID where the features are the 2048 of the Inception graph of 2015-12-05, and is comparable only at one resize filter, one
 reference set and one number of images: it is biased upward, the more the fewer images there are (`bias`). Everything is float64.
 """
+
 import os
 import pathlib
 import zipfile
@@ -13,8 +14,8 @@ import numpy as np
 
 from t2i_jax.metrics.arrays import blocks, generator, rows, same_width
 
-ENOUGH = 10_000                 # images, below which a value is hardly worth printing
-BLOCK = 2048                    # rows of features in float64 at a time
+ENOUGH = 10_000  # images, below which a value is hardly worth printing
+BLOCK = 2048  # rows of features in float64 at a time
 
 
 class Statistics:
@@ -40,7 +41,9 @@ class Statistics:
     def covariance(self):
         """(d, d), divided by n - 1. ValueError for fewer than two rows."""
         if self.n < 2:
-            raise ValueError(f'a covariance needs 2 images or more, and these statistics have seen {self.n}')
+            raise ValueError(
+                f'a covariance needs 2 images or more, and these statistics have seen {self.n}'
+            )
         return self.scatter / (self.n - 1)
 
     def update(self, features):
@@ -55,7 +58,9 @@ class Statistics:
     def merge(self, other):
         """Adds the statistics of another set, as if all its features came here."""
         if other.tag != self.tag:
-            raise ValueError(f'statistics of {self.tag!r} and of {other.tag!r} do not mix: take both from one network')
+            raise ValueError(
+                f'statistics of {self.tag!r} and of {other.tag!r} do not mix: take both from one network'
+            )
         if other.n:
             self._add(other.n, other.mean, other.scatter)
 
@@ -90,13 +95,27 @@ class Statistics:
         except (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
             if isinstance(error, FileNotFoundError):
                 raise
-            raise ValueError(f'{path} holds no statistics of features ({error}): make it with Statistics.save') from error
+            raise ValueError(
+                f'{path} holds no statistics of features ({error}): make it with Statistics.save'
+            ) from error
         statistics = cls(str(found['tag']))
         if tag is not None and statistics.tag != tag:
-            raise ValueError(f'{path} was made with {statistics.tag!r}, expected {tag!r}: compute the statistics again with that network')
-        statistics.n, statistics.mean, statistics.scatter = int(found['n']), found['mean'], found['scatter']
-        if statistics.n < 1 or statistics.scatter.shape != (statistics.d, statistics.d) or not np.isfinite(statistics.scatter).all():
-            raise ValueError(f'{path}: n = {statistics.n}, mean {found["mean"].shape} and scatter {found["scatter"].shape} do not fit together')
+            raise ValueError(
+                f'{path} was made with {statistics.tag!r}, expected {tag!r}: compute the statistics again with that network'
+            )
+        statistics.n, statistics.mean, statistics.scatter = (
+            int(found['n']),
+            found['mean'],
+            found['scatter'],
+        )
+        if (
+            statistics.n < 1
+            or statistics.scatter.shape != (statistics.d, statistics.d)
+            or not np.isfinite(statistics.scatter).all()
+        ):
+            raise ValueError(
+                f'{path}: n = {statistics.n}, mean {found["mean"].shape} and scatter {found["scatter"].shape} do not fit together'
+            )
         return statistics
 
 
@@ -106,7 +125,10 @@ def fid(real, fake, *, force=False):
     Raises ValueError where a set has no more images than dimensions, since its covariance is singular and the value mostly bias, unless
     `force` is true; and for unequal dimensions or tags, NaN and infinity.
     """
-    sets = [x if isinstance(x, Statistics) else rows(x, name, 2) for name, x in (('real features', real), ('fake features', fake))]
+    sets = [
+        x if isinstance(x, Statistics) else rows(x, name, 2)
+        for name, x in (('real features', real), ('fake features', fake))
+    ]
     sizes = [x.n if isinstance(x, Statistics) else len(x) for x in sets]
     widths = [x.d if isinstance(x, Statistics) else x.shape[1] for x in sets]
     same_width(*widths)
@@ -114,10 +136,16 @@ def fid(real, fake, *, force=False):
         raise ValueError(_refusal(sets, sizes, widths[0]))
     if not any(isinstance(x, Statistics) for x in sets) and max(sizes) <= widths[0]:
         return _of_few(*sets)
-    real, fake = (x if isinstance(x, Statistics) else Statistics.of(x, y.tag if isinstance(y, Statistics) else '')
-                  for x, y in zip(sets, sets[::-1]))
+    real, fake = (
+        x
+        if isinstance(x, Statistics)
+        else Statistics.of(x, y.tag if isinstance(y, Statistics) else '')
+        for x, y in zip(sets, sets[::-1])
+    )
     if real.tag != fake.tag:
-        raise ValueError(f'real features are of {real.tag!r}, fake features of {fake.tag!r}: take both from one network')
+        raise ValueError(
+            f'real features are of {real.tag!r}, fake features of {fake.tag!r}: take both from one network'
+        )
     c1, c2, gap = real.covariance, fake.covariance, real.mean - fake.mean
     return float(gap @ gap + np.trace(c1) + np.trace(c2) - 2 * _trace_of_root(c1, c2))
 
@@ -145,8 +173,10 @@ def _root(c):
 def _of_few(real, fake):
     """The same for fewer images than dimensions, without the (d, d) matrices: the trace is the nuclear norm of A B^T."""
     gap = real.mean(0) - fake.mean(0)
-    a, b = ((x - x.mean(0)) / (len(x) - 1) ** .5 for x in (real, fake))
-    return float(gap @ gap + (a ** 2).sum() + (b ** 2).sum() - 2 * np.linalg.svd(a @ b.T, compute_uv=False).sum())
+    a, b = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (real, fake))
+    return float(
+        gap @ gap + (a**2).sum() + (b**2).sum() - 2 * np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    )
 
 
 def bias(features, n, m):
@@ -160,7 +190,7 @@ def bias(features, n, m):
         values = np.linalg.eigvalsh(features.covariance)
     else:
         x = rows(features, 'features', 2)
-        x = (x - x.mean(0)) / (len(x) - 1) ** .5
+        x = (x - x.mean(0)) / (len(x) - 1) ** 0.5
         values = np.linalg.eigvalsh(x @ x.T if len(x) < x.shape[1] else x.T @ x)
     values = values[values > 1e-12 * max(values.max(), 1e-300)]
     pairs = values[:, None] * values / (values[:, None] + values)
@@ -168,11 +198,15 @@ def bias(features, n, m):
 
 
 def _refusal(sets, sizes, d):
-    few = ' and '.join(f'the {name} set has {n:,}' for name, n in zip(('real', 'fake'), sizes) if n <= d)
+    few = ' and '.join(
+        f'the {name} set has {n:,}' for name, n in zip(('real', 'fake'), sizes) if n <= d
+    )
     chance = bias(sets[int(np.argmax(sizes))], *sizes)
-    return (f'a Frechet distance of {d:,}-d features needs {d + 1:,} images or more in each set, better {max(ENOUGH, 4 * d):,}; {few}. '
-            f'Two sets of these sizes from one distribution would score {chance:.3g} or more, not 0. Take more images, or use kid, which has no '
-            'such bias; fid(..., force=True) computes it all the same: mark the value then')
+    return (
+        f'a Frechet distance of {d:,}-d features needs {d + 1:,} images or more in each set, better {max(ENOUGH, 4 * d):,}; {few}. '
+        f'Two sets of these sizes from one distribution would score {chance:.3g} or more, not 0. Take more images, or use kid, which has no '
+        'such bias; fid(..., force=True) computes it all the same: mark the value then'
+    )
 
 
 def fid_infinity(real, fake, *, points=15, least=None, seed=0):
@@ -185,8 +219,12 @@ def fid_infinity(real, fake, *, points=15, least=None, seed=0):
     real = real if isinstance(real, Statistics) else Statistics.of(real)
     least = least or max(len(fake) // 10, 2 * fake.shape[1])
     if not fake.shape[1] < least < len(fake) or points < 2:
-        raise ValueError(f'{points} subsets of {least:,} to {len(fake):,} fake images of {fake.shape[1]:,} dimensions give no line: '
-                         f'it takes 2 subsets, more than {fake.shape[1]:,} images in the smallest, and more images than that')
+        raise ValueError(
+            f'{points} subsets of {least:,} to {len(fake):,} fake images of {fake.shape[1]:,} dimensions give no line: '
+            f'it takes 2 subsets, more than {fake.shape[1]:,} images in the smallest, and more images than that'
+        )
     random, sizes = generator(seed), np.linspace(least, len(fake), points).astype(int)
-    values = [fid(real, Statistics.of(fake[random.permutation(len(fake))[:n]], real.tag)) for n in sizes]
+    values = [
+        fid(real, Statistics.of(fake[random.permutation(len(fake))[:n]], real.tag)) for n in sizes
+    ]
     return float(np.polyfit(1 / sizes, values, 1)[1])

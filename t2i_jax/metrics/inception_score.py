@@ -6,6 +6,7 @@ It is a function of the classifier above all; 1 at the lowest, the number of cla
 - birds and flowers (StackGAN): the fine-tuned network's logits without the first, which is the background (`logits[:, 1:]`), of shuffled
   images in whole batches of 64 (cut the rest off), remainder 'drop'.
 """
+
 import numpy as np
 
 from t2i_jax.metrics.arrays import generator, rows
@@ -20,16 +21,27 @@ def inception_score(scores, *, probabilities=False, splits=10, seed=None, remain
     """
     name = 'probabilities' if probabilities else 'logits'
     if splits < 1 or remainder not in ('spread', 'drop'):
-        raise ValueError(f'splits={splits}, remainder={remainder!r}: expected 1 or more, and spread or drop')
-    x = rows(scores, name, splits, f'one for each of {splits} splits; papers take 30,000 images and 10 splits')
+        raise ValueError(
+            f'splits={splits}, remainder={remainder!r}: expected 1 or more, and spread or drop'
+        )
+    x = rows(
+        scores,
+        name,
+        splits,
+        f'one for each of {splits} splits; papers take 30,000 images and 10 splits',
+    )
     if probabilities:
         wrong = np.flatnonzero((x < 0).any(1) | (abs(x.sum(1) - 1) > 1e-3))
         if len(wrong):
-            raise ValueError(f'probabilities: row {wrong[0]} is negative somewhere or sums to {x[wrong[0]].sum():.4g}, not 1; are these logits?')
+            raise ValueError(
+                f'probabilities: row {wrong[0]} is negative somewhere or sums to {x[wrong[0]].sum():.4g}, not 1; are these logits?'
+            )
     if seed is not None:
         x = x[generator(seed).permutation(len(x))]
     n = len(x) // splits * splits if remainder == 'drop' else len(x)
-    values = [_score(x[i * n // splits:(i + 1) * n // splits], probabilities) for i in range(splits)]
+    values = [
+        _score(x[i * n // splits : (i + 1) * n // splits], probabilities) for i in range(splits)
+    ]
     return float(np.mean(values)), float(np.std(values))
 
 

@@ -3,11 +3,12 @@
 Called KID where the features are the 2048 of the Inception graph of 2015-12-05. Unbiased, so it may be slightly negative and suits few images.
 Often printed times 1000.
 """
+
 import numpy as np
 
 from t2i_jax.metrics.arrays import blocks, generator, pair
 
-BLOCK = 4096                    # rows of a kernel matrix at a time
+BLOCK = 4096  # rows of a kernel matrix at a time
 
 
 def _kernel_sum(x, y):
@@ -19,7 +20,7 @@ def _mmd(x, y, biased=False):
     m, n = len(x), len(y)
     within = []
     for z in (x, y):
-        own = 0 if biased else (((z ** 2).sum(1) / z.shape[1] + 1) ** 3).sum()
+        own = 0 if biased else (((z**2).sum(1) / z.shape[1] + 1) ** 3).sum()
         within.append((_kernel_sum(z, z) - own) / (len(z) * (len(z) if biased else len(z) - 1)))
     return float(within[0] + within[1] - 2 * _kernel_sum(x, y) / (m * n))
 
@@ -32,8 +33,15 @@ def kid(real, fake, *, subsets=100, size=1000, seed=0):
     Raises ValueError where a set is smaller than a subset, for unequal dimensions, NaN and infinity.
     """
     if size < 2 or subsets < 1:
-        raise ValueError(f'{subsets} subsets of {size} images give no estimate: it takes 1 subset and 2 images or more')
-    real, fake = pair(real, fake, size, f'take more images, or smaller subsets (size={size:,} now; the value stays unbiased, its std grows)')
+        raise ValueError(
+            f'{subsets} subsets of {size} images give no estimate: it takes 1 subset and 2 images or more'
+        )
+    real, fake = pair(
+        real,
+        fake,
+        size,
+        f'take more images, or smaller subsets (size={size:,} now; the value stays unbiased, its std grows)',
+    )
     random = generator(seed)
     values = []
     for _ in range(subsets):

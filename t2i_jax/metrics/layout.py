@@ -3,13 +3,14 @@
 A scene is boxes (R, 4), cx cy w h in [0, 1], with labels (R,), -1 where there is none. Each function takes many scenes, (N, R, 4) and (N, R),
 and returns a value for each, NaN where a scene has nothing to measure; means and bootstrap intervals are the caller's.
 """
+
 import numpy as np
 import scipy
 
 from tfds_builders.shape_scenes.facts import NEAR, RELATION, holds, pack, unpack
 from tfds_builders.shape_scenes.scenes import CLASS, COLUMNS, CX, UNIT, H
 
-RASTER = 256               # cells of a side, for areas of unions
+RASTER = 256  # cells of a side, for areas of unions
 
 
 def ious(a, b):
@@ -25,11 +26,16 @@ def intersections(a, b):
     return np.clip(high - low, 0, None).prod(-1)
 
 
-def matching(boxes, labels, true_boxes, true_labels, thresholds=(.3, .5)) -> dict:
+def matching(boxes, labels, true_boxes, true_labels, thresholds=(0.3, 0.5)) -> dict:
     """Boxes of equal labels matched so that their IoUs sum to most (Hungarian): `iou`, mean over the true boxes, those without a match
     counting 0; `precision_<t>` and `recall_<t>`, shares of the boxes (true boxes) whose match has an IoU of t or more; of the matched
     `size_error`, |log (w h / w* h*)| / 2, which is |log w / w*| where the shape is right, and `aspect_error`, |log (w / h) - log (w* / h*)|."""
-    names = 'iou', 'size_error', 'aspect_error', *(f'{kind}_{t}' for t in thresholds for kind in ('precision', 'recall'))
+    names = (
+        'iou',
+        'size_error',
+        'aspect_error',
+        *(f'{kind}_{t}' for t in thresholds for kind in ('precision', 'recall')),
+    )
     out = {name: np.full(len(boxes), np.nan) for name in names}
     for i, (found, said, true, named) in enumerate(zip(boxes, labels, true_boxes, true_labels)):
         matched, errors, aspects = [], [], []
@@ -39,7 +45,10 @@ def matching(boxes, labels, true_boxes, true_labels, thresholds=(.3, .5)) -> dic
             rows, columns = scipy.optimize.linear_sum_assignment(-table)
             matched += table[rows, columns].tolist()
             w, h = np.log(np.maximum(a[rows, 2:], 1e-6) / b[columns, 2:]).T
-            errors, aspects = errors + np.abs((w + h) / 2).tolist(), aspects + np.abs(w - h).tolist()
+            errors, aspects = (
+                errors + np.abs((w + h) / 2).tolist(),
+                aspects + np.abs(w - h).tolist(),
+            )
         matched, n, m = np.array(matched), (said >= 0).sum(), (named >= 0).sum()
         if m:
             out['iou'][i] = matched.sum() / m
@@ -63,11 +72,20 @@ def best_of(values, n):
 def counts(labels, true_labels) -> dict:
     """`count_error`, |number of boxes - true one|; `label_count_error`, the same for each label that either has, and their mean;
     `label_precision`, `label_recall`, `label_f1`, of the multisets of labels; `labels_exact`, 1 where they are equal."""
-    names = 'count_error', 'label_count_error', 'label_precision', 'label_recall', 'label_f1', 'labels_exact'
+    names = (
+        'count_error',
+        'label_count_error',
+        'label_precision',
+        'label_recall',
+        'label_f1',
+        'labels_exact',
+    )
     out = {name: np.full(len(labels), np.nan) for name in names}
     for i, (said, true) in enumerate(zip(labels, true_labels)):
         said, true = said[said >= 0], true[true >= 0]
-        each = np.array([((said == label).sum(), (true == label).sum()) for label in sorted({*said, *true})]).reshape(-1, 2)
+        each = np.array(
+            [((said == label).sum(), (true == label).sum()) for label in sorted({*said, *true})]
+        ).reshape(-1, 2)
         common = each.min(1).sum()
         out['count_error'][i] = abs(len(said) - len(true))
         out['labels_exact'][i] = common == len(said) == len(true)
@@ -91,12 +109,17 @@ def arrangement(boxes, labels) -> dict:
         if not n:
             continue
         common, others = intersections(found, found), ~np.eye(n, dtype=bool)
-        out['overlap'][i] = (common / np.maximum(found[:, 2] * found[:, 3], 1e-12)[:, None])[others].sum()
+        out['overlap'][i] = (common / np.maximum(found[:, 2] * found[:, 3], 1e-12)[:, None])[
+            others
+        ].sum()
         if n > 1:
             out['pairwise_iou'][i] = ious(found, found)[others].mean()
         raster = np.zeros((RASTER, RASTER), bool)
         for cx, cy, w, h in found:
-            x, y = (slice(*(int(round(np.clip(v, 0, 1) * RASTER)) for v in (c - s / 2, c + s / 2))) for c, s in ((cx, w), (cy, h)))
+            x, y = (
+                slice(*(int(round(np.clip(v, 0, 1) * RASTER)) for v in (c - s / 2, c + s / 2)))
+                for c, s in ((cx, w), (cy, h))
+            )
             raster[y, x] = True
         out['coverage'][i] = raster.mean()
     return out
@@ -109,8 +132,12 @@ def alignment(boxes, labels):
     for i, (found, said) in enumerate(zip(boxes, labels)):
         found = found[said >= 0]
         if len(found) > 1:
-            lines = np.concatenate([found[:, :2] - found[:, 2:] / 2, found[:, :2], found[:, :2] + found[:, 2:] / 2], 1)      # n 6
-            gaps = np.abs(lines[:, None] - lines[None]).min(-1) + np.where(np.eye(len(found)), np.inf, 0)
+            lines = np.concatenate(
+                [found[:, :2] - found[:, 2:] / 2, found[:, :2], found[:, :2] + found[:, 2:] / 2], 1
+            )  # n 6
+            gaps = np.abs(lines[:, None] - lines[None]).min(-1) + np.where(
+                np.eye(len(found)), np.inf, 0
+            )
             out[i] = -np.log1p(-np.minimum(gaps.min(1), 1 - 1e-9)).mean()
     return out
 
@@ -123,12 +150,13 @@ def relations(boxes, labels, facts, true_labels):
     the square' in a scene of one circle); about half of them. NaN where a caption has none.
     """
     scenes = np.full((*labels.shape[:1], labels.shape[1] + 1, COLUMNS), -1)
-    scenes[:, :-1, CX:H + 1] = np.where(labels[..., None] >= 0, np.round(boxes * UNIT), -1)
+    scenes[:, :-1, CX : H + 1] = np.where(labels[..., None] >= 0, np.round(boxes * UNIT), -1)
     scenes[:, :-1, CLASS] = labels
     first, second = facts[..., 1], unpack(facts[..., 5])[0]
 
     def alone(named):
         return (named >= 0) & ((true_labels[:, None] == named[..., None]).sum(-1) == 1)
+
     asked = (facts[..., 0] == RELATION) & (facts[..., 4] < NEAR) & alone(first) & alone(second)
     blind = np.where(asked[..., None], facts, -1)
     blind[..., 2:4] = -1
@@ -142,6 +170,15 @@ def against(boxes, labels, true_boxes, true_labels) -> dict:
     neither has any), each name with `layout_` before it."""
     found = arrangement(boxes, labels)
     covered, true = found['coverage'], arrangement(true_boxes, true_labels)['coverage']
-    gap = np.where(np.isnan(covered) & np.isnan(true), np.nan, np.abs(np.nan_to_num(covered) - np.nan_to_num(true)))
-    found = matching(boxes, labels, true_boxes, true_labels) | counts(labels, true_labels) | found | {'coverage_gap': gap}
+    gap = np.where(
+        np.isnan(covered) & np.isnan(true),
+        np.nan,
+        np.abs(np.nan_to_num(covered) - np.nan_to_num(true)),
+    )
+    found = (
+        matching(boxes, labels, true_boxes, true_labels)
+        | counts(labels, true_labels)
+        | found
+        | {'coverage_gap': gap}
+    )
     return {f'layout_{name}': values for name, values in found.items()}

@@ -4,13 +4,14 @@ likelihoods brought to one unit.
 Layouts are boxes (N, R, 4), cx cy w h in [0, 1], with labels (N, R), -1 where there is none; label sets are (N, C), 1 where a label is in it.
 What is compared label by label comes as (C,), NaN where one side has nothing of a label.
 """
+
 import cv2
 import numpy as np
 import scipy
 
 from t2i_jax.metrics.arrays import generator
 
-BINS = 10                  # of a side, for the distribution of centres
+BINS = 10  # of a side, for the distribution of centres
 SIDES = ('cx', 'cy', 'w', 'h')
 
 
@@ -23,7 +24,10 @@ def count_distances(labels, sets, true_labels, true_sets):
     """(C,): total variation, half of sum |p - q|, of how many boxes a label has in the layouts whose set it is in; from 0 to 1."""
     out = np.full(sets.shape[1], np.nan)
     for label in range(len(out)):
-        a, b = ((said == label).sum(-1)[given[:, label] > 0] for said, given in ((labels, sets), (true_labels, true_sets)))
+        a, b = (
+            (said == label).sum(-1)[given[:, label] > 0]
+            for said, given in ((labels, sets), (true_labels, true_sets))
+        )
         if len(a) and len(b):
             p, q = (np.bincount(x, minlength=max(a.max(), b.max()) + 1) / len(x) for x in (a, b))
             out[label] = np.abs(p - q).sum() / 2
@@ -34,13 +38,21 @@ def place_distances(boxes, labels, true_boxes, true_labels, classes) -> dict:
     """{name: (C,)} of the boxes of each label: `wasserstein_<side>`, the 1-D Wasserstein distance of cx, cy, w and h, in fractions of the frame;
     `centre_jsd`, the Jensen-Shannon divergence, in bits, of the centres on a grid of 10 x 10. Both, and the divergence most of all, are above 0
     for two samples of one distribution, the more so the fewer there are: compare with what other real layouts have."""
-    out = {name: np.full(classes, np.nan) for name in (*(f'wasserstein_{side}' for side in SIDES), 'centre_jsd')}
+    out = {
+        name: np.full(classes, np.nan)
+        for name in (*(f'wasserstein_{side}' for side in SIDES), 'centre_jsd')
+    }
     for label in range(classes):
         a, b = boxes[labels == label], true_boxes[true_labels == label]
         if len(a) and len(b):
             for side, x, y in zip(SIDES, a.T, b.T):
                 out[f'wasserstein_{side}'][label] = scipy.stats.wasserstein_distance(x, y)
-            p, q = (np.histogram2d(*np.clip(x[:, :2], 0, 1).T, bins=BINS, range=((0, 1), (0, 1)))[0].ravel() for x in (a, b))
+            p, q = (
+                np.histogram2d(*np.clip(x[:, :2], 0, 1).T, bins=BINS, range=((0, 1), (0, 1)))[
+                    0
+                ].ravel()
+                for x in (a, b)
+            )
             out['centre_jsd'][label] = scipy.spatial.distance.jensenshannon(p, q, base=2) ** 2
     return out
 
@@ -70,21 +82,32 @@ def masks_in_boxes(masks, boxes, labels, templates) -> dict:
     that lie wholly outside the box; `mask_area`, its area divided by the template's in that box. An empty mask has no `mask_outside`."""
     out = {name: np.full(len(masks), np.nan) for name in ('mask_iou', 'mask_outside', 'mask_area')}
     t, s = templates.shape[-1], masks.shape[-1]
-    line, edges = (np.arange(t) + .5) / t - .5, np.arange(s + 1) / s
+    line, edges = (np.arange(t) + 0.5) / t - 0.5, np.arange(s + 1) / s
     for i in range(len(masks)):
         found = []
         for mask, (cx, cy, w, h), label in zip(masks[i].astype(np.float32), boxes[i], labels[i]):
             if label < 0:
                 continue
-            x, y = ((c + side * line) * s - .5 for c, side in ((cx, w), (cy, h)))         # of the template's cells, in pixels of the mask
+            x, y = (
+                (c + side * line) * s - 0.5 for c, side in ((cx, w), (cy, h))
+            )  # of the template's cells, in pixels of the mask
             x, y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
-            within = (np.minimum(x, y) >= -.5) & (np.maximum(x, y) <= s - .5)               # the frame
-            inside = within & (cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) >= .5)
-            columns, lines = ((edges[1:] > c - side / 2) & (edges[:-1] < c + side / 2) for c, side in ((cx, w), (cy, h)))
+            within = (np.minimum(x, y) >= -0.5) & (np.maximum(x, y) <= s - 0.5)  # the frame
+            inside = within & (
+                cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) >= 0.5
+            )
+            columns, lines = (
+                (edges[1:] > c - side / 2) & (edges[:-1] < c + side / 2)
+                for c, side in ((cx, w), (cy, h))
+            )
             total, template = float(mask.sum()), templates[label]
-            found.append(((inside & template).sum() / (inside | template).sum(),
-                          1 - mask[np.ix_(lines, columns)].sum() / total if total else np.nan,
-                          total / s ** 2 / max(w * h * template.mean(), 1e-12)))
+            found.append(
+                (
+                    (inside & template).sum() / (inside | template).sum(),
+                    1 - mask[np.ix_(lines, columns)].sum() / total if total else np.nan,
+                    total / s**2 / max(w * h * template.mean(), 1e-12),
+                )
+            )
         for name, values in zip(out, np.array(found).T):
             if np.isfinite(values).any():
                 out[name][i] = np.nanmean(values)

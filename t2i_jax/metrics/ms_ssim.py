@@ -2,14 +2,15 @@
 
 Between two samples of one caption lower means more diverse (Odena et al., ICML 2017), see `diversity.pairwise`.
 """
+
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-WEIGHTS = (.0448, .2856, .3001, .2363, .1333)
-WINDOW, SIGMA, K1, K2 = 11, 1.5, .01, .03
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
 BATCH = 64
 
 
@@ -24,16 +25,25 @@ def ms_ssim(a, b, *, scales=None):
     if a.shape != b.shape or a.ndim != 4 or not len(a):
         raise ValueError(f'expected two arrays of images (n, h, w, c), got {a.shape} and {b.shape}')
     for name, x in (('first', a), ('second', b)):
-        if x.dtype != np.uint8 and not (abs(x) <= 1 + 1e-6).all():                # NaN, too
+        if x.dtype != np.uint8 and not (abs(x) <= 1 + 1e-6).all():  # NaN, too
             worst = int(np.argmin((abs(x) <= 1 + 1e-6).reshape(len(x), -1).all(1)))
-            raise ValueError(f'the {name} images: float images lie in [-1, 1], and image {worst} does not (or holds NaN); 0..255 must be uint8')
+            raise ValueError(
+                f'the {name} images: float images lie in [-1, 1], and image {worst} does not (or holds NaN); 0..255 must be uint8'
+            )
     side = min(a.shape[1:3])
     scales = scales or (len(WEIGHTS) if side > (WINDOW - 1) << 4 else 3)
     if not 1 <= scales <= len(WEIGHTS) or side <= (WINDOW - 1) << (scales - 1):
         fitting = sum(side > (WINDOW - 1) << i for i in range(len(WEIGHTS)))
-        raise ValueError(f'images of {side} px are too small for {scales} scales, which need {((WINDOW - 1) << (scales - 1)) + 1}: '
-                         + (f'pass scales={fitting}' if fitting else 'make them larger'))
-    return np.concatenate([_ms_ssim(_unit(a[i:i + BATCH]), _unit(b[i:i + BATCH]), scales) for i in range(0, len(a), BATCH)]).astype(np.float64)
+        raise ValueError(
+            f'images of {side} px are too small for {scales} scales, which need {((WINDOW - 1) << (scales - 1)) + 1}: '
+            + (f'pass scales={fitting}' if fitting else 'make them larger')
+        )
+    return np.concatenate(
+        [
+            _ms_ssim(_unit(a[i : i + BATCH]), _unit(b[i : i + BATCH]), scales)
+            for i in range(0, len(a), BATCH)
+        ]
+    ).astype(np.float64)
 
 
 def _unit(x):
@@ -46,7 +56,7 @@ def _ms_ssim(a, b, scales):
     weights = np.array(WEIGHTS[:scales]) / sum(WEIGHTS[:scales])
     value = 1.0
     for i, weight in enumerate(weights):
-        luminance, contrast = _ssim(a, b)                                          # b c
+        luminance, contrast = _ssim(a, b)  # b c
         last = i == scales - 1
         value *= jax.nn.relu(luminance if last else contrast) ** weight
         a, b = (a, b) if last else (_half(a), _half(b))
@@ -55,17 +65,21 @@ def _ms_ssim(a, b, scales):
 
 def _ssim(a, b):
     """SSIM, and its factor without luminance, averaged over the image: b c each."""
-    line = np.exp(-(np.arange(WINDOW) - WINDOW // 2) ** 2 / (2 * SIGMA ** 2))
+    line = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
     line = (line / line.sum()).astype(np.float32)
 
-    def blur(x):                                                                   # h w c -> h-10 w-10 c
-        x = sum(weight * x[..., i:x.shape[-3] - WINDOW + 1 + i, :, :] for i, weight in enumerate(line))
-        return sum(weight * x[..., i:x.shape[-2] - WINDOW + 1 + i, :] for i, weight in enumerate(line))
+    def blur(x):  # h w c -> h-10 w-10 c
+        x = sum(
+            weight * x[..., i : x.shape[-3] - WINDOW + 1 + i, :, :] for i, weight in enumerate(line)
+        )
+        return sum(
+            weight * x[..., i : x.shape[-2] - WINDOW + 1 + i, :] for i, weight in enumerate(line)
+        )
 
     mean_a, mean_b, square_a, square_b, product = blur(jnp.stack([a, b, a * a, b * b, a * b]))
-    variances, covariance = square_a + square_b - mean_a ** 2 - mean_b ** 2, product - mean_a * mean_b
-    contrast = (2 * covariance + K2 ** 2) / (variances + K2 ** 2)
-    luminance = (2 * mean_a * mean_b + K1 ** 2) / (mean_a ** 2 + mean_b ** 2 + K1 ** 2)
+    variances, covariance = square_a + square_b - mean_a**2 - mean_b**2, product - mean_a * mean_b
+    contrast = (2 * covariance + K2**2) / (variances + K2**2)
+    luminance = (2 * mean_a * mean_b + K1**2) / (mean_a**2 + mean_b**2 + K1**2)
     return (luminance * contrast).mean((1, 2)), contrast.mean((1, 2))
 
 

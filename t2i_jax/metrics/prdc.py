@@ -4,16 +4,17 @@ Around each feature lies a ball that reaches to its k-th neighbour in its own se
 radius. Precision and density: fakes in balls of reals; recall: reals in balls of fakes; coverage: reals that have a fake in their own ball.
 Compare at equal numbers of images, 5,000 or more of each. Distances come in blocks: memory grows with n, not with n^2.
 """
+
 import numpy as np
 
 from t2i_jax.metrics.arrays import blocks, pair
 
-BLOCK = 1024                    # rows of a matrix of distances at a time
+BLOCK = 1024  # rows of a matrix of distances at a time
 
 
 def _squares(x, y):
     """Squared distances (a, b). What is rounding of 0 is 0, so that copies of one image have none."""
-    lengths = (x ** 2).sum(1)[:, None] + (y ** 2).sum(1)
+    lengths = (x**2).sum(1)[:, None] + (y**2).sum(1)
     squares = lengths - 2 * x @ y.T
     squares[squares < 1e-13 * lengths] = 0
     return squares
@@ -21,14 +22,20 @@ def _squares(x, y):
 
 def _radii(x, k):
     """Squared distance of each row of (n, d) to its k-th neighbour, itself not counted -> (n,)."""
-    return np.concatenate([np.partition(_squares(x[part], x), k, axis=1)[:, k] for part in blocks(len(x), BLOCK)])
+    return np.concatenate(
+        [np.partition(_squares(x[part], x), k, axis=1)[:, k] for part in blocks(len(x), BLOCK)]
+    )
 
 
 def _checked(real, fake, k):
     if k < 1:
-        raise ValueError(f'k={k}: the radius of a ball is the distance to a neighbour, 1 or further')
-    real, fake = pair(real, fake, k + 1, f'the radius of a ball is the distance to the neighbour of rank {k}')
-    centre = real.mean(0)                                            # distances lose fewer digits near the origin
+        raise ValueError(
+            f'k={k}: the radius of a ball is the distance to a neighbour, 1 or further'
+        )
+    real, fake = pair(
+        real, fake, k + 1, f'the radius of a ball is the distance to the neighbour of rank {k}'
+    )
+    centre = real.mean(0)  # distances lose fewer digits near the origin
     return real - centre, fake - centre
 
 

@@ -1,4 +1,5 @@
 """Resize filters of the public FID tools, by name: each gives another number."""
+
 import functools
 
 import jax
@@ -34,35 +35,46 @@ def _resize(images, size, name):
 
 def _separable(weights, limits=None):
     """A filter of rows and columns: weights(n, size) -> (size, n), how much of each of n pixels is in each output pixel."""
+
     def apply(images, size):
         rows, columns = (jnp.asarray(weights(n, size), jnp.float32) for n in images.shape[1:3])
         images = jnp.einsum('bhwc,xw->bhxc', images, columns, precision=HIGHEST)
         images = jnp.einsum('bhxc,yh->byxc', images, rows, precision=HIGHEST)
         return jnp.clip(images, *limits) if limits else images
+
     return apply
 
 
 def _cubic(n, size):
     scale = n / size
-    at = (np.arange(size) + .5) * scale
-    x = np.abs(np.arange(n) + .5 - at[:, None]) / max(scale, 1)              # a longer kernel where it gets smaller: antialias
-    weights = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((-.5 * x + 2.5) * x - 4) * x + 2, 0))
+    at = (np.arange(size) + 0.5) * scale
+    x = np.abs(np.arange(n) + 0.5 - at[:, None]) / max(
+        scale, 1
+    )  # a longer kernel where it gets smaller: antialias
+    weights = np.where(
+        x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0)
+    )
     return weights / weights.sum(1, keepdims=True)
 
 
 def _linear(place):
     def weights(n, size):
-        at = np.maximum(place(np.arange(size, dtype=np.float32), np.float32(n / size)), 0)       # in float32, as the originals have it
+        at = np.maximum(
+            place(np.arange(size, dtype=np.float32), np.float32(n / size)), 0
+        )  # in float32, as the originals have it
         low = np.minimum(at.astype(int), n - 1)
         weights = np.zeros((size, n), np.float32)
         weights[np.arange(size), low] = 1 - (at - low)
         weights[np.arange(size), np.minimum(low + 1, n - 1)] += at - low
         return weights
+
     return weights
 
 
 FILTERS = {
     'pil_bicubic': _separable(_cubic, (0, 255)),
     'tf1_bilinear': _separable(_linear(lambda i, scale: i * scale)),
-    'torch_bilinear': _separable(_linear(lambda i, scale: (i + np.float32(.5)) * scale - np.float32(.5))),
+    'torch_bilinear': _separable(
+        _linear(lambda i, scale: (i + np.float32(0.5)) * scale - np.float32(0.5))
+    ),
 }

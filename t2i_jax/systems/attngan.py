@@ -25,35 +25,36 @@ Expected (paper, lambda 5 for birds, 50 for COCO): Inception Score 4.36 birds, 2
 on birds, from memory: without the DAMSM 3.98 and 10.37 %, with lambda 5 4.35 and 58.65 %. FID, as DM-GAN's authors measured it by PyTorch's Inception:
 23.98 and 35.49.
 """
+
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t2i_jax.errors import RunError
 from t2i_jax.layers.attention import WordAttention
 from t2i_jax.layers.blocks import ORTHOGONAL, Head, ImageTrunk, InitStage, Residual, ToImage, Up
 from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.norm import NORMS, separately
 from t2i_jax.losses import bce, conditioning_kl, sentence_loss, words_loss
+from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Phase, Stage, normal_rows
 from t2i_jax.systems.damsm import LEAVE_OUT, Damsm, not_wrong
 from t2i_jax.systems.stackgan_pp import StackGanPp
 
 
 class Text(NamedTuple):
-    words: Any       # b t d, 0 at padding
-    sentence: Any    # b d
-    mask: Any        # b t float32, 0 at padding; between two sentences (explore) what is a word of either counts
+    words: Any  # b t d, 0 at padding
+    sentence: Any  # b d
+    mask: Any  # b t float32, 0 at padding; between two sentences (explore) what is a word of either counts
 
 
 class Drawn(NamedTuple):
-    images: Any      # from the smallest to the largest, b s s 3
-    attention: Any   # of each map that looked at words, b s s t
-    mu: Any          # b nc
+    images: Any  # from the smallest to the largest, b s s 3
+    attention: Any  # of each map that looked at words, b s s t
+    mu: Any  # b nc
     logvar: Any
-    text: Any        # the Text that they were drawn from
+    text: Any  # the Text that they were drawn from
 
 
 class NextStage(nnx.Module):
@@ -66,21 +67,30 @@ class NextStage(nnx.Module):
 
     def __call__(self, x, words, mask, *, train):
         context, beta = self.attention(x, words, mask)
-        x = jnp.concatenate([x, context], -1)                             # b s s 2c
+        x = jnp.concatenate([x, context], -1)  # b s s 2c
         for residual in self.residuals:
             x = residual(x, train=train)
-        return self.up(x, train=train), beta                              # b 2s 2s c'
+        return self.up(x, train=train), beta  # b 2s 2s c'
 
 
 class Generator(nnx.Module):
     """Text and noise -> pictures of all sides, or (`single`) of the last alone."""
 
-    def __init__(self, sides, d, gf, nz, nc, residuals, attention_count, mask_mode, single, *, rngs):
+    def __init__(
+        self, sides, d, gf, nz, nc, residuals, attention_count, mask_mode, single, *, rngs
+    ):
         widths = [gf * max(1, 64 // side) for side in sides]
         self.ca = ConditioningAugmentation(d, nc, kernel_init=ORTHOGONAL, rngs=rngs)
         self.first = InitStage(nc + nz, widths[0], sides[0], rngs=rngs)
-        self.next = nnx.List([NextStage(d, *pair, residuals, mask_mode, rngs=rngs) for pair in zip(widths, widths[1:])])
-        self.to_images = nnx.List([ToImage(c, rngs=rngs) for c in (widths[-1:] if single else widths)])
+        self.next = nnx.List(
+            [
+                NextStage(d, *pair, residuals, mask_mode, rngs=rngs)
+                for pair in zip(widths, widths[1:])
+            ]
+        )
+        self.to_images = nnx.List(
+            [ToImage(c, rngs=rngs) for c in (widths[-1:] if single else widths)]
+        )
         self.nz, self.size, self.attention_count = nz, sides[-1], attention_count
 
     def noise(self, key, n):
@@ -89,14 +99,22 @@ class Generator(nnx.Module):
 
     def __call__(self, text, z, eps, *, train):
         condition, mu, logvar = self.ca(text.sentence, eps)
-        maps, attention = [self.first(jnp.concatenate([condition, z], -1), train=train)], []      # b 64 64 c
-        sentence = text.sentence[:, None], jnp.ones((len(text.mask), 1))                          # as the only word of itself
+        maps, attention = (
+            [self.first(jnp.concatenate([condition, z], -1), train=train)],
+            [],
+        )  # b 64 64 c
+        sentence = (
+            text.sentence[:, None],
+            jnp.ones((len(text.mask), 1)),
+        )  # as the only word of itself
         for i, stage in enumerate(self.next):
             looks = i < self.attention_count
-            x, beta = stage(maps[-1], *((text.words, text.mask > 0) if looks else sentence), train=train)     # b 128 128 c, b 256 256 c
+            x, beta = stage(
+                maps[-1], *((text.words, text.mask > 0) if looks else sentence), train=train
+            )  # b 128 128 c, b 256 256 c
             maps.append(x)
             attention += [beta] if looks else []
-        images = [to_image(x) for to_image, x in zip(self.to_images, maps[-len(self.to_images):])]
+        images = [to_image(x) for to_image, x in zip(self.to_images, maps[-len(self.to_images) :])]
         return Drawn(images, attention, mu, logvar, text)
 
 
@@ -113,12 +131,39 @@ class AttnGan(Stage):
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
     ema, loads = ('G',), {'text': 'damsm', 'image': 'damsm'}
     tiny = dict(scales=2, gf=4, df=4, residuals=1)
-    advice = {'label': 'Set --config.stages.gan.model.leave_out=none.', 'facts': 'Set --config.stages.gan.model.leave_out=class.',
-              'scene': 'Set --config.stages.gan.model.leave_out=class.'}
+    advice = {
+        'label': 'Set --config.stages.gan.model.leave_out=none.',
+        'facts': 'Set --config.stages.gan.model.leave_out=class.',
+        'scene': 'Set --config.stages.gan.model.leave_out=class.',
+    }
 
-    def __init__(self, meta, *, scales=3, attention_count=2, dcgan=False, gf=32, df=64, nz=100, nc=100, residuals=2, kl_weight=1.0, damsm_weight=5.0,
-                 gamma1=5.0, gamma2=5.0, gamma3=10.0, gamma2_root=False, leave_out='class', wrong='shift', mask_mode='fixed', unit_text=False,
-                 d_norm='batch', text, image, rngs):
+    def __init__(
+        self,
+        meta,
+        *,
+        scales=3,
+        attention_count=2,
+        dcgan=False,
+        gf=32,
+        df=64,
+        nz=100,
+        nc=100,
+        residuals=2,
+        kl_weight=1.0,
+        damsm_weight=5.0,
+        gamma1=5.0,
+        gamma2=5.0,
+        gamma3=10.0,
+        gamma2_root=False,
+        leave_out='class',
+        wrong='shift',
+        mask_mode='fixed',
+        unit_text=False,
+        d_norm='batch',
+        text,
+        image,
+        rngs,
+    ):
         """scales: pictures of the tree; the largest has the data's size, each other half the next, the smallest 8 px or more. gf: channels of the maps of
         64 px and more. attention_count: how many of the later maps look at words; those after them are told the sentence vector, by as many parameters.
         dcgan: AttnDCGAN, which draws the last picture alone; in the official code with residuals=0 and damsm_weight=1.
@@ -129,36 +174,75 @@ class AttnGan(Stage):
         d_norm='layer' lets discriminators normalise each picture alone.
         text, image: the trained encoders. Raises ValueError for sizes and words that do not fit.
         """
-        for name, value, known in (('d_norm', d_norm, NORMS), ('leave_out', leave_out, LEAVE_OUT), ('wrong', wrong, ('shift', 'sampled'))):
+        for name, value, known in (
+            ('d_norm', d_norm, NORMS),
+            ('leave_out', leave_out, LEAVE_OUT),
+            ('wrong', wrong, ('shift', 'sampled')),
+        ):
             if value not in known:
                 raise ValueError(f'{name} is {value!r}; it is {", ".join(known)}.')
         if meta.captions != 1:
-            raise ValueError(f'AttnGAN reads one caption of a picture, not {meta.captions}: set data.captions=1.')
+            raise ValueError(
+                f'AttnGAN reads one caption of a picture, not {meta.captions}: set data.captions=1.'
+            )
         sides = tuple(meta.size >> i for i in reversed(range(scales)))
         if scales < 1 or sides[0] < 8 or meta.size & meta.size - 1:
-            raise ValueError(f'scales={scales} of pictures of {meta.size} px: sides are 8, 16, 32, ... px, each half the next.')
+            raise ValueError(
+                f'scales={scales} of pictures of {meta.size} px: sides are 8, 16, 32, ... px, each half the next.'
+            )
         if attention_count < 0:
-            raise ValueError(f'attention_count is {attention_count}; it is the number of maps that look at words, 0 for none.')
-        self.sides = sides[-1:] if dcgan else sides                       # of pictures
+            raise ValueError(
+                f'attention_count is {attention_count}; it is the number of maps that look at words, 0 for none.'
+            )
+        self.sides = sides[-1:] if dcgan else sides  # of pictures
         self.text, self.image = text, image
         self.check_encoders(meta.size)
-        self.G = Generator(sides, text.d, gf, nz, nc, residuals, attention_count, mask_mode, dcgan, rngs=rngs)
-        self.D = nnx.List([Discriminator(side, df, text.d, NORMS[d_norm], not dcgan, rngs=rngs) for side in self.sides])
-        self.damsm_weight, self.kl_weight, self.gammas = damsm_weight, kl_weight, (gamma1, gamma2, gamma3)
-        self.gamma2_root, self.leave_out, self.wrong, self.unit_text = gamma2_root, leave_out, wrong, unit_text
-        compared = LEAVE_OUT[leave_out] if damsm_weight and (leave_out != 'class' or meta.classes) else ()
-        self.needs = ('image', 'tokens', 'length') + compared + (('wrong_tokens',) if wrong == 'sampled' else ())
+        self.G = Generator(
+            sides, text.d, gf, nz, nc, residuals, attention_count, mask_mode, dcgan, rngs=rngs
+        )
+        self.D = nnx.List(
+            [
+                Discriminator(side, df, text.d, NORMS[d_norm], not dcgan, rngs=rngs)
+                for side in self.sides
+            ]
+        )
+        self.damsm_weight, self.kl_weight, self.gammas = (
+            damsm_weight,
+            kl_weight,
+            (gamma1, gamma2, gamma3),
+        )
+        self.gamma2_root, self.leave_out, self.wrong, self.unit_text = (
+            gamma2_root,
+            leave_out,
+            wrong,
+            unit_text,
+        )
+        compared = (
+            LEAVE_OUT[leave_out] if damsm_weight and (leave_out != 'class' or meta.classes) else ()
+        )
+        self.needs = (
+            ('image', 'tokens', 'length')
+            + compared
+            + (('wrong_tokens',) if wrong == 'sampled' else ())
+        )
 
     def check_encoders(self, size):
         """Raises ValueError where the image encoder cannot read pictures of that size, or has vectors of other dimensions than the text encoder."""
         try:
-            regions, code = jax.eval_shape(lambda x: self.image(x, train=False), jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+            regions, code = jax.eval_shape(
+                lambda x: self.image(x, train=False),
+                jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
+            )
         except (TypeError, ValueError) as error:
-            raise ValueError(f'The DAMSM was trained on pictures of another size and cannot read those of {size} px: train it with '
-                             f'stages.damsm.data.size={size}, or set data.size to its own. ({error})') from error
+            raise ValueError(
+                f'The DAMSM was trained on pictures of another size and cannot read those of {size} px: train it with '
+                f'stages.damsm.data.size={size}, or set data.size to its own. ({error})'
+            ) from error
         if {regions.shape[-1], code.shape[-1]} != {self.text.d}:
-            raise ValueError(f'The DAMSM has words of {self.text.d} dimensions, regions of {regions.shape[-1]} and pictures of {code.shape[-1]}: '
-                             'take both encoders from one run.')
+            raise ValueError(
+                f'The DAMSM has words of {self.text.d} dimensions, regions of {regions.shape[-1]} and pictures of {code.shape[-1]}: '
+                'take both encoders from one run.'
+            )
 
     def encode(self, batch, prefix=''):
         """The Text of a batch's sentences (or of the `wrong_` ones); that of a batch that has been encoded stands under `encoded`."""
@@ -167,32 +251,41 @@ class AttnGan(Stage):
         tokens, length = batch[prefix + 'tokens'], batch[prefix + 'length']
         words, sentence = (x.astype(jnp.float32) for x in self.text(tokens, length, train=False))
         if self.unit_text:
-            sentence = sentence * jax.lax.rsqrt((sentence ** 2).mean(-1, keepdims=True) + 1e-12)
+            sentence = sentence * jax.lax.rsqrt((sentence**2).mean(-1, keepdims=True) + 1e-12)
         return Text(words, sentence, jnp.float32(jnp.arange(tokens.shape[1]) < length[:, None]))
 
     def noise(self, key, n):
         return self.G.noise(key, n)
 
-    pyramid = StackGanPp.pyramid                                          # a batch's real pictures at all sides
+    pyramid = StackGanPp.pyramid  # a batch's real pictures at all sides
 
     def forward(self, batch, key):
         out = self.G(self.encode(batch), **self.noise(key, len(batch['image'])), train=True)
-        return out._replace(attention=())                                 # no loss reads it, and 256 px have hundreds of MB of it
+        return out._replace(attention=())  # no loss reads it, and 256 px have hundreds of MB of it
 
     def d_loss(self, batch, key, out):
         sentence, logs = out.text.sentence, {}
         if len(sentence) < 2 and (self.wrong == 'shift' or self.damsm_weight):
-            raise RunError('AttnGAN and its DAMSM take other rows\' sentences for ones that do not match, and a batch of 1 has none: '
-                           'set stages.gan.batch_size to 2 or more.')
+            raise RunError(
+                "AttnGAN and its DAMSM take other rows' sentences for ones that do not match, and a batch of 1 has none: "
+                'set stages.gan.batch_size to 2 or more.'
+            )
         other = sentence[1:] if self.wrong == 'shift' else self.encode(batch, 'wrong_').sentence
         for side, D, *pictures in zip(self.sides, self.D, self.pyramid(batch), out.images):
-            real, fake = separately(D.trunk, pictures)                    # b 4 4 8c
+            real, fake = separately(D.trunk, pictures)  # b 4 4 8c
             right = bce(D.matching(real, sentence, train=True), 1.0)
-            wrong = bce(D.matching(real[:len(other)], other, train=True), 0.0)                    # b - 1 rows where it is the next one's
+            wrong = bce(
+                D.matching(real[: len(other)], other, train=True), 0.0
+            )  # b - 1 rows where it is the next one's
             drawn = bce(D.matching(fake, sentence, train=True), 0.0)
             if D.real:
-                right, drawn = right + bce(D.real(real, train=True), 1.0), drawn + bce(D.real(fake, train=True), 0.0)
-            logs[f'd_{side}'] = right / 2 + (drawn + wrong) / 3 if D.real else right + (drawn + wrong) / 2
+                right, drawn = (
+                    right + bce(D.real(real, train=True), 1.0),
+                    drawn + bce(D.real(fake, train=True), 0.0),
+                )
+            logs[f'd_{side}'] = (
+                right / 2 + (drawn + wrong) / 3 if D.real else right + (drawn + wrong) / 2
+            )
         return sum(logs.values()), logs
 
     def g_loss(self, batch, key, out):
@@ -212,15 +305,35 @@ class AttnGan(Stage):
 
     def damsm_losses(self, batch, out):
         """How far the largest pictures are from being matched with their own sentences, and these with them."""
-        regions, code = self.image(out.images[-1], train=False)           # b r d, b d
-        length, leave_out, (gamma1, gamma2, gamma3) = batch['length'], not_wrong(batch, self.leave_out), self.gammas
-        words = words_loss(regions, out.text.words, length, gamma1=gamma1, gamma2=gamma2, gamma3=gamma3, root=self.gamma2_root, leave_out=leave_out)
-        return {'words': words, 'sentence': sentence_loss(code, out.text.sentence, gamma3=gamma3, leave_out=leave_out, present=length > 0)}
+        regions, code = self.image(out.images[-1], train=False)  # b r d, b d
+        length, leave_out, (gamma1, gamma2, gamma3) = (
+            batch['length'],
+            not_wrong(batch, self.leave_out),
+            self.gammas,
+        )
+        words = words_loss(
+            regions,
+            out.text.words,
+            length,
+            gamma1=gamma1,
+            gamma2=gamma2,
+            gamma3=gamma3,
+            root=self.gamma2_root,
+            leave_out=leave_out,
+        )
+        return {
+            'words': words,
+            'sentence': sentence_loss(
+                code, out.text.sentence, gamma3=gamma3, leave_out=leave_out, present=length > 0
+            ),
+        }
 
     def sample(self, batch, noise):
         """{'image', 'images', 'attention': of each map that looked at words which word its pixels looked at, b s s t, from the smallest on}"""
         out = self.G(self.encode(batch), **noise, train=False)
-        return {'image': out.images[-1], 'images': out.images} | ({'attention': out.attention} if out.attention else {})
+        return {'image': out.images[-1], 'images': out.images} | (
+            {'attention': out.attention} if out.attention else {}
+        )
 
 
-STAGES = {'damsm': Damsm, 'gan': AttnGan}     # the order is the training order
+STAGES = {'damsm': Damsm, 'gan': AttnGan}  # the order is the training order

@@ -20,6 +20,7 @@ paper's, and 1 and 0 by default: kl_weight, and warmup, steps within which it ri
 Published, from memory: cosine of predicted attributes on LFW .905 (CVAE) and .906 (disCVAE), nearest neighbour .872. What is reached on
 shape_scenes stands in experiments/attribute2image_shapes.py.
 """
+
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +36,10 @@ from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.losses import gaussian_kl, gaussian_nll, smooth_l1
 from t2i_jax.stage import Phase, Stage, normal_rows
 
-LOGVAR = -6.0, 2.0         # bounds of a pixel's log-variance: a constant pixel would drive it to minus infinity
+LOGVAR = (
+    -6.0,
+    2.0,
+)  # bounds of a pixel's log-variance: a constant pixel would drive it to minus infinity
 
 
 class Conv(nnx.Conv):
@@ -44,20 +48,34 @@ class Conv(nnx.Conv):
 
     def __init__(self, c, d, kernel, stride=1, double=False, *, rngs):
         def uniform(key, shape, dtype):
-            return jax.random.uniform(key, shape, dtype, -(kernel * kernel * c) ** -.5, (kernel * kernel * c) ** -.5)
-        super().__init__(c, d, (kernel, kernel), strides=(stride, stride), padding=kernel // 2, kernel_init=uniform, bias_init=uniform, rngs=rngs)
+            return jax.random.uniform(
+                key, shape, dtype, -((kernel * kernel * c) ** -0.5), (kernel * kernel * c) ** -0.5
+            )
+
+        super().__init__(
+            c,
+            d,
+            (kernel, kernel),
+            strides=(stride, stride),
+            padding=kernel // 2,
+            kernel_init=uniform,
+            bias_init=uniform,
+            rngs=rngs,
+        )
         self.double = double
 
     def __call__(self, x):
         if not self.double:
             return super().__call__(x)
-        x, kernel, bias = nnx.nn.dtypes.promote_dtype((x, self.kernel[...], self.bias[...]), dtype=self.dtype)
+        x, kernel, bias = nnx.nn.dtypes.promote_dtype(
+            (x, self.kernel[...], self.bias[...]), dtype=self.dtype
+        )
         return conv_doubled(x, kernel) + bias
 
 
 def mixing(c, d, *, rngs):
     """A dense layer that joins latents and attributes: normal(0, 1/sqrt(c))."""
-    return nnx.Linear(c, d, kernel_init=nnx.initializers.normal(c ** -.5), rngs=rngs)
+    return nnx.Linear(c, d, kernel_init=nnx.initializers.normal(c**-0.5), rngs=rngs)
 
 
 class Block(nnx.Module):
@@ -76,15 +94,21 @@ class Body(nnx.Module):
     """Picture -> features: three convolutions with pooling, one of stride 2, two dense layers, dropout. b s s 3 -> b d"""
 
     def __init__(self, size, channels, kernels, d, dropout, *, rngs):
-        self.blocks = nnx.List([Block(a, b, k, stride=1 + (i == 3), norm=i > 0, rngs=rngs)
-                                for i, (a, b, k) in enumerate(zip((3, *channels), channels, kernels))])
-        self.flat = torch_linear((size // 16) ** 2 * channels[-1], d, rngs=rngs)          # 64 px: a 'valid' convolution of 4 x 4
+        self.blocks = nnx.List(
+            [
+                Block(a, b, k, stride=1 + (i == 3), norm=i > 0, rngs=rngs)
+                for i, (a, b, k) in enumerate(zip((3, *channels), channels, kernels))
+            ]
+        )
+        self.flat = torch_linear(
+            (size // 16) ** 2 * channels[-1], d, rngs=rngs
+        )  # 64 px: a 'valid' convolution of 4 x 4
         self.dense = torch_linear(d, d, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(self, x, *, train, key):
         for i, block in enumerate(self.blocks):
-            x = block(x, train=train)                                     # b s s c, b s/2 s/2 2c, b s/4 s/4 4c, b s/16 s/16 4c
+            x = block(x, train=train)  # b s s c, b s/2 s/2 2c, b s/4 s/4 4c, b s/16 s/16 4c
             x = reduce(x, 'b (h i) (w j) c -> b h w c', 'max', i=2, j=2) if i < 3 else x
         x = jax.nn.relu(self.flat(rearrange(x, 'b h w c -> b (h w c)')))
         return self.dropout(jax.nn.relu(self.dense(x)), deterministic=not train, rngs=key)
@@ -99,7 +123,9 @@ class Encoder(nnx.Module):
         self.attributes = torch_linear(attributes, nz, rngs=rngs)
         self.mean = mixing(16 * w + nz, nz, rngs=rngs)
         zero = nnx.initializers.zeros_init()
-        self.logvar = nnx.Linear(16 * w + (nz if logvar_sees_y else 0), nz, kernel_init=zero, rngs=rngs)
+        self.logvar = nnx.Linear(
+            16 * w + (nz if logvar_sees_y else 0), nz, kernel_init=zero, rngs=rngs
+        )
         self.logvar_sees_y = logvar_sees_y
 
     def __call__(self, x, y, *, train, key):
@@ -115,7 +141,10 @@ class BackgroundEncoder(nnx.Module):
         w = width
         self.body = Body(size, (w, w, w, w), (5, 5, 3, 3), 4 * w, dropout, rngs=rngs)
         self.joint = torch_linear(4 * w + attributes + nz_f, 4 * w, rngs=rngs)
-        self.mean, self.logvar = torch_linear(4 * w, nz, rngs=rngs), torch_linear(4 * w, nz, rngs=rngs)
+        self.mean, self.logvar = (
+            torch_linear(4 * w, nz, rngs=rngs),
+            torch_linear(4 * w, nz, rngs=rngs),
+        )
 
     def __call__(self, x, y, z_f, *, train, key):
         h = jnp.concatenate([self.body(x, train=train, key=key), y, z_f], -1)
@@ -131,19 +160,29 @@ class Decoder(nnx.Module):
         w, self.side = width, size // 8
         self.attributes = torch_linear(attributes, 2 * nz, rngs=rngs)
         self.mix = mixing(3 * nz, nz, rngs=rngs)
-        self.first = torch_linear(nz, self.side ** 2 * 4 * w, rngs=rngs)
+        self.first = torch_linear(nz, self.side**2 * 4 * w, rngs=rngs)
         shapes = ((4 * w, 4 * w, 3), (4 * w, 4 * w, 5), (4 * w, 2 * w, 5), (2 * w, w, 5))
-        self.blocks = nnx.List([Block(c, d, k, double=i > 0, rngs=rngs) for i, (c, d, k) in enumerate(shapes)])
-        self.heads = {'mean': 3, **({'gate': 1} if gate else {}), **({'logvar': 3} if logvar else {})}
-        self.last = Conv(w, sum(self.heads.values()), 5, rngs=rngs)                      # one convolution a head, side by side
+        self.blocks = nnx.List(
+            [Block(c, d, k, double=i > 0, rngs=rngs) for i, (c, d, k) in enumerate(shapes)]
+        )
+        self.heads = {
+            'mean': 3,
+            **({'gate': 1} if gate else {}),
+            **({'logvar': 3} if logvar else {}),
+        }
+        self.last = Conv(
+            w, sum(self.heads.values()), 5, rngs=rngs
+        )  # one convolution a head, side by side
 
     def __call__(self, z, y, *, train):
         x = jax.nn.relu(self.mix(jnp.concatenate([z, jax.nn.relu(self.attributes(y))], -1)))
         x = jax.nn.relu(self.first(x))
-        x = rearrange(x, 'b (h w c) -> b h w c', h=self.side, w=self.side)               # b s/8 s/8 4c
+        x = rearrange(x, 'b (h w c) -> b h w c', h=self.side, w=self.side)  # b s/8 s/8 4c
         for block in self.blocks:
-            x = block(x, train=train)                                                     # then b s/4 s/4 4c, b s/2 s/2 2c, b s s c
-        parts = jnp.split(self.last(x).astype(jnp.float32), np.cumsum(list(self.heads.values()))[:-1], -1)
+            x = block(x, train=train)  # then b s/4 s/4 4c, b s/2 s/2 2c, b s s c
+        parts = jnp.split(
+            self.last(x).astype(jnp.float32), np.cumsum(list(self.heads.values()))[:-1], -1
+        )
         out = dict(zip(self.heads, parts))
         out['mean'] = jnp.tanh(out['mean'])
         if 'logvar' in out:
@@ -156,7 +195,13 @@ class BackgroundDecoder(nnx.Module):
 
     def __init__(self, size, width, nz, *, rngs):
         w = width
-        steps = (((2 * w, 3),), ((2 * w, 3),), ((w, 3), (w, 3)), ((w, 3), (w, 3)), ((w // 2, 5),))         # of each doubling, 4 to 64 px
+        steps = (
+            ((2 * w, 3),),
+            ((2 * w, 3),),
+            ((w, 3), (w, 3)),
+            ((w, 3), (w, 3)),
+            ((w // 2, 5),),
+        )  # of each doubling, 4 to 64 px
         doublings = size.bit_length() - 2
         steps = (((2 * w, 3),),) * max(0, doublings - len(steps)) + steps[-doublings:]
         self.first = torch_linear(nz, 2 * 2 * 4 * w, rngs=rngs)
@@ -179,39 +224,68 @@ class Standardise(nnx.Module):
     """Attributes to mean 0 and variance 1 over the training set, by running statistics that are saved with the stage."""
 
     def __init__(self, attributes, *, rngs):
-        self.norm = nnx.BatchNorm(attributes, momentum=.99, epsilon=1e-2, use_bias=False, use_scale=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(
+            attributes, momentum=0.99, epsilon=1e-2, use_bias=False, use_scale=False, rngs=rngs
+        )
 
     def __call__(self, y, *, train):
         if train:
-            self.norm(y, use_running_average=False)                        # moves the statistics
+            self.norm(y, use_running_average=False)  # moves the statistics
         return self.norm(y, use_running_average=True)
 
 
 class Out(NamedTuple):
     """What one pass over a batch makes of it."""
-    target: Any        # b s s 3, after photometric changes
-    mask: Any          # b s s 1, or None
-    drawn: dict        # as `decode` gives
-    posteriors: dict   # noise key -> (mean, log-variance)
+
+    target: Any  # b s s 3, after photometric changes
+    mask: Any  # b s s 1, or None
+    drawn: dict  # as `decode` gives
+    posteriors: dict  # noise key -> (mean, log-variance)
 
 
 COMPOSE = {
     'light': lambda front, gate, back: (front + 1) + gate * (back + 1) - 1,
     'convex': lambda front, gate, back: (1 - gate) * front + gate * back,
-    'legacy': lambda front, gate, back: front + gate * back,               # the code's; see the head of this file
+    'legacy': lambda front, gate, back: (
+        front + gate * back
+    ),  # the code's; see the head of this file
 }
 
 
 class Attribute2Image(Stage):
     phases, ema = (Phase('loss', trains=('encoder', 'decoder')),), ('encoder', 'decoder')
     tiny = dict(width=16, nz=32, nz_b=16)
-    advice = {'mask': 'disCVAE learns its two layers from foreground masks. Choose data that have them (shape_scenes/single, cub200_captions/masks), or '
-                      'train the CVAE, which reads image and attributes alone: --config.stages.vae.model.layered=False.',
-              **dict.fromkeys(('image', 'attributes'), 'Attribute2Image learns from pictures with attributes. Choose data that have both: '
-                                                       'shape_scenes/single, cub200_captions.')}
+    advice = {
+        'mask': 'disCVAE learns its two layers from foreground masks. Choose data that have them (shape_scenes/single, cub200_captions/masks), or '
+        'train the CVAE, which reads image and attributes alone: --config.stages.vae.model.layered=False.',
+        **dict.fromkeys(
+            ('image', 'attributes'),
+            'Attribute2Image learns from pictures with attributes. Choose data that have both: '
+            'shape_scenes/single, cub200_captions.',
+        ),
+    }
 
-    def __init__(self, meta, *, layered=True, likelihood='smooth_l1', width=64, nz=192, nz_b=64, gate_weight=.3, dropout=.5, compose='light',
-                 logvar_sees_y=False, standardise=False, kl_weight=1.0, warmup=0, gain=.03, sharpness=1.5, rotation=0.0, rngs):
+    def __init__(
+        self,
+        meta,
+        *,
+        layered=True,
+        likelihood='smooth_l1',
+        width=64,
+        nz=192,
+        nz_b=64,
+        gate_weight=0.3,
+        dropout=0.5,
+        compose='light',
+        logvar_sees_y=False,
+        standardise=False,
+        kl_weight=1.0,
+        warmup=0,
+        gain=0.03,
+        sharpness=1.5,
+        rotation=0.0,
+        rngs,
+    ):
         """layered: disCVAE, else CVAE (nz=256 in the paper). likelihood: 'smooth_l1' or 'gaussian'. nz, nz_b: latents of the foreground (of the
         whole picture) and of the background. compose: 'light', 'convex' ((1 - g) x_F + g x_B) or 'legacy'. standardise: attributes, by
         the statistics of the training set. kl_weight: of the KL terms, 1 for the evidence bound; warmup: steps within which it rises from 0.
@@ -223,26 +297,43 @@ class Attribute2Image(Stage):
         if compose not in COMPOSE:
             raise ValueError(f'compose is {compose!r}; it is {", ".join(COMPOSE)}.')
         if meta.size % 16 or meta.size & (meta.size - 1):
-            raise ValueError(f'An image side of {meta.size} cannot be made by doubling: use 16, 32, 64, 128, ...')
+            raise ValueError(
+                f'An image side of {meta.size} cannot be made by doubling: use 16, 32, 64, 128, ...'
+            )
         if not meta.attributes:
-            raise ValueError(f'{meta.name} has no attributes, from which this system draws. Use shape_scenes or cub200_captions.')
+            raise ValueError(
+                f'{meta.name} has no attributes, from which this system draws. Use shape_scenes or cub200_captions.'
+            )
         gaussian, a = likelihood == 'gaussian', meta.attributes
         self.standard = Standardise(a, rngs=rngs) if standardise else None
         self.encoder = Encoder(meta.size, width, a, nz, dropout, logvar_sees_y, rngs=rngs)
         self.decoder = Decoder(meta.size, width, a, nz, layered, gaussian, rngs=rngs)
         names = ('encoder', 'decoder')
         if layered:
-            self.background_encoder = BackgroundEncoder(meta.size, width, a, nz, nz_b, dropout, rngs=rngs)
+            self.background_encoder = BackgroundEncoder(
+                meta.size, width, a, nz, nz_b, dropout, rngs=rngs
+            )
             self.background_decoder = BackgroundDecoder(meta.size, width, nz_b, rngs=rngs)
             names += 'background_encoder', 'background_decoder'
-        self.phases, self.ema = (Phase('loss', trains=names + (('standard',) if standardise else ())),), names
+        self.phases, self.ema = (
+            (Phase('loss', trains=names + (('standard',) if standardise else ())),),
+            names,
+        )
         self.needs = ('image', 'attributes') + (('mask',) if layered else ())
         self.layered, self.latents = layered, {'z_f': nz, 'z_b': nz_b} if layered else {'z': nz}
-        self.gate_weight, self.compose, self.kl_weight, self.warmup = gate_weight, compose, kl_weight, warmup
+        self.gate_weight, self.compose, self.kl_weight, self.warmup = (
+            gate_weight,
+            compose,
+            kl_weight,
+            warmup,
+        )
         self.gain, self.sharpness, self.rotation = gain, sharpness, rotation
 
     def noise(self, key, n):
-        return {name: normal_rows(jax.random.fold_in(key, i), n, (nz,)) for i, (name, nz) in enumerate(self.latents.items())}
+        return {
+            name: normal_rows(jax.random.fold_in(key, i), n, (nz,))
+            for i, (name, nz) in enumerate(self.latents.items())
+        }
 
     def encode(self, image, mask, y, eps, *, train, key):
         """-> ({noise key: (mean, log-variance)}, {noise key: mean + eps * deviation}); eps: as `noise` makes it, or zeros for the means."""
@@ -251,6 +342,7 @@ class Attribute2Image(Stage):
         def draw(name, posterior):
             mean, logvar = (x.astype(jnp.float32) for x in posterior)
             return (mean, logvar), mean + jnp.exp(logvar / 2) * eps[name]
+
         if not self.layered:
             posterior, z = draw('z', self.encoder(image, y, train=train, key=keys[0]))
             return {'z': posterior}, {'z': z}
@@ -277,7 +369,9 @@ class Attribute2Image(Stage):
         if self.training:
             image, mask = self.changed(image, mask, keys[0])
         y = self.condition(batch['attributes'], train=self.training)
-        posteriors, latents = self.encode(image, mask, y, self.noise(keys[1], len(image)), train=self.training, key=keys[2])
+        posteriors, latents = self.encode(
+            image, mask, y, self.noise(keys[1], len(image)), train=self.training, key=keys[2]
+        )
         return Out(image, mask, self.decode(latents, y, train=self.training), posteriors)
 
     def terms(self, out):
@@ -285,21 +379,34 @@ class Attribute2Image(Stage):
         drawn = out.drawn
 
         def nll(x, name):
-            return pixels(gaussian_nll(x, drawn[name], drawn['logvar']) if 'logvar' in drawn else smooth_l1(drawn[name] - x))
+            return pixels(
+                gaussian_nll(x, drawn[name], drawn['logvar'])
+                if 'logvar' in drawn
+                else smooth_l1(drawn[name] - x)
+            )
+
         parts = {'reconstruction': nll(out.target, 'image')}
         if self.layered:
             parts['foreground'] = nll(cut_out(out.target, out.mask), 'foreground')
-            parts['gate'] = self.gate_weight * pixels(optax.sigmoid_binary_cross_entropy(drawn['gate'], 1 - out.mask))
-        return parts | {'kl' + name[1:]: gaussian_kl(*posterior) for name, posterior in out.posteriors.items()}
+            parts['gate'] = self.gate_weight * pixels(
+                optax.sigmoid_binary_cross_entropy(drawn['gate'], 1 - out.mask)
+            )
+        return parts | {
+            'kl' + name[1:]: gaussian_kl(*posterior) for name, posterior in out.posteriors.items()
+        }
 
     def loss(self, batch, key, out):
         parts = {name: value.mean() for name, value in self.terms(out).items()}
-        weight = self.kl_weight * (jnp.minimum(1.0, batch['step'] / self.warmup) if self.warmup and self.training else 1.0)
-        return sum(value * (weight if name.startswith('kl') else 1.0) for name, value in parts.items()), parts
+        weight = self.kl_weight * (
+            jnp.minimum(1.0, batch['step'] / self.warmup) if self.warmup and self.training else 1.0
+        )
+        return sum(
+            value * (weight if name.startswith('kl') else 1.0) for name, value in parts.items()
+        ), parts
 
     def sample(self, batch, noise):
         drawn = self.decode(noise, self.condition(batch['attributes']), train=False)
-        drawn.pop('logvar', None)                                          # the mean picture, without noise of pixels
+        drawn.pop('logvar', None)  # the mean picture, without noise of pixels
         return drawn | ({'gate': jax.nn.sigmoid(drawn['gate'])} if self.layered else {})
 
     def changed(self, image, mask, key):
@@ -308,17 +415,25 @@ class Attribute2Image(Stage):
         keys = jax.random.split(key, 3)
         image = (image + 1) / 2
         if self.gain:
-            image *= jax.random.uniform(keys[0], (b, 1, 1, 3), minval=1 - self.gain, maxval=1 + self.gain)
+            image *= jax.random.uniform(
+                keys[0], (b, 1, 1, 3), minval=1 - self.gain, maxval=1 + self.gain
+            )
         if self.sharpness:
-            image += jax.random.uniform(keys[1], (b, 1, 1, 1), maxval=self.sharpness) * (image - box_mean(image, 5))
+            image += jax.random.uniform(keys[1], (b, 1, 1, 1), maxval=self.sharpness) * (
+                image - box_mean(image, 5)
+            )
         if self.rotation:
             angles = jax.random.uniform(keys[2], (b,), minval=-self.rotation, maxval=self.rotation)
-            image, mask = (jax.vmap(rotate)(x, angles) if x is not None else None for x in (image, mask))
-            mask = mask if mask is None else (mask > .5).astype(jnp.float32)
+            image, mask = (
+                jax.vmap(rotate)(x, angles) if x is not None else None for x in (image, mask)
+            )
+            mask = mask if mask is None else (mask > 0.5).astype(jnp.float32)
         return jnp.clip(image, 0, 1) * 2 - 1, mask
 
     # ------------------------------------------------------------------------------------------------------- a picture's latents
-    def infer(self, batch, key, observed=None, known=None, *, steps=300, restarts=5, lr=.05, sigma=.1):
+    def infer(
+        self, batch, key, observed=None, known=None, *, steps=300, restarts=5, lr=0.05, sigma=0.1
+    ):
         """Latents of given pictures by minimising  sum over observed pixels (x^ - x)^2 + 2 sigma^2 |z|^2 / 2  with Adam and a cosine.
 
         observed: b s s 1, 1 where a pixel is known, None: everywhere. Of `restarts` starts the best is kept; the first is the encoder's
@@ -332,16 +447,23 @@ class Attribute2Image(Stage):
         latents = self.noise(keys[0], restarts * b)
         if observed is None and (not self.layered or 'mask' in batch):
             zeros = {name: jnp.zeros((b, nz)) for name, nz in self.latents.items()}
-            means = self.encode(image, batch.get('mask'), self.condition(y), zeros, train=False, key=keys[1])[1]
+            means = self.encode(
+                image, batch.get('mask'), self.condition(y), zeros, train=False, key=keys[1]
+            )[1]
             latents = {name: z.at[:b].set(means[name]) for name, z in latents.items()}
         observed = jnp.ones_like(image[..., :1]) if observed is None else observed
         known = jnp.ones(y.shape, bool) if known is None else known
-        image, observed, y, known = (jnp.tile(x, (restarts,) + (1,) * (x.ndim - 1)) for x in (image, observed, y, known))
+        image, observed, y, known = (
+            jnp.tile(x, (restarts,) + (1,) * (x.ndim - 1)) for x in (image, observed, y, known)
+        )
 
         def energy(free):
             drawn = self.decode(free['z'], self.condition(free['y']), train=False)['image']
-            rows = pixels(observed * (drawn - image) ** 2) + sigma ** 2 * sum((z ** 2).sum(-1) for z in free['z'].values())
+            rows = pixels(observed * (drawn - image) ** 2) + sigma**2 * sum(
+                (z**2).sum(-1) for z in free['z'].values()
+            )
             return rows.sum(), rows
+
         tx = optax.adam(optax.cosine_decay_schedule(lr, steps))
         free = {'z': latents, 'y': y}
 
@@ -352,12 +474,17 @@ class Attribute2Image(Stage):
             free = optax.apply_updates(free, updates)
             free['y'] = jnp.where(known, y, jnp.clip(free['y'], 0, 1))
             return (free, opt), rows
+
         (free, _), energies = jax.lax.scan(step, (free, tx.init(free)), length=steps)
         last = energy(free)[1]
         rows = last.reshape(restarts, b).argmin(0) * b + jnp.arange(b)
         best = jax.tree.map(lambda x: x[rows], free)
-        return {'noise': best['z'], 'attributes': best['y'], 'energy': jnp.concatenate([energies, last[None]])[:, rows],
-                'image': self.decode(best['z'], self.condition(best['y']), train=False)['image']}
+        return {
+            'noise': best['z'],
+            'attributes': best['y'],
+            'energy': jnp.concatenate([energies, last[None]])[:, rows],
+            'image': self.decode(best['z'], self.condition(best['y']), train=False)['image'],
+        }
 
     # --------------------------------------------------------------------------------------------------------------- evaluation
     def measure(self, batch, key):
@@ -372,7 +499,9 @@ class Attribute2Image(Stage):
         image, mask = batch['image'], batch.get('mask')
         keys = jax.random.split(key, 3)
         terms = self.terms(self.forward(batch, keys[0]))
-        out = {name: value for name, value in terms.items() if name.startswith('kl')} | {'loss_per_picture': sum(terms.values())}
+        out = {name: value for name, value in terms.items() if name.startswith('kl')} | {
+            'loss_per_picture': sum(terms.values())
+        }
         y = self.condition(batch['attributes'])
         zeros = {name: jnp.zeros((len(image), nz)) for name, nz in self.latents.items()}
         latents = self.encode(image, mask, y, zeros, train=False, key=keys[1])[1]
@@ -386,12 +515,19 @@ class Attribute2Image(Stage):
         behind = (drawn['gate'] > 0).astype(jnp.float32)
         true = 1 - mask
         out['gate_iou'] = pixels(behind * true) / jnp.maximum(pixels(jnp.maximum(behind, true)), 1)
-        bright = where(true, image) > .9
+        bright = where(true, image) > 0.9
         out['bright_background'] = jnp.where(bright, where(true, drawn['image']), jnp.nan)
-        other = self.decode(latents | {'z_b': self.noise(keys[2], len(image))['z_b']}, y, train=False)
+        other = self.decode(
+            latents | {'z_b': self.noise(keys[2], len(image))['z_b']}, y, train=False
+        )
         change = jnp.abs(other['image'] - drawn['image'])
-        inside = 1 - jax.lax.reduce_window(behind, 0.0, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME')
-        out['foreground_moves'], out['background_moves'] = where(inside, change), where(behind, change)
+        inside = 1 - jax.lax.reduce_window(
+            behind, 0.0, jax.lax.max, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME'
+        )
+        out['foreground_moves'], out['background_moves'] = (
+            where(inside, change),
+            where(behind, change),
+        )
         other = self.decode(latents, jnp.roll(y, 1, 0), train=False)
         both = behind * (other['gate'] > 0)
         out['background_keeps'] = where(both, jnp.abs(other['image'] - drawn['image']))
@@ -416,8 +552,10 @@ def cut_out(image, mask):
 
 def box_mean(image, side):
     """Mean over side x side pixels around each, fewer at the border."""
+
     def total(x):
         return jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, side, side, 1), (1, 1, 1, 1), 'SAME')
+
     return total(image) / total(jnp.ones_like(image[:1]))
 
 
@@ -428,7 +566,13 @@ def rotate(image, angle):
     y, x = jnp.meshgrid(jnp.arange(s) - centre, jnp.arange(s) - centre, indexing='ij')
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     places = [cos * y - sin * x + centre, sin * y + cos * x + centre]
-    return jnp.stack([jax.scipy.ndimage.map_coordinates(image[..., c], places, 1, mode='nearest') for c in range(image.shape[-1])], -1)
+    return jnp.stack(
+        [
+            jax.scipy.ndimage.map_coordinates(image[..., c], places, 1, mode='nearest')
+            for c in range(image.shape[-1])
+        ],
+        -1,
+    )
 
 
 STAGES = {'vae': Attribute2Image}

@@ -26,6 +26,7 @@ of G's weights is kept; `stages.gan.ema=0` samples with the plain weights, as th
 
 Expected: the paper has no Inception Score or FID. CIFAR-10 from the features of D and a linear SVM: 82.8 % (from memory).
 """
+
 from typing import NamedTuple
 
 import jax
@@ -37,7 +38,7 @@ from t2i_jax.layers.blocks import levels, linear, lrelu, torch_linear
 from t2i_jax.layers.conv import Conv, ConvTranspose
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.losses import adversarial, gradient_penalty
-from t2i_jax.sharding import over_rows
+from t2i_jax.runtime.sharding import over_rows
 from t2i_jax.stage import Phase, Stage, normal_rows
 
 
@@ -46,8 +47,8 @@ class Variant(NamedTuple):
     ndf: int
     nz: int
     z: str
-    kernel: int = 0            # 0: dense layers
-    unit_norm: bool = False    # whether G's first norm is over single units, not over channels
+    kernel: int = 0  # 0: dense layers
+    unit_norm: bool = False  # whether G's first norm is over single units, not over channels
     alternate: bool = False
 
 
@@ -56,12 +57,21 @@ VARIANTS = {
     'radford': Variant(128, 128, 100, 'uniform', kernel=5, unit_norm=True, alternate=True),
     'mlp': Variant(256, 256, 100, 'uniform'),
 }
-LOSSES = {'nonsaturating': 'nonsaturating', 'minimax': 'minimax', 'hinge': 'hinge', 'wgan-gp': 'wgan'}     # -> adversarial pair
+LOSSES = {
+    'nonsaturating': 'nonsaturating',
+    'minimax': 'minimax',
+    'hinge': 'hinge',
+    'wgan-gp': 'wgan',
+}  # -> adversarial pair
 
 
 def uniform_rows(key, n, shape):
     """Noise from U(-1, 1), n x shape, whose row i comes from fold_in(key, i)."""
-    return over_rows(jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), shape, minval=-1))(jnp.arange(n)))
+    return over_rows(
+        jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), shape, minval=-1))(
+            jnp.arange(n)
+        )
+    )
 
 
 NOISE = {'normal': normal_rows, 'uniform': uniform_rows}
@@ -72,25 +82,29 @@ class Generator(nnx.Module):
 
     def __init__(self, size, ngf, nz, kernel, unit_norm, *, rngs):
         n = levels(size)
-        c = [ngf << (n - 1 - i) for i in range(n)]                        # 64 px: 8, 4, 2, 1 times ngf
+        c = [ngf << (n - 1 - i) for i in range(n)]  # 64 px: 8, 4, 2, 1 times ngf
         padding = (2, kernel - 2)
         self.first = linear(nz, 16 * c[0], rngs=rngs)
         self.unit_norm = unit_norm
-        self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in ([16 * c[0]] if unit_norm else c[:1]) + c[1:]])
-        self.ups = nnx.List([ConvTranspose(a, b, kernel, padding, rngs=rngs) for a, b in zip(c, c[1:])])
+        self.norms = nnx.List(
+            [BatchNorm(d, rngs=rngs) for d in ([16 * c[0]] if unit_norm else c[:1]) + c[1:]]
+        )
+        self.ups = nnx.List(
+            [ConvTranspose(a, b, kernel, padding, rngs=rngs) for a, b in zip(c, c[1:])]
+        )
         self.image = ConvTranspose(c[-1], 3, kernel, padding, rngs=rngs)
 
     def __call__(self, z, *, train):
-        x = self.first(z)                                                 # b 16*8c
+        x = self.first(z)  # b 16*8c
         if self.unit_norm:
             x = self.norms[0](x, train=train)
-        x = rearrange(x, 'b (h w c) -> b h w c', h=4, w=4)                # b 4 4 8c
+        x = rearrange(x, 'b (h w c) -> b h w c', h=4, w=4)  # b 4 4 8c
         if not self.unit_norm:
             x = self.norms[0](x, train=train)
         x = jax.nn.relu(x)
         for up, norm in zip(self.ups, list(self.norms)[1:]):
-            x = jax.nn.relu(norm(up(x), train=train))                     # b 8 8 4c, b 16 16 2c, b 32 32 c
-        return jnp.tanh(self.image(x))                                    # b 64 64 3
+            x = jax.nn.relu(norm(up(x), train=train))  # b 8 8 4c, b 16 16 2c, b 32 32 c
+        return jnp.tanh(self.image(x))  # b 64 64 3
 
 
 class Discriminator(nnx.Module):
@@ -98,7 +112,12 @@ class Discriminator(nnx.Module):
 
     def __init__(self, size, ndf, kernel, normalise=True, *, rngs):
         c = [ndf << i for i in range(levels(size))]
-        self.downs = nnx.List([Conv(a, b, kernel, stride=2, padding=(kernel - 1) // 2, rngs=rngs) for a, b in zip([3] + c, c)])
+        self.downs = nnx.List(
+            [
+                Conv(a, b, kernel, stride=2, padding=(kernel - 1) // 2, rngs=rngs)
+                for a, b in zip([3] + c, c)
+            ]
+        )
         self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in c[1:]]) if normalise else None
         self.logit = linear(16 * c[-1], 1, rngs=rngs)
 
@@ -106,7 +125,7 @@ class Discriminator(nnx.Module):
         """What each layer makes of the images: the features with which the paper classifies pictures."""
         maps = []
         for i, down in enumerate(self.downs):
-            x = down(x)                                                   # b 32 32 c, b 16 16 2c, b 8 8 4c, b 4 4 8c
+            x = down(x)  # b 32 32 c, b 16 16 2c, b 8 8 4c, b 4 4 8c
             x = lrelu(self.norms[i - 1](x, train=train) if i and self.norms else x)
             maps.append(x)
         return maps
@@ -153,31 +172,61 @@ class Dcgan(Stage):
     ema, needs = ('G',), ('image',)
     tiny = dict(ngf=16, ndf=16, nz=32)
 
-    def __init__(self, meta, *, variant='torch', loss='nonsaturating', ngf=0, ndf=0, nz=0, z='', alternate=None,
-                 d_steps=1, g_steps=1, penalty=10.0, sample_bn='running', rngs):
+    def __init__(
+        self,
+        meta,
+        *,
+        variant='torch',
+        loss='nonsaturating',
+        ngf=0,
+        ndf=0,
+        nz=0,
+        z='',
+        alternate=None,
+        d_steps=1,
+        g_steps=1,
+        penalty=10.0,
+        sample_bn='running',
+        rngs,
+    ):
         """variant: 'torch', 'radford', 'mlp'. Where ngf, ndf, nz is 0, z ('normal' or 'uniform') empty or alternate None, it is the variant's own.
         loss: 'nonsaturating', 'minimax', 'hinge' or 'wgan-gp', whose gradient penalty has the weight `penalty`.
         alternate: one batch trains G, the next one D. d_steps, g_steps: one of them may be larger than 1: D is then
         updated d_steps times for each update of G, each time on another batch, or the other way round.
         sample_bn: sampling normalises with 'running' statistics or with those of the 'batch' of samples.
         """
-        for name, value, known in (('variant', variant, VARIANTS), ('loss', loss, LOSSES), ('z', z or 'normal', NOISE),
-                                   ('sample_bn', sample_bn, ('running', 'batch'))):
+        for name, value, known in (
+            ('variant', variant, VARIANTS),
+            ('loss', loss, LOSSES),
+            ('z', z or 'normal', NOISE),
+            ('sample_bn', sample_bn, ('running', 'batch')),
+        ):
             if value not in known:
                 raise ValueError(f'DCGAN has no {name}={value!r}; there are {", ".join(known)}.')
         own = VARIANTS[variant]
         ngf, ndf, self.nz, self.z = ngf or own.ngf, ndf or own.ndf, nz or own.nz, z or own.z
         if own.kernel:
             self.G = Generator(meta.size, ngf, self.nz, own.kernel, own.unit_norm, rngs=rngs)
-            self.D = Discriminator(meta.size, ndf, own.kernel, normalise=loss != 'wgan-gp', rngs=rngs)
+            self.D = Discriminator(
+                meta.size, ndf, own.kernel, normalise=loss != 'wgan-gp', rngs=rngs
+            )
         else:
-            self.G, self.D = MlpGenerator(meta.size, ngf, self.nz, rngs=rngs), MlpDiscriminator(meta.size, ndf, rngs=rngs)
-        self.loss, self.penalty, self.sample_bn = LOSSES[loss], penalty if loss == 'wgan-gp' else 0.0, sample_bn
+            self.G, self.D = (
+                MlpGenerator(meta.size, ngf, self.nz, rngs=rngs),
+                MlpDiscriminator(meta.size, ndf, rngs=rngs),
+            )
+        self.loss, self.penalty, self.sample_bn = (
+            LOSSES[loss],
+            penalty if loss == 'wgan-gp' else 0.0,
+            sample_bn,
+        )
 
         alternate = own.alternate if alternate is None and d_steps == g_steps == 1 else alternate
         if min(d_steps, g_steps) != 1 or (alternate and max(d_steps, g_steps) != 1):
-            raise ValueError(f'DCGAN cannot have alternate={alternate}, d_steps={d_steps} and g_steps={g_steps}: '
-                             'set one of the three, and the steps to 1 or more.')
+            raise ValueError(
+                f'DCGAN cannot have alternate={alternate}, d_steps={d_steps} and g_steps={g_steps}: '
+                'set one of the three, and the steps to 1 or more.'
+            )
         d, g = self.phases
         if alternate:
             self.phases = g._replace(every=2), d._replace(every=2, at=1)
@@ -195,11 +244,15 @@ class Dcgan(Stage):
         real, fake = self.D(batch['image'], train=True), self.D(out, train=True)
         loss = adversarial(self.loss)[0](real, fake)
         logs = {}
-        if self.loss != 'wgan':                                           # a critic's sign says nothing
-            logs['d_right'] = ((real > 0).mean() + (fake < 0).mean()) / 2     # near 1 for long: D has won, and G learns nothing
+        if self.loss != 'wgan':  # a critic's sign says nothing
+            logs['d_right'] = (
+                (real > 0).mean() + (fake < 0).mean()
+            ) / 2  # near 1 for long: D has won, and G learns nothing
         if self.penalty:
             _, penalty_key = jax.random.split(key)
-            logs['penalty'] = gradient_penalty(lambda x: self.D(x, train=False), batch['image'], out, penalty_key, self.penalty)
+            logs['penalty'] = gradient_penalty(
+                lambda x: self.D(x, train=False), batch['image'], out, penalty_key, self.penalty
+            )
             loss += logs['penalty']
         return loss, logs
 

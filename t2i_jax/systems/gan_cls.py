@@ -21,6 +21,7 @@ image from all records that do not match, not from a class drawn first. A moving
 
 Expected (as measured by the StackGAN authors, from memory): Inception Score 2.88 birds, 2.66 flowers, 7.88 COCO.
 """
+
 from typing import Any, NamedTuple
 
 import jax
@@ -30,12 +31,12 @@ from flax import nnx
 
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.encoders.small_cnn import SmallCnn
-from t2i_jax.errors import RunError
 from t2i_jax.layers.blocks import Bottleneck, levels, linear, lrelu, torch_linear
 from t2i_jax.layers.conv import Conv, ConvTranspose
 from t2i_jax.layers.norm import NORMS, BatchNorm
 from t2i_jax.layers.remat import recomputed
 from t2i_jax.losses import bce, bce_per_row, structured_joint_embedding
+from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Phase, Stage, normal_rows
 
 
@@ -44,14 +45,16 @@ class Generator(nnx.Module):
 
     def __init__(self, size, embedding, ngf, nz, nt, large=False, *, rngs):
         n = levels(size)
-        c = [ngf << (n - 1 - i) for i in range(n)]                        # 64 px: 8, 4, 2, 1 times ngf
+        c = [ngf << (n - 1 - i) for i in range(n)]  # 64 px: 8, 4, 2, 1 times ngf
         self.nz, self.size = nz, size
         self.project = torch_linear(embedding, nt, rngs=rngs)
         self.first = linear(nz + nt, 16 * c[0], rngs=rngs)
         self.ups = nnx.List([ConvTranspose(c[i], c[i + 1], 4, rngs=rngs) for i in range(n - 1)])
         self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in c])
         blocks = 2 if large else 1
-        self.blocks = nnx.List([Bottleneck(d, jax.nn.relu, rngs=rngs) for d in c[:2] for _ in range(blocks)])
+        self.blocks = nnx.List(
+            [Bottleneck(d, jax.nn.relu, rngs=rngs) for d in c[:2] for _ in range(blocks)]
+        )
         self.image = ConvTranspose(c[-1], 3, 4, rngs=rngs)
 
     def noise(self, key, n):
@@ -63,14 +66,18 @@ class Generator(nnx.Module):
         x = rearrange(x, 'b (h w c) -> b h w c', h=4, w=4)
         each = len(self.blocks) // 2
         for i, norm in enumerate(self.norms):
-            x = norm(x if i == 0 else self.ups[i - 1](x), train=train)    # b 4 4 8c, b 8 8 4c, b 16 16 2c, b 32 32 c
+            x = norm(
+                x if i == 0 else self.ups[i - 1](x), train=train
+            )  # b 4 4 8c, b 8 8 4c, b 16 16 2c, b 32 32 c
             if i < 2:
                 x = jax.nn.relu(self.blocks[i * each](x, train=train))
                 if each == 2:
-                    x = self.blocks[i * each + 1](x, train=train)         # no activation after the second sum
+                    x = self.blocks[i * each + 1](
+                        x, train=train
+                    )  # no activation after the second sum
             else:
                 x = jax.nn.relu(x)
-        return jnp.tanh(self.image(x))                                    # b 64 64 3
+        return jnp.tanh(self.image(x))  # b 64 64 3
 
 
 class Trunk(nnx.Module):
@@ -79,7 +86,9 @@ class Trunk(nnx.Module):
     def __init__(self, size, ndf, third_activation, norm=BatchNorm, *, rngs):
         n = levels(size)
         c = [ndf << i for i in range(n)]
-        self.downs = nnx.List([Conv(a, b, 4, stride=2, padding=1, rngs=rngs) for a, b in zip([3] + c, c)])
+        self.downs = nnx.List(
+            [Conv(a, b, 4, stride=2, padding=1, rngs=rngs) for a, b in zip([3] + c, c)]
+        )
         self.norms = nnx.List([norm(d, rngs=rngs) for d in c[1:]])
         self.block = Bottleneck(c[-1], lrelu, norm, rngs=rngs)
         self.third_activation = third_activation
@@ -87,18 +96,20 @@ class Trunk(nnx.Module):
     @recomputed
     def __call__(self, x, *, train):
         last = len(self.downs) - 1
-        x = lrelu(self.downs[0](x))                                       # b 32 32 c
+        x = lrelu(self.downs[0](x))  # b 32 32 c
         for i in range(1, last + 1):
-            x = self.norms[i - 1](self.downs[i](x), train=train)          # b 16 16 2c, b 8 8 4c, b 4 4 8c
+            x = self.norms[i - 1](self.downs[i](x), train=train)  # b 16 16 2c, b 8 8 4c, b 4 4 8c
             if i < last - 1 or (i == last - 1 and self.third_activation):
                 x = lrelu(x)
-        return lrelu(self.block(x, train=train))                          # b 4 4 8c
+        return lrelu(self.block(x, train=train))  # b 4 4 8c
 
 
 class Discriminator(nnx.Module):
     """Image and sentence vector -> logit of "real and matching". b"""
 
-    def __init__(self, size, embedding, ndf, nt, text_norm, third_activation, norm=BatchNorm, *, rngs):
+    def __init__(
+        self, size, embedding, ndf, nt, text_norm, third_activation, norm=BatchNorm, *, rngs
+    ):
         c = ndf << (levels(size) - 1)
         self.trunk = Trunk(size, ndf, third_activation, norm, rngs=rngs)
         self.project = torch_linear(embedding, nt, rngs=rngs)
@@ -122,7 +133,9 @@ class StyleEncoder(nnx.Module):
     def __init__(self, size, embedding, ndf, nz, nt, *, rngs):
         self.trunk = Trunk(size, ndf, True, rngs=rngs)
         self.project = torch_linear(embedding, nt, rngs=rngs) if embedding else None
-        self.z = torch_linear(16 * (ndf << (levels(size) - 1)) + (nt if embedding else 0), nz, rngs=rngs)
+        self.z = torch_linear(
+            16 * (ndf << (levels(size) - 1)) + (nt if embedding else 0), nz, rngs=rngs
+        )
 
     def __call__(self, image, text, *, train):
         x = rearrange(self.trunk(image, train=train), 'b h w c -> b (h w c)')
@@ -136,26 +149,44 @@ ENCODER = dict(variant='icml_birds', channels=(384, 512), hidden=0, embedding=10
 
 class Codes(NamedTuple):
     """Pictures and sentences in the common space, b d."""
+
     code: Any
     sentence: Any
 
 
 class JointEmbedding(Stage):
     """Trains the character network so that the dot product of sentence and image vector is largest for true pairs."""
-    phases = (Phase('joint_loss', trains=('text', 'image')),)
-    tiny = dict(encoder=dict(channels=(32, 48), hidden=48, embedding=64), image_channels=(16, 32, 48))
 
-    def __init__(self, meta, *, encoder=ENCODER, image_channels=(64, 128, 256, 256), image_flat=False, features=0, margin=1.0, rngs):
+    phases = (Phase('joint_loss', trains=('text', 'image')),)
+    tiny = dict(
+        encoder=dict(channels=(32, 48), hidden=48, embedding=64), image_channels=(16, 32, 48)
+    )
+
+    def __init__(
+        self,
+        meta,
+        *,
+        encoder=ENCODER,
+        image_channels=(64, 128, 256, 256),
+        image_flat=False,
+        features=0,
+        margin=1.0,
+        rngs,
+    ):
         """encoder: keywords of CharCnnRnn. image_channels, image_flat: of SmallCnn. features: dimension of stored image features,
         0 = learn them from pixels."""
         self.text = CharCnnRnn(**encoder, rngs=rngs)
         self.margin = margin
         if features and features != self.text.embedding:
-            raise ValueError(f'Stored image features have {features} dimensions, the text encoder {self.text.embedding}: make them equal.')
+            raise ValueError(
+                f'Stored image features have {features} dimensions, the text encoder {self.text.embedding}: make them equal.'
+            )
         if features:
             self.phases, self.image = (Phase('joint_loss', trains=('text',)),), None
         else:
-            self.image = SmallCnn(meta.size, image_channels, self.text.embedding, image_flat, rngs=rngs)
+            self.image = SmallCnn(
+                meta.size, image_channels, self.text.embedding, image_flat, rngs=rngs
+            )
         self.needs = ('image_features' if features else 'image', 'chars')
 
     @classmethod
@@ -163,7 +194,11 @@ class JointEmbedding(Stage):
         return config.data.embedding == 'stored'
 
     def codes(self, batch, key=None) -> Codes:
-        image = self.image(batch['image'], train=self.training) if self.image else batch['image_features']
+        image = (
+            self.image(batch['image'], train=self.training)
+            if self.image
+            else batch['image_features']
+        )
         return Codes(image, self.text(batch['chars'], train=self.training, key=key))
 
     def joint_loss(self, batch, key, out):
@@ -174,8 +209,8 @@ class JointEmbedding(Stage):
 
 
 class Fakes(NamedTuple):
-    image: Any       # b s s 3, with INT b + b/2 rows
-    text: Any        # the sentence vector of each row
+    image: Any  # b s s 3, with INT b + b/2 rows
+    text: Any  # the sentence vector of each row
 
 
 class GanCls(Stage):
@@ -183,9 +218,28 @@ class GanCls(Stage):
     ema, loads = ('G',), {'text': 'text'}
     tiny = dict(ngf=24, ndf=24, nt=64)
 
-    def __init__(self, meta, *, ngf=128, ndf=64, nz=100, nt=128, matching_aware=True, interpolate=False, cls_weight=0.5,
-                 interp_weight=1.0, interp_extrapolate=False, text_norm=True, third_activation=False, large=False, unit_text=False,
-                 d_norm='batch', r1=0.0, text, rngs):
+    def __init__(
+        self,
+        meta,
+        *,
+        ngf=128,
+        ndf=64,
+        nz=100,
+        nt=128,
+        matching_aware=True,
+        interpolate=False,
+        cls_weight=0.5,
+        interp_weight=1.0,
+        interp_extrapolate=False,
+        text_norm=True,
+        third_activation=False,
+        large=False,
+        unit_text=False,
+        d_norm='batch',
+        r1=0.0,
+        text,
+        rngs,
+    ):
         """matching_aware, interpolate: GAN, GAN-CLS, GAN-INT, GAN-INT-CLS. interp_extrapolate: move from h_i by alpha (h_j - h_i),
         alpha ~ U(-1, 1), instead of to the midpoint. text_norm: batch norm in D's text branch (not for COCO).
         third_activation: leaky ReLU after D's third convolution (COCO's script; that for birds and flowers lacks it).
@@ -199,14 +253,22 @@ class GanCls(Stage):
             raise ValueError(f'd_norm is {d_norm!r}; it is {" or ".join(NORMS)}.')
         embedding = text.embedding if text else meta.embedding_dim
         if not embedding:
-            raise ValueError('There is neither a text encoder nor a stored sentence vector: set data.embedding=none or import vectors.')
+            raise ValueError(
+                'There is neither a text encoder nor a stored sentence vector: set data.embedding=none or import vectors.'
+            )
         self.text = text
         self.G = Generator(meta.size, embedding, ngf, nz, nt, large, rngs=rngs)
-        self.D = Discriminator(meta.size, embedding, ndf, nt, text_norm, third_activation, NORMS[d_norm], rngs=rngs)
+        self.D = Discriminator(
+            meta.size, embedding, ndf, nt, text_norm, third_activation, NORMS[d_norm], rngs=rngs
+        )
         self.cls_weight, self.interpolate = cls_weight if matching_aware else 0.0, interpolate
         self.interp_weight, self.extrapolate, self.r1 = interp_weight, interp_extrapolate, r1
         self.unit_text = self.G.unit_text = unit_text
-        self.needs = ('image',) + (('wrong_image',) if matching_aware else ()) + (('chars',) if text else ('embedding',))
+        self.needs = (
+            ('image',)
+            + (('wrong_image',) if matching_aware else ())
+            + (('chars',) if text else ('embedding',))
+        )
 
     def encode(self, batch):
         """Sentence vectors b d; where a row has several captions, their mean. Those of a batch that has been encoded stand under `encoded`."""
@@ -216,10 +278,16 @@ class GanCls(Stage):
             text = batch['embedding']
         else:
             chars = batch['chars']
-            text = self.text(chars.reshape(-1, chars.shape[-1]), train=False).reshape(*chars.shape[:-1], -1)
+            text = self.text(chars.reshape(-1, chars.shape[-1]), train=False).reshape(
+                *chars.shape[:-1], -1
+            )
         text = text.astype(jnp.float32)
         text = text.mean(1) if text.ndim == 3 else text
-        return text * jax.lax.rsqrt((text ** 2).mean(-1, keepdims=True) + 1e-12) if self.unit_text else text
+        return (
+            text * jax.lax.rsqrt((text**2).mean(-1, keepdims=True) + 1e-12)
+            if self.unit_text
+            else text
+        )
 
     def noise(self, key, n):
         return self.G.noise(key, n)
@@ -229,10 +297,16 @@ class GanCls(Stage):
         z_key, alpha_key = jax.random.split(key)
         if self.interpolate:
             if len(text) % 2:
-                raise RunError(f'GAN-INT pairs the sentences of a batch, and {len(text)} is odd. Set an even stages.gan.batch_size.')
+                raise RunError(
+                    f'GAN-INT pairs the sentences of a batch, and {len(text)} is odd. Set an even stages.gan.batch_size.'
+                )
             a, b = jnp.split(text, 2)
-            alpha = jax.random.uniform(alpha_key, (len(a), 1), minval=-1, maxval=1) if self.extrapolate else 0.5
-            text = jnp.concatenate([text, a + alpha * (b - a)])           # b + b/2
+            alpha = (
+                jax.random.uniform(alpha_key, (len(a), 1), minval=-1, maxval=1)
+                if self.extrapolate
+                else 0.5
+            )
+            text = jnp.concatenate([text, a + alpha * (b - a)])  # b + b/2
         return Fakes(self.G(text, self.noise(z_key, len(text))['z'], train=True), text)
 
     def d_loss(self, batch, key, out):
@@ -241,7 +315,10 @@ class GanCls(Stage):
         d_real = bce(self.D(batch['image'], text, train=True), 1.0)
         d_wrong = bce(self.D(batch['wrong_image'], text, train=True), 0.0) if w else 0.0
         d_fake = bce(self.D(out.image[:b], text, train=True), 0.0)
-        loss, logs = d_real + w * d_wrong + (1 - w) * d_fake, {'d_real': d_real, 'd_fake': d_fake, **({'d_wrong': d_wrong} if w else {})}
+        loss, logs = (
+            d_real + w * d_wrong + (1 - w) * d_fake,
+            {'d_real': d_real, 'd_fake': d_fake, **({'d_wrong': d_wrong} if w else {})},
+        )
         if self.r1:
             logs['penalty'] = self.r1 / 2 * self.squared_slope(batch['image'], text, key)
             loss += logs['penalty']
@@ -251,8 +328,10 @@ class GanCls(Stage):
         """Mean over the batch of |grad D|^2 at the images (R1: Mescheder, Geiger, Nowozin, ICML 2018), estimated along one random
         direction n, since E (n . grad D)^2 = |grad D|^2, and by a difference, since D's batch statistics belong to it."""
         n = step * jax.random.normal(jax.random.fold_in(key, 1), image.shape)
-        slope = (self.D(image + n, text, train=True) - self.D(image - n, text, train=True)).astype(jnp.float32) / (2 * step)
-        return (slope ** 2).mean()
+        slope = (self.D(image + n, text, train=True) - self.D(image - n, text, train=True)).astype(
+            jnp.float32
+        ) / (2 * step)
+        return (slope**2).mean()
 
     def g_loss(self, batch, key, out):
         rows = bce_per_row(self.D(out.image, out.text, train=True), 1.0)
@@ -269,6 +348,7 @@ class Style(Stage):
     It is left out of a run that gives it no steps. A system whose generator is called otherwise names its networks in `loads`, the one that
     reads z first, the one that draws the final picture last, and says how they draw, in `noise` and `drawn`.
     """
+
     phases = (Phase('style_loss', trains=('S',)),)
     loads = {'G': 'gan', 'text': 'gan'}
     tiny = dict(ndf=8)
@@ -281,8 +361,12 @@ class Style(Stage):
         self.unit_text = first.unit_text
         embedding = text.embedding if text else meta.embedding_dim
         if meta.size != last.size:
-            raise ValueError(f'The generator draws {last.size} px, the style encoder would read {meta.size} px: set stages.style.data.size={last.size}.')
-        self.S = StyleEncoder(meta.size, embedding if text_input else 0, ndf, first.nz, nt, rngs=rngs)
+            raise ValueError(
+                f'The generator draws {last.size} px, the style encoder would read {meta.size} px: set stages.style.data.size={last.size}.'
+            )
+        self.S = StyleEncoder(
+            meta.size, embedding if text_input else 0, ndf, first.nz, nt, rngs=rngs
+        )
         self.needs = ('chars',) if text else ('embedding',)
 
     @classmethod
@@ -303,7 +387,9 @@ class Style(Stage):
         text = self.encode(batch)
         noise = self.noise(key, len(text))
         z, found = noise['z'], self.S(self.drawn(text, noise), text, train=self.training)
-        together = jnp.mean((z - z.mean(0)) * (found - found.mean(0)), 0) / (z.std(0) * found.std(0) + 1e-6)
+        together = jnp.mean((z - z.mean(0)) * (found - found.mean(0)), 0) / (
+            z.std(0) * found.std(0) + 1e-6
+        )
         return ((found - z) ** 2).sum(-1).mean(), {'correlation': together.mean()}
 
     def recover(self, batch, noise):
@@ -318,4 +404,4 @@ class Style(Stage):
         return {'image': self.drawn(text, noise | {'z': z}), 'z': z}
 
 
-STAGES = {'text': JointEmbedding, 'gan': GanCls, 'style': Style}     # the order is the training order
+STAGES = {'text': JointEmbedding, 'gan': GanCls, 'style': Style}  # the order is the training order

@@ -17,6 +17,7 @@ then learnt, what should depend on one of a later label is not. A moving average
 Expected: on shape_scenes/rules, whose likelihoods are known, see experiments/layout_vae_rules.py. Of the paper's numbers none is recalled with
 certainty; on COCO the NLL of a count is about 0.56 nats, and a model of boxes without a latent is far behind one with it.
 """
+
 import math
 from typing import Any, NamedTuple
 
@@ -25,15 +26,17 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from t2i_jax.errors import DataError
 from t2i_jax.layers.blocks import torch_linear
 from t2i_jax.losses import gaussian_kl, gaussian_nll, poisson_nll
+from t2i_jax.runtime.errors import DataError
 from t2i_jax.stage import Phase, Stage, normal_rows
 
-MAX_COUNT = 20             # objects of one label
-COUNT_UNIT = 10            # counts enter networks divided by this
-BOX_UNIT = 0.25            # boxes enter networks as (b - 1/2) / BOX_UNIT
-SMALLEST = 0.01            # side of a box, as a fraction of the frame: smaller ones are not learnt and not made
+MAX_COUNT = 20  # objects of one label
+COUNT_UNIT = 10  # counts enter networks divided by this
+BOX_UNIT = 0.25  # boxes enter networks as (b - 1/2) / BOX_UNIT
+SMALLEST = (
+    0.01  # side of a box, as a fraction of the frame: smaller ones are not learnt and not made
+)
 
 
 # ----------------------------------------------------------------------------------------------------------------- networks
@@ -42,7 +45,7 @@ class Gaussian(NamedTuple):
     logvar: Any
 
     def draw(self, eps, temperature=1.0):
-        return self.mean + temperature * jnp.exp(.5 * self.logvar) * eps
+        return self.mean + temperature * jnp.exp(0.5 * self.logvar) * eps
 
     def log_density(self, z):
         return -gaussian_nll(z, self.mean, self.logvar).sum(-1)
@@ -52,7 +55,9 @@ class ToGaussian(nnx.Module):
     """Linear to d, ReLU, then mean and log-variance."""
 
     def __init__(self, c, d, *, rngs):
-        self.hidden, self.mean, self.logvar = (torch_linear(*size, rngs=rngs) for size in ((c, d), (d, d), (d, d)))
+        self.hidden, self.mean, self.logvar = (
+            torch_linear(*size, rngs=rngs) for size in ((c, d), (d, d), (d, d))
+        )
 
     def __call__(self, x):
         x = jax.nn.relu(self.hidden(x))
@@ -68,7 +73,9 @@ class Conditional(nnx.Module):
             raise ValueError(f'prior is {prior!r}; it is learned or standard.')
         self.latent_dim = latent_dim
         if latent_dim:
-            self.look = nnx.List([torch_linear(x, width, rngs=rngs), torch_linear(width, width, rngs=rngs)])
+            self.look = nnx.List(
+                [torch_linear(x, width, rngs=rngs), torch_linear(width, width, rngs=rngs)]
+            )
             self.to_posterior = ToGaussian(2 * width, latent_dim, rngs=rngs)
             self.to_prior = ToGaussian(width, latent_dim, rngs=rngs) if prior == 'learned' else None
         sizes = (latent_dim + width, width, width // 2, out)
@@ -108,6 +115,7 @@ class Conditional(nnx.Module):
         def one(key):
             z = q.draw(jax.random.normal(key, q.mean.shape))
             return p.log_density(z) - q.log_density(z) - nll(self.decode(z, c))
+
         return jax.lax.map(one, jax.random.split(key, samples))
 
     def held_out(self, x, c, key, nll, samples):
@@ -121,13 +129,22 @@ class Condition(nnx.Module):
     """c = linear [FC2 of each input ; what else is given]. FC2: linear, ReLU, linear, ReLU. Leading axes broadcast."""
 
     def __init__(self, sizes, width, others=0, *, rngs):
-        self.layers = nnx.List([nnx.List([torch_linear(d, width, rngs=rngs), torch_linear(width, width, rngs=rngs)]) for d in sizes])
+        self.layers = nnx.List(
+            [
+                nnx.List([torch_linear(d, width, rngs=rngs), torch_linear(width, width, rngs=rngs)])
+                for d in sizes
+            ]
+        )
         self.merge = torch_linear((len(sizes) + others) * width, width, rngs=rngs)
 
     def __call__(self, *inputs):
-        seen = [jax.nn.relu(b(jax.nn.relu(a(x)))) for (a, b), x in zip(self.layers, inputs)] + list(inputs[len(self.layers):])
+        seen = [jax.nn.relu(b(jax.nn.relu(a(x)))) for (a, b), x in zip(self.layers, inputs)] + list(
+            inputs[len(self.layers) :]
+        )
         shape = jnp.broadcast_shapes(*(x.shape[:-1] for x in seen))
-        return self.merge(jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in seen], -1))
+        return self.merge(
+            jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in seen], -1)
+        )
 
 
 class Counter(nnx.Module):
@@ -138,11 +155,15 @@ class Counter(nnx.Module):
             raise ValueError(f'count_head is {head!r}; it is poisson or categorical.')
         self.head, self.history, self.classes = head, history, classes
         self.condition = Condition((classes,) * 3, width, rngs=rngs)
-        self.vae = Conditional(1, 1 if head == 'poisson' else MAX_COUNT, width, latent_dim, prior, rngs=rngs)
+        self.vae = Conditional(
+            1, 1 if head == 'poisson' else MAX_COUNT, width, latent_dim, prior, rngs=rngs
+        )
 
     def log_probs(self, said):
         """What the decoder says (..., 1 or 20) -> log p of counts 1..20, (..., 20). Of the Poisson without what is beyond."""
-        return jax.nn.log_softmax(said if self.head == 'categorical' else -poisson_nll(jnp.arange(MAX_COUNT), said))
+        return jax.nn.log_softmax(
+            said if self.head == 'categorical' else -poisson_nll(jnp.arange(MAX_COUNT), said)
+        )
 
     def nll(self, counts):
         """A function: what the decoder says -> -log p(count), for counts of 1..20."""
@@ -150,21 +171,33 @@ class Counter(nnx.Module):
         if self.head == 'poisson':
             return lambda said: poisson_nll(more, said[..., 0])
         index = more.astype(int)
-        return lambda said: -jnp.take_along_axis(self.log_probs(said), jnp.broadcast_to(index, said.shape[:-1])[..., None], -1)[..., 0]
+        return lambda said: (
+            -jnp.take_along_axis(
+                self.log_probs(said), jnp.broadcast_to(index, said.shape[:-1])[..., None], -1
+            )[..., 0]
+        )
 
     def likeliest(self, said):
         """The count to expect of what the decoder says (..., 1 or 20) -> (...). Poisson: 1 + its rate, rounded."""
         if self.head == 'poisson':
-            return 1 + jnp.round(jnp.exp(jnp.minimum(said[..., 0], jnp.log(MAX_COUNT - 1)))).astype(int)
+            return 1 + jnp.round(jnp.exp(jnp.minimum(said[..., 0], jnp.log(MAX_COUNT - 1)))).astype(
+                int
+            )
         return 1 + said.argmax(-1)
 
     def conditions(self, counts):
         """Counts b C (0: not in the set) -> what each label depends on: the set, the label, and the counts of the labels before it; b C width."""
         earlier = jnp.tril(jnp.ones((self.classes, self.classes)), -1) * self.history
-        return self.condition((counts > 0)[:, None].astype(jnp.float32), jnp.eye(self.classes), counts[:, None] * earlier / COUNT_UNIT)
+        return self.condition(
+            (counts > 0)[:, None].astype(jnp.float32),
+            jnp.eye(self.classes),
+            counts[:, None] * earlier / COUNT_UNIT,
+        )
 
     def terms(self, counts, key):
-        return self.vae.terms(counts[..., None] / COUNT_UNIT, self.conditions(counts), key, self.nll(counts))
+        return self.vae.terms(
+            counts[..., None] / COUNT_UNIT, self.conditions(counts), key, self.nll(counts)
+        )
 
     def measure(self, counts, key, samples):
         """Counts b C -> {name: b}, means over the labels of the set; `count_exact` and `count_within_one` of the likeliest count at the
@@ -172,7 +205,10 @@ class Counter(nnx.Module):
         c, there = self.conditions(counts), counts > 0
         found = self.vae.held_out(counts[..., None] / COUNT_UNIT, c, key, self.nll(counts), samples)
         error = jnp.abs(self.likeliest(self.vae.decode(self.vae.prior(c).mean, c)) - counts)
-        found = {f'{name}_per_label': value for name, value in found.items()} | {'count_exact': error < .5, 'count_within_one': error < 1.5}
+        found = {f'{name}_per_label': value for name, value in found.items()} | {
+            'count_exact': error < 0.5,
+            'count_within_one': error < 1.5,
+        }
         return {name: mean_per_row(value, there) for name, value in found.items()}
 
     def sample(self, label_set, least, room, z, u, temperature=1.0, mode=False):
@@ -183,21 +219,35 @@ class Counter(nnx.Module):
         def one(carry, inputs):
             counts, room = carry
             label, low, z, u = inputs
-            c = self.condition(label_set, jnp.broadcast_to(label, counts.shape), counts * self.history / COUNT_UNIT)
-            said = self.vae.decode(self.vae.prior(c).draw(z, 0.0 if mode else temperature), c)      # b 1 or b 20
-            cdf = jnp.cumsum(jax.nn.softmax(jnp.where(number >= low[:, None], self.log_probs(said), -jnp.inf)), -1)
+            c = self.condition(
+                label_set, jnp.broadcast_to(label, counts.shape), counts * self.history / COUNT_UNIT
+            )
+            said = self.vae.decode(
+                self.vae.prior(c).draw(z, 0.0 if mode else temperature), c
+            )  # b 1 or b 20
+            cdf = jnp.cumsum(
+                jax.nn.softmax(jnp.where(number >= low[:, None], self.log_probs(said), -jnp.inf)),
+                -1,
+            )
             n = self.likeliest(said) if mode else 1 + (cdf <= u[:, None] * cdf[:, -1:]).sum(-1)
             n = jnp.where(label_set @ label > 0, jnp.clip(n, low, low + room), 0)
             return (counts + n[:, None] * label, room - jnp.maximum(n - low, 0)), None
+
         start = jnp.zeros(label_set.shape), jnp.maximum(room, 0)
-        return jax.lax.scan(one, start, (jnp.eye(self.classes), least.T, rearrange(z, 'b c d -> c b d'), u.T))[0][0]
+        return jax.lax.scan(
+            one, start, (jnp.eye(self.classes), least.T, rearrange(z, 'b c d -> c b d'), u.T)
+        )[0][0]
 
 
 class Lstm(nnx.Module):
     """A recurrence that also tells its state before each input. Forget bias 1."""
 
     def __init__(self, c, width, *, rngs):
-        self.input, self.hidden, self.width = torch_linear(c, 4 * width, rngs=rngs), torch_linear(width, 4 * width, rngs=rngs), width
+        self.input, self.hidden, self.width = (
+            torch_linear(c, 4 * width, rngs=rngs),
+            torch_linear(width, 4 * width, rngs=rngs),
+            width,
+        )
 
     def start(self, rows):
         return jnp.zeros((rows, self.width)), jnp.zeros((rows, self.width))
@@ -207,14 +257,21 @@ class Lstm(nnx.Module):
         h, c = state
         i, f, g, o = jnp.split((gates + self.hidden(h)).astype(jnp.float32), 4, -1)
         new = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return tuple(jnp.where(there[:, None], a, b) for a, b in ((jax.nn.sigmoid(o) * jnp.tanh(new), h), (new, c)))
+        return tuple(
+            jnp.where(there[:, None], a, b)
+            for a, b in ((jax.nn.sigmoid(o) * jnp.tanh(new), h), (new, c))
+        )
 
     def before(self, x, there):
         """Inputs b n c -> the output before each of them, b n width: zeros, then that of the first, ..."""
+
         def one(state, inputs):
             return self.step(state, *inputs), state[0]
+
         gates = rearrange(self.input(x), 'b n d -> n b d')
-        return rearrange(jax.lax.scan(one, self.start(len(x)), (gates, there.T))[1], 'n b d -> b n d')
+        return rearrange(
+            jax.lax.scan(one, self.start(len(x)), (gates, there.T))[1], 'n b d -> b n d'
+        )
 
 
 class Placer(nnx.Module):
@@ -247,8 +304,12 @@ class Placer(nnx.Module):
         return self.vae.terms(scaled(boxes), self.conditions(boxes, labels), key, self.nll(boxes))
 
     def measure(self, boxes, labels, key, samples):
-        found = self.vae.held_out(scaled(boxes), self.conditions(boxes, labels), key, self.nll(boxes), samples)
-        return {f'{name}_per_box': mean_per_row(value, labels >= 0) for name, value in found.items()}
+        found = self.vae.held_out(
+            scaled(boxes), self.conditions(boxes, labels), key, self.nll(boxes), samples
+        )
+        return {
+            f'{name}_per_box': mean_per_row(value, labels >= 0) for name, value in found.items()
+        }
 
     def sample(self, labels, given, z, eps, temperature=1.0, overlap=0.0):
         """Boxes b R 4 for labels b R (-1: none). given: b R 4, boxes that are there, with a width of 0 where one is to be made. z: b R tries D,
@@ -260,17 +321,27 @@ class Placer(nnx.Module):
         def one(carry, inputs):
             state, placed = carry
             number, named, there, given, z, eps = inputs
-            c = self.condition(counts, named, state[0])[:, None]                                    # b 1 width
-            tries = inside(self.mean(self.vae.decode(self.vae.prior(c).draw(z, temperature), c)) + self.sigma * eps)
+            c = self.condition(counts, named, state[0])[:, None]  # b 1 width
+            tries = inside(
+                self.mean(self.vae.decode(self.vae.prior(c).draw(z, temperature), c))
+                + self.sigma * eps
+            )
             best = jnp.maximum(overlaps(tries, placed), overlap).argmin(1)
-            box = jnp.take_along_axis(tries, best[:, None, None], 1)[:, 0]                          # b 4
+            box = jnp.take_along_axis(tries, best[:, None, None], 1)[:, 0]  # b 4
             box = jnp.where(given[:, 2:3] > 0, given, box) * there[:, None]
             if self.lstm:
-                state = self.lstm.step(state, self.lstm.input(jnp.concatenate([named, scaled(box)], -1)), there)
+                state = self.lstm.step(
+                    state, self.lstm.input(jnp.concatenate([named, scaled(box)], -1)), there
+                )
             return (state, placed.at[:, number].set(box)), None
-        state = self.lstm.start(len(labels)) if self.lstm else (jnp.zeros((len(labels), self.width)),)
+
+        state = (
+            self.lstm.start(len(labels)) if self.lstm else (jnp.zeros((len(labels), self.width)),)
+        )
         inputs = (rearrange(x, 'b r ... -> r b ...') for x in (named, labels >= 0, given, z, eps))
-        return jax.lax.scan(one, (state, jnp.zeros(given.shape)), (jnp.arange(labels.shape[1]), *inputs))[0][1]
+        return jax.lax.scan(
+            one, (state, jnp.zeros(given.shape)), (jnp.arange(labels.shape[1]), *inputs)
+        )[0][1]
 
 
 # ------------------------------------------------------------------------------------------------------------ boxes and rows
@@ -285,7 +356,7 @@ def to_centre(boxes):
 
 def scaled(boxes):
     """Boxes as networks read them: numbers about 1, of which a sigma is not too small a part."""
-    return (boxes - .5) / BOX_UNIT
+    return (boxes - 0.5) / BOX_UNIT
 
 
 def inside(boxes):
@@ -314,21 +385,24 @@ def ordered(boxes, labels, rows, smallest=SMALLEST):
     labels = jnp.pad(labels[:, :rows], ((0, 0), (0, more)), constant_values=-1)
     labels = jnp.where(boxes[..., 2:].min(-1) >= smallest, labels, -1)
     order = jnp.lexsort((boxes[..., 0], jnp.where(labels < 0, jnp.iinfo(labels.dtype).max, labels)))
-    boxes, labels = jnp.take_along_axis(boxes, order[..., None], 1), jnp.take_along_axis(labels, order, 1)
-    same = labels[:, :, None] == labels[:, None]                                                    # b rows rows
+    boxes, labels = (
+        jnp.take_along_axis(boxes, order[..., None], 1),
+        jnp.take_along_axis(labels, order, 1),
+    )
+    same = labels[:, :, None] == labels[:, None]  # b rows rows
     labels = jnp.where(jnp.tril(same).sum(-1) <= MAX_COUNT, labels, -1)
     return jnp.where(labels[..., None] >= 0, boxes, 0), labels
 
 
 def counts_of(labels, classes):
-    return jax.nn.one_hot(labels, classes).sum(1)                                                   # b C
+    return jax.nn.one_hot(labels, classes).sum(1)  # b C
 
 
 def slots(counts, labels):
     """Counts b C and the labels of given boxes b R (-1: none, last) -> labels b R: the given ones, then what the counts want besides, by label."""
     given = labels >= 0
-    ends = jnp.cumsum(counts - counts_of(labels, counts.shape[1]), -1)[:, None]                     # b 1 C
-    place = (jnp.arange(labels.shape[1]) - given.sum(1, keepdims=True))[..., None]                  # b R 1
+    ends = jnp.cumsum(counts - counts_of(labels, counts.shape[1]), -1)[:, None]  # b 1 C
+    place = (jnp.arange(labels.shape[1]) - given.sum(1, keepdims=True))[..., None]  # b R 1
     wanted = jnp.where(place[..., 0] < ends[..., -1], (place >= ends).sum(-1), -1)
     return jnp.where(given, labels, wanted)
 
@@ -346,13 +420,21 @@ def uniform_rows(key, n, shape):
 # ------------------------------------------------------------------------------------------------------------------- stages
 class Layout(Stage):
     """What both stages share. Sizes come from the data set: `object_classes` labels, at most `max_objects` boxes."""
+
     needs = ('boxes', 'object_labels')
     tiny = dict(width=16, latent_dim=4, importance=5)
 
     def __init__(self, meta, warmup, importance):
         if not meta.object_classes or not meta.max_objects:
-            raise ValueError(f'LayoutVAE learns from labelled boxes, which {meta.name} does not have. Choose a data set with objects.')
-        self.classes, self.rows, self.warmup, self.importance = meta.object_classes, meta.max_objects, warmup, importance
+            raise ValueError(
+                f'LayoutVAE learns from labelled boxes, which {meta.name} does not have. Choose a data set with objects.'
+            )
+        self.classes, self.rows, self.warmup, self.importance = (
+            meta.object_classes,
+            meta.max_objects,
+            warmup,
+            importance,
+        )
 
     def scene(self, batch):
         """(boxes b R 4 as left top w h, labels b R, counts b C) of a batch, in order."""
@@ -361,8 +443,14 @@ class Layout(Stage):
 
     def bound(self, batch, terms, there):
         """-ELBO: mean over items, then over the scenes that have any. The weight of KL grows from 0 to 1 within `warmup` steps of training."""
-        weight = jnp.minimum(batch['step'] / self.warmup, 1.0) if self.warmup and self.training else 1.0
-        nll, kl = (jnp.where(there.any(-1), mean_per_row(x, there), 0.0).sum() / jnp.maximum(there.any(-1).sum(), 1) for x in terms)
+        weight = (
+            jnp.minimum(batch['step'] / self.warmup, 1.0) if self.warmup and self.training else 1.0
+        )
+        nll, kl = (
+            jnp.where(there.any(-1), mean_per_row(x, there), 0.0).sum()
+            / jnp.maximum(there.any(-1).sum(), 1)
+            for x in terms
+        )
         return nll + weight * kl, {'nll': nll, 'kl': kl}
 
 
@@ -370,13 +458,27 @@ class CountVae(Layout):
     phases = (Phase('elbo', trains=('counter',)),)
     ema = ('counter',)
 
-    def __init__(self, meta, *, width=128, latent_dim=32, count_head='poisson', prior='learned', history=True, latent=True, warmup=0,
-                 importance=100, rngs):
+    def __init__(
+        self,
+        meta,
+        *,
+        width=128,
+        latent_dim=32,
+        count_head='poisson',
+        prior='learned',
+        history=True,
+        latent=True,
+        warmup=0,
+        importance=100,
+        rngs,
+    ):
         """count_head: 'poisson' (of the count - 1), or 'categorical' over 1..20. prior: 'learned' from the condition, or 'standard'. history: whether
         a count depends on those before it. latent: False for a decoder of the condition alone. warmup: steps in which the
         weight of KL grows from 0 to 1. importance: draws for the held-out likelihood."""
         super().__init__(meta, warmup, importance)
-        self.counter = Counter(self.classes, width, latent_dim if latent else 0, count_head, prior, history, rngs=rngs)
+        self.counter = Counter(
+            self.classes, width, latent_dim if latent else 0, count_head, prior, history, rngs=rngs
+        )
 
     def elbo(self, batch, key, out):
         counts = self.scene(batch)[2]
@@ -390,8 +492,27 @@ class BoxVae(Layout):
     phases = (Phase('elbo', trains=('placer',)),)
     ema, loads = ('placer',), {'counter': 'count'}
 
-    def __init__(self, meta, *, width=128, latent_dim=32, box_head='linear', sigma=.02, prior='learned', history=True, latent=True, warmup=0,
-                 importance=100, counts='sample', temperature=1.0, box_noise=0.0, tries=1, overlap=0.0, counter, rngs):
+    def __init__(
+        self,
+        meta,
+        *,
+        width=128,
+        latent_dim=32,
+        box_head='linear',
+        sigma=0.02,
+        prior='learned',
+        history=True,
+        latent=True,
+        warmup=0,
+        importance=100,
+        counts='sample',
+        temperature=1.0,
+        box_noise=0.0,
+        tries=1,
+        overlap=0.0,
+        counter,
+        rngs,
+    ):
         """box_head: means of boxes as they are ('linear') or through a 'sigmoid'; sigma: deviation of each coordinate, fixed. prior, history,
         latent, warmup, importance: as in CountVae.
         Of sampling: counts, 'sample' or 'mode' (the likeliest); temperature: times the deviation of the priors; box_noise: how many sigmas
@@ -404,8 +525,16 @@ class BoxVae(Layout):
         if tries < 1:
             raise ValueError(f'tries is {tries}: a box needs at least one.')
         self.counter, self.latent_dim = counter, latent_dim if latent else 0
-        self.placer = Placer(self.classes, width, self.latent_dim, box_head, sigma, prior, history, rngs=rngs)
-        self.mode, self.temperature, self.box_noise, self.tries, self.overlap = counts == 'mode', temperature, box_noise, tries, overlap
+        self.placer = Placer(
+            self.classes, width, self.latent_dim, box_head, sigma, prior, history, rngs=rngs
+        )
+        self.mode, self.temperature, self.box_noise, self.tries, self.overlap = (
+            counts == 'mode',
+            temperature,
+            box_noise,
+            tries,
+            overlap,
+        )
 
     def elbo(self, batch, key, out):
         boxes, labels, _ = self.scene(batch)
@@ -414,13 +543,18 @@ class BoxVae(Layout):
     def measure(self, batch, key):
         boxes, labels, counts = self.scene(batch)
         keys = jax.random.split(key)
-        return self.placer.measure(boxes, labels, keys[0], self.importance) | self.counter.measure(counts, keys[1], self.importance)
+        return self.placer.measure(boxes, labels, keys[0], self.importance) | self.counter.measure(
+            counts, keys[1], self.importance
+        )
 
     def noise(self, key, n):
         keys = jax.random.split(key, 4)
-        return {'count_z': normal_rows(keys[0], n, (self.classes, self.counter.vae.latent_dim)), 'count_u': uniform_rows(keys[1], n, (self.classes,)),
-                'box_z': normal_rows(keys[2], n, (self.rows, self.tries, self.latent_dim)),
-                'box_eps': normal_rows(keys[3], n, (self.rows, self.tries, 4))}
+        return {
+            'count_z': normal_rows(keys[0], n, (self.classes, self.counter.vae.latent_dim)),
+            'count_u': uniform_rows(keys[1], n, (self.classes,)),
+            'box_z': normal_rows(keys[2], n, (self.rows, self.tries, self.latent_dim)),
+            'box_eps': normal_rows(keys[3], n, (self.rows, self.tries, 4)),
+        }
 
     def sample(self, batch, noise):
         """Layouts of label sets. batch: `label_set` b C, or `object_labels` b n, whose set is taken; for the completion of a layout also
@@ -433,7 +567,9 @@ class BoxVae(Layout):
         elif 'object_labels' in batch:
             label_set = counts_of(batch['object_labels'], self.classes)
         else:
-            raise DataError('LayoutVAE draws from a set of labels: give label_set, a row of 0 and 1 with a place for each label.')
+            raise DataError(
+                'LayoutVAE draws from a set of labels: give label_set, a row of 0 and 1 with a place for each label.'
+            )
         rows = len(label_set)
         given = jnp.zeros((rows, self.rows, 4)), jnp.full((rows, self.rows), -1)
         if 'given_boxes' in batch:
@@ -441,11 +577,30 @@ class BoxVae(Layout):
         there = counts_of(given[1], self.classes)
         label_set = ((label_set + there) > 0).astype(jnp.float32)
         least = jnp.maximum(there, label_set)
-        counts = self.counter.sample(label_set, least, self.rows - least.sum(1), noise['count_z'], noise['count_u'], self.temperature, self.mode)
+        counts = self.counter.sample(
+            label_set,
+            least,
+            self.rows - least.sum(1),
+            noise['count_z'],
+            noise['count_u'],
+            self.temperature,
+            self.mode,
+        )
         labels = slots(counts, given[1])
-        boxes = self.placer.sample(labels, given[0], noise['box_z'], self.box_noise * noise['box_eps'], self.temperature, self.overlap)
+        boxes = self.placer.sample(
+            labels,
+            given[0],
+            noise['box_z'],
+            self.box_noise * noise['box_eps'],
+            self.temperature,
+            self.overlap,
+        )
         boxes = jnp.where(labels[..., None] >= 0, to_centre(boxes), 0)
-        return {'boxes': boxes, 'object_labels': labels, 'counts': counts_of(labels, self.classes).astype(int)}
+        return {
+            'boxes': boxes,
+            'object_labels': labels,
+            'counts': counts_of(labels, self.classes).astype(int),
+        }
 
 
-STAGES = {'count': CountVae, 'box': BoxVae}     # the order is the training order
+STAGES = {'count': CountVae, 'box': BoxVae}  # the order is the training order

@@ -11,6 +11,7 @@ seed, inside the loss of a system: its scores would become over-optimistic.
 Ours; there is no paper. Trained by `python -m t2i_jax.main --config=experiments/shape_net.py --workdir=runs/shape_net` and written into the
 library by `python -m t2i_jax.metrics.shape_net --workdir=runs/shape_net`.
 """
+
 import itertools
 
 import jax
@@ -25,7 +26,7 @@ from t2i_jax.stage import Phase, Stage
 from tfds_builders.shape_scenes.scenes import RGB
 
 CLASSES, COLOURS, UNIT = 6, 7, 4096
-HEADS = dict(object=1, kind=CLASSES, colour=COLOURS, box=4)               # of each cell
+HEADS = dict(object=1, kind=CLASSES, colour=COLOURS, box=4)  # of each cell
 
 
 class Reader(nnx.Module):
@@ -33,7 +34,12 @@ class Reader(nnx.Module):
 
     def __init__(self, width, *, rngs):
         c = [3, width, 2 * width, 4 * width, 8 * width]
-        self.convs = nnx.List([nnx.Conv(a, b, (3, 3), strides=(2, 2), padding='SAME', use_bias=False, rngs=rngs) for a, b in zip(c, c[1:])])
+        self.convs = nnx.List(
+            [
+                nnx.Conv(a, b, (3, 3), strides=(2, 2), padding='SAME', use_bias=False, rngs=rngs)
+                for a, b in zip(c, c[1:])
+            ]
+        )
         self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in c[1:]])
         self.cells = nnx.Linear(c[3] + c[4], sum(HEADS.values()), rngs=rngs)
         self.whole = nnx.Linear(c[4], CLASSES * COLOURS + 6 * CLASSES + 6, rngs=rngs)
@@ -41,14 +47,23 @@ class Reader(nnx.Module):
     def __call__(self, x, *, train):
         maps = []
         for conv, norm in zip(self.convs, self.norms):
-            x = jax.nn.relu(norm(conv(x), train=train))                   # b 32 32 c, b 16 16 2c, b 8 8 4c, b 4 4 8c
+            x = jax.nn.relu(norm(conv(x), train=train))  # b 32 32 c, b 16 16 2c, b 8 8 4c, b 4 4 8c
             maps.append(x)
-        features = x.mean((1, 2))                                         # b 8c
-        cells = self.cells(jnp.concatenate([maps[2], repeat(maps[3], 'b h w c -> b (h i) (w j) c', i=2, j=2)], -1))
+        features = x.mean((1, 2))  # b 8c
+        cells = self.cells(
+            jnp.concatenate([maps[2], repeat(maps[3], 'b h w c -> b (h i) (w j) c', i=2, j=2)], -1)
+        )
         places = tuple(itertools.accumulate(HEADS.values()))[:-1]
-        pairs, counts, total = jnp.split(self.whole(features), (CLASSES * COLOURS, CLASSES * COLOURS + 6 * CLASSES), -1)
-        return {'cells': dict(zip(HEADS, jnp.split(cells, places, -1))),
-                'pairs': pairs, 'counts': rearrange(counts, 'b (c n) -> b c n', c=CLASSES), 'total': total, 'features': features}
+        pairs, counts, total = jnp.split(
+            self.whole(features), (CLASSES * COLOURS, CLASSES * COLOURS + 6 * CLASSES), -1
+        )
+        return {
+            'cells': dict(zip(HEADS, jnp.split(cells, places, -1))),
+            'pairs': pairs,
+            'counts': rearrange(counts, 'b (c n) -> b c n', c=CLASSES),
+            'total': total,
+            'features': features,
+        }
 
 
 def spoil(image, key):
@@ -56,19 +71,24 @@ def spoil(image, key):
     b, size = len(image), image.shape[1]
     keys = jax.random.split(key, 6)
 
-    def some(k, low, high, share=.75):
+    def some(k, low, high, share=0.75):
         chosen = jax.random.bernoulli(jax.random.fold_in(k, 1), share, (b,))
         return jnp.where(chosen, jax.random.uniform(k, (b,), minval=low, maxval=high), 0.0)
+
     sigma = some(keys[0], 0.0, 2.5)
     offset = jnp.arange(size)[:, None] - jnp.arange(size)
-    kernel = jnp.exp(-.5 * (offset / jnp.maximum(sigma, .05)[:, None, None]) ** 2)
-    kernel /= kernel.sum(-1, keepdims=True)                               # b s s: a matrix that blurs lines
+    kernel = jnp.exp(-0.5 * (offset / jnp.maximum(sigma, 0.05)[:, None, None]) ** 2)
+    kernel /= kernel.sum(-1, keepdims=True)  # b s s: a matrix that blurs lines
     image = jnp.einsum('bij,bjwc,bvw->bivc', kernel, image, kernel)
-    tint = 1 + .15 * some(keys[1], -1.0, 1.0)[:, None] * jax.random.uniform(keys[2], (b, 3), minval=-1)
+    tint = 1 + 0.15 * some(keys[1], -1.0, 1.0)[:, None] * jax.random.uniform(
+        keys[2], (b, 3), minval=-1
+    )
     image = (image + 1) * tint[:, None, None] - 1
-    image = image + 2 * some(keys[3], 0.0, .2)[:, None, None, None] * jax.random.normal(keys[4], image.shape)
-    step = some(keys[5], 0.0, .15, .3)[:, None, None, None]
-    image = jnp.where(step > .01, jnp.round(image / jnp.maximum(step, .01)) * step, image)
+    image = image + 2 * some(keys[3], 0.0, 0.2)[:, None, None, None] * jax.random.normal(
+        keys[4], image.shape
+    )
+    step = some(keys[5], 0.0, 0.15, 0.3)[:, None, None, None]
+    image = jnp.where(step > 0.01, jnp.round(image / jnp.maximum(step, 0.01)) * step, image)
     return jnp.clip(image, -1, 1)
 
 
@@ -79,7 +99,7 @@ def recolour(image, scene, masks, key):
     keys = jax.random.split(key)
     old = scene[:, :-1, 1]
     drawn = jax.random.randint(keys[0], old.shape, 0, COLOURS)
-    drawn = jnp.where(jax.random.bernoulli(keys[1], .5, (b, 1)) & (old >= 0), drawn, old)
+    drawn = jnp.where(jax.random.bernoulli(keys[1], 0.5, (b, 1)) & (old >= 0), drawn, old)
     palette = jnp.array(RGB) / 127.5 - 1
     masks = jax.image.resize(masks, (*masks.shape[:2], size, size), 'linear')
     image = image + jnp.einsum('brhw,brc->bhwc', masks, palette[drawn] - palette[old])
@@ -88,21 +108,31 @@ def recolour(image, scene, masks, key):
 
 def targets(scene, grid):
     """Scene tables b 6 8 -> what the heads should say. Cells: the object whose centre lies in one; of two the one painted last."""
-    objects = scene[:, :-1]                                               # b 5 8
+    objects = scene[:, :-1]  # b 5 8
     there = objects[..., 5] > 0
     centre, side = objects[..., 3:5] / UNIT, objects[..., 5:7] / UNIT
     cell = jnp.clip((centre * grid).astype(int), 0, grid - 1)
-    inside = cell[..., 1] * grid + cell[..., 0]                           # rows of the grid are y
-    hit = (inside[..., None] == jnp.arange(grid * grid)) & there[..., None]            # b 5 64
-    first = jnp.where(hit, jnp.arange(1, 6)[None, :, None], 0).argmax(1)              # b 64
-    box = jnp.concatenate([centre * grid - cell, side], -1)              # dx, dy in cells, w, h in frames
+    inside = cell[..., 1] * grid + cell[..., 0]  # rows of the grid are y
+    hit = (inside[..., None] == jnp.arange(grid * grid)) & there[..., None]  # b 5 64
+    first = jnp.where(hit, jnp.arange(1, 6)[None, :, None], 0).argmax(1)  # b 64
+    box = jnp.concatenate([centre * grid - cell, side], -1)  # dx, dy in cells, w, h in frames
 
     def at(values):
         return jnp.take_along_axis(values, first.reshape(first.shape + (1,) * (values.ndim - 2)), 1)
-    pairs = jax.nn.one_hot(jnp.where(there, objects[..., 0] * COLOURS + objects[..., 1], -1), CLASSES * COLOURS).max(1)
+
+    pairs = jax.nn.one_hot(
+        jnp.where(there, objects[..., 0] * COLOURS + objects[..., 1], -1), CLASSES * COLOURS
+    ).max(1)
     counts = jax.nn.one_hot(jnp.where(there, objects[..., 0], -1), CLASSES).sum(1).astype(int)
-    return {'object': hit.any(1), 'kind': at(objects[..., 0]), 'colour': at(objects[..., 1]), 'box': at(box),
-            'pairs': pairs, 'counts': counts, 'total': there.sum(1)}
+    return {
+        'object': hit.any(1),
+        'kind': at(objects[..., 0]),
+        'colour': at(objects[..., 1]),
+        'box': at(box),
+        'pairs': pairs,
+        'counts': counts,
+        'total': there.sum(1),
+    }
 
 
 class ShapeNet(Stage):
@@ -119,12 +149,18 @@ class ShapeNet(Stage):
             image, scene = recolour(image, scene, batch['object_masks'], jax.random.fold_in(key, 1))
             image = spoil(image, key)
         said, true = self.net(image, train=self.training), targets(scene, image.shape[1] // 8)
-        cells = {name: rearrange(x, 'b h w k -> b (h w) k').astype(jnp.float32) for name, x in said['cells'].items()}
+        cells = {
+            name: rearrange(x, 'b h w k -> b (h w) k').astype(jnp.float32)
+            for name, x in said['cells'].items()
+        }
         where = true['object'].astype(jnp.float32)
         n = where.sum()
 
         def ce(logits, labels):
-            return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), jnp.maximum(labels, 0))
+            return optax.softmax_cross_entropy_with_integer_labels(
+                logits.astype(jnp.float32), jnp.maximum(labels, 0)
+            )
+
         parts = {
             'object': 8 * bce(cells['object'][..., 0], where),
             'kind': (where * ce(cells['kind'], true['kind'])).sum() / n,
@@ -135,7 +171,7 @@ class ShapeNet(Stage):
             'total': ce(said['total'], true['total']).mean(),
         }
         right = ((cells['kind'].argmax(-1) == true['kind']) * where).sum() / n
-        exact = ((said['pairs'] > 0) == (true['pairs'] > .5)).all(-1).mean()
+        exact = ((said['pairs'] > 0) == (true['pairs'] > 0.5)).all(-1).mean()
         return sum(parts.values()), parts | {'class_right': right, 'pairs_right': exact}
 
 

@@ -32,6 +32,7 @@ fine-tuning of Stage-I with Stage-II, off in the original, is left out.
 Expected (from memory of the paper; 30,000 samples): Inception Score 3.70 birds, 3.20 flowers, 8.45 COCO; Stage-I alone, 64 px, 2.95 on
 birds. FID, by the StackGAN++ paper: 51.89, 55.28, 74.05.
 """
+
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +40,15 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
 
-from t2i_jax.layers.blocks import Bottleneck, conv3_beside, conv3_doubled, levels, linear, lrelu, operands
+from t2i_jax.layers.blocks import (
+    Bottleneck,
+    conv3_beside,
+    conv3_doubled,
+    levels,
+    linear,
+    lrelu,
+    operands,
+)
 from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.conv import Conv
 from t2i_jax.layers.norm import NORMS, BatchNorm
@@ -50,11 +59,28 @@ from t2i_jax.systems import gan_cls
 from t2i_jax.systems.gan_cls import GanCls, JointEmbedding
 
 VARIANTS = {
-    'official_tf': dict(d_condition='embedding', wrong='sampled', ca_activation='lrelu', ca_spread='log_sigma', ca_eps='truncated'),
-    'pytorch': dict(d_condition='mu', wrong='shift', ca_activation='relu', ca_spread='log_variance', ca_eps='normal'),
+    'official_tf': dict(
+        d_condition='embedding',
+        wrong='sampled',
+        ca_activation='lrelu',
+        ca_spread='log_sigma',
+        ca_eps='truncated',
+    ),
+    'pytorch': dict(
+        d_condition='mu',
+        wrong='shift',
+        ca_activation='relu',
+        ca_spread='log_variance',
+        ca_eps='normal',
+    ),
 }
-CHOICES = {'variant': tuple(VARIANTS), 'd_condition': ('embedding', 'mu'), 'wrong': ('sampled', 'shift', 'none'), 'd_norm': tuple(NORMS),
-           'stage_one_statistics': ('running', 'batch')}
+CHOICES = {
+    'variant': tuple(VARIANTS),
+    'd_condition': ('embedding', 'mu'),
+    'wrong': ('sampled', 'shift', 'none'),
+    'd_norm': tuple(NORMS),
+    'stage_one_statistics': ('running', 'batch'),
+}
 
 
 # --------------------------------------------------------------------------------------------------------------- networks
@@ -102,11 +128,13 @@ class GeneratorOne(nnx.Module):
 
     def __init__(self, size, embedding, gf, nz, ca, tf, *, rngs):
         n = levels(size)
-        c = [gf << (n - 1 - i) for i in range(n)] + ([] if tf else [gf // 2])                     # 64 px: 8, 4, 2, 1 (and 1/2) times gf
+        c = [gf << (n - 1 - i) for i in range(n)] + (
+            [] if tf else [gf // 2]
+        )  # 64 px: 8, 4, 2, 1 (and 1/2) times gf
         self.size, self.embedding, self.nz, self.tf = size, embedding, nz, tf
         self.augment = ConditioningAugmentation(embedding, **ca, rngs=rngs)
         self.first = linear(ca['c'] + nz, 16 * c[0], use_bias=tf, rngs=rngs)
-        self.first_norm = BatchNorm(16 * c[0], rngs=rngs)                                         # of each unit, not of each channel
+        self.first_norm = BatchNorm(16 * c[0], rngs=rngs)  # of each unit, not of each channel
         self.blocks = nnx.List([Bottleneck(d, jax.nn.relu, rngs=rngs) for d in c[:2]] if tf else [])
         self.ups = nnx.List([UpConv(a, b, rngs=rngs) for a, b in zip(c, c[1:])])
         self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in c[1:]])
@@ -122,11 +150,13 @@ class GeneratorOne(nnx.Module):
         x = rearrange(self.first_norm(x, train=train), 'b (h w c) -> b h w c', h=4, w=4)
         for i in range(len(self.norms) + 1):
             if i:
-                x = self.norms[i - 1](self.ups[i - 1](x), train=train)                            # b 8 8 4c, b 16 16 2c, b 32 32 c
+                x = self.norms[i - 1](
+                    self.ups[i - 1](x), train=train
+                )  # b 8 8 4c, b 16 16 2c, b 32 32 c
             if i < len(self.blocks):
                 x = self.blocks[i](x, train=train)
             x = jax.nn.relu(x)
-        return jnp.tanh(self.image(x)), mu, logvar                                                # b 64 64 3
+        return jnp.tanh(self.image(x)), mu, logvar  # b 64 64 3
 
 
 class GeneratorTwo(nnx.Module):
@@ -134,11 +164,13 @@ class GeneratorTwo(nnx.Module):
 
     def __init__(self, small, size, embedding, gf, blocks, ca, *, rngs):
         self.size = size
-        n = levels(size) - levels(small) + 2                                                      # from a quarter of Stage-I's side
+        n = levels(size) - levels(small) + 2  # from a quarter of Stage-I's side
         c = [4 * gf >> i for i in range(n + 1)]
         self.augment = ConditioningAugmentation(embedding, **ca, rngs=rngs)
         self.read = conv3x3(3, gf, rngs=rngs)
-        self.downs = nnx.List([Conv(a, 2 * a, 4, stride=2, padding=1, rngs=rngs) for a in (gf, 2 * gf)])
+        self.downs = nnx.List(
+            [Conv(a, 2 * a, 4, stride=2, padding=1, rngs=rngs) for a in (gf, 2 * gf)]
+        )
         self.joint = conv3x3(ca['c'] + 4 * gf, 4 * gf, rngs=rngs)
         self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in (2 * gf, 4 * gf, 4 * gf)])
         self.blocks = nnx.List([Residual(4 * gf, rngs=rngs) for _ in range(blocks)])
@@ -147,34 +179,58 @@ class GeneratorTwo(nnx.Module):
 
     def __call__(self, small, text, eps, *, train):
         condition, mu, logvar = self.augment(text, eps)
-        x = jax.nn.relu(self.read(small))                                                         # b 64 64 c
+        x = jax.nn.relu(self.read(small))  # b 64 64 c
         for i, down in enumerate(self.downs):
-            x = jax.nn.relu(self.norms[i](down(x), train=train))                                  # b 32 32 2c, b 16 16 4c
-        x = conv3_beside(*operands(self.joint, condition, x))                                     # the condition at every pixel
-        x = jax.nn.relu(self.norms[-1](x, train=train))                                           # b 16 16 4c
+            x = jax.nn.relu(self.norms[i](down(x), train=train))  # b 32 32 2c, b 16 16 4c
+        x = conv3_beside(*operands(self.joint, condition, x))  # the condition at every pixel
+        x = jax.nn.relu(self.norms[-1](x, train=train))  # b 16 16 4c
         for block in self.blocks:
             x = block(x, train=train)
         for up in self.ups:
-            x = up(x, train=train)                                                                # b 32 32 2c ... b 256 256 c/4
-        return jnp.tanh(self.image(x)), mu, logvar                                                # b 256 256 3
+            x = up(x, train=train)  # b 32 32 2c ... b 256 256 c/4
+        return jnp.tanh(self.image(x)), mu, logvar  # b 256 256 3
 
 
 class Discriminator(nnx.Module):
     """Image -> features b 4 4 c; features and condition -> logit of "real and matching"; features -> logit of "real", both b."""
 
-    def __init__(self, size, embedding, df, nc, tf, d_condition, norm, third_activation=True, unconditional=False, *, rngs):
+    def __init__(
+        self,
+        size,
+        embedding,
+        df,
+        nc,
+        tf,
+        d_condition,
+        norm,
+        third_activation=True,
+        unconditional=False,
+        *,
+        rngs,
+    ):
         n = levels(size)
         c, wide = [df << i for i in range(n)], 8 * df
-        narrowing = [d for d in reversed(c) if d > wide]                                          # 256 px: 32, 16 times df
+        narrowing = [d for d in reversed(c) if d > wide]  # 256 px: 32, 16 times df
         last = min(c[-1], wide)
-        self.downs = nnx.List([Conv(a, b, 4, stride=2, padding=1, rngs=rngs) for a, b in zip([3] + c, c)] +
-                              [Conv(d, d // 2, 1, rngs=rngs) if tf else conv3x3(d, d // 2, rngs=rngs) for d in narrowing])
+        self.downs = nnx.List(
+            [Conv(a, b, 4, stride=2, padding=1, rngs=rngs) for a, b in zip([3] + c, c)]
+            + [
+                Conv(d, d // 2, 1, rngs=rngs) if tf else conv3x3(d, d // 2, rngs=rngs)
+                for d in narrowing
+            ]
+        )
         self.norms = nnx.List([norm(d, rngs=rngs) for d in c[1:] + [d // 2 for d in narrowing]])
         self.block = Bottleneck(last, lrelu, norm, rngs=rngs) if tf else None
         layers = len(self.downs)
-        self.bare = ({layers - 1} | (set() if third_activation else {n - 2})) if tf else set()    # layers without an activation
-        self.project = linear(embedding, nc, use_bias=True, rngs=rngs) if d_condition == 'embedding' else None
-        self.joint = Conv(last + nc, last, 1, rngs=rngs) if tf else conv3x3(last + nc, last, rngs=rngs)
+        self.bare = (
+            ({layers - 1} | (set() if third_activation else {n - 2})) if tf else set()
+        )  # layers without an activation
+        self.project = (
+            linear(embedding, nc, use_bias=True, rngs=rngs) if d_condition == 'embedding' else None
+        )
+        self.joint = (
+            Conv(last + nc, last, 1, rngs=rngs) if tf else conv3x3(last + nc, last, rngs=rngs)
+        )
         self.joint_norm = norm(last, rngs=rngs)
         self.logit = linear(16 * last, 1, use_bias=not tf, rngs=rngs)
         self.free_logit = linear(16 * last, 1, use_bias=True, rngs=rngs) if unconditional else None
@@ -183,10 +239,10 @@ class Discriminator(nnx.Module):
     def __call__(self, image, *, train):
         x = image
         for i, down in enumerate(self.downs):
-            x = down(x)                                                                           # b 128 128 c ... b 4 4 32c, 16c, 8c
+            x = down(x)  # b 128 128 c ... b 4 4 32c, 16c, 8c
             x = self.norms[i - 1](x, train=train) if i else x
             x = x if i in self.bare else lrelu(x)
-        return lrelu(self.block(x, train=train)) if self.block else x                             # b 4 4 8c
+        return lrelu(self.block(x, train=train)) if self.block else x  # b 4 4 8c
 
     def conditional(self, features, condition, *, train):
         """condition: the sentence vector, or mu."""
@@ -201,7 +257,7 @@ class Discriminator(nnx.Module):
 
 def truncate(network, rngs):
     """TensorFlow's start: every convolution from normal(0, 0.02), cut at two deviations."""
-    draw = nnx.initializers.truncated_normal(.02)
+    draw = nnx.initializers.truncated_normal(0.02)
     for path, module in nnx.iter_modules(network):
         if isinstance(module, Conv) or path[-1:] == ('logit',):
             module.kernel[...] = draw(rngs.params(), module.kernel.shape)
@@ -209,15 +265,16 @@ def truncate(network, rngs):
 
 # ----------------------------------------------------------------------------------------------------------------- stages
 class Fakes(NamedTuple):
-    image: Any       # b s s 3
-    mu: Any          # b nc
-    logvar: Any      # b nc
-    text: Any        # the sentence vector of each row
+    image: Any  # b s s 3
+    mu: Any  # b nc
+    logvar: Any  # b nc
+    text: Any  # the sentence vector of each row
 
 
 class Conditional(Stage):
     """What the two stages share. keywords: theirs; where one that `VARIANTS` knows is '', it is the variant's."""
-    encode = GanCls.encode     # sentence vectors; where a row has several captions, their mean
+
+    encode = GanCls.encode  # sentence vectors; where a row has several captions, their mean
 
     def settings(self, meta, text, variant, nc, ca_form, kl_weight, kl_reduction, d_norm, **others):
         """-> (dimensions of sentence vectors, keywords of the augmentation, of the discriminator). Raises ValueError for what does not exist."""
@@ -226,12 +283,30 @@ class Conditional(Stage):
         check(d_condition=chosen['d_condition'], wrong=chosen['wrong'])
         embedding = text.embedding if text else meta.embedding_dim
         if not embedding:
-            raise ValueError('There is neither a text encoder nor a stored sentence vector: set data.embedding=none or import vectors.')
+            raise ValueError(
+                'There is neither a text encoder nor a stored sentence vector: set data.embedding=none or import vectors.'
+            )
         self.text, self.kl_weight, self.kl_reduction = text, kl_weight, kl_reduction
         self.d_condition, self.wrong = chosen['d_condition'], chosen['wrong']
-        self.needs = ('image',) + (('wrong_image',) if self.wrong == 'sampled' else ()) + (('chars',) if text else ('embedding',))
-        ca = dict(c=nc, form=ca_form, activation=chosen['ca_activation'], spread=chosen['ca_spread'], eps=chosen['ca_eps'])
-        return embedding, ca, dict(nc=nc, tf=variant == 'official_tf', d_condition=self.d_condition, norm=NORMS[d_norm])
+        self.needs = (
+            ('image',)
+            + (('wrong_image',) if self.wrong == 'sampled' else ())
+            + (('chars',) if text else ('embedding',))
+        )
+        ca = dict(
+            c=nc,
+            form=ca_form,
+            activation=chosen['ca_activation'],
+            spread=chosen['ca_spread'],
+            eps=chosen['ca_eps'],
+        )
+        return (
+            embedding,
+            ca,
+            dict(
+                nc=nc, tf=variant == 'official_tf', d_condition=self.d_condition, norm=NORMS[d_norm]
+            ),
+        )
 
     def condition(self, out):
         return out.text if self.d_condition == 'embedding' else jax.lax.stop_gradient(out.mu)
@@ -242,13 +317,18 @@ class Conditional(Stage):
         real = D(batch['image'], train=True)
         true, false = {'d_real': bce(D.conditional(real, condition, train=True), 1.0)}, {}
         if self.wrong == 'sampled':
-            false['d_wrong'] = bce(D.conditional(D(batch['wrong_image'], train=True), condition, train=True), 0.0)
+            false['d_wrong'] = bce(
+                D.conditional(D(batch['wrong_image'], train=True), condition, train=True), 0.0
+            )
         elif self.wrong == 'shift':
             false['d_wrong'] = bce(D.conditional(real[:-1], condition[1:], train=True), 0.0)
         fake = D(out.image, train=True)
         false['d_fake'] = bce(D.conditional(fake, condition, train=True), 0.0)
         if D.free_logit:
-            true['d_real_free'], false['d_fake_free'] = bce(D.unconditional(real), 1.0), bce(D.unconditional(fake), 0.0)
+            true['d_real_free'], false['d_fake_free'] = (
+                bce(D.unconditional(real), 1.0),
+                bce(D.unconditional(fake), 0.0),
+            )
         return sum(true.values()) / len(true) + sum(false.values()) / len(false), true | false
 
     def g_loss(self, batch, key, out):
@@ -265,17 +345,53 @@ class StageOne(Conditional):
     ema, loads = ('G1',), {'text': 'text'}
     tiny = dict(gf=16, df=16, nc=32)
 
-    def __init__(self, meta, *, variant='official_tf', gf=128, df=64, nz=100, nc=128, d_condition='', wrong='', ca_form='dense', ca_activation='',
-                 ca_spread='', ca_eps='', kl_weight=2.0, kl_reduction='mean', third_activation=False, unit_text=False, d_norm='batch', text, rngs):
+    def __init__(
+        self,
+        meta,
+        *,
+        variant='official_tf',
+        gf=128,
+        df=64,
+        nz=100,
+        nc=128,
+        d_condition='',
+        wrong='',
+        ca_form='dense',
+        ca_activation='',
+        ca_spread='',
+        ca_eps='',
+        kl_weight=2.0,
+        kl_reduction='mean',
+        third_activation=False,
+        unit_text=False,
+        d_norm='batch',
+        text,
+        rngs,
+    ):
         """d_condition: 'embedding' or 'mu'. wrong: 'sampled', 'shift' or 'none'. ca_...: of ConditioningAugmentation, nc its c. kl_reduction:
         'mean' over the dimensions or their 'sum'; paper: kl_weight=1, 'sum'. third_activation: leaky ReLU after D's third convolution, which
         'official_tf' lacks. Ours, and off in the paper's settings: unit_text and d_norm as in GAN-CLS; Stage-II does as Stage-I with unit_text.
         text: the trained CharCnnRnn, or None where the data hold sentence vectors.
         """
-        embedding, ca, d = self.settings(meta, text, variant, nc, ca_form, kl_weight, kl_reduction, d_norm, d_condition=d_condition, wrong=wrong,
-                                         ca_activation=ca_activation, ca_spread=ca_spread, ca_eps=ca_eps)
+        embedding, ca, d = self.settings(
+            meta,
+            text,
+            variant,
+            nc,
+            ca_form,
+            kl_weight,
+            kl_reduction,
+            d_norm,
+            d_condition=d_condition,
+            wrong=wrong,
+            ca_activation=ca_activation,
+            ca_spread=ca_spread,
+            ca_eps=ca_eps,
+        )
         self.G1 = GeneratorOne(meta.size, embedding, gf, nz, ca, d['tf'], rngs=rngs)
-        self.D1 = Discriminator(meta.size, embedding, df, third_activation=third_activation, **d, rngs=rngs)
+        self.D1 = Discriminator(
+            meta.size, embedding, df, third_activation=third_activation, **d, rngs=rngs
+        )
         self.unit_text = self.G1.unit_text = unit_text
         if d['tf']:
             truncate(self.G1, rngs)
@@ -299,25 +415,67 @@ class StageOne(Conditional):
 
 class StageTwo(Conditional):
     phases = (Phase('d_loss', trains=('D2',)), Phase('g_loss', trains=('G2',)))
-    ema, loads = ('G2',), {'text': 'one', 'G1': 'one'}     # the encoder on which Stage-I was trained
+    ema, loads = ('G2',), {'text': 'one', 'G1': 'one'}  # the encoder on which Stage-I was trained
     tiny = dict(gf=8, df=8, nc=32)
 
-    def __init__(self, meta, *, variant='official_tf', gf=128, df=64, nc=128, ratio=4, blocks=4, d_condition='', wrong='', ca_form='dense',
-                 ca_activation='', ca_spread='', ca_eps='', kl_weight=2.0, kl_reduction='mean', stage_one_statistics='running', d_norm='batch',
-                 text, G1, rngs):
+    def __init__(
+        self,
+        meta,
+        *,
+        variant='official_tf',
+        gf=128,
+        df=64,
+        nc=128,
+        ratio=4,
+        blocks=4,
+        d_condition='',
+        wrong='',
+        ca_form='dense',
+        ca_activation='',
+        ca_spread='',
+        ca_eps='',
+        kl_weight=2.0,
+        kl_reduction='mean',
+        stage_one_statistics='running',
+        d_norm='batch',
+        text,
+        G1,
+        rngs,
+    ):
         """Keywords as those of Stage-I. ratio: the side of these pictures to that of Stage-I's. blocks: residual blocks.
         stage_one_statistics: whether Stage-I's batch norm uses its 'running' ones or those of the 'batch'. G1: the trained Stage-I.
         """
         check(stage_one_statistics=stage_one_statistics)
-        embedding, ca, d = self.settings(meta, text, variant, nc, ca_form, kl_weight, kl_reduction, d_norm, d_condition=d_condition, wrong=wrong,
-                                         ca_activation=ca_activation, ca_spread=ca_spread, ca_eps=ca_eps)
+        embedding, ca, d = self.settings(
+            meta,
+            text,
+            variant,
+            nc,
+            ca_form,
+            kl_weight,
+            kl_reduction,
+            d_norm,
+            d_condition=d_condition,
+            wrong=wrong,
+            ca_activation=ca_activation,
+            ca_spread=ca_spread,
+            ca_eps=ca_eps,
+        )
         if meta.size != ratio * G1.size or ratio < 2:
-            raise ValueError(f'Stage-I draws {G1.size} px and Stage-II {meta.size} px, which with ratio={ratio} does not fit. Set stages.two.data.size '
-                             '(or data.size), stages.two.model.ratio, or train Stage-I at another stages.one.data.size.')
+            raise ValueError(
+                f'Stage-I draws {G1.size} px and Stage-II {meta.size} px, which with ratio={ratio} does not fit. Set stages.two.data.size '
+                '(or data.size), stages.two.model.ratio, or train Stage-I at another stages.one.data.size.'
+            )
         if embedding != G1.embedding:
-            raise ValueError(f'Stage-I was trained on sentence vectors of {G1.embedding} numbers, those of these data have {embedding}. Use the data on '
-                             'which it was trained, or train Stage-I on these.')
-        self.G1, self.unit_text, self.batch_statistics = G1, G1.unit_text, stage_one_statistics == 'batch'
+            raise ValueError(
+                f'Stage-I was trained on sentence vectors of {G1.embedding} numbers, those of these data have {embedding}. Use the data on '
+                'which it was trained, or train Stage-I on these.'
+            )
+        self.G1, self.unit_text, self.batch_statistics = (
+            G1,
+            G1.unit_text,
+            stage_one_statistics == 'batch',
+        )
         self.G2 = GeneratorTwo(G1.size, meta.size, embedding, gf, blocks, ca, rngs=rngs)
         self.D2 = Discriminator(meta.size, embedding, df, unconditional=not d['tf'], **d, rngs=rngs)
         if d['tf']:
@@ -356,6 +514,7 @@ def twice(G1, G2, text, noise):
 
 class Style(gan_cls.Style):
     """GAN-CLS's style encoder, for the final picture; z is Stage-I's."""
+
     loads = {'G1': 'two', 'G2': 'two', 'text': 'two'}
 
     def noise(self, key, n):
@@ -372,4 +531,9 @@ def check(**values):
             raise ValueError(f'{name} is {value!r}; it is {" or ".join(map(repr, CHOICES[name]))}.')
 
 
-STAGES = {'text': JointEmbedding, 'one': StageOne, 'two': StageTwo, 'style': Style}     # the order is the training order
+STAGES = {
+    'text': JointEmbedding,
+    'one': StageOne,
+    'two': StageTwo,
+    'style': Style,
+}  # the order is the training order

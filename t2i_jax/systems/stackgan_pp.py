@@ -26,26 +26,36 @@ Sizes at 64, 128, 256 px with sentence vectors of 1024: G 21,239,696, D 5,723,90
 D 2,765,569 + 15,875,841 + 68,310,785. The discriminators are one network `D` for the trainer; `--mode=describe` shows the sum and each.
 Expected (from memory of the paper): Inception Score 4.04 birds, 3.26 flowers, 8.30 COCO; FID 15.30, 48.68, 81.59.
 """
+
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t2i_jax.augment import shrink
-from t2i_jax.errors import RunError
-from t2i_jax.layers.blocks import ORTHOGONAL, Head, ImageTrunk, InitStage, Keep, Residual, ToImage, Up
+from t2i_jax.data.augment import shrink
+from t2i_jax.layers.blocks import (
+    ORTHOGONAL,
+    Head,
+    ImageTrunk,
+    InitStage,
+    Keep,
+    Residual,
+    ToImage,
+    Up,
+)
 from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.norm import NORMS, separately
 from t2i_jax.losses import bce, colour_consistency, conditioning_kl
+from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Phase, Stage, normal_rows
 from t2i_jax.systems import gan_cls
 from t2i_jax.systems.gan_cls import GanCls, JointEmbedding
 
 
 class Drawn(NamedTuple):
-    images: Any      # from the smallest to the largest, b s s 3
-    mu: Any          # b nc, None without sentences
+    images: Any  # from the smallest to the largest, b s s 3
+    mu: Any  # b nc, None without sentences
     logvar: Any
 
 
@@ -69,10 +79,19 @@ class Generator(nnx.Module):
 
     def __init__(self, sides, embedding, gf, nz, nc, residuals, *, rngs):
         n = nc if embedding else nz
-        widths = [64 * gf // side for side in sides]                     # 64, 128, 256 px: 1, 1/2, 1/4 times gf
-        self.ca = ConditioningAugmentation(embedding, nc, kernel_init=ORTHOGONAL, rngs=rngs) if embedding else None
+        widths = [64 * gf // side for side in sides]  # 64, 128, 256 px: 1, 1/2, 1/4 times gf
+        self.ca = (
+            ConditioningAugmentation(embedding, nc, kernel_init=ORTHOGONAL, rngs=rngs)
+            if embedding
+            else None
+        )
         self.first = InitStage(n + nz if embedding else nz, widths[0], sides[0], rngs=rngs)
-        self.next = nnx.List([NextStage(c, n, residuals if i < 2 else 1, rngs=rngs) for i, c in enumerate(widths[:-1])])
+        self.next = nnx.List(
+            [
+                NextStage(c, n, residuals if i < 2 else 1, rngs=rngs)
+                for i, c in enumerate(widths[:-1])
+            ]
+        )
         self.to_images = nnx.List([ToImage(c, rngs=rngs) for c in widths])
         self.nz, self.size = nz, sides[-1]
 
@@ -83,10 +102,12 @@ class Generator(nnx.Module):
 
     def __call__(self, text, z, eps, *, train):
         condition, mu, logvar = self.ca(text, eps) if self.ca else (z, None, None)
-        x = self.first(jnp.concatenate([condition, z], -1) if self.ca else z, train=train)       # b 64 64 c
+        x = self.first(
+            jnp.concatenate([condition, z], -1) if self.ca else z, train=train
+        )  # b 64 64 c
         images = [self.to_images[0](x)]
         for stage, to_image in zip(self.next, self.to_images[1:]):
-            x = stage(x, condition, train=train)                          # b 128 128 c/2, b 256 256 c/4
+            x = stage(x, condition, train=train)  # b 128 128 c/2, b 256 256 c/4
             images.append(to_image(x))
         return Drawn(images, mu, logvar)
 
@@ -100,8 +121,10 @@ class Discriminator(nnx.Module):
         self.real = Head(8 * df, rngs=rngs)
 
     def __call__(self, image, mu=None, *, train):
-        code = self.trunk(image, train=train)                             # b 4 4 8c
-        return self.matching(code, mu, train=train) if self.matching else None, self.real(code, train=train)
+        code = self.trunk(image, train=train)  # b 4 4 8c
+        return self.matching(code, mu, train=train) if self.matching else None, self.real(
+            code, train=train
+        )
 
 
 class Text(JointEmbedding):
@@ -117,8 +140,26 @@ class StackGanPp(Stage):
     ema, loads = ('G',), {'text': 'text'}
     tiny = dict(scales=2, gf=4, df=4, residuals=1)
 
-    def __init__(self, meta, *, scales=3, conditional=True, gf=64, df=64, nz=100, nc=128, residuals=2, uncond_weight=1.0, kl_weight=2.0,
-                 colour_weight=0.0, through_mu=True, unit_text=False, d_norm='batch', text, rngs):
+    def __init__(
+        self,
+        meta,
+        *,
+        scales=3,
+        conditional=True,
+        gf=64,
+        df=64,
+        nz=100,
+        nc=128,
+        residuals=2,
+        uncond_weight=1.0,
+        kl_weight=2.0,
+        colour_weight=0.0,
+        through_mu=True,
+        unit_text=False,
+        d_norm='batch',
+        text,
+        rngs,
+    ):
         """scales: pictures of the tree; the largest has the data's size, each other half the next, the smallest 8 px or more. A map of side r
         has 64 gf / r channels, so a tree that starts below 64 px starts wider. conditional: False draws from z alone, and the stage `text` is left out.
         nc: dimensions of the condition. residuals: blocks of the second and of the third scale; further scales have one.
@@ -132,26 +173,48 @@ class StackGanPp(Stage):
             raise ValueError(f'd_norm is {d_norm!r}; it is {" or ".join(NORMS)}.')
         embedding = (text.embedding if text else meta.embedding_dim) if conditional else 0
         if conditional and not embedding:
-            raise ValueError('There is neither a text encoder nor a stored sentence vector: set data.embedding=none or import vectors.')
+            raise ValueError(
+                'There is neither a text encoder nor a stored sentence vector: set data.embedding=none or import vectors.'
+            )
         self.sides = tuple(meta.size >> i for i in reversed(range(scales)))
         if scales < 1 or self.sides[0] < 8 or meta.size & meta.size - 1:
-            raise ValueError(f'scales={scales} of pictures of {meta.size} px: sides are 8, 16, 32, ... px, each half the next.')
+            raise ValueError(
+                f'scales={scales} of pictures of {meta.size} px: sides are 8, 16, 32, ... px, each half the next.'
+            )
         if 64 * gf % meta.size:
-            raise ValueError(f'gf={gf} gives the map of {meta.size} px {64 * gf / meta.size:g} channels: make it a multiple of {max(1, meta.size // 64)}.')
+            raise ValueError(
+                f'gf={gf} gives the map of {meta.size} px {64 * gf / meta.size:g} channels: make it a multiple of {max(1, meta.size // 64)}.'
+            )
         self.text, self.conditional = text if conditional else None, conditional
         self.G = Generator(self.sides, embedding, gf, nz, nc, residuals, rngs=rngs)
-        self.D = nnx.List([Discriminator(side, df, nc if conditional else 0, NORMS[d_norm], rngs=rngs) for side in self.sides])
-        self.uncond_weight, self.kl_weight, self.colour_weight = uncond_weight, kl_weight, colour_weight
+        self.D = nnx.List(
+            [
+                Discriminator(side, df, nc if conditional else 0, NORMS[d_norm], rngs=rngs)
+                for side in self.sides
+            ]
+        )
+        self.uncond_weight, self.kl_weight, self.colour_weight = (
+            uncond_weight,
+            kl_weight,
+            colour_weight,
+        )
         self.through_mu, self.unit_text, self.G.unit_text = through_mu, unit_text, unit_text
-        self.needs = ('image',) + (('wrong_image', 'chars' if text else 'embedding') if conditional else ())
+        self.needs = ('image',) + (
+            ('wrong_image', 'chars' if text else 'embedding') if conditional else ()
+        )
 
-    encode = GanCls.encode                                                # sentence vectors b d, read or stored
+    encode = GanCls.encode  # sentence vectors b d, read or stored
 
     def noise(self, key, n):
         return self.G.noise(key, n)
 
     def draw(self, batch, noise, train):
-        return self.G(self.encode(batch) if self.conditional else None, noise['z'], noise.get('eps'), train=train)
+        return self.G(
+            self.encode(batch) if self.conditional else None,
+            noise['z'],
+            noise.get('eps'),
+            train=train,
+        )
 
     def forward(self, batch, key):
         return self.draw(batch, self.noise(key, len(batch['image'])), train=True)
@@ -160,7 +223,11 @@ class StackGanPp(Stage):
         """A batch's real (or `wrong_`) pictures at all sides: the largest, and the smaller ones as the augmentation or else `shrink` makes them of it."""
         image = batch[prefix + 'image']
         there = {smaller.shape[1]: smaller for smaller in batch.get(prefix + 'images', ())}
-        shrunk = {side: jax.vmap(lambda x, side=side: shrink(x, side))(image) for side in self.sides[:-1] if side not in there}
+        shrunk = {
+            side: jax.vmap(lambda x, side=side: shrink(x, side))(image)
+            for side in self.sides[:-1]
+            if side not in there
+        }
         return [(there | shrunk | {self.sides[-1]: image})[side] for side in self.sides]
 
     def d_loss(self, batch, key, out):
@@ -171,24 +238,34 @@ class StackGanPp(Stage):
                 (_, real), (_, drawn) = separately(D, pictures[::2])
                 logs[f'd_{side}'] = bce(real, 1.0) + bce(drawn, 0.0)
                 continue
-            matching, real = zip(*separately(D, pictures, out.mu))        # each for real, wrong, drawn
-            right, *mismatched = (bce(logits, label) for logits, label in zip(matching, (1.0, 0.0, 0.0)))
+            matching, real = zip(*separately(D, pictures, out.mu))  # each for real, wrong, drawn
+            right, *mismatched = (
+                bce(logits, label) for logits, label in zip(matching, (1.0, 0.0, 0.0))
+            )
             unconditional = sum(bce(logits, label) for logits, label in zip(real, (1.0, 1.0, 0.0)))
             a = self.uncond_weight
-            logs[f'd_{side}'] = right + sum(mismatched) + a * unconditional if a else right + sum(mismatched) / 2
+            logs[f'd_{side}'] = (
+                right + sum(mismatched) + a * unconditional if a else right + sum(mismatched) / 2
+            )
         return sum(logs.values()), logs
 
     def g_loss(self, batch, key, out):
         mu, logs = out.mu if self.through_mu else jax.lax.stop_gradient(out.mu), {}
         for side, D, fake in zip(self.sides, self.D, out.images):
             matching, real = D(fake, mu, train=True)
-            logs[f'g_{side}'] = bce(matching, 1.0) + self.uncond_weight * bce(real, 1.0) if self.conditional else bce(real, 1.0)
+            logs[f'g_{side}'] = (
+                bce(matching, 1.0) + self.uncond_weight * bce(real, 1.0)
+                if self.conditional
+                else bce(real, 1.0)
+            )
         loss = sum(logs.values())
         if self.conditional:
             logs['kl'] = conditioning_kl(out.mu, out.logvar)
             loss += self.kl_weight * logs['kl']
         if self.colour_weight:
-            logs['colour'] = sum(colour_consistency(fine, coarse) for coarse, fine in zip(out.images, out.images[1:]))
+            logs['colour'] = sum(
+                colour_consistency(fine, coarse) for coarse, fine in zip(out.images, out.images[1:])
+            )
             loss += self.colour_weight * logs['colour']
         return loss, logs
 
@@ -204,11 +281,13 @@ class Style(gan_cls.Style):
     def skip(cls, config):
         skipped = super().skip(config)
         if not skipped and not config.stages.gan.model.conditional:
-            raise RunError('A style encoder reads what a sentence leaves open, and this run has no sentences: set stages.style.steps=0.')
+            raise RunError(
+                'A style encoder reads what a sentence leaves open, and this run has no sentences: set stages.style.steps=0.'
+            )
         return skipped
 
     def drawn(self, text, noise):
         return self.G(text, **noise, train=False).images[-1]
 
 
-STAGES = {'text': Text, 'gan': StackGanPp, 'style': Style}     # the order is the training order
+STAGES = {'text': Text, 'gan': StackGanPp, 'style': Style}  # the order is the training order

@@ -1,4 +1,5 @@
 """Importing the oracles."""
+
 import pytest
 
 
@@ -11,7 +12,10 @@ def torchvision():
         return pytest.importorskip('torchvision')
     except RuntimeError:
         for operator in ('nms', 'qnms'):
-            torch.library.define(f'torchvision::{operator}', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+            torch.library.define(
+                f'torchvision::{operator}',
+                '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
+            )
         return pytest.importorskip('torchvision')
 
 

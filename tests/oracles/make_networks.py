@@ -1,7 +1,8 @@
 """Writes networks.json: what torch-fidelity, torchvision, efficientnet-lite-pytorch and torch give for seeded weights and images.
 
-    pip install -e .[oracles] && PYTHONPATH=tests python -m oracles.make_networks
+pip install -e .[oracles] && PYTHONPATH=tests python -m oracles.make_networks
 """
+
 import json
 import pathlib
 import tempfile
@@ -34,24 +35,39 @@ def fidelity(weights, batch):
     """{output: array} of torch-fidelity's module for uint8 images."""
     torch_fidelity()
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     outputs = [*inception.DEPTHS, 'logits_unbiased', 'logits']
     with tempfile.NamedTemporaryFile(suffix='.pth') as file:
         torch.save(tensors(weights), file.name)
-        module = FeatureExtractorInceptionV3('oracle', outputs, feature_extractor_weights_path=file.name)
+        module = FeatureExtractorInceptionV3(
+            'oracle', outputs, feature_extractor_weights_path=file.name
+        )
     with torch.no_grad():
         return {name: value.numpy() for name, value in zip(outputs, module(channels_first(batch)))}
 
 
 def vision(weights, batch):
     """{output: array} of torchvision's module for uint8 images that are resized without antialias."""
-    module = torchvision().models.inception_v3(weights=None, aux_logits=False, transform_input=True, init_weights=False).eval()
+    module = (
+        torchvision()
+        .models.inception_v3(
+            weights=None, aux_logits=False, transform_input=True, init_weights=False
+        )
+        .eval()
+    )
     module.load_state_dict(tensors(weights), strict=False)
     pooled = {}
     for depth, layer in zip(inception.DEPTHS, ('maxpool1', 'maxpool2', 'Mixed_6e', 'Mixed_7c')):
-        getattr(module, layer).register_forward_hook(lambda _, __, value, depth=depth: pooled.update({depth: value.mean((2, 3)).numpy()}))
-    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (efficientnet_lite.MEAN, efficientnet_lite.STD))
+        getattr(module, layer).register_forward_hook(
+            lambda _, __, value, depth=depth: pooled.update({depth: value.mean((2, 3)).numpy()})
+        )
+    mean, std = (
+        torch.tensor(x).view(1, 3, 1, 1) for x in (efficientnet_lite.MEAN, efficientnet_lite.STD)
+    )
     with torch.no_grad():
-        x = F.interpolate(channels_first(batch).float(), (299, 299), mode='bilinear', align_corners=False)
+        x = F.interpolate(
+            channels_first(batch).float(), (299, 299), mode='bilinear', align_corners=False
+        )
         logits = module((x / 255 - mean) / std).numpy()
     return {**pooled, 'logits': logits}
 
@@ -59,36 +75,70 @@ def vision(weights, batch):
 def lite(weights, batch):
     """{output: array} of efficientnet-lite-pytorch for uint8 images that are resized without antialias."""
     from efficientnet_lite_pytorch import EfficientNet
+
     module = EfficientNet.from_name('efficientnet-lite0').eval()
     module.load_state_dict(tensors(weights), strict=False)
-    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (efficientnet_lite.MEAN, efficientnet_lite.STD))
+    mean, std = (
+        torch.tensor(x).view(1, 3, 1, 1) for x in (efficientnet_lite.MEAN, efficientnet_lite.STD)
+    )
     with torch.no_grad():
-        x = F.interpolate(channels_first(batch).float(), (224, 224), mode='bilinear', align_corners=False)
+        x = F.interpolate(
+            channels_first(batch).float(), (224, 224), mode='bilinear', align_corners=False
+        )
         x = (x / 255 - mean) / std
-        return {'1280': module.extract_features(x).mean((2, 3)).numpy(), 'logits': module(x).numpy()}
+        return {
+            '1280': module.extract_features(x).mean((2, 3)).numpy(),
+            'logits': module(x).numpy(),
+        }
 
 
 def summary(outputs):
     """The mean and the first four values of each image's row."""
-    return {name: [[float(f'{v:.7g}') for v in (row.mean(), *row[:4])] for row in rows] for name, rows in outputs.items()}
+    return {
+        name: [[float(f'{v:.7g}') for v in (row.mean(), *row[:4])] for row in rows]
+        for name, rows in outputs.items()
+    }
 
 
 def resized():
     """{filter: {size: values}} of the first channel of one image of 9 x 7 pixels."""
     torch_fidelity()
-    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+    from torch_fidelity.interpolate_compat_tensorflow import (
+        interpolate_bilinear_2d_like_tensorflow1x,
+    )
+
     batch = channels_first(images(1, 9, 7)[..., :1]).float()
-    filters = {'tf1_bilinear': lambda n: interpolate_bilinear_2d_like_tensorflow1x(batch, (n, n), align_corners=False),
-               'torch_bilinear': lambda n: F.interpolate(batch, (n, n), mode='bilinear', align_corners=False)}
-    return {name: {n: np.round(f(n).flatten().numpy().astype(float), 4).tolist() for n in (5, 12)} for name, f in filters.items()}
+    filters = {
+        'tf1_bilinear': lambda n: interpolate_bilinear_2d_like_tensorflow1x(
+            batch, (n, n), align_corners=False
+        ),
+        'torch_bilinear': lambda n: F.interpolate(
+            batch, (n, n), mode='bilinear', align_corners=False
+        ),
+    }
+    return {
+        name: {n: np.round(f(n).flatten().numpy().astype(float), 4).tolist() for n in (5, 12)}
+        for name, f in filters.items()
+    }
 
 
 if __name__ == '__main__':
     values = {
         'inception_fid': summary(fidelity(random_weights(inception.shapes('fid'), 0), images())),
-        'inception_torchvision': summary(vision(random_weights(inception.shapes('torchvision'), 0), images())),
-        'efficientnet_lite0': summary(lite(random_weights(efficientnet_lite.shapes(), 0), images())),
+        'inception_torchvision': summary(
+            vision(random_weights(inception.shapes('torchvision'), 0), images())
+        ),
+        'efficientnet_lite0': summary(
+            lite(random_weights(efficientnet_lite.shapes(), 0), images())
+        ),
         'resize': resized(),
     }
     path = pathlib.Path(__file__).with_name('networks.json')
-    path.write_text(json.dumps(values, indent=0).replace('\n', '').replace('], "', '],\n"').replace('}, "', '},\n"').replace('},"', '},\n"') + '\n')
+    path.write_text(
+        json.dumps(values, indent=0)
+        .replace('\n', '')
+        .replace('], "', '],\n"')
+        .replace('}, "', '},\n"')
+        .replace('},"', '},\n"')
+        + '\n'
+    )

@@ -1,4 +1,5 @@
 """Anybody's folder of pictures with captions."""
+
 import concurrent.futures
 import pathlib
 import re
@@ -12,11 +13,12 @@ from tfds_builders.caption_folder.scan import scan
 from tfds_builders.errors import DataError
 from tfds_builders.manual import ManualBuilder
 
-THREADS = 8        # that check pictures
+THREADS = 8  # that check pictures
 
 
 class CaptionFolder(ManualBuilder):
     """Pictures and captions of a folder; one data set for each folder, built again when its files change."""
+
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
@@ -36,7 +38,13 @@ Splits: by "split" (train, validation, test), else by folders train/, validation
             raise DataError(f'Folder {root} does not exist.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
         self.folder = scan(root)
         name = re.sub(r'\W+', '_', root.resolve().name).strip('_') or 'folder'
-        super().__init__(manual_dir=root, config=tfds.core.BuilderConfig(name=f'{name}-{self.folder.digest}', description=str(root.name)), **kwargs)
+        super().__init__(
+            manual_dir=root,
+            config=tfds.core.BuilderConfig(
+                name=f'{name}-{self.folder.digest}', description=str(root.name)
+            ),
+            **kwargs,
+        )
 
     def _info(self):
         entries = self.folder.entries
@@ -48,41 +56,72 @@ Splits: by "split" (train, validation, test), else by folders train/, validation
         metadata = {'split_rule': self.folder.rule, 'layout': self.folder.layout, 'flip': True}
         labels = sorted({entry.label for entry in entries} - {''})
         if labels:
-            features |= {'label': tfds.features.ClassLabel(names=labels), 'class_name': tfds.features.Text()}
+            features |= {
+                'label': tfds.features.ClassLabel(names=labels),
+                'class_name': tfds.features.Text(),
+            }
         kinds = sorted({label for entry in entries for label in entry.box_labels})
         if kinds:
-            features['objects'] = tfds.features.Sequence({'bbox': tfds.features.BBoxFeature(), 'label': tfds.features.ClassLabel(names=kinds)})
+            features['objects'] = tfds.features.Sequence(
+                {
+                    'bbox': tfds.features.BBoxFeature(),
+                    'label': tfds.features.ClassLabel(names=kinds),
+                }
+            )
             metadata['max_objects'] = max(len(entry.boxes) for entry in entries)
-        return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=tfds.features.FeaturesDict(features),
-                                     metadata=tfds.core.MetadataDict(metadata))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(metadata),
+        )
 
     def _split_generators(self, dl_manager):
         root, entries = self.manual_dir, self.folder.entries
         self.require_space(*(root / entry.file for entry in entries))
         problems = dict(self.folder.problems)
         if 'label' in self.info.features:
-            problems |= {entry.file: 'has no label, others have one' for entry in entries if not entry.label}
+            problems |= {
+                entry.file: 'has no label, others have one' for entry in entries if not entry.label
+            }
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
             checked = pool.map(lambda entry: _check(root, entry), entries)
-            checked = tqdm(checked, f'Checking {root.name}', total=len(entries), unit=' pictures', disable=None)
-            problems |= {entry.file: problem for entry, problem in zip(entries, checked) if problem and entry.file not in problems}
+            checked = tqdm(
+                checked, f'Checking {root.name}', total=len(entries), unit=' pictures', disable=None
+            )
+            problems |= {
+                entry.file: problem
+                for entry, problem in zip(entries, checked)
+                if problem and entry.file not in problems
+            }
         self.report(problems, root)
         usable = [entry for entry in entries if entry.file not in problems]
-        splits = {name: [entry for entry in usable if entry.split == name] for name in ('train', 'validation', 'test')}
+        splits = {
+            name: [entry for entry in usable if entry.split == name]
+            for name in ('train', 'validation', 'test')
+        }
         if not splits['train']:
-            raise DataError(f'{root} has no picture for training that can be used ({len(usable)} for other splits, {len(problems)} problems). '
-                            'Complete it, or change its splits.')
-        return {name: self._generate_examples(members) for name, members in splits.items() if members}
+            raise DataError(
+                f'{root} has no picture for training that can be used ({len(usable)} for other splits, {len(problems)} problems). '
+                'Complete it, or change its splits.'
+            )
+        return {
+            name: self._generate_examples(members) for name, members in splits.items() if members
+        }
 
     def _generate_examples(self, entries):
         for entry in entries:
-            data, (height, width), (source_height, source_width) = stored((self.manual_dir / entry.file).read_bytes())
+            data, (height, width), (source_height, source_width) = stored(
+                (self.manual_dir / entry.file).read_bytes()
+            )
             record = {'image': data, 'captions': entry.captions, 'file_name': entry.file}
             if 'label' in self.info.features:
                 record |= {'label': entry.label, 'class_name': entry.label}
             if 'objects' in self.info.features:
-                record['objects'] = [{'bbox': _box(box, source_height, source_width), 'label': label}
-                                     for box, label in zip(entry.boxes, entry.box_labels)]
+                record['objects'] = [
+                    {'bbox': _box(box, source_height, source_width), 'label': label}
+                    for box, label in zip(entry.boxes, entry.box_labels)
+                ]
             yield entry.file, record
 
     def download_and_prepare(self, **kwargs):
@@ -106,4 +145,6 @@ def _check(root, entry):
 
 def _box(box, height, width):
     x, y, w, h = box
-    return tfds.features.BBox(*(min(1.0, max(0.0, v)) for v in (y / height, x / width, (y + h) / height, (x + w) / width)))
+    return tfds.features.BBox(
+        *(min(1.0, max(0.0, v)) for v in (y / height, x / width, (y + h) / height, (x + w) / width))
+    )

@@ -1,15 +1,16 @@
 """What was found in a folder, in words and as a contact sheet."""
+
 import pathlib
 
 import cv2
 import numpy as np
 
-from t2i_jax import log
-from t2i_jax.text import CHARS, MAX_WORDS, Vocabulary, tokenize
+from t2i_jax.data.text import CHARS, MAX_WORDS, Vocabulary, tokenize
+from t2i_jax.draw import sheets
 from tfds_builders.caption_folder.pictures import stored
 from tfds_builders.caption_folder.scan import MOST
 
-SHOWN, SIDE = 25, 128      # pictures of the sheet, pixels
+SHOWN, SIDE = 25, 128  # pictures of the sheet, pixels
 PERCENTILES = (0, 5, 50, 95, 100)
 
 
@@ -21,15 +22,25 @@ def write(builder, folder) -> str:
     used = [entry for entry in folder.entries if entry.file not in skipped]
     train = [entry for entry in used if entry.split == 'train']
     captions = [caption for entry in used for caption in entry.captions]
-    words, letters = [len(tokenize(caption)) for caption in captions], [len(caption) for caption in captions]
+    words, letters = (
+        [len(tokenize(caption)) for caption in captions],
+        [len(caption) for caption in captions],
+    )
     lines = [
         f'{builder.info.full_name}',
         f'pictures: {sum(split.num_examples for split in splits.values()):,} ('
-        + ', '.join(f'{name} {split.num_examples:,}' for name, split in splits.items()) + f'; split: {folder.rule})',
+        + ', '.join(f'{name} {split.num_examples:,}' for name, split in splits.items())
+        + f'; split: {folder.rule})',
         f'captions: {len(captions):,}, from {folder.layout}',
         f'vocabulary: {len(Vocabulary.from_captions(caption for entry in train for caption in entry.captions)):,} words of the training captions',
-        'words of a caption, percentiles ' + ', '.join(f'{p}: {v:.0f}' for p, v in zip(PERCENTILES, np.percentile(words, PERCENTILES))),
-        'letters of a caption, percentiles ' + ', '.join(f'{p}: {v:.0f}' for p, v in zip(PERCENTILES, np.percentile(letters, PERCENTILES))),
+        'words of a caption, percentiles '
+        + ', '.join(
+            f'{p}: {v:.0f}' for p, v in zip(PERCENTILES, np.percentile(words, PERCENTILES))
+        ),
+        'letters of a caption, percentiles '
+        + ', '.join(
+            f'{p}: {v:.0f}' for p, v in zip(PERCENTILES, np.percentile(letters, PERCENTILES))
+        ),
         f'cut when they are read: {sum(n > MAX_WORDS for n in words):,} captions of more than {MAX_WORDS} words, '
         f'{sum(n > CHARS for n in letters):,} of more than {CHARS} letters',
         f'pictures of more than {MOST} captions, of which the first are kept: {folder.crowded:,}',
@@ -38,7 +49,9 @@ def write(builder, folder) -> str:
         *(f'  {name}: {reason}' for name, reason in skipped.items()),
     ]
     _sheet(builder.manual_dir, train, builder.info.full_name, place / 'report.png')
-    (place / 'report.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')         # last: where it lies, all of it does
+    (place / 'report.txt').write_text(
+        '\n'.join(lines) + '\n', encoding='utf-8'
+    )  # last: where it lies, all of it does
     shown = lines if len(lines) < 30 else [*lines[:29], f'  and {len(lines) - 29} more']
     return '\n'.join([*shown, f'See {place / "report.txt"} and {place / "report.png"}.'])
 
@@ -51,9 +64,11 @@ def _sheet(root, entries, title, path):
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         scale = SIDE / max(pixels.shape[:2])
         size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        pixels = cv2.resize(
+            pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        )
         canvas = np.full((SIDE, SIDE, 3), 255, np.uint8)
-        canvas[:pixels.shape[0], :pixels.shape[1]] = pixels
+        canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
         pictures.append(canvas)
         labels.append(entries[i].captions[0][:100])
-    log.sheet(np.stack(pictures)[:, None], labels, path, title=title, columns=5)
+    sheets.sheet(np.stack(pictures)[:, None], labels, path, title=title, columns=5)

@@ -1,4 +1,5 @@
 """What a folder of pictures with captions holds, in any of the layouts that people have."""
+
 import collections
 import csv
 import hashlib
@@ -16,60 +17,83 @@ from tfds_builders.files import clean, storable, text_of
 
 PICTURES = ('.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff')
 TABLES = ('captions.jsonl', 'metadata.jsonl', 'captions.csv', 'metadata.csv')
-SPLITS = {'train': 'train', 'training': 'train', 'validation': 'validation', 'val': 'validation', 'valid': 'validation', 'dev': 'validation', 'test': 'test'}
+SPLITS = {
+    'train': 'train',
+    'training': 'train',
+    'validation': 'validation',
+    'val': 'validation',
+    'valid': 'validation',
+    'dev': 'validation',
+    'test': 'test',
+}
 FILE_NAMES, TEXTS = ('file_name', 'filename', 'file', 'image'), ('captions', 'caption', 'text')
-HELD_OUT = .1          # of the pictures, for each of validation and test
-MOST = 100             # captions of a picture
-END = 4096             # bytes at each end of a file, which tell files of one size apart
+HELD_OUT = 0.1  # of the pictures, for each of validation and test
+MOST = 100  # captions of a picture
+END = 4096  # bytes at each end of a file, which tell files of one size apart
 NO_TEXT = 'holds NUL characters: save it as UTF-8, or as UTF-16 with a byte order mark'
 NO_UTF8 = 'is no UTF-8: rename the file'
 
 
 class Entry(NamedTuple):
-    file: str                  # path in the folder, with /
+    file: str  # path in the folder, with /
     captions: list[str]
     split: str = ''
     label: str = ''
-    boxes: list = []           # of (x, y, width, height) in pixels
+    boxes: list = []  # of (x, y, width, height) in pixels
     box_labels: list = []
 
 
 class Folder(NamedTuple):
     entries: list[Entry]
-    problems: dict[str, str]   # record -> why it cannot be used
+    problems: dict[str, str]  # record -> why it cannot be used
     layout: str
-    unnamed: int               # pictures that no caption file names
-    crowded: int               # pictures of more than MOST captions, of which the first are kept
-    rule: str                  # by which the pictures were split
-    digest: str                # of file names, sizes, the ends of files of one size, and captions
+    unnamed: int  # pictures that no caption file names
+    crowded: int  # pictures of more than MOST captions, of which the first are kept
+    rule: str  # by which the pictures were split
+    digest: str  # of file names, sizes, the ends of files of one size, and captions
 
 
 def scan(root) -> Folder:
     """Reads the captions and the names and sizes of the pictures, not the pictures. Raises DataError where there is nothing to read."""
     root = pathlib.Path(root)
-    sizes = {file.relative_to(root).as_posix(): file.stat().st_size for file in sorted(root.rglob('*')) if file.suffix.lower() in PICTURES and file.is_file()}
+    sizes = {
+        file.relative_to(root).as_posix(): file.stat().st_size
+        for file in sorted(root.rglob('*'))
+        if file.suffix.lower() in PICTURES and file.is_file()
+    }
     if not sizes:
-        raise DataError(f'{root} holds no picture ({", ".join(PICTURES)}). Point manual_dir to a folder that does.')
+        raise DataError(
+            f'{root} holds no picture ({", ".join(PICTURES)}). Point manual_dir to a folder that does.'
+        )
     tables = {name: sorted(root.rglob(name)) for name in TABLES}
     name = next((name for name in TABLES if tables[name]), None)
     problems = {}
     if name:
-        entries = [entry for table in tables[name] for entry in _from_table(root, table, sizes, problems)]
+        entries = [
+            entry for table in tables[name] for entry in _from_table(root, table, sizes, problems)
+        ]
         entries = _unique(entries, problems)
     else:
         entries = _beside(root, sizes, problems)
     if not entries:
         first = ''.join(f' {record}: {problem}.' for record, problem in list(problems.items())[:1])
-        raise DataError(f'{root} has {len(sizes)} pictures and no caption for any of them. Write {TABLES[0]} (one {{"file_name": "a.jpg", '
-                        f'"text": "..."}} a line), captions.csv (file,caption), or a .txt beside each picture, one caption a line.{first}')
+        raise DataError(
+            f'{root} has {len(sizes)} pictures and no caption for any of them. Write {TABLES[0]} (one {{"file_name": "a.jpg", '
+            f'"text": "..."}} a line), captions.csv (file,caption), or a .txt beside each picture, one caption a line.{first}'
+        )
     crowded = sum(len(entry.captions) > MOST for entry in entries)
     entries, rule = _split([entry._replace(captions=entry.captions[:MOST]) for entry in entries])
     common = collections.Counter(sizes.values())
-    known = [(file, size, _ends(root / file) if common[size] > 1 else '') for file, size in sorted(sizes.items())]
+    known = [
+        (file, size, _ends(root / file) if common[size] > 1 else '')
+        for file, size in sorted(sizes.items())
+    ]
     digest = hashlib.sha256(json.dumps([known, entries, problems]).encode()).hexdigest()[:10]
     unnamed = len(sizes.keys() - {entry.file for entry in entries} - set(problems))
     problems = {storable(record): storable(problem) for record, problem in problems.items()}
-    return Folder(entries, problems, name or 'a .txt beside each picture', unnamed, crowded, rule, digest)
+    return Folder(
+        entries, problems, name or 'a .txt beside each picture', unnamed, crowded, rule, digest
+    )
 
 
 def _ends(path):
@@ -79,7 +103,7 @@ def _ends(path):
             data = file.read(END)
             file.seek(max(0, file.seek(0, os.SEEK_END) - END))
             return hashlib.sha256(data + file.read()).hexdigest()
-    except OSError:                            # the check of the pictures says so
+    except OSError:  # the check of the pictures says so
         return ''
 
 
@@ -97,14 +121,22 @@ def _beside(root, sizes, problems):
         elif captions:
             entries.append(Entry(file, captions))
         else:
-            problems[file] = f'{text.name} has no caption' if text.exists() else f'there is no {text.name} beside it'
+            problems[file] = (
+                f'{text.name} has no caption'
+                if text.exists()
+                else f'there is no {text.name} beside it'
+            )
     return entries
 
 
 def _from_table(root, table, sizes, problems):
     """The lines of a captions file; its paths are relative to its own folder."""
     place = table.relative_to(root).as_posix()
-    rows = _json_lines(table, place, problems) if table.suffix == '.jsonl' else _csv_rows(table, place, problems)
+    rows = (
+        _json_lines(table, place, problems)
+        if table.suffix == '.jsonl'
+        else _csv_rows(table, place, problems)
+    )
     for where, row in rows:
         try:
             entry = _entry(row)
@@ -116,8 +148,10 @@ def _from_table(root, table, sizes, problems):
         if posixpath.isabs(file) or file.split('/')[0] == '..':
             problems[where] = f'{entry.file} leaves the folder'
         elif file not in sizes:
-            there = os.path.exists(root / file)        # False for names that no disk takes
-            problems[where] = f'{entry.file} is ' + (f'no picture ({", ".join(PICTURES)}), or in a linked folder' if there else 'missing')
+            there = os.path.exists(root / file)  # False for names that no disk takes
+            problems[where] = f'{entry.file} is ' + (
+                f'no picture ({", ".join(PICTURES)}), or in a linked folder' if there else 'missing'
+            )
         elif not entry.captions:
             problems[where] = f'{entry.file} has no caption'
         else:
@@ -125,7 +159,9 @@ def _from_table(root, table, sizes, problems):
 
 
 def _json_lines(table, place, problems):
-    for number, line in enumerate(text_of(table.read_bytes()).split('\n'), start=1):      # strings of JSON may hold other line separators
+    for number, line in enumerate(
+        text_of(table.read_bytes()).split('\n'), start=1
+    ):  # strings of JSON may hold other line separators
         if not line.strip():
             continue
         try:
@@ -147,13 +183,17 @@ def _csv_rows(table, place, problems):
     """
     csv.field_size_limit(1 << 24)
     header, named, found = [], False, {}
-    for number, line in enumerate(text_of(table.read_bytes()).replace('\r\n', '\n').replace('\r', '\n').split('\n'), start=1):
+    for number, line in enumerate(
+        text_of(table.read_bytes()).replace('\r\n', '\n').replace('\r', '\n').split('\n'), start=1
+    ):
         try:
             if '\0' in line:
                 raise csv.Error(f'it {NO_TEXT}')
             values = next(csv.reader([line], strict=True), [])
         except csv.Error as error:
-            problems[f'{place} line {number}'] = f'no row of CSV ({error}); a row is one line, quotes around a caption are closed, inside it doubled'
+            problems[f'{place} line {number}'] = (
+                f'no row of CSV ({error}); a row is one line, quotes around a caption are closed, inside it doubled'
+            )
             continue
         if number == 1:
             header = [name.strip().lower() for name in values]
@@ -161,9 +201,15 @@ def _csv_rows(table, place, problems):
         if not any(value.strip() for value in values) or number == 1 and named:
             continue
         if len(values) < 2 or named and len(values) != len(header):
-            problems[f'{place} line {number}'] = f'{len(values)} columns instead of {len(header) if named else 2}'
+            problems[f'{place} line {number}'] = (
+                f'{len(values)} columns instead of {len(header) if named else 2}'
+            )
             continue
-        row = {name: value for name, value in zip(header, values) if value.strip()} if named else {'file_name': values[0], 'text': values[1]}
+        row = (
+            {name: value for name, value in zip(header, values) if value.strip()}
+            if named
+            else {'file_name': values[0], 'text': values[1]}
+        )
         key = next((row[name] for name in FILE_NAMES if name in row), f' {number}')
         texts = [row.pop(name) for name in TEXTS if name in row]
         if key in found:
@@ -197,21 +243,35 @@ def _entry(row) -> Entry:
         raise ValueError(f'the label of {file} must be a text')
     objects = row.get('objects', {})
     if not isinstance(objects, dict):
-        raise ValueError(f'objects of {file} must be {{"bbox": [[x, y, width, height], ...], "categories": [...]}}')
-    objects = {'bbox': [], 'categories': []} | {name: value for name, value in objects.items() if value is not None}
+        raise ValueError(
+            f'objects of {file} must be {{"bbox": [[x, y, width, height], ...], "categories": [...]}}'
+        )
+    objects = {'bbox': [], 'categories': []} | {
+        name: value for name, value in objects.items() if value is not None
+    }
     boxes, labels = row.get('boxes', objects['bbox']), row.get('box_labels', objects['categories'])
-    return Entry(file.strip(), clean('\n'.join(' '.join(text.split()) for text in texts)), SPLITS.get(split, ''), storable(str(label)).strip(),
-                 _boxes(file, boxes), _labels(file, boxes, labels))
+    return Entry(
+        file.strip(),
+        clean('\n'.join(' '.join(text.split()) for text in texts)),
+        SPLITS.get(split, ''),
+        storable(str(label)).strip(),
+        _boxes(file, boxes),
+        _labels(file, boxes, labels),
+    )
 
 
 def _boxes(file, boxes):
     try:
         boxes = [tuple(float(value) for value in box) for box in boxes]
-        right = all(len(box) == 4 and all(map(math.isfinite, box)) and min(box[2:]) > 0 for box in boxes)
+        right = all(
+            len(box) == 4 and all(map(math.isfinite, box)) and min(box[2:]) > 0 for box in boxes
+        )
     except (TypeError, ValueError, OverflowError):
         right = False
     if not right:
-        raise ValueError(f'the boxes of {file} must be a list of [x, y, width, height] in pixels, finite and not empty')
+        raise ValueError(
+            f'the boxes of {file} must be a list of [x, y, width, height] in pixels, finite and not empty'
+        )
     return boxes
 
 
@@ -228,7 +288,9 @@ def _unique(entries, problems):
     kept = {}
     for entry in entries:
         if entry.file in kept:
-            problems[f'{entry.file} (again)'] = 'file_name stands more than once; put all captions of a picture into one line'
+            problems[f'{entry.file} (again)'] = (
+                'file_name stands more than once; put all captions of a picture into one line'
+            )
         else:
             kept[entry.file] = entry
     return list(kept.values())
@@ -240,11 +302,17 @@ def _split(entries):
     if not any(entry.split for entry in entries):
         tops = {entry.file: entry.file.split('/')[0].lower() for entry in entries}
         if {'train', 'training'} & set(tops.values()):
-            rule, entries = 'folders', [entry._replace(split=SPLITS.get(tops[entry.file], '')) for entry in entries]
+            rule, entries = (
+                'folders',
+                [entry._replace(split=SPLITS.get(tops[entry.file], '')) for entry in entries],
+            )
         else:
             rule = f'random{round(100 - 200 * HELD_OUT)}_{round(100 * HELD_OUT)}_{round(100 * HELD_OUT)}_seed0'
     have = {entry.split for entry in entries}
-    entries = sorted((entry._replace(split=entry.split or 'train') for entry in entries), key=lambda entry: entry.file)
+    entries = sorted(
+        (entry._replace(split=entry.split or 'train') for entry in entries),
+        key=lambda entry: entry.file,
+    )
     missing = [split for split in ('validation', 'test') if split not in have]
     if rule in ('given', 'folders'):
         missing = [split for split in missing if split == 'validation']

@@ -1,4 +1,5 @@
 """COCO's annotation files: captions, objects and their masks."""
+
 import json
 import math
 import pathlib
@@ -13,8 +14,8 @@ from tfds_builders.coco2014_captions.categories import CATEGORIES, LABELS
 from tfds_builders.errors import DataError
 from tfds_builders.files import clean, members
 
-MAX_OBJECTS = 10                # slots of a record, as in the layout papers
-MASK_SIZE = 64                  # side of one object mask in a record
+MAX_OBJECTS = 10  # slots of a record, as in the layout papers
+MASK_SIZE = 64  # side of one object mask in a record
 
 
 class Picture(NamedTuple):
@@ -26,6 +27,7 @@ class Picture(NamedTuple):
 
 class Object(NamedTuple):
     """box: [x, y, width, height] in pixels, as in the file; segmentation: float32 polygons, or a run-length dictionary."""
+
     id: int
     category: int
     crowd: bool
@@ -42,7 +44,9 @@ def load(path, name, slim):
     except DataError:
         raise
     except (ValueError, RecursionError) as error:
-        raise DataError(f'{path}: {name} is no JSON, or ends early ({error}). Fetch it again.') from None
+        raise DataError(
+            f'{path}: {name} is no JSON, or ends early ({error}). Fetch it again.'
+        ) from None
 
 
 def _text(path, name):
@@ -57,7 +61,9 @@ def lists(content, source, *keys):
     """The lists of those keys. Raises DataError where the file has another layout."""
     found = [content.get(key) if isinstance(content, dict) else None for key in keys]
     if not all(isinstance(entries, list) for entries in found):
-        raise DataError(f'{source} has not the layout of COCO 2014: {{{", ".join(keys)}}} with a list each. Fetch it again.')
+        raise DataError(
+            f'{source} has not the layout of COCO 2014: {{{", ".join(keys)}}} with a list each. Fetch it again.'
+        )
     return found
 
 
@@ -67,14 +73,22 @@ def read_captions(path, split) -> tuple[list[Picture], dict[int, list[str]]]:
     Captions without a word are left out.
     """
     name = f'captions_{split}2014.json'
-    pictures, entries = lists(load(path, name, _caption), f'{path}: {name}', 'images', 'annotations')
-    bad = [entry for entry in pictures if not isinstance(entry, Picture)] or [entry for entry in entries if not isinstance(entry, tuple)]
+    pictures, entries = lists(
+        load(path, name, _caption), f'{path}: {name}', 'images', 'annotations'
+    )
+    bad = [entry for entry in pictures if not isinstance(entry, Picture)] or [
+        entry for entry in entries if not isinstance(entry, tuple)
+    ]
     if bad:
-        raise DataError(f'{path}: {name} has the entry {str(bad[0])[:80]}; images have id, file_name, height and width (numbers), '
-                        'captions id, image_id and caption. Fetch it again.')
+        raise DataError(
+            f'{path}: {name} has the entry {str(bad[0])[:80]}; images have id, file_name, height and width (numbers), '
+            'captions id, image_id and caption. Fetch it again.'
+        )
     twice = len(pictures) - min(len({p.id for p in pictures}), len({p.file_name for p in pictures}))
     if twice or not pictures:
-        raise DataError(f'{path}: {name} names {"an image twice" if pictures else "no image"}. Fetch it again.')
+        raise DataError(
+            f'{path}: {name} names {"an image twice" if pictures else "no image"}. Fetch it again.'
+        )
     captions = {}
     for image_id, _, text in sorted(entries, key=lambda entry: entry[1]):
         text = ' '.join(clean(text))
@@ -86,7 +100,11 @@ def read_captions(path, split) -> tuple[list[Picture], dict[int, list[str]]]:
 def _caption(entry):
     if 'file_name' in entry:
         picture = [entry.get(key) for key in Picture._fields]
-        return Picture(*picture) if list(map(type, picture)) == [int, str, int, int] and min(picture[2:]) > 0 else entry
+        return (
+            Picture(*picture)
+            if list(map(type, picture)) == [int, str, int, int] and min(picture[2:]) > 0
+            else entry
+        )
     if 'caption' in entry:
         caption = entry.get('image_id'), entry.get('id'), entry['caption']
         return caption if list(map(type, caption)) == [int, int, str] else entry
@@ -96,12 +114,20 @@ def _caption(entry):
 def read_objects(path, split) -> dict[int, list[Object]]:
     """instances_<split>2014.json -> the objects by image id, as they are in the file: `place` says which can be used."""
     name = f'instances_{split}2014.json'
-    entries, categories = lists(load(path, name, _instance), f'{path}: {name}', 'annotations', 'categories')
-    other = [c for c in categories if not isinstance(c, dict) or CATEGORIES.get(c.get('id')) != c.get('name')]
+    entries, categories = lists(
+        load(path, name, _instance), f'{path}: {name}', 'annotations', 'categories'
+    )
+    other = [
+        c
+        for c in categories
+        if not isinstance(c, dict) or CATEGORIES.get(c.get('id')) != c.get('name')
+    ]
     bad = other or [entry for entry in entries if not isinstance(entry, tuple)]
     if bad:
-        raise DataError(f'{path}: {name} has the entry {str(bad[0])[:80]}; expected categories of COCO 2014, and objects with id, image_id, '
-                        'category_id, bbox and segmentation. Fetch it again.')
+        raise DataError(
+            f'{path}: {name} has the entry {str(bad[0])[:80]}; expected categories of COCO 2014, and objects with id, image_id, '
+            'category_id, bbox and segmentation. Fetch it again.'
+        )
     objects = {}
     for image_id, one in entries:
         objects.setdefault(image_id, []).append(one)
@@ -109,9 +135,13 @@ def read_objects(path, split) -> dict[int, list[Object]]:
 
 
 def _instance(entry):
-    if 'file_name' in entry:                   # the captions' file has the images, too
+    if 'file_name' in entry:  # the captions' file has the images, too
         return None
-    if 'bbox' not in entry or type(entry.get('image_id')) is not int or type(entry.get('id')) is not int:
+    if (
+        'bbox' not in entry
+        or type(entry.get('image_id')) is not int
+        or type(entry.get('id')) is not int
+    ):
         return entry
     shape = entry.get('segmentation')
     if isinstance(shape, list):
@@ -124,7 +154,14 @@ def _instance(entry):
             shape['counts'] = np.array(shape['counts'], np.int64)
         except (TypeError, ValueError, OverflowError):
             shape = None
-    return entry['image_id'], Object(entry['id'], entry.get('category_id'), bool(entry.get('iscrowd')), entry.get('area'), entry['bbox'], shape)
+    return entry['image_id'], Object(
+        entry['id'],
+        entry.get('category_id'),
+        bool(entry.get('iscrowd')),
+        entry.get('area'),
+        entry['bbox'],
+        shape,
+    )
 
 
 def place(picture, objects):
@@ -137,12 +174,20 @@ def place(picture, objects):
     """
     bad = {}
     crowds = _usable(picture, [one for one in objects if one.crowd], MAX_OBJECTS, bad)
-    kept = _usable(picture, [one for one in objects if not one.crowd], MAX_OBJECTS - bool(crowds), bad)
-    kept += crowds[:MAX_OBJECTS - len(kept)]
+    kept = _usable(
+        picture, [one for one in objects if not one.crowd], MAX_OBJECTS - bool(crowds), bad
+    )
+    kept += crowds[: MAX_OBJECTS - len(kept)]
     masks = np.zeros((MAX_OBJECTS, MASK_SIZE, MASK_SIZE), np.uint8)
     for slot, (_, _, mask) in zip(masks, kept):
         slot[:] = mask
-    return [box for _, box, _ in kept], [LABELS[one.category] for one, _, _ in kept], [one.crowd for one, _, _ in kept], masks, bad
+    return (
+        [box for _, box, _ in kept],
+        [LABELS[one.category] for one, _, _ in kept],
+        [one.crowd for one, _, _ in kept],
+        masks,
+        bad,
+    )
 
 
 def _usable(picture, objects, most, bad):
@@ -154,7 +199,9 @@ def _usable(picture, objects, most, bad):
                 raise ValueError(f'category {one.category} is none of COCO 2014')
             box = _box(one.box, picture.height, picture.width)
             if len(kept) < most:
-                kept.append((one, box, shrunk(pixels(one.segmentation, picture.height, picture.width))))
+                kept.append(
+                    (one, box, shrunk(pixels(one.segmentation, picture.height, picture.width)))
+                )
         except (ValueError, OverflowError) as error:
             bad[one.id] = str(error)
     return kept
@@ -172,12 +219,18 @@ def _area(one):
 
 
 def _box(box, height, width):
-    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) and math.isfinite(v) for v in box):
+    if (
+        not isinstance(box, list)
+        or len(box) != 4
+        or not all(type(v) in (int, float) and math.isfinite(v) for v in box)
+    ):
         raise ValueError(f'box {box} is not four numbers')
     x, y, w, h = box
     if w <= 0 or h <= 0:
         raise ValueError(f'box {box} has no area')
-    ymin, xmin, ymax, xmax = (min(max(v, 0.), 1.) for v in (y / height, x / width, (y + h) / height, (x + w) / width))
+    ymin, xmin, ymax, xmax = (
+        min(max(v, 0.0), 1.0) for v in (y / height, x / width, (y + h) / height, (x + w) / width)
+    )
     if ymin >= ymax or xmin >= xmax:
         raise ValueError(f'box {box} lies outside of the picture, which is {width} x {height}')
     return ymin, xmin, ymax, xmax
@@ -187,18 +240,36 @@ def pixels(segmentation, height, width):
     """uint8 (height, width), 0 or 1, from polygons or runs. Raises ValueError for what describes no mask of that size."""
     if isinstance(segmentation, list):
         # pycocotools takes two points for a box, and memory for every pixel of an outline, however far out it runs
-        whole = [p for p in segmentation if p.ndim == 1 and len(p) >= 6 and len(p) % 2 == 0 and np.isfinite(p).all()]
+        whole = [
+            p
+            for p in segmentation
+            if p.ndim == 1 and len(p) >= 6 and len(p) % 2 == 0 and np.isfinite(p).all()
+        ]
         if not whole:
-            raise ValueError('its polygons have fewer than three points, or some that are no numbers')
+            raise ValueError(
+                'its polygons have fewer than three points, or some that are no numbers'
+            )
         border = np.array([width, height])
-        runs = coco_mask.merge(coco_mask.frPyObjects([np.clip(p.reshape(-1, 2), 0, border).ravel() for p in whole], height, width))
+        runs = coco_mask.merge(
+            coco_mask.frPyObjects(
+                [np.clip(p.reshape(-1, 2), 0, border).ravel() for p in whole], height, width
+            )
+        )
     elif isinstance(segmentation, dict):
         # it also leaves pixels undefined that the runs do not reach
         counts = segmentation.get('counts')
         counts = run_lengths(counts) if isinstance(counts, str) else np.asarray(counts)
-        if segmentation.get('size') != [height, width] or counts.ndim != 1 or not len(counts) or counts.min() < 0 or counts.sum() != height * width:
+        if (
+            segmentation.get('size') != [height, width]
+            or counts.ndim != 1
+            or not len(counts)
+            or counts.min() < 0
+            or counts.sum() != height * width
+        ):
             raise ValueError(f'its runs do not make a mask of {width} x {height}')
-        runs = coco_mask.frPyObjects({'counts': counts.tolist(), 'size': [height, width]}, height, width)
+        runs = coco_mask.frPyObjects(
+            {'counts': counts.tolist(), 'size': [height, width]}, height, width
+        )
     else:
         raise ValueError('it has no segmentation')
     covered = coco_mask.decode(runs)

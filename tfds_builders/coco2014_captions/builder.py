@@ -1,4 +1,5 @@
 """MS-COCO 2014 with its captions, objects and masks, and VisDial's dialogues, in the splits of the text-to-image papers."""
+
 import pathlib
 
 import cv2
@@ -17,14 +18,19 @@ from tfds_builders.old_downloads import EMBEDDING, Texts
 
 URL = 'http://images.cocodataset.org/'
 ANNOTATIONS = 'annotations_trainval2014.zip'
-SPLITS = {'train': 'train', 'validation': 'val'}       # ours -> COCO's
+SPLITS = {'train': 'train', 'validation': 'val'}  # ours -> COCO's
 CAPTIONS_PER_IMAGE = 5
-ASPECT = 1.05          # how far the shape of a picture may be from that of its annotations: a smaller copy is rounded to whole pixels
-VISDIAL = [f'visdial_{part}.{kind}' for part in ('1.0_train', '0.9_train', '0.9_val') for kind in ('json', 'zip')]
+ASPECT = 1.05  # how far the shape of a picture may be from that of its annotations: a smaller copy is rounded to whole pixels
+VISDIAL = [
+    f'visdial_{part}.{kind}'
+    for part in ('1.0_train', '0.9_train', '0.9_val')
+    for kind in ('json', 'zip')
+]
 
 
 class Coco2014Captions(ManualBuilder):
     """123,287 photographs of everyday scenes, with five captions and outlined objects of 80 categories."""
+
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
@@ -40,11 +46,19 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
                                  or StackGAN's coco.zip or coco/: https://drive.google.com/file/d/0B3y_msrWZaXLQXVzOENCY2E3TlU/view
   val2014_ex_t7.tar.gz           the same of val2014, where you have it; nobody publishes it"""
     BUILDER_CONFIGS = [
-        tfds.core.BuilderConfig(name='plain', description='Images, captions, objects and their masks.'),
+        tfds.core.BuilderConfig(
+            name='plain', description='Images, captions, objects and their masks.'
+        ),
         tfds.core.BuilderConfig(name='captions', description='Images and captions.'),
-        tfds.core.BuilderConfig(name='dialogs', description='As plain, and the dialogues of VisDial; images without one are left out.'),
-        tfds.core.BuilderConfig(name='embeddings', description='As plain, and a stored sentence vector of each of five captions (char-CNN-RNN, 1024); '
-                                                               'splits without vectors are left out.'),
+        tfds.core.BuilderConfig(
+            name='dialogs',
+            description='As plain, and the dialogues of VisDial; images without one are left out.',
+        ),
+        tfds.core.BuilderConfig(
+            name='embeddings',
+            description='As plain, and a stored sentence vector of each of five captions (char-CNN-RNN, 1024); '
+            'splits without vectors are left out.',
+        ),
     ]
 
     def _info(self):
@@ -54,31 +68,63 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
             'file_name': tfds.features.Text(),
             'image_id': tfds.features.Scalar(np.int64),
         }
-        metadata = {'split_rule': 'coco2014', 'captions_per_image': CAPTIONS_PER_IMAGE, 'flip': self.builder_config.name != 'dialogs'}
+        metadata = {
+            'split_rule': 'coco2014',
+            'captions_per_image': CAPTIONS_PER_IMAGE,
+            'flip': self.builder_config.name != 'dialogs',
+        }
         if self.builder_config.name != 'captions':
-            features['objects'] = tfds.features.Sequence({
-                'bbox': tfds.features.BBoxFeature(), 'label': tfds.features.ClassLabel(names=list(CATEGORIES.values())),
-                'is_crowd': tfds.features.Scalar(np.bool_)})
-            features['object_masks'] = tfds.features.Image(shape=(None, None, 1), encoding_format='png')
+            features['objects'] = tfds.features.Sequence(
+                {
+                    'bbox': tfds.features.BBoxFeature(),
+                    'label': tfds.features.ClassLabel(names=list(CATEGORIES.values())),
+                    'is_crowd': tfds.features.Scalar(np.bool_),
+                }
+            )
+            features['object_masks'] = tfds.features.Image(
+                shape=(None, None, 1), encoding_format='png'
+            )
             metadata |= {'max_objects': MAX_OBJECTS, 'mask_size': MASK_SIZE}
         if self.builder_config.name == 'dialogs':
-            features['dialog'] = {'questions': tfds.features.Sequence(tfds.features.Text()), 'answers': tfds.features.Sequence(tfds.features.Text())}
+            features['dialog'] = {
+                'questions': tfds.features.Sequence(tfds.features.Text()),
+                'answers': tfds.features.Sequence(tfds.features.Text()),
+            }
         if self.builder_config.name == 'embeddings':
-            features['embedding'] = tfds.features.Tensor(shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32)
+            features['embedding'] = tfds.features.Tensor(
+                shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32
+            )
         return tfds.core.DatasetInfo(
-            builder=self, description=self.__doc__, homepage='https://cocodataset.org', features=tfds.features.FeaturesDict(features),
+            builder=self,
+            description=self.__doc__,
+            homepage='https://cocodataset.org',
+            features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(metadata),
         )
 
     def _split_generators(self, dl_manager):
         # a folder that the user names may be empty: all but the dialogues can be fetched
-        folder = self.manual_dir if self.manual_dir and self.manual_dir.is_dir() else self.manual_folder()
+        folder = (
+            self.manual_dir
+            if self.manual_dir and self.manual_dir.is_dir()
+            else self.manual_folder()
+        )
         config = self.builder_config.name
-        given = self._dialog_files(folder) if config == 'dialogs' else self._vector_files(folder) if config == 'embeddings' else []
+        given = (
+            self._dialog_files(folder)
+            if config == 'dialogs'
+            else self._vector_files(folder)
+            if config == 'embeddings'
+            else []
+        )
         stored, broken = vectors.read(given) if config == 'embeddings' else (None, {})
         splits = {split: part for split, part in SPLITS.items() if stored is None or part in stored}
         for split in SPLITS.keys() - splits.keys():
-            logging.warning('Split %s is left out: %s has no sentence vectors of its images.', split, ' and '.join(map(str, given)))
+            logging.warning(
+                'Split %s is left out: %s has no sentence vectors of its images.',
+                split,
+                ' and '.join(map(str, given)),
+            )
         archives, notes = self._archives(folder, splits.values())
         self.require_space(*archives.values(), *(given if stored else ()))
         dialogs = Dialogs(given) if config == 'dialogs' else None
@@ -88,24 +134,46 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
             images, captions = annotations.read_captions(notes, part)
             embeddings = None
             if stored is not None:
-                captions, embeddings, _, broken, changed = _joined(images, captions, stored.pop(part), broken)
+                captions, embeddings, _, broken, changed = _joined(
+                    images, captions, stored.pop(part), broken
+                )
                 replaced += changed
-            objects = annotations.read_objects(notes, part) if 'objects' in self.info.features else None
+            objects = (
+                annotations.read_objects(notes, part) if 'objects' in self.info.features else None
+            )
             known |= {image.id for image in images}
             chosen = [image for image in images if dialogs is None or image.id in dialogs]
             sizes = pictures.sizes(archives[part], [image.file_name for image in chosen])
-            bad = {image.file_name: reason for image in chosen if (reason := broken.get(image.id) or _problem(
-                image, sizes, captions, objects, dialogs, embeddings, archives[part]))}
+            bad = {
+                image.file_name: reason
+                for image in chosen
+                if (
+                    reason := broken.get(image.id)
+                    or _problem(
+                        image, sizes, captions, objects, dialogs, embeddings, archives[part]
+                    )
+                )
+            }
             good = {image.file_name: image for image in chosen if image.file_name not in bad}
             if not good and self.on_error == 'skip' or not chosen:
-                raise DataError(f'Split {split} has no image: none of the {len(images)} in captions_{part}2014.json can be used. '
-                                f'Complete {archives[part]}{" and the dialogues" if dialogs else ""}.')
+                raise DataError(
+                    f'Split {split} has no image: none of the {len(images)} in captions_{part}2014.json can be used. '
+                    f'Complete {archives[part]}{" and the dialogues" if dialogs else ""}.'
+                )
             problems |= bad
             parts[split] = archives[part], good, captions, objects, dialogs, embeddings
             if dialogs:
-                self._count(f'{split}_without_dialog', len(images) - len(chosen), 'images have no dialogue and are left out')
+                self._count(
+                    f'{split}_without_dialog',
+                    len(images) - len(chosen),
+                    'images have no dialogue and are left out',
+                )
         if dialogs:
-            self._count('dialogs_not_coco2014', sum(image_id not in known for image_id in dialogs), 'dialogues are about other images')
+            self._count(
+                'dialogs_not_coco2014',
+                sum(image_id not in known for image_id in dialogs),
+                'dialogues are about other images',
+            )
         if stored is not None:
             texts.report_replaced(replaced, notes, self.info.metadata)
         self.report(problems, ' and '.join(str(path) for path in archives.values()))
@@ -115,16 +183,30 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
 
     def _archives(self, folder, parts):
         """({COCO's split: pictures}, annotations): archives or folders; what is missing is fetched."""
-        own = {f'{part}2014': files.first_of(folder, f'{part}2014.zip', f'{part}2014') for part in parts}
+        own = {
+            f'{part}2014': files.first_of(folder, f'{part}2014.zip', f'{part}2014')
+            for part in parts
+        }
         urls = [f'{URL}zips/{name}.zip' for name, path in own.items() if path is None]
-        if urls:           # room for the archives and for their copies in the data set, before hours of downloads
+        if (
+            urls
+        ):  # room for the archives and for their copies in the data set, before hours of downloads
             sizes = {url: self.url_infos[url].size for url in urls}
             downloads = pathlib.Path(self._data_dir_root) / 'downloads'
             come = sum(files.come(url, downloads, size) for url, size in sizes.items())
-            require_space(self._data_dir_root, 2 * sum(sizes.values()) - come, f'for {", ".join(urls)} and what is built of it')
+            require_space(
+                self._data_dir_root,
+                2 * sum(sizes.values()) - come,
+                f'for {", ".join(urls)} and what is built of it',
+            )
             logging.warning('Fetching what has not come yet of %s', ', '.join(urls))
-        notes = files.first_of(folder, ANNOTATIONS, 'annotations') or self.fetched(folder, f'{URL}annotations/{ANNOTATIONS}')
-        return {name.removesuffix('2014'): path or self.fetched(folder, f'{URL}zips/{name}.zip') for name, path in own.items()}, notes
+        notes = files.first_of(folder, ANNOTATIONS, 'annotations') or self.fetched(
+            folder, f'{URL}annotations/{ANNOTATIONS}'
+        )
+        return {
+            name.removesuffix('2014'): path or self.fetched(folder, f'{URL}zips/{name}.zip')
+            for name, path in own.items()
+        }, notes
 
     def _dialog_files(self, folder):
         """VisDial's files that cover COCO 2014: the training file of 1.0, or both of 0.9. (The images of 1.0's validation and test parts
@@ -136,8 +218,15 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
         return [self.given(folder, *VISDIAL[2:4]), self.given(folder, *VISDIAL[4:])]
 
     def _vector_files(self, folder):
-        return vectors.find(folder) or self.given(folder, *vectors.ICML['train'], *vectors.STACKGAN, *vectors.ICML['val'], what=(
-            f'{vectors.ICML["train"][0]} with the sentence vectors (or build coco2014_captions/plain, which has none)'))
+        return vectors.find(folder) or self.given(
+            folder,
+            *vectors.ICML['train'],
+            *vectors.STACKGAN,
+            *vectors.ICML['val'],
+            what=(
+                f'{vectors.ICML["train"][0]} with the sentence vectors (or build coco2014_captions/plain, which has none)'
+            ),
+        )
 
     def _count(self, name, number, what):
         self.info.metadata[name] = number
@@ -148,9 +237,22 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
         """SHA-256 of what was read, but not of a picture archive of the published size: it was compared when it was fetched, every
         picture in it has its own checksum (CRC) and was decoded, and 20 GB would have to be read once more."""
         published = {info.filename: info.size for info in self.url_infos.values()}
-        zips = [path for path in archives.values() if path.is_file() and path.stat().st_size != published.get(path.name)]
+        zips = [
+            path
+            for path in archives.values()
+            if path.is_file() and path.stat().st_size != published.get(path.name)
+        ]
         kinds = ('captions', 'instances') if 'objects' in self.info.features else ('captions',)
-        notes = [path for kind in kinds for part in archives for path in notes.rglob(f'{kind}_{part}2014.json')] if notes.is_dir() else [notes]
+        notes = (
+            [
+                path
+                for kind in kinds
+                for part in archives
+                for path in notes.rglob(f'{kind}_{part}2014.json')
+            ]
+            if notes.is_dir()
+            else [notes]
+        )
         self.checksums(*notes, *zips, *given)
 
     def _generate_examples(self, archive, images, captions, objects, dialogs, embeddings):
@@ -158,13 +260,24 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
 
         def record(name, data):
             image = images[name]
-            one = {'image': data, 'captions': captions[image.id], 'file_name': name, 'image_id': image.id}
+            one = {
+                'image': data,
+                'captions': captions[image.id],
+                'file_name': name,
+                'image_id': image.id,
+            }
             bad = {}
             if objects is not None:
-                boxes, labels, crowds, masks, bad = annotations.place(image, objects.pop(image.id, ()))
-                one['objects'] = [{'bbox': tfds.features.BBox(*box), 'label': label, 'is_crowd': crowd}
-                                  for box, label, crowd in zip(boxes, labels, crowds)]
-                one['object_masks'] = cv2.imencode('.png', masks.reshape(-1, MASK_SIZE))[1].tobytes()
+                boxes, labels, crowds, masks, bad = annotations.place(
+                    image, objects.pop(image.id, ())
+                )
+                one['objects'] = [
+                    {'bbox': tfds.features.BBox(*box), 'label': label, 'is_crowd': crowd}
+                    for box, label, crowd in zip(boxes, labels, crowds)
+                ]
+                one['object_masks'] = cv2.imencode('.png', masks.reshape(-1, MASK_SIZE))[
+                    1
+                ].tobytes()
             if dialogs:
                 questions, answers = dialogs.of(image.id)
                 one['dialog'] = {'questions': questions, 'answers': answers}
@@ -177,13 +290,23 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
             dropped.update({f'{name} object {number}': reason for number, reason in bad.items()})
             yield name, one
         if len(dropped) > before:
-            shown = [f'{name}: {reason}' for name, reason in list(dropped.items())[before:before + SHOWN]]
-            logging.warning('Left out %d objects of %s (metadata dropped_objects): %s', len(dropped) - before, archive, '; '.join(shown))
+            shown = [
+                f'{name}: {reason}'
+                for name, reason in list(dropped.items())[before : before + SHOWN]
+            ]
+            logging.warning(
+                'Left out %d objects of %s (metadata dropped_objects): %s',
+                len(dropped) - before,
+                archive,
+                '; '.join(shown),
+            )
 
 
 def _joined(images, captions, stored, broken):
     """`texts.join` of a split's captions and the vectors of those of its images that are listed."""
-    rows = {image.id: stored.embeddings[image.id] for image in images if image.id in stored.embeddings}
+    rows = {
+        image.id: stored.embeddings[image.id] for image in images if image.id in stored.embeddings
+    }
     return texts.join(captions, Texts(stored.captions, rows, {}), CAPTIONS_PER_IMAGE, broken)
 
 
@@ -191,13 +314,20 @@ def _problem(image, sizes, captions, objects, dialogs, embeddings, archive):
     """Why an image cannot be used, or None."""
     size = sizes.get(image.file_name)
     if size is None:
-        return f'cannot be decoded ({archive.name})' if image.file_name in sizes else f'is not in {archive.name}'
+        return (
+            f'cannot be decoded ({archive.name})'
+            if image.file_name in sizes
+            else f'is not in {archive.name}'
+        )
     if image.id not in captions:
         return 'no caption'
     if embeddings is not None and image.id not in embeddings:
         return 'no sentence vectors'
     if embeddings is not None and len(captions[image.id]) != CAPTIONS_PER_IMAGE:
         return f'{len(captions[image.id])} captions instead of {CAPTIONS_PER_IMAGE}'
-    if objects is not None and not 1 / ASPECT < size[0] * image.width / (size[1] * image.height) < ASPECT:
+    if (
+        objects is not None
+        and not 1 / ASPECT < size[0] * image.width / (size[1] * image.height) < ASPECT
+    ):
         return f'image is {size[1]} x {size[0]}, its annotations are for {image.width} x {image.height}'
     return dialogs.problem(image.id) if dialogs else None

@@ -1,4 +1,5 @@
 """The pictures of COCO, streamed from their archive or folder."""
+
 import collections
 import concurrent.futures
 import os
@@ -29,7 +30,15 @@ def each(path, names, work):
 def sizes(path, names) -> dict[str, tuple[int, int] | None]:
     """Name -> (height, width) of each picture that is there, None where it cannot be decoded."""
     found = each(path, names, lambda name, data: _size(data))
-    return dict(tqdm(found, total=len(names), desc=f'Checking {pathlib.Path(path).name}', unit=' images', disable=None))
+    return dict(
+        tqdm(
+            found,
+            total=len(names),
+            desc=f'Checking {pathlib.Path(path).name}',
+            unit=' images',
+            disable=None,
+        )
+    )
 
 
 def _size(data):

@@ -1,10 +1,11 @@
 """VisDial's dialogues about the pictures of COCO, versions 0.9 and 1.0: the same layout in differently divided files."""
+
 import numpy as np
 
 from tfds_builders.coco2014_captions.annotations import lists, load
 from tfds_builders.errors import DataError
 
-ROUNDS = 10                     # questions with an answer
+ROUNDS = 10  # questions with an answer
 
 
 class Dialogs:
@@ -15,7 +16,11 @@ class Dialogs:
         self._rounds = {}
         for path in paths:
             questions, answers, dialogs = read(path)
-            self._rounds |= {image_id: (rounds, questions, answers) for image_id, rounds in dialogs.items() if image_id not in self._rounds}
+            self._rounds |= {
+                image_id: (rounds, questions, answers)
+                for image_id, rounds in dialogs.items()
+                if image_id not in self._rounds
+            }
 
     def __contains__(self, image_id):
         return image_id in self._rounds
@@ -44,10 +49,16 @@ def read(path):
     content = load(path, name, _slim)
     content = content.get('data') if isinstance(content, dict) else None
     if not isinstance(content, dict):
-        raise DataError(f'{path} has not the layout of VisDial: {{data: {{questions, answers, dialogs}}}}. Fetch it again.')
+        raise DataError(
+            f'{path} has not the layout of VisDial: {{data: {{questions, answers, dialogs}}}}. Fetch it again.'
+        )
     questions, answers, dialogs = lists(content, path, 'questions', 'answers', 'dialogs')
-    if not all(isinstance(text, str) for text in (*questions, *answers)) or not all(isinstance(dialog, tuple) for dialog in dialogs):
-        raise DataError(f'{path} has not the layout of VisDial: questions and answers are texts, dialogs have image_id and dialog. Fetch it again.')
+    if not all(isinstance(text, str) for text in (*questions, *answers)) or not all(
+        isinstance(dialog, tuple) for dialog in dialogs
+    ):
+        raise DataError(
+            f'{path} has not the layout of VisDial: questions and answers are texts, dialogs have image_id and dialog. Fetch it again.'
+        )
     return questions, answers, dict(dialogs)
 
 

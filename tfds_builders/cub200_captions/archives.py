@@ -3,6 +3,7 @@
 Names of classes differ between the two (Brewer_Blackbird, Brewers_Blackbird), so pictures, captions and masks are joined by numbers
 alone, their key: 009.Brewer_Blackbird/Brewer_Blackbird_0094_2645.jpg is (9, 94, 2645).
 """
+
 import io
 import math
 import pathlib
@@ -18,14 +19,14 @@ from tfds_builders.class_splits import LISTS
 from tfds_builders.errors import DataError
 from tfds_builders.files import decode, lines_of, members
 
-IMAGES, CLASSES, PARTS, ATTRIBUTES = 11_788, 200, 15, 312      # the first only scales progress bars
-BIRD = r'(\d+)\.[^/]+/[^/.][^/]*?((?:_\d+)+)'                  # class folder and file
+IMAGES, CLASSES, PARTS, ATTRIBUTES = 11_788, 200, 15, 312  # the first only scales progress bars
+BIRD = r'(\d+)\.[^/]+/[^/.][^/]*?((?:_\d+)+)'  # class folder and file
 PICTURE = BIRD + r'\.jpe?g'
 CAPTIONS = rf'text(?:_c10)?/{BIRD}\.txt'
 CLASS_LIST = '|'.join(map(re.escape, LISTS.values()))
-NOT_VISIBLE = b'1'                                             # of attributes/certainties.txt
+NOT_VISIBLE = b'1'  # of attributes/certainties.txt
 ATTRIBUTE_NAMES = 'attributes.txt'
-TABLES = {                                                     # file -> what one of its lines says
+TABLES = {  # file -> what one of its lines says
     'images.txt': '<image_id> <NNN.Class/Name_0001_23.jpg>',
     'image_class_labels.txt': '<image_id> <class_id>',
     'classes.txt': '<class_id> <NNN.Class>',
@@ -39,11 +40,12 @@ TABLES = {                                                     # file -> what on
 
 class Birds(NamedTuple):
     """What the tables say, by image id; a dictionary lacks the images that its table lacks."""
-    files: dict             # key, file name
-    labels: dict            # 1..200
-    boxes: dict             # x, y, width, height in pixels
-    parts: dict             # (15, 3): x, y in pixels, visible 0 or 1
-    attributes: dict        # (312,) bool
+
+    files: dict  # key, file name
+    labels: dict  # 1..200
+    boxes: dict  # x, y, width, height in pixels
+    parts: dict  # (15, 3): x, y in pixels, visible 0 or 1
+    attributes: dict  # (312,) bool
     class_names: list
     part_names: list
     attribute_names: list
@@ -56,8 +58,10 @@ def key_of(match) -> tuple[int, ...]:
 
 def _add(found, key, value, path):
     if key in found:
-        raise DataError(f'{path} has two files of class {key[0]:03d} with the numbers {key[1:]} at the end of their names, which must be '
-                        'unique. Remove one of them, or fetch it again.')
+        raise DataError(
+            f'{path} has two files of class {key[0]:03d} with the numbers {key[1:]} at the end of their names, which must be '
+            'unique. Remove one of them, or fetch it again.'
+        )
     found[key] = value
 
 
@@ -71,50 +75,87 @@ def read(path) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
     """CUB_200_2011.tgz, or the folder it unpacks to -> (its tables, {key: (height, width) or None where it cannot be decoded})."""
     path, tables, sizes = pathlib.Path(path), {}, {}
     found = members(path, f'images/{PICTURE}|({"|".join(map(re.escape, TABLES))})')
-    for match, data in tqdm(found, total=IMAGES, desc=f'Checking {path.name}', unit=' images', disable=None):
+    for match, data in tqdm(
+        found, total=IMAGES, desc=f'Checking {path.name}', unit=' images', disable=None
+    ):
         if match[3]:
             tables[match[3]] = data
         else:
-            pixels = decode(data)     # boxes and parts are measured in the stored pixels
+            pixels = decode(data)  # boxes and parts are measured in the stored pixels
             _add(sizes, key_of(match), None if pixels is None else pixels.shape[:2], path)
-    beside = path.parent / ATTRIBUTE_NAMES     # the archive has it beside its folder, where it easily gets lost
+    beside = (
+        path.parent / ATTRIBUTE_NAMES
+    )  # the archive has it beside its folder, where it easily gets lost
     if ATTRIBUTE_NAMES not in tables and beside.is_file():
         tables[ATTRIBUTE_NAMES] = beside.read_bytes()
     missing = [file for file in TABLES if file not in tables and file != ATTRIBUTE_NAMES]
     if missing:
-        raise DataError(f'{path} lacks {", ".join(missing)}. Fetch CUB_200_2011.tgz again; as a folder it must be unpacked whole.')
+        raise DataError(
+            f'{path} lacks {", ".join(missing)}. Fetch CUB_200_2011.tgz again; as a folder it must be unpacked whole.'
+        )
     return parse(tables, path), sizes
 
 
 def parse(tables: dict[str, bytes], path) -> Birds:
     """The tables as bytes, by their paths (see TABLES). Raises DataError that names the line which cannot be read."""
+
     def rows(file, *kinds):
         return _rows(tables[file], kinds, file, path)
 
     files, names, used = {}, {}, {}
     for image, (key, name) in rows('images.txt', int, _picture):
         if image in files:
-            raise DataError(f'{path}: images.txt has image {image} twice. Fetch CUB_200_2011.tgz again.')
+            raise DataError(
+                f'{path}: images.txt has image {image} twice. Fetch CUB_200_2011.tgz again.'
+            )
         files[image] = key, name
         _add(used, key, image, f'{path}: images.txt')
-    boxes = {image: box for image, *box in rows('bounding_boxes.txt', int, float, float, float, float)}
+    boxes = {
+        image: box for image, *box in rows('bounding_boxes.txt', int, float, float, float, float)
+    }
     parts, attributes = {}, {}
-    for image, part, *location in rows('parts/part_locs.txt', int, _within(1, PARTS), float, float, _within(0, 1)):
+    for image, part, *location in rows(
+        'parts/part_locs.txt', int, _within(1, PARTS), float, float, _within(0, 1)
+    ):
         if image in files:
             parts.setdefault(image, np.zeros((PARTS, 3), np.float32))[part - 1] = location
     # A few lines have fields too many behind the certainty: all that follows it is taken for the time.
-    for image, attribute, present, certainty, _ in rows('attributes/image_attribute_labels.txt', int, _within(1, ATTRIBUTES), _within(0, 1), bytes, bytes):
+    for image, attribute, present, certainty, _ in rows(
+        'attributes/image_attribute_labels.txt',
+        int,
+        _within(1, ATTRIBUTES),
+        _within(0, 1),
+        bytes,
+        bytes,
+    ):
         if image in files:
-            attributes.setdefault(image, np.zeros(ATTRIBUTES, bool))[attribute - 1] |= present == 1 and certainty != NOT_VISIBLE
-    for file, count in {'classes.txt': CLASSES, 'parts/parts.txt': PARTS, ATTRIBUTE_NAMES: ATTRIBUTES}.items():
+            attributes.setdefault(image, np.zeros(ATTRIBUTES, bool))[attribute - 1] |= (
+                present == 1 and certainty != NOT_VISIBLE
+            )
+    for file, count in {
+        'classes.txt': CLASSES,
+        'parts/parts.txt': PARTS,
+        ATTRIBUTE_NAMES: ATTRIBUTES,
+    }.items():
         if file not in tables:
             logging.warning('%s lacks %s: its %d names are replaced by numbers.', path, file, count)
-            tables = tables | {file: ''.join(f'{k} attribute {k}\n' for k in range(1, count + 1)).encode()}
+            tables = tables | {
+                file: ''.join(f'{k} attribute {k}\n' for k in range(1, count + 1)).encode()
+            }
         named = dict(rows(file, _within(1, count), _text))
         if len(set(named.values())) != count:
-            raise DataError(f'{path}: {file} has {len(set(named.values()))} different names, expected {count}. Fetch CUB_200_2011.tgz again.')
+            raise DataError(
+                f'{path}: {file} has {len(set(named.values()))} different names, expected {count}. Fetch CUB_200_2011.tgz again.'
+            )
         names[file] = [named[k] for k in range(1, count + 1)]
-    return Birds(files, dict(rows('image_class_labels.txt', int, _within(1, CLASSES))), boxes, parts, attributes, *names.values())
+    return Birds(
+        files,
+        dict(rows('image_class_labels.txt', int, _within(1, CLASSES))),
+        boxes,
+        parts,
+        attributes,
+        *names.values(),
+    )
 
 
 def _rows(data, kinds, file, path):
@@ -128,8 +169,10 @@ def _rows(data, kinds, file, path):
                 raise ValueError
             row = [kind(field) for kind, field in zip(kinds, fields)]
         except ValueError:
-            raise DataError(f'{path}: {file}, line {number} is {line.decode("utf-8", "replace").strip()!r}; expected {TABLES[file]}. '
-                            'Put it right, or fetch CUB_200_2011.tgz again.') from None
+            raise DataError(
+                f'{path}: {file}, line {number} is {line.decode("utf-8", "replace").strip()!r}; expected {TABLES[file]}. '
+                'Put it right, or fetch CUB_200_2011.tgz again.'
+            ) from None
         yield row
 
 
@@ -139,6 +182,7 @@ def _within(low, high):
         if not low <= value <= high:
             raise ValueError
         return value
+
     return kind
 
 
@@ -159,7 +203,10 @@ def bbox(box, size) -> tuple[float, float, float, float] | str:
     x, y, width, height = box
     if not all(map(math.isfinite, box)) or width <= 0 or height <= 0:
         return f'bounding box (x {x:g}, y {y:g}, width {width:g}, height {height:g}) has no extent'
-    corners = [min(max(float(np.float32(v)), 0.), 1.) for v in (y / size[0], x / size[1], (y + height) / size[0], (x + width) / size[1])]
+    corners = [
+        min(max(float(np.float32(v)), 0.0), 1.0)
+        for v in (y / size[0], x / size[1], (y + height) / size[0], (x + width) / size[1])
+    ]
     if corners[0] >= corners[2] or corners[1] >= corners[3]:
         return f'bounding box (x {x:g}, y {y:g}, width {width:g}, height {height:g}) lies outside the picture, {size[1]} x {size[0]}'
     return tuple(corners)
@@ -168,7 +215,9 @@ def bbox(box, size) -> tuple[float, float, float, float] | str:
 def relative(parts, size) -> np.ndarray:
     """(15, 3) float32 of parts in pixels -> x, y as fractions of the picture (height, width), in [0, 1]; invisible parts are 0."""
     visible = parts[:, 2:] > 0
-    return np.where(visible, np.clip(parts / np.float32([size[1], size[0], 1]), 0, 1), 0).astype(np.float32)
+    return np.where(visible, np.clip(parts / np.float32([size[1], size[0], 1]), 0, 1), 0).astype(
+        np.float32
+    )
 
 
 def read_captions(path) -> tuple[dict[tuple, list[str]], dict[str, str]]:
@@ -182,8 +231,10 @@ def read_captions(path) -> tuple[dict[tuple, list[str]], dict[str, str]]:
         else:
             _add(captions, key_of(match), lines_of(data), path)
     if not captions:
-        raise DataError(f'{path} holds no captions; expected text_c10/002.Laysan_Albatross/Laysan_Albatross_0002_1027.txt and so on '
-                        '(or text/...). Fetch it again.')
+        raise DataError(
+            f'{path} holds no captions; expected text_c10/002.Laysan_Albatross/Laysan_Albatross_0002_1027.txt and so on '
+            '(or text/...). Fetch it again.'
+        )
     return captions, lists
 
 
@@ -193,7 +244,13 @@ def read_masks(path) -> dict[tuple, tuple[tuple[int, int], bytes]]:
     The archive's greys count the votes of several annotators, 255 being all of them: foreground is what more than half marked, grey > 127.5.
     """
     masks = {}
-    for match, data in tqdm(members(path, BIRD + r'\.png'), total=IMAGES, desc=f'Reading {pathlib.Path(path).name}', unit=' masks', disable=None):
+    for match, data in tqdm(
+        members(path, BIRD + r'\.png'),
+        total=IMAGES,
+        desc=f'Reading {pathlib.Path(path).name}',
+        unit=' masks',
+        disable=None,
+    ):
         pixels = decode(data)
         if pixels is not None:
             mask = np.where(pixels[..., 0] > 127.5, 255, 0).astype(np.uint8)

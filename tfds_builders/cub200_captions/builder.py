@@ -1,4 +1,5 @@
 """CUB-200-2011 birds with ten captions for each image, in the class-disjoint splits of the text-to-image papers."""
+
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
@@ -16,11 +17,12 @@ MASKS_URL = 'https://data.caltech.edu/records/w9d68-gec53/files/segmentations.tg
 IMAGES = ('CUB_200_2011.tgz', 'CUB_200_2011')
 MASKS = ('segmentations.tgz', 'segmentations', 'CUB_200_2011/segmentations')
 CAPTIONS_PER_IMAGE = 10
-SPLIT = (100, 50, 50)      # classes
+SPLIT = (100, 50, 50)  # classes
 
 
 class Cub200Captions(ManualBuilder):
     """11,788 birds of 200 classes."""
+
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
@@ -38,9 +40,14 @@ Put these into the manual folder:
                        or StackGAN's birds.zip or birds/:
                        https://drive.google.com/file/d/0B3y_msrWZaXLT1BZdVdycDY5TEE/view?resourcekey=0-sZrhftoEfdvHq6MweAeCjA"""
     BUILDER_CONFIGS = [
-        tfds.core.BuilderConfig(name='plain', description='Images, captions, classes, boxes, parts, attributes.'),
+        tfds.core.BuilderConfig(
+            name='plain', description='Images, captions, classes, boxes, parts, attributes.'
+        ),
         tfds.core.BuilderConfig(name='masks', description='And the foreground masks.'),
-        tfds.core.BuilderConfig(name='embeddings', description='And a stored sentence vector of each caption (char-CNN-RNN, 1024).'),
+        tfds.core.BuilderConfig(
+            name='embeddings',
+            description='And a stored sentence vector of each caption (char-CNN-RNN, 1024).',
+        ),
     ]
 
     def _info(self):
@@ -48,7 +55,9 @@ Put these into the manual folder:
             'image': tfds.features.Image(shape=(None, None, 3)),
             'captions': tfds.features.Sequence(tfds.features.Text()),
             'file_name': tfds.features.Text(),
-            'label': tfds.features.ClassLabel(num_classes=archives.CLASSES),       # its names are known when the files are read
+            'label': tfds.features.ClassLabel(
+                num_classes=archives.CLASSES
+            ),  # its names are known when the files are read
             'class_name': tfds.features.Text(),
             'bbox': tfds.features.BBoxFeature(),
             'parts': tfds.features.Tensor(shape=(archives.PARTS, 3), dtype=np.float32),
@@ -57,23 +66,53 @@ Put these into the manual folder:
         if self.builder_config.name == 'masks':
             features['mask'] = tfds.features.Image(shape=(None, None, 1), encoding_format='png')
         if self.builder_config.name == 'embeddings':
-            features['embedding'] = tfds.features.Tensor(shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32)
-        metadata = {'split_rule': 'not built yet', 'captions_per_image': CAPTIONS_PER_IMAGE, 'flip': True}
+            features['embedding'] = tfds.features.Tensor(
+                shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32
+            )
+        metadata = {
+            'split_rule': 'not built yet',
+            'captions_per_image': CAPTIONS_PER_IMAGE,
+            'flip': True,
+        }
         return tfds.core.DatasetInfo(
-            builder=self, description=self.__doc__, homepage=HOME, features=tfds.features.FeaturesDict(features),
+            builder=self,
+            description=self.__doc__,
+            homepage=HOME,
+            features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(metadata),
         )
 
     def _split_generators(self, dl_manager):
         folder = self.manual_folder()
         config = self.builder_config.name
-        text = self.given(folder, *texts.CVPR, *texts.ICML, *texts.STACKGAN, what='The caption archive')
-        vector = self.given(folder, *texts.ICML, *texts.STACKGAN, what=f'{texts.ICML[0]} with the sentence vectors (or build '
-                            'cub200_captions/plain, which has none)') if config == 'embeddings' else None
+        text = self.given(
+            folder, *texts.CVPR, *texts.ICML, *texts.STACKGAN, what='The caption archive'
+        )
+        vector = (
+            self.given(
+                folder,
+                *texts.ICML,
+                *texts.STACKGAN,
+                what=f'{texts.ICML[0]} with the sentence vectors (or build '
+                'cub200_captions/plain, which has none)',
+            )
+            if config == 'embeddings'
+            else None
+        )
         joined = texts.read(text, vector, CAPTIONS_PER_IMAGE)
-        rule, split = class_splits.choose(joined.lists, text.parent, r'(\d+)\..*', SPLIT, lambda message: logging.warning("%s", message))
+        rule, split = class_splits.choose(
+            joined.lists,
+            text.parent,
+            r'(\d+)\..*',
+            SPLIT,
+            lambda message: logging.warning('%s', message),
+        )
         picture = files.first_of(folder, *IMAGES) or self.fetched(folder, IMAGES_URL)
-        mask = (files.first_of(folder, *MASKS) or self.fetched(folder, MASKS_URL)) if config == 'masks' else None
+        mask = (
+            (files.first_of(folder, *MASKS) or self.fetched(folder, MASKS_URL))
+            if config == 'masks'
+            else None
+        )
         self.require_space(picture, mask, vector)
         birds, sizes = archives.read(picture)
         masks = archives.read_masks(mask) if mask else None
@@ -85,23 +124,34 @@ Put these into the manual folder:
         self.report(dict(sorted(problems.items())), picture)
         unknown = len(sizes.keys() - {key for key, _ in birds.files.values()})
         if unknown:
-            logging.warning('%d images of %s are left out: its images.txt does not list them.', unknown, picture)
+            logging.warning(
+                '%d images of %s are left out: its images.txt does not list them.', unknown, picture
+            )
         unlisted = {record['label'] + 1 for record in records.values()}.difference(*split.values())
         if unlisted:
-            raise DataError(f'Class {min(unlisted)} ({len(unlisted)} such classes) stands in none of {", ".join(class_splits.LISTS.values())}. '
-                            'Fetch the caption archive again.')
+            raise DataError(
+                f'Class {min(unlisted)} ({len(unlisted)} such classes) stands in none of {", ".join(class_splits.LISTS.values())}. '
+                'Fetch the caption archive again.'
+            )
         self.info.features['label'].names = birds.class_names
-        self.info.metadata.update(split_rule=rule, parts=birds.part_names, attributes=birds.attribute_names)
+        self.info.metadata.update(
+            split_rule=rule, parts=birds.part_names, attributes=birds.attribute_names
+        )
         if vector:
             report_replaced(joined.replaced, text, self.info.metadata)
         self.checksums(*dict.fromkeys((picture, text, mask, vector)))
 
         generators = {}
         for name, members in split.items():
-            part = {birds.files[image][0]: records[file] for image, (_, file) in birds.files.items()
-                    if file in records and records[file]['label'] + 1 in members}
+            part = {
+                birds.files[image][0]: records[file]
+                for image, (_, file) in birds.files.items()
+                if file in records and records[file]['label'] + 1 in members
+            }
             if not part:
-                raise DataError(f'Split {name} ({rule}) has no image: none that can be used is of its classes. Complete {picture} and {text}.')
+                raise DataError(
+                    f'Split {name} ({rule}) has no image: none that can be used is of its classes. Complete {picture} and {text}.'
+                )
             generators[name] = self._generate_examples(picture, part)
         return generators
 
@@ -115,14 +165,24 @@ def _record(image, key, birds, sizes, joined, masks):
     """All but the picture, or a sentence that says why the image cannot be used."""
     size, label, lines = sizes.get(key), birds.labels.get(image), joined.captions.get(key, [])
     if size is None:
-        return f'cannot be decoded ({IMAGES[0]})' if key in sizes else f'is not among the images of {IMAGES[0]}'
+        return (
+            f'cannot be decoded ({IMAGES[0]})'
+            if key in sizes
+            else f'is not among the images of {IMAGES[0]}'
+        )
     if label != key[0]:
         return f'lies in the folder of class {key[0]}, but image_class_labels.txt has {label}'
     if len(lines) < CAPTIONS_PER_IMAGE:
-        return f'{len(lines)} captions instead of {CAPTIONS_PER_IMAGE}' if key in joined.captions else 'no caption file'
+        return (
+            f'{len(lines)} captions instead of {CAPTIONS_PER_IMAGE}'
+            if key in joined.captions
+            else 'no caption file'
+        )
     if joined.embeddings is not None and key not in joined.embeddings:
         return 'no sentence vectors'
-    missing = [name for name in ('boxes', 'parts', 'attributes') if image not in getattr(birds, name)]
+    missing = [
+        name for name in ('boxes', 'parts', 'attributes') if image not in getattr(birds, name)
+    ]
     if missing:
         return f'no {", no ".join(missing)}'
     box = archives.bbox(birds.boxes[image], size)

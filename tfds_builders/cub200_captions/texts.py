@@ -1,11 +1,21 @@
 """Captions and sentence vectors of the birds, from whichever of the old downloads are there."""
+
 import re
 
 from tfds_builders import texts
 from tfds_builders.cub200_captions import archives
 from tfds_builders.files import members
 
-CVPR = ('cvpr2016_cub.tar.gz', 'cvpr2016_cub', 'birds/text.zip', 'birds/text', 'birds/text_c10', 'text.zip', 'text', 'text_c10')
+CVPR = (
+    'cvpr2016_cub.tar.gz',
+    'cvpr2016_cub',
+    'birds/text.zip',
+    'birds/text',
+    'birds/text_c10',
+    'text.zip',
+    'text',
+    'text_c10',
+)
 ICML, STACKGAN = ('cub_icml.tar.gz', 'cub_icml'), ('birds.zip', 'birds')
 
 
@@ -14,6 +24,7 @@ def read(captions_path, vectors_path, per_image) -> texts.Joined:
 
     What `texts.read` gives, by `archives.key_of`.
     """
+
     def key(name):
         match = re.fullmatch(rf'(?:.*/)?{archives.BIRD}(?:\.[a-zA-Z]\w*)?', name)
         return archives.key_of(match) if match else None

@@ -1,4 +1,5 @@
 """The files of Oxford-102 and of its captions."""
+
 import pathlib
 import re
 
@@ -27,7 +28,13 @@ def images(path):
 def image_sizes(path, total: int) -> dict[int, tuple[int, int] | None]:
     """Number -> (height, width) of every picture, None where it cannot be decoded. `total` scales the progress bar."""
     sizes = {}
-    for number, data in tqdm(images(path), total=total, desc=f'Checking {pathlib.Path(path).name}', unit=' images', disable=None):
+    for number, data in tqdm(
+        images(path),
+        total=total,
+        desc=f'Checking {pathlib.Path(path).name}',
+        unit=' images',
+        disable=None,
+    ):
         if number in sizes:
             raise DataError(f'{path} holds image {number} twice. Fetch it again.')
         pixels = decode(data)
@@ -39,10 +46,14 @@ def read_labels(path) -> np.ndarray:
     """imagelabels.mat -> (N,) int, the classes 1..102 of the images 1..N."""
     try:
         labels = np.asarray(scipy.io.loadmat(str(path))['labels']).reshape(-1).astype(int)
-    except Exception as error:                 # SciPy raises a dozen kinds for a file that is not MATLAB's
-        raise DataError(f'{path} cannot be read as MATLAB file with the key "labels" ({error!r}). Fetch it again.') from None
+    except Exception as error:  # SciPy raises a dozen kinds for a file that is not MATLAB's
+        raise DataError(
+            f'{path} cannot be read as MATLAB file with the key "labels" ({error!r}). Fetch it again.'
+        ) from None
     if not len(labels) or labels.min() < 1 or labels.max() > len(CLASS_NAMES):
-        raise DataError(f'{path} holds labels outside 1..{len(CLASS_NAMES)}, or none. Fetch it again.')
+        raise DataError(
+            f'{path} holds labels outside 1..{len(CLASS_NAMES)}, or none. Fetch it again.'
+        )
     return labels
 
 
@@ -56,8 +67,10 @@ def read_captions(path) -> tuple[dict[int, tuple[int, list[str]]], dict[str, str
         else:
             captions[int(match[2])] = int(match[1]), lines_of(data)
     if not captions:
-        raise DataError(f'{path} holds no captions; expected text_c10/class_00001/image_06734.txt and so on. '
-                        'Fetch cvpr2016_flowers.tar.gz again.')
+        raise DataError(
+            f'{path} holds no captions; expected text_c10/class_00001/image_06734.txt and so on. '
+            'Fetch cvpr2016_flowers.tar.gz again.'
+        )
     return captions, lists
 
 
@@ -71,8 +84,13 @@ def foreground(pixels) -> np.ndarray:
 def read_masks(path) -> dict[int, tuple[tuple[int, int], bytes]]:
     """Number -> ((height, width), mask as PNG bytes). Pictures that cannot be decoded are absent."""
     masks = {}
-    for match, data in tqdm(members(path, MASK), desc=f'Reading {pathlib.Path(path).name}', unit=' masks', disable=None):
+    for match, data in tqdm(
+        members(path, MASK), desc=f'Reading {pathlib.Path(path).name}', unit=' masks', disable=None
+    ):
         pixels = decode(data)
         if pixels is not None:
-            masks[int(match[1])] = pixels.shape[:2], cv2.imencode('.png', foreground(pixels))[1].tobytes()
+            masks[int(match[1])] = (
+                pixels.shape[:2],
+                cv2.imencode('.png', foreground(pixels))[1].tobytes(),
+            )
     return masks

@@ -1,4 +1,5 @@
 """Oxford-102 flowers with ten captions for each image, in the class-disjoint splits of the text-to-image papers."""
+
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
@@ -14,11 +15,12 @@ from tfds_builders.texts import report_replaced
 URL = 'https://www.robots.ox.ac.uk/~vgg/data/flowers/102/'
 IMAGES, LABELS, MASKS = '102flowers.tgz', 'imagelabels.mat', '102segmentations.tgz'
 CAPTIONS_PER_IMAGE = 10
-SPLIT = (62, 20, 20)       # classes
+SPLIT = (62, 20, 20)  # classes
 
 
 class Flowers102Captions(ManualBuilder):
     """8,189 flowers of 102 classes."""
+
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
@@ -35,7 +37,10 @@ Put these into the manual folder:
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name='plain', description='Images, captions, classes.'),
         tfds.core.BuilderConfig(name='masks', description='And the foreground masks.'),
-        tfds.core.BuilderConfig(name='embeddings', description='And a stored sentence vector of each caption (char-CNN-RNN, 1024).'),
+        tfds.core.BuilderConfig(
+            name='embeddings',
+            description='And a stored sentence vector of each caption (char-CNN-RNN, 1024).',
+        ),
     ]
 
     def _info(self):
@@ -43,16 +48,27 @@ Put these into the manual folder:
             'image': tfds.features.Image(shape=(None, None, 3)),
             'captions': tfds.features.Sequence(tfds.features.Text()),
             'file_name': tfds.features.Text(),
-            'label': tfds.features.ClassLabel(num_classes=len(CLASS_NAMES)),       # its names are known when the files are read
+            'label': tfds.features.ClassLabel(
+                num_classes=len(CLASS_NAMES)
+            ),  # its names are known when the files are read
             'class_name': tfds.features.Text(),
         }
         if self.builder_config.name == 'masks':
             features['mask'] = tfds.features.Image(shape=(None, None, 1), encoding_format='png')
         if self.builder_config.name == 'embeddings':
-            features['embedding'] = tfds.features.Tensor(shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32)
-        metadata = {'split_rule': 'not built yet', 'captions_per_image': CAPTIONS_PER_IMAGE, 'flip': True}
+            features['embedding'] = tfds.features.Tensor(
+                shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32
+            )
+        metadata = {
+            'split_rule': 'not built yet',
+            'captions_per_image': CAPTIONS_PER_IMAGE,
+            'flip': True,
+        }
         return tfds.core.DatasetInfo(
-            builder=self, description=self.__doc__, homepage=URL, features=tfds.features.FeaturesDict(features),
+            builder=self,
+            description=self.__doc__,
+            homepage=URL,
+            features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(metadata),
         )
 
@@ -60,27 +76,62 @@ Put these into the manual folder:
         folder = self.manual_folder()
         text = self.given(folder, *texts.CVPR, *texts.ICML, *texts.STACKGAN)
         config = self.builder_config.name
-        mask = self.given(folder, MASKS, what=f'{MASKS} (or build flowers102_captions/plain, which has no masks)') if config == 'masks' else None
-        vector = self.given(folder, *texts.ICML, *texts.STACKGAN, what=f'{texts.ICML[0]} with the sentence vectors (or build '
-                            'flowers102_captions/plain, which has none)') if config == 'embeddings' else None
+        mask = (
+            self.given(
+                folder,
+                MASKS,
+                what=f'{MASKS} (or build flowers102_captions/plain, which has no masks)',
+            )
+            if config == 'masks'
+            else None
+        )
+        vector = (
+            self.given(
+                folder,
+                *texts.ICML,
+                *texts.STACKGAN,
+                what=f'{texts.ICML[0]} with the sentence vectors (or build '
+                'flowers102_captions/plain, which has none)',
+            )
+            if config == 'embeddings'
+            else None
+        )
         picture, label = self.fetched(folder, URL + IMAGES), self.fetched(folder, URL + LABELS)
         self.require_space(picture, mask, vector)
         labels = archives.read_labels(label)
-        (captions, embeddings, lists, broken, replaced), folders = texts.read(text, vector, CAPTIONS_PER_IMAGE)
+        (captions, embeddings, lists, broken, replaced), folders = texts.read(
+            text, vector, CAPTIONS_PER_IMAGE
+        )
         sizes = archives.image_sizes(picture, len(labels))
         if sorted(sizes) != list(range(1, len(labels) + 1)):
-            raise DataError(f'{label} has {len(labels)} labels, but {picture} {len(sizes)} images; '
-                            'they belong together, image 1 to the first label. Fetch both again.')
+            raise DataError(
+                f'{label} has {len(labels)} labels, but {picture} {len(sizes)} images; '
+                'they belong together, image 1 to the first label. Fetch both again.'
+            )
         masks = archives.read_masks(mask) if mask else None
 
-        problems = {number: reason for number in sizes
-                    if (reason := broken.get(number) or _problem(number, labels[number - 1], sizes[number], captions, folders, masks, embeddings))}
-        self.report({_file_name(number): reason for number, reason in sorted(problems.items())}, picture)
-        rule, split = class_splits.choose(lists, folder, r'class_(\d+)', SPLIT, lambda message: logging.warning("%s", message))
+        problems = {
+            number: reason
+            for number in sizes
+            if (
+                reason := broken.get(number)
+                or _problem(
+                    number, labels[number - 1], sizes[number], captions, folders, masks, embeddings
+                )
+            )
+        }
+        self.report(
+            {_file_name(number): reason for number, reason in sorted(problems.items())}, picture
+        )
+        rule, split = class_splits.choose(
+            lists, folder, r'class_(\d+)', SPLIT, lambda message: logging.warning('%s', message)
+        )
         unlisted = set(labels.tolist()).difference(*split.values())
         if unlisted:
-            raise DataError(f'Class {min(unlisted)} ({len(unlisted)} such classes) stands in none of {", ".join(class_splits.LISTS.values())}. '
-                            'Fetch the caption archive again.')
+            raise DataError(
+                f'Class {min(unlisted)} ({len(unlisted)} such classes) stands in none of {", ".join(class_splits.LISTS.values())}. '
+                'Fetch the caption archive again.'
+            )
         names = folder / 'class_names.txt'
         names = read_class_names(names) if names.exists() else list(CLASS_NAMES)
         self.info.features['label'].names = names
@@ -91,10 +142,18 @@ Put these into the manual folder:
 
         generators = {}
         for name, members in split.items():
-            numbers = {number for number in sizes if labels[number - 1] in members and number not in problems}
+            numbers = {
+                number
+                for number in sizes
+                if labels[number - 1] in members and number not in problems
+            }
             if not numbers:
-                raise DataError(f'Split {name} ({rule}) has no image: none that can be used is of its classes. Complete {picture} and {text}.')
-            generators[name] = self._generate_examples(picture, numbers, labels, captions, masks, embeddings, names)
+                raise DataError(
+                    f'Split {name} ({rule}) has no image: none that can be used is of its classes. Complete {picture} and {text}.'
+                )
+            generators[name] = self._generate_examples(
+                picture, numbers, labels, captions, masks, embeddings, names
+            )
         return generators
 
     def _generate_examples(self, path, numbers, labels, captions, masks, embeddings, names):
@@ -123,7 +182,11 @@ def _problem(number, label, size, captions, folders, masks, embeddings):
     if folder != label:
         return f'captions lie in class_{folder:05d}, label is {label}'
     if len(lines) < CAPTIONS_PER_IMAGE:
-        return f'{len(lines)} captions instead of {CAPTIONS_PER_IMAGE}' if number in captions else 'no caption file'
+        return (
+            f'{len(lines)} captions instead of {CAPTIONS_PER_IMAGE}'
+            if number in captions
+            else 'no caption file'
+        )
     if embeddings is not None and number not in embeddings:
         return 'no sentence vectors'
     if masks is not None and number not in masks:

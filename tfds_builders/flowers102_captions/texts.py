@@ -1,11 +1,16 @@
 """Captions and sentence vectors of the flowers, from whichever of the old downloads are there."""
+
 import re
 
 from tfds_builders import texts
 from tfds_builders.files import members
 from tfds_builders.flowers102_captions import archives
 
-CVPR, ICML, STACKGAN = ('cvpr2016_flowers.tar.gz', 'cvpr2016_flowers'), ('flowers_icml.tar.gz', 'flowers_icml'), ('flowers.zip', 'flowers')
+CVPR, ICML, STACKGAN = (
+    ('cvpr2016_flowers.tar.gz', 'cvpr2016_flowers'),
+    ('flowers_icml.tar.gz', 'flowers_icml'),
+    ('flowers.zip', 'flowers'),
+)
 
 
 def read(captions_path, vectors_path, per_image) -> tuple[texts.Joined, dict[int, int]]:

@@ -1,5 +1,6 @@
 """The TFDS builder of the procedural data set `shape_scenes`: coloured shapes, captions, boxes, masks, attributes and dialogues; and layouts
 by rule, which have boxes and labels only."""
+
 import dataclasses
 
 import numpy as np
@@ -11,8 +12,10 @@ from tfds_builders.shape_scenes.facts import ATOMS
 from tfds_builders.shape_scenes.records import records
 
 FULL = {'train': 20_000, 'validation': 1_000, 'test': 2_000, 'test_unseen': 2_000}
-QUICK = {'single': {'train': 12_000, 'validation': 250, 'test': 500, 'test_unseen': 500},
-         'multi': {'train': 8_000, 'validation': 250, 'test': 500, 'test_unseen': 500}}
+QUICK = {
+    'single': {'train': 12_000, 'validation': 250, 'test': 500, 'test_unseen': 500},
+    'multi': {'train': 8_000, 'validation': 250, 'test': 500, 'test_unseen': 500},
+}
 RULES = {'train': 50_000, 'validation': 2_000, 'test': 5_000}
 
 
@@ -20,6 +23,7 @@ RULES = {'train': 50_000, 'validation': 2_000, 'test': 5_000}
 class ShapeScenesConfig(tfds.core.BuilderConfig):
     """mode: 'single' (one object that fills the frame), 'multi' (1 to 5) or 'rules' (layouts without pictures, for which counts and seed are
     all that matters); size in pixels; counts: scenes in each split; overlap: 'none' or 'mild'; backgrounds: names of those that may occur."""
+
     mode: str = 'single'
     size: int = 64
     counts: dict = dataclasses.field(default_factory=lambda: dict(FULL))
@@ -32,14 +36,30 @@ def _configs():
     what = {'single': 'one object', 'multi': 'one to five objects'}
     for mode in scenes.MODES:
         yield ShapeScenesConfig(name=mode, description=f'{what[mode]}, 64 px', mode=mode)
-        yield ShapeScenesConfig(name=f'{mode}_quick', description=f'{what[mode]}, 32 px, fewer scenes, no patterns behind them', mode=mode,
-                                size=32, counts=QUICK[mode], backgrounds=scenes.PLAIN)
+        yield ShapeScenesConfig(
+            name=f'{mode}_quick',
+            description=f'{what[mode]}, 32 px, fewer scenes, no patterns behind them',
+            mode=mode,
+            size=32,
+            counts=QUICK[mode],
+            backgrounds=scenes.PLAIN,
+        )
         for size in (32, 128, 256):
-            yield ShapeScenesConfig(name=f'{mode}_{size}', description=f'{what[mode]}, {size} px', mode=mode, size=size)
-    yield ShapeScenesConfig(name='multi_overlap', description='one to five objects that may cover each other a little, 64 px', mode='multi',
-                            overlap='mild')
-    yield ShapeScenesConfig(name='rules', description='layouts by rule, boxes and labels only, with exactly known likelihoods', mode='rules',
-                            counts=RULES)
+            yield ShapeScenesConfig(
+                name=f'{mode}_{size}', description=f'{what[mode]}, {size} px', mode=mode, size=size
+            )
+    yield ShapeScenesConfig(
+        name='multi_overlap',
+        description='one to five objects that may cover each other a little, 64 px',
+        mode='multi',
+        overlap='mild',
+    )
+    yield ShapeScenesConfig(
+        name='rules',
+        description='layouts by rule, boxes and labels only, with exactly known likelihoods',
+        mode='rules',
+        counts=RULES,
+    )
 
 
 class ShapeScenes(tfds.core.GeneratorBasedBuilder):
@@ -54,10 +74,23 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description='Boxes and labels whose counts and places follow rules, so that their likelihoods are known exactly.',
-            features=tfds.features.FeaturesDict({'objects': tfds.features.Sequence({
-                'bbox': tfds.features.BBoxFeature(), 'label': tfds.features.ClassLabel(names=list(rules.LABELS))})}),
-            metadata=tfds.core.MetadataDict(split_rule=rules.SPLIT_RULE, max_objects=rules.MAX_OBJECTS, flip=False, mode='rules',
-                                            seed=self.builder_config.seed),
+            features=tfds.features.FeaturesDict(
+                {
+                    'objects': tfds.features.Sequence(
+                        {
+                            'bbox': tfds.features.BBoxFeature(),
+                            'label': tfds.features.ClassLabel(names=list(rules.LABELS)),
+                        }
+                    )
+                }
+            ),
+            metadata=tfds.core.MetadataDict(
+                split_rule=rules.SPLIT_RULE,
+                max_objects=rules.MAX_OBJECTS,
+                flip=False,
+                mode='rules',
+                seed=self.builder_config.seed,
+            ),
         )
 
     def _pictures(self):
@@ -66,42 +99,89 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description='Procedural pictures of coloured shapes with captions whose truth can be computed exactly.',
-            features=tfds.features.FeaturesDict({
-                'image': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
-                'captions': tfds.features.Sequence(tfds.features.Text()),
-                'file_name': tfds.features.Text(),
-                'label': tfds.features.ClassLabel(names=list(scenes.CLASS_IDS)),
-                'class_name': tfds.features.Text(),
-                'bbox': tfds.features.BBoxFeature(),
-                'mask': tfds.features.Image(shape=(None, None, 1), encoding_format='png'),
-                'objects': tfds.features.Sequence({'bbox': tfds.features.BBoxFeature(),
-                                                   'label': tfds.features.ClassLabel(names=list(scenes.CLASSES))}),
-                'object_masks': tfds.features.Image(shape=(None, None, 1), encoding_format='png'),
-                'attributes': tfds.features.Tensor(shape=(len(names),), dtype=np.float32),
-                'dialog': {'questions': tfds.features.Sequence(tfds.features.Text()),
-                           'answers': tfds.features.Sequence(tfds.features.Text())},
-                'scene': tfds.features.Tensor(shape=(scenes.MAX_OBJECTS + 1, scenes.COLUMNS), dtype=np.int32),
-                'facts': tfds.features.Tensor(shape=(CAPTIONS[mode], ATOMS, 6), dtype=np.int32),
-            }),
+            features=tfds.features.FeaturesDict(
+                {
+                    'image': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
+                    'captions': tfds.features.Sequence(tfds.features.Text()),
+                    'file_name': tfds.features.Text(),
+                    'label': tfds.features.ClassLabel(names=list(scenes.CLASS_IDS)),
+                    'class_name': tfds.features.Text(),
+                    'bbox': tfds.features.BBoxFeature(),
+                    'mask': tfds.features.Image(shape=(None, None, 1), encoding_format='png'),
+                    'objects': tfds.features.Sequence(
+                        {
+                            'bbox': tfds.features.BBoxFeature(),
+                            'label': tfds.features.ClassLabel(names=list(scenes.CLASSES)),
+                        }
+                    ),
+                    'object_masks': tfds.features.Image(
+                        shape=(None, None, 1), encoding_format='png'
+                    ),
+                    'attributes': tfds.features.Tensor(shape=(len(names),), dtype=np.float32),
+                    'dialog': {
+                        'questions': tfds.features.Sequence(tfds.features.Text()),
+                        'answers': tfds.features.Sequence(tfds.features.Text()),
+                    },
+                    'scene': tfds.features.Tensor(
+                        shape=(scenes.MAX_OBJECTS + 1, scenes.COLUMNS), dtype=np.int32
+                    ),
+                    'facts': tfds.features.Tensor(shape=(CAPTIONS[mode], ATOMS, 6), dtype=np.int32),
+                }
+            ),
             metadata=tfds.core.MetadataDict(
-                split_rule=scenes.SPLIT_RULE, captions_per_image=CAPTIONS[mode], attributes=list(names), max_objects=scenes.MAX_OBJECTS,
-                mask_size=render.MASK_SIZE, flip=False, mode=mode, size=self.builder_config.size, seed=self.builder_config.seed,
-                held_out=[scenes.CLASS_IDS[shape * len(scenes.COLOURS) + colour] for shape, colour in scenes.UNSEEN_PAIRS]),
+                split_rule=scenes.SPLIT_RULE,
+                captions_per_image=CAPTIONS[mode],
+                attributes=list(names),
+                max_objects=scenes.MAX_OBJECTS,
+                mask_size=render.MASK_SIZE,
+                flip=False,
+                mode=mode,
+                size=self.builder_config.size,
+                seed=self.builder_config.seed,
+                held_out=[
+                    scenes.CLASS_IDS[shape * len(scenes.COLOURS) + colour]
+                    for shape, colour in scenes.UNSEEN_PAIRS
+                ],
+            ),
         )
 
     def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(split, count) for split, count in self.builder_config.counts.items()}
+        return {
+            split: self._generate_examples(split, count)
+            for split, count in self.builder_config.counts.items()
+        }
 
     def _generate_examples(self, split, count):
         config = self.builder_config
         if config.mode == 'rules':
             for index in range(count):
                 boxes, labels = rules.sample(split, index, config.seed)
-                yield index, {'objects': [{'bbox': tfds.features.BBox(cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2), 'label': label}
-                                          for (cx, cy, w, h), label in zip(boxes.tolist(), labels.tolist())]}
+                yield (
+                    index,
+                    {
+                        'objects': [
+                            {
+                                'bbox': tfds.features.BBox(
+                                    cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2
+                                ),
+                                'label': label,
+                            }
+                            for (cx, cy, w, h), label in zip(boxes.tolist(), labels.tolist())
+                        ]
+                    },
+                )
             return
-        for index, one in records(count, mode=config.mode, split=split, size=config.size, seed=config.seed, overlap=config.overlap,
-                                  backgrounds=config.backgrounds):
+        for index, one in records(
+            count,
+            mode=config.mode,
+            split=split,
+            size=config.size,
+            seed=config.seed,
+            overlap=config.overlap,
+            backgrounds=config.backgrounds,
+        ):
             one['bbox'] = tfds.features.BBox(*one['bbox'])
-            one['objects'] = [{'bbox': tfds.features.BBox(*box), 'label': name} for box, name in one['objects']]
+            one['objects'] = [
+                {'bbox': tfds.features.BBox(*box), 'label': name} for box, name in one['objects']
+            ]
             yield index, one

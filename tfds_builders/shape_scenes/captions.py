@@ -7,6 +7,7 @@ class, L2 adds the place, `pair` is colour and class, and L3 leaves the colour o
 A caption never says less than the scene: 'a ring' is said where there is one, 'two rings' where there are exactly two. Places and relations
 are said only where they are true with some room (CLEAR), so that they survive the rounding of pixels.
 """
+
 import numpy as np
 
 from tfds_builders.shape_scenes import phrases
@@ -52,8 +53,11 @@ from tfds_builders.shape_scenes.scenes import (
 )
 
 MAX_TOKENS, MAX_CHARACTERS = 18, 201
-CLEAR = round(.02 * UNIT)
-LEVELS = {'single': ('L1', 'L1', 'L1', 'pair', 'pair', 'pair', 'L2', 'L2', 'L3', 'L3'), 'multi': ('L1', 'L2', 'L3', 'L4', None)}
+CLEAR = round(0.02 * UNIT)
+LEVELS = {
+    'single': ('L1', 'L1', 'L1', 'pair', 'pair', 'pair', 'L2', 'L2', 'L3', 'L3'),
+    'multi': ('L1', 'L2', 'L3', 'L4', None),
+}
 CAPTIONS = {mode: len(levels) for mode, levels in LEVELS.items()}
 
 
@@ -63,11 +67,15 @@ def captions(scene, mode, split, draws, caption_bg=False, negations=False):
     found, texts = [], set()
     for level in draws.shuffled(LEVELS[mode]):
         for attempt in range(60):
-            chosen = level if level and attempt < 20 else draws.pick(('L1', 'L2', 'L3', 'L4', 'L5')[:4 + negations])
+            chosen = (
+                level
+                if level and attempt < 20
+                else draws.pick(('L1', 'L2', 'L3', 'L4', 'L5')[: 4 + negations])
+            )
             atoms = plan(rows, mode, chosen, draws)
             if not atoms or (split == 'test_unseen' and not _names_held_out(atoms)):
                 continue
-            if caption_bg and len(atoms) < ATOMS and draws.random() < .5:
+            if caption_bg and len(atoms) < ATOMS and draws.random() < 0.5:
                 atoms.append((BACKGROUND, -1, -1, -1, int(scene[-1, 0]), -1))
             text = realise(atoms, draws)
             if text not in texts:
@@ -80,13 +88,19 @@ def captions(scene, mode, split, draws, caption_bg=False, negations=False):
 
 
 def _names_held_out(atoms):
-    pairs = {atom[1:3] for atom in atoms} | {unpack(atom[5])[:2] for atom in atoms if atom[0] == RELATION}
+    pairs = {atom[1:3] for atom in atoms} | {
+        unpack(atom[5])[:2] for atom in atoms if atom[0] == RELATION
+    }
     return not HELD_OUT.isdisjoint(pairs)
 
 
 def matching(rows, shape=-1, colour=-1, size=-1):
     """The objects that a description fits."""
-    return [row for row in rows if shape in (-1, row[CLASS]) and colour in (-1, row[COLOUR]) and size in (-1, row[SIZE])]
+    return [
+        row
+        for row in rows
+        if shape in (-1, row[CLASS]) and colour in (-1, row[COLOUR]) and size in (-1, row[SIZE])
+    ]
 
 
 def exists(rows, shape=-1, colour=-1, size=-1):
@@ -98,7 +112,13 @@ def exists(rows, shape=-1, colour=-1, size=-1):
 def plan(rows, mode, level, draws):
     """A list of atoms that are true of the objects `rows`, or None where this level has nothing to say (this time)."""
     if level == 'L5':
-        shape, colour = draws.pick(((draws.below(len(CLASSES)), -1), (-1, draws.below(len(COLOURS))), (draws.below(6), draws.below(7))))
+        shape, colour = draws.pick(
+            (
+                (draws.below(len(CLASSES)), -1),
+                (-1, draws.below(len(COLOURS))),
+                (draws.below(6), draws.below(7)),
+            )
+        )
         return None if matching(rows, shape, colour) else [(EXISTS, shape, colour, -1, 0, -1)]
     return (_plan_single if mode == 'single' else _plan_multi)(rows, level, draws)
 
@@ -111,9 +131,18 @@ def _plan_single(rows, level, draws):
     if level in ('L1', 'L4'):
         return [(EXISTS, shape, colour, size, -1, -1)]
     if level == 'L3':
-        words = draws.pick(((shape, -1, -1), (shape, -1, size), (-1, colour, -1), (-1, colour, size), (shape, -1, -1), (-1, colour, -1)))
-        return [(EXISTS, *words, -1, -1)] if draws.random() < .75 else _placed(row, words, draws)
-    return _placed(row, (shape, colour, size if draws.random() < .5 else -1), draws)
+        words = draws.pick(
+            (
+                (shape, -1, -1),
+                (shape, -1, size),
+                (-1, colour, -1),
+                (-1, colour, size),
+                (shape, -1, -1),
+                (-1, colour, -1),
+            )
+        )
+        return [(EXISTS, *words, -1, -1)] if draws.random() < 0.75 else _placed(row, words, draws)
+    return _placed(row, (shape, colour, size if draws.random() < 0.5 else -1), draws)
 
 
 def _placed(row, described, draws):
@@ -126,17 +155,26 @@ def _plan_multi(rows, level, draws):
         row = draws.pick(rows)
         return [exists(rows, row[CLASS], row[COLOUR], row[SIZE])]
     if level == 'L2':
-        with_sizes = len(rows) <= 2 or (len(rows) == 3 and draws.random() < .5)
-        groups = list(dict.fromkeys((row[CLASS], row[COLOUR], row[SIZE] if with_sizes else -1) for row in draws.shuffled(rows)))
+        with_sizes = len(rows) <= 2 or (len(rows) == 3 and draws.random() < 0.5)
+        groups = list(
+            dict.fromkeys(
+                (row[CLASS], row[COLOUR], row[SIZE] if with_sizes else -1)
+                for row in draws.shuffled(rows)
+            )
+        )
         atoms = [exists(rows, *group) for group in groups]
-        counted = len(groups) <= 3 and draws.random() < .3
+        counted = len(groups) <= 3 and draws.random() < 0.3
         return [(COUNT, -1, -1, -1, len(rows), -1), *atoms] if counted else atoms
     if level == 'L3':
         return _partial(rows, draws)
     choice = draws.random()
-    if len(rows) > 1 and choice < .7:
+    if len(rows) > 1 and choice < 0.7:
         a, b = draws.shuffled(rows)[:2]
-        first, second, relations = described(rows, a, draws), described(rows, b, draws), clear_relations(a, b)
+        first, second, relations = (
+            described(rows, a, draws),
+            described(rows, b, draws),
+            clear_relations(a, b),
+        )
         if first and second and relations:
             return [(RELATION, *first, draws.pick(relations), pack(*second))]
         return None
@@ -148,23 +186,38 @@ def _plan_multi(rows, level, draws):
 def _partial(rows, draws):
     choice, row = draws.random(), draws.pick(rows)
     shape, colour, size = row[CLASS], row[COLOUR], row[SIZE]
-    if choice < .2:
+    if choice < 0.2:
         return [(COUNT, -1, -1, -1, len(rows), -1)]
-    if choice < .5:
-        return [exists(rows, *draws.pick(((shape, -1, -1), (shape, -1, -1), (-1, colour, -1), (shape, -1, size), (-1, colour, size))))]
-    if choice < .6 and len(rows) > 1:
+    if choice < 0.5:
+        return [
+            exists(
+                rows,
+                *draws.pick(
+                    (
+                        (shape, -1, -1),
+                        (shape, -1, -1),
+                        (-1, colour, -1),
+                        (shape, -1, size),
+                        (-1, colour, size),
+                    )
+                ),
+            )
+        ]
+    if choice < 0.6 and len(rows) > 1:
         return [(COUNT, -1, -1, -1, len(rows), -1), exists(rows, shape, colour)]
-    some = draws.shuffled(rows)[:max(1, len(rows) - 1)][:3]
-    return [exists(rows, *pair) for pair in dict.fromkeys((row[CLASS], row[COLOUR]) for row in some)]
+    some = draws.shuffled(rows)[: max(1, len(rows) - 1)][:3]
+    return [
+        exists(rows, *pair) for pair in dict.fromkeys((row[CLASS], row[COLOUR]) for row in some)
+    ]
 
 
 def described(rows, row, draws):
     """(shape, colour, size) with -1 for what is left out, such that it fits this object alone; None where all attributes do not suffice."""
     shape, colour, size = row[CLASS], row[COLOUR], row[SIZE]
     options = [(shape, colour, -1), (shape, colour, size)]
-    if draws.random() < .25:
+    if draws.random() < 0.25:
         options.insert(0, draws.pick(((shape, -1, -1), (-1, colour, -1), (shape, -1, size))))
-    elif draws.random() < .3:
+    elif draws.random() < 0.3:
         options.reverse()
     return next((option for option in options if len(matching(rows, *option)) == 1), None)
 
@@ -177,7 +230,11 @@ def clear_places(row):
         axes.append(found.pop() if len(found) == 1 else None)
     x, y = axes
     if x is None or y is None:
-        return [place for place in (x * 4 + 3 if x in (0, 2) else None, 12 + y if y in (0, 2) else None) if place is not None]
+        return [
+            place
+            for place in (x * 4 + 3 if x in (0, 2) else None, 12 + y if y in (0, 2) else None)
+            if place is not None
+        ]
     if x == 1 and y == 1:
         return [PLACES['centre']]
     if x == 1 or y == 1:
@@ -191,7 +248,9 @@ def clear_relations(a, b):
     gap = max(abs(dx) - (a[W] + b[W]) // 2, abs(dy) - (a[H] + b[H]) // 2)
     found = [NEAR] if gap <= CLOSE - CLEAR else []
     if max(abs(dx), abs(dy)) > APART + CLEAR and abs(abs(dx) - abs(dy)) > CLEAR:
-        found += [(LEFT if dx > 0 else RIGHT) if abs(dx) > abs(dy) else (ABOVE if dy > 0 else BELOW)] * 2
+        found += [
+            (LEFT if dx > 0 else RIGHT) if abs(dx) > abs(dy) else (ABOVE if dy > 0 else BELOW)
+        ] * 2
     return found
 
 
@@ -201,7 +260,7 @@ def realise(atoms, draws):
         text = _realise(atoms, [draws.random() for _ in range(4 + 2 * ATOMS)])
         if len(phrases.words(text)) <= MAX_TOKENS:
             return text
-    return _realise(atoms, [0.] * (4 + 2 * ATOMS))         # the bare frame and the shortest words
+    return _realise(atoms, [0.0] * (4 + 2 * ATOMS))  # the bare frame and the shortest words
 
 
 def _realise(atoms, choices):
@@ -213,26 +272,46 @@ def _realise(atoms, choices):
         ground = f' on a {phrases.BACKGROUND_WORDS[atoms[-1][4]]} background'
         atoms = atoms[:-1]
         if not atoms:
-            return ground[len(' on '):]
+            return ground[len(' on ') :]
     kind, shape, colour, size, argument, other = atoms[0]
     own = choices[4:6]
     if kind == PLACE:
         named = phrases.noun(shape, colour, size, own)
-        text = pick(phrases.PLACE_FRAMES, choices[0]).format(x=phrases.article(named), the=f'the {named}',
-                                                             where=pick(phrases.PLACE_WORDS[other], choices[1]))
+        text = pick(phrases.PLACE_FRAMES, choices[0]).format(
+            x=phrases.article(named),
+            the=f'the {named}',
+            where=pick(phrases.PLACE_WORDS[other], choices[1]),
+        )
     elif kind == RELATION:
         a, b = phrases.noun(shape, colour, size, own), phrases.noun(*unpack(other), choices[6:8])
         text = pick(phrases.RELATION_FRAMES, choices[0]).format(
-            a=phrases.article(a), b=phrases.article(b), the_a=f'the {a}', the_b=f'the {b}',
-            rel=pick(phrases.RELATION_WORDS[argument], choices[1]))
-    elif kind == EXISTS and len(atoms) == 1 and argument < 0 and choices[2] > .8 and max(colour, size) >= 0:
-        text = pick(phrases.PREDICATES, choices[0]).format(head=phrases.head(shape, own[1]),
-                                                           adjectives=' and '.join(phrases.adjectives(colour, size, own[0])))
+            a=phrases.article(a),
+            b=phrases.article(b),
+            the_a=f'the {a}',
+            the_b=f'the {b}',
+            rel=pick(phrases.RELATION_WORDS[argument], choices[1]),
+        )
+    elif (
+        kind == EXISTS
+        and len(atoms) == 1
+        and argument < 0
+        and choices[2] > 0.8
+        and max(colour, size) >= 0
+    ):
+        text = pick(phrases.PREDICATES, choices[0]).format(
+            head=phrases.head(shape, own[1]),
+            adjectives=' and '.join(phrases.adjectives(colour, size, own[0])),
+        )
     else:
-        items = [phrases.phrase(*atom[1:4], choices[4 + 2 * i:6 + 2 * i], atom[4]) for i, atom in enumerate(atoms)]
+        items = [
+            phrases.phrase(*atom[1:4], choices[4 + 2 * i : 6 + 2 * i], atom[4])
+            for i, atom in enumerate(atoms)
+        ]
         listed = phrases.enumerate_phrases(items[1:] if kind == COUNT and len(items) > 1 else items)
         text = f'{items[0]} including {listed}' if kind == COUNT and len(items) > 1 else listed
-        text = pick(phrases.FRAMES, choices[0]).format(x=text, **{'is': 'is' if argument in (-1, 1) else 'are'})
+        text = pick(phrases.FRAMES, choices[0]).format(
+            x=text, **{'is': 'is' if argument in (-1, 1) else 'are'}
+        )
     return text + ground
 
 
@@ -243,7 +322,9 @@ def sample_wrong(scene, mode, draws, atoms=None, hard=False, split='train', seed
     number, relation or place changed. Neither names a held-out pair unless the split is test_unseen.
     """
     if hard and atoms is None:
-        raise ValueError('sample_wrong(hard=True) needs the atoms of a caption that is to be changed')
+        raise ValueError(
+            'sample_wrong(hard=True) needs the atoms of a caption that is to be changed'
+        )
     if atoms is not None:
         atoms = [tuple(int(value) for value in atom) for atom in atoms if atom[0] >= 0]
     while True:
@@ -264,7 +345,9 @@ def _flip(atoms, draws):
     atom = draws.pick(atoms)
     limits = {1: len(CLASSES), 2: len(COLOURS), 3: len(SIZES)}
     second = list(unpack(atom[5])) if atom[0] == RELATION else []
-    fields = [('own', i) for i in limits if atom[i] >= 0] + [('second', i) for i in limits if second and second[i - 1] >= 0]
+    fields = [('own', i) for i in limits if atom[i] >= 0] + [
+        ('second', i) for i in limits if second and second[i - 1] >= 0
+    ]
     fields += [('argument', 4)] * (atom[4] >= 0) + [('place', 5)] * (atom[0] == PLACE)
     where, i = draws.pick(fields)
 
@@ -279,8 +362,12 @@ def _flip(atoms, draws):
     elif where == 'place':
         atom[5] = another(atom[5], list(PLACES.values())[:-1])
     else:
-        values = {RELATION: range(len(RELATIONS)), BACKGROUND: range(len(BACKGROUNDS)), COUNT: range(1, MAX_OBJECTS + 1),
-                  EXISTS: range(2, MAX_OBJECTS + 1)}[atom[0]]
+        values = {
+            RELATION: range(len(RELATIONS)),
+            BACKGROUND: range(len(BACKGROUNDS)),
+            COUNT: range(1, MAX_OBJECTS + 1),
+            EXISTS: range(2, MAX_OBJECTS + 1),
+        }[atom[0]]
         atom[4] = another(atom[4], values)
     return [tuple(atom) for atom in atoms]
 

@@ -17,21 +17,32 @@ left of the second); NO_RELATION: there is no such pair.
 Scenes are the tables of `scenes.py`. In a decoded scene -1 is unknown: an object of unknown class counts as an object, but satisfies no
 description that names a class. Places and relations are defined below in whole numbers, so numpy and jax.numpy agree exactly.
 """
+
 import numpy as np
 
 from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, CX, CY, SIZE, UNIT, H, W, bins
 
 EXISTS, COUNT, PLACE, RELATION, BACKGROUND, NO_RELATION = range(6)
 KINDS = ('exists', 'count', 'place', 'relation', 'background', 'no_relation')
-ATOMS = 6                       # facts per caption
+ATOMS = 6  # facts per caption
 RELATIONS = ('left', 'right', 'above', 'below', 'near')
 LEFT, RIGHT, ABOVE, BELOW, NEAR = range(5)
-APART = round(.10 * UNIT)       # centres differ by more than this to be left, right, above or below
-CLOSE = round(.08 * UNIT)       # boxes whose gap is at most this are near
+APART = round(0.10 * UNIT)  # centres differ by more than this to be left, right, above or below
+CLOSE = round(0.08 * UNIT)  # boxes whose gap is at most this are near
 
 # A place is x * 4 + y with 0 left/top, 1 middle, 2 right/bottom, 3 any; CORNER is any of the four corners.
-PLACES = {'left': 3, 'right': 11, 'top': 12, 'bottom': 14, 'centre': 5,
-          'top left': 0, 'top right': 8, 'bottom left': 2, 'bottom right': 10, 'corner': 16}
+PLACES = {
+    'left': 3,
+    'right': 11,
+    'top': 12,
+    'bottom': 14,
+    'centre': 5,
+    'top left': 0,
+    'top right': 8,
+    'bottom left': 2,
+    'bottom right': 10,
+    'corner': 16,
+}
 CORNER = PLACES['corner']
 
 
@@ -49,7 +60,7 @@ def table(atoms, rows=ATOMS):
     """int32 (rows, 6) of a list of atoms, filled up with -1."""
     out = np.full((rows, 6), -1, np.int32)
     if atoms:
-        out[:len(atoms)] = atoms
+        out[: len(atoms)] = atoms
     return out
 
 
@@ -58,25 +69,31 @@ def holds(facts, scene, xp=np):
 
     facts: int (..., A, 6), scene: int (..., R + 1, F); leading axes broadcast. xp is numpy or jax.numpy.
     """
-    atoms, objects = facts[..., :, None, :], scene[..., None, :-1, :]                     # ... A 1 6, ... 1 R F
+    atoms, objects = facts[..., :, None, :], scene[..., None, :-1, :]  # ... A 1 6, ... 1 R F
     kind, argument = facts[..., 0], facts[..., 4]
-    exists = objects[..., W] >= 0                                                          # ... 1 R
+    exists = objects[..., W] >= 0  # ... 1 R
 
     def like(shape, colour, size):
-        named = ((shape < 0) | (shape == objects[..., CLASS]), (colour < 0) | (colour == objects[..., COLOUR]),
-                 (size < 0) | (size == objects[..., SIZE]))
-        return exists & named[0] & named[1] & named[2]                                     # ... A R
+        named = (
+            (shape < 0) | (shape == objects[..., CLASS]),
+            (colour < 0) | (colour == objects[..., COLOUR]),
+            (size < 0) | (size == objects[..., SIZE]),
+        )
+        return exists & named[0] & named[1] & named[2]  # ... A R
 
     first = like(atoms[..., 1], atoms[..., 2], atoms[..., 3])
     place = atoms[..., 5]
     x, y = bins(objects[..., CX], objects[..., W]), bins(objects[..., CY], objects[..., H])
-    there = xp.where(place == CORNER, (x != 1) & (y != 1),
-                     ((place // 4 == 3) | (place // 4 == x)) & ((place % 4 == 3) | (place % 4 == y)))
+    there = xp.where(
+        place == CORNER,
+        (x != 1) & (y != 1),
+        ((place // 4 == 3) | (place // 4 == x)) & ((place % 4 == 3) | (place % 4 == y)),
+    )
     number = (first & (there | (kind != PLACE)[..., None])).sum(-1)
     exactly = xp.where(argument < 0, number >= 1, number == argument)
 
     second = like(*unpack(atoms[..., 5]))
-    pair = first[..., :, None] & second[..., None, :]                                      # ... A R R: i stands so to j
+    pair = first[..., :, None] & second[..., None, :]  # ... A R R: i stands so to j
     related = (pair & _stands(objects, argument[..., None, None], xp)).any((-2, -1))
 
     ground = argument == scene[..., None, -1, 0]
@@ -88,9 +105,10 @@ def holds(facts, scene, xp=np):
 
 def _stands(objects, relation, xp):
     """bool (..., A, R, R): object i stands in that relation to object j; never to itself."""
+
     def difference(column):
         values = objects[..., column]
-        return values[..., None, :] - values[..., :, None]                                 # j minus i
+        return values[..., None, :] - values[..., :, None]  # j minus i
 
     def half(column):
         values = objects[..., column]

@@ -1,37 +1,88 @@
 """The closed vocabulary: synonyms, frames and the noun phrases that are made of them."""
+
 import re
 
 from tfds_builders.shape_scenes.facts import ABOVE, BELOW, LEFT, NEAR, PLACES, RIGHT
 from tfds_builders.shape_scenes.scenes import COLOURS
 
-SHAPES = (                      # singular and plural of the synonyms of each class; the first has one word
+SHAPES = (  # singular and plural of the synonyms of each class; the first has one word
     (('circle', 'circles'), ('disc', 'discs'), ('dot', 'dots'), ('round shape', 'round shapes')),
     (('square', 'squares'), ('box', 'boxes'), ('block', 'blocks')),
     (('triangle', 'triangles'),),
     (('diamond', 'diamonds'), ('rhombus', 'rhombuses')),
     (('cross', 'crosses'), ('plus sign', 'plus signs')),
-    (('ring', 'rings'), ('donut', 'donuts'), ('hoop', 'hoops')))
+    (('ring', 'rings'), ('donut', 'donuts'), ('hoop', 'hoops')),
+)
 ANY_SHAPE = ('shape', 'shapes'), ('object', 'objects'), ('figure', 'figures')
 SIZE_WORDS = ('small', 'tiny', 'little'), ('medium', 'mid-sized'), ('large', 'big', 'huge')
 NUMBERS = 'no', 'one', 'two', 'three', 'four', 'five'
-BACKGROUND_WORDS = 'white', 'grey', 'black', 'grey gradient', 'striped', 'checkered', 'pale', 'noisy'
+BACKGROUND_WORDS = (
+    'white',
+    'grey',
+    'black',
+    'grey gradient',
+    'striped',
+    'checkered',
+    'pale',
+    'noisy',
+)
 
 # {x}: a noun phrase or a list of them, {is}: its verb.
 FRAMES = (
-    '{x}', 'there {is} {x}', 'the picture shows {x}', 'this image contains {x}', '{x} can be seen here', 'we can see {x}',
-    'a picture of {x}', 'an image with {x}', 'a drawing that shows {x}', 'here {is} {x}', 'you can see {x} in this picture',
-    'this drawing has {x} in it', 'in this image there {is} {x}', 'someone drew {x}')
+    '{x}',
+    'there {is} {x}',
+    'the picture shows {x}',
+    'this image contains {x}',
+    '{x} can be seen here',
+    'we can see {x}',
+    'a picture of {x}',
+    'an image with {x}',
+    'a drawing that shows {x}',
+    'here {is} {x}',
+    'you can see {x} in this picture',
+    'this drawing has {x} in it',
+    'in this image there {is} {x}',
+    'someone drew {x}',
+)
 # One described object and its attributes as a predicate: {head} is the noun without them, {adjectives} e.g. 'small and red'.
-PREDICATES = ('the {head} in the picture is {adjectives}', 'there is a {head} that is {adjectives}',
-              'the {head} shown here is {adjectives}', 'the picture shows a {head} which is {adjectives}', 'a {head} that is {adjectives}')
+PREDICATES = (
+    'the {head} in the picture is {adjectives}',
+    'there is a {head} that is {adjectives}',
+    'the {head} shown here is {adjectives}',
+    'the picture shows a {head} which is {adjectives}',
+    'a {head} that is {adjectives}',
+)
 PLACE_FRAMES = (
-    '{x} {where}', 'there is {x} {where}', 'the picture shows {x} {where}', 'this image contains {x} {where}', '{x} can be seen {where}',
-    'we can see {x} {where}', 'a picture of {x} {where}', 'an image with {x} {where}', 'here is {x} {where}', '{where} there is {x}',
-    '{where} we can see {x}', '{the} is {where}', '{the} sits {where}', '{where} is {x}')
+    '{x} {where}',
+    'there is {x} {where}',
+    'the picture shows {x} {where}',
+    'this image contains {x} {where}',
+    '{x} can be seen {where}',
+    'we can see {x} {where}',
+    'a picture of {x} {where}',
+    'an image with {x} {where}',
+    'here is {x} {where}',
+    '{where} there is {x}',
+    '{where} we can see {x}',
+    '{the} is {where}',
+    '{the} sits {where}',
+    '{where} is {x}',
+)
 RELATION_FRAMES = (
-    '{a} {rel} {b}', 'there is {a} {rel} {b}', '{a} is {rel} {b}', '{a} sits {rel} {b}', 'we can see {a} {rel} {b}',
-    '{the_a} lies {rel} {the_b}', 'the picture shows {a} {rel} {b}', '{a} can be seen {rel} {b}', '{rel} {b} there is {a}',
-    '{rel} {b} we can see {a}', '{the_a} is {rel} {the_b}', 'an image with {a} {rel} {b}', '{the_a} sits {rel} {b}')
+    '{a} {rel} {b}',
+    'there is {a} {rel} {b}',
+    '{a} is {rel} {b}',
+    '{a} sits {rel} {b}',
+    'we can see {a} {rel} {b}',
+    '{the_a} lies {rel} {the_b}',
+    'the picture shows {a} {rel} {b}',
+    '{a} can be seen {rel} {b}',
+    '{rel} {b} there is {a}',
+    '{rel} {b} we can see {a}',
+    '{the_a} is {rel} {the_b}',
+    'an image with {a} {rel} {b}',
+    '{the_a} sits {rel} {b}',
+)
 PLACE_WORDS = {
     PLACES['left']: ('on the left', 'at the left', 'on the left side'),
     PLACES['right']: ('on the right', 'at the right', 'on the right side'),
@@ -45,8 +96,11 @@ PLACE_WORDS = {
     PLACES['corner']: ('in a corner',),
 }
 RELATION_WORDS = {
-    LEFT: ('to the left of', 'left of', 'on the left of'), RIGHT: ('to the right of', 'right of', 'on the right of'),
-    ABOVE: ('above', 'over'), BELOW: ('below', 'under', 'beneath'), NEAR: ('near', 'close to', 'next to'),
+    LEFT: ('to the left of', 'left of', 'on the left of'),
+    RIGHT: ('to the right of', 'right of', 'on the right of'),
+    ABOVE: ('above', 'over'),
+    BELOW: ('below', 'under', 'beneath'),
+    NEAR: ('near', 'close to', 'next to'),
 }
 OTHERS = 'a an and the is are including on background'
 
@@ -58,7 +112,16 @@ def words(text):
 
 def vocabulary():
     """Every word that a caption can have, sorted."""
-    texts = [*FRAMES, *PLACE_FRAMES, *RELATION_FRAMES, *PREDICATES, *COLOURS, *NUMBERS, *BACKGROUND_WORDS, OTHERS]
+    texts = [
+        *FRAMES,
+        *PLACE_FRAMES,
+        *RELATION_FRAMES,
+        *PREDICATES,
+        *COLOURS,
+        *NUMBERS,
+        *BACKGROUND_WORDS,
+        OTHERS,
+    ]
     for group in (*SHAPES, ANY_SHAPE):
         texts += [form for forms in group for form in forms]
     for group in (*SIZE_WORDS, *PLACE_WORDS.values(), *RELATION_WORDS.values()):

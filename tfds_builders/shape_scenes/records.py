@@ -3,6 +3,7 @@
 A worker is `python -m tfds_builders.shape_scenes.records`: a fresh interpreter that imports numpy and OpenCV only. So it starts fast,
 does not fork a process in which jax runs threads, and does not import the caller's main module as multiprocessing would.
 """
+
 import base64
 import contextlib
 import json
@@ -17,10 +18,10 @@ import numpy as np
 from tfds_builders.shape_scenes import render, scenes
 from tfds_builders.shape_scenes.sample import make
 
-CHUNK = 200                     # records that a worker makes before it is the next one's turn
+CHUNK = 200  # records that a worker makes before it is the next one's turn
 PICTURES = ('image', 'mask', 'object_masks')
 TABLES = {'attributes': np.float32, 'scene': np.int32, 'facts': np.int32}
-FEW = 300                       # below this a second process does not pay
+FEW = 300  # below this a second process does not pay
 
 
 def png(pixels, bits=8):
@@ -33,20 +34,33 @@ def png(pixels, bits=8):
 def record(mode, split, index, size, seed=0, overlap='none', backgrounds=scenes.BACKGROUNDS):
     """One record of the builder; `objects` are [(ymin, xmin, ymax, xmax), class name] and `bbox` is such a box."""
     one = make(mode, split, index, size, seed, overlap, backgrounds)
-    small = one['masks'] if size == render.MASK_SIZE else render.masks(one['scene'], render.MASK_SIZE)
-    objects = [(_box(row), scenes.CLASSES[row[scenes.CLASS]]) for row in scenes.objects_of(one['scene'])]
+    small = (
+        one['masks'] if size == render.MASK_SIZE else render.masks(one['scene'], render.MASK_SIZE)
+    )
+    objects = [
+        (_box(row), scenes.CLASSES[row[scenes.CLASS]]) for row in scenes.objects_of(one['scene'])
+    ]
     return {
-        'image': png(one['image']), 'captions': one['captions'], 'file_name': f'{split}_{index:06d}.png',
-        'label': one['class_id'], 'class_name': one['class_name'], 'bbox': objects[0][0], 'objects': objects,
+        'image': png(one['image']),
+        'captions': one['captions'],
+        'file_name': f'{split}_{index:06d}.png',
+        'label': one['class_id'],
+        'class_name': one['class_name'],
+        'bbox': objects[0][0],
+        'objects': objects,
         'mask': png(one['mask'].astype(np.uint8) * 255, bits=1),
         'object_masks': png(small.reshape(-1, render.MASK_SIZE).astype(np.uint8) * 255, bits=1),
-        'attributes': one['attributes'], 'dialog': {'questions': one['questions'], 'answers': one['answers']},
-        'scene': one['scene'], 'facts': one['facts'],
+        'attributes': one['attributes'],
+        'dialog': {'questions': one['questions'], 'answers': one['answers']},
+        'scene': one['scene'],
+        'facts': one['facts'],
     }
 
 
 def _box(row):
-    cx, cy, w, h = (row[column] / scenes.UNIT for column in (scenes.CX, scenes.CY, scenes.W, scenes.H))
+    cx, cy, w, h = (
+        row[column] / scenes.UNIT for column in (scenes.CX, scenes.CY, scenes.W, scenes.H)
+    )
     return cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2
 
 
@@ -67,15 +81,23 @@ def records(count, workers=None, chunk=CHUNK, **arguments):
     environment = {**os.environ, 'PYTHONPATH': paths, 'OPENBLAS_NUM_THREADS': '1'}
     command = [sys.executable, '-m', 'tfds_builders.shape_scenes.records']
     share = {**arguments, 'count': count, 'chunk': chunk, 'step': chunk * workers}
-    processes = [subprocess.Popen([*command, json.dumps({**share, 'first': chunk * i})], stdout=subprocess.PIPE, env=environment,
-                                  start_new_session=True)              # Ctrl-C is for the parent, which ends its workers
-                 for i in range(workers)]
+    processes = [
+        subprocess.Popen(
+            [*command, json.dumps({**share, 'first': chunk * i})],
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )  # Ctrl-C is for the parent, which ends its workers
+        for i in range(workers)
+    ]
     try:
         for index in range(count):
             process = processes[index // chunk % workers]
             line = process.stdout.readline()
             if not line.endswith(b'\n'):
-                raise RuntimeError(f'a worker that draws shape scenes ended with status {process.wait()}; its message stands above')
+                raise RuntimeError(
+                    f'a worker that draws shape scenes ended with status {process.wait()}; its message stands above'
+                )
             yield index, from_json(line)
     finally:
         for process in processes:
@@ -92,13 +114,16 @@ def to_json(one):
 
 def from_json(line):
     one = json.loads(line)
-    return {**one, **{name: base64.b64decode(one[name]) for name in PICTURES},
-            **{name: np.array(one[name], dtype) for name, dtype in TABLES.items()}}
+    return {
+        **one,
+        **{name: base64.b64decode(one[name]) for name in PICTURES},
+        **{name: np.array(one[name], dtype) for name, dtype in TABLES.items()},
+    }
 
 
 def _work(count, first, chunk, step, **arguments):
     out = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
-    sys.stdout = sys.stderr                                             # nothing else may write into the stream of records
+    sys.stdout = sys.stderr  # nothing else may write into the stream of records
     for start in range(first, count, step):
         for index in range(start, min(start + chunk, count)):
             out.write(to_json(record(index=index, **arguments)) + '\n')

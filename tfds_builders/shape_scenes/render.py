@@ -3,12 +3,13 @@
 Edges are anti-aliased analytically: coverage = 1/2 - signed distance in pixels, cut to [0, 1], computed in each object's patch alone.
 A mask is the set of pixels whose centre lies in the shape.
 """
+
 import numpy as np
 
 from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, CX, CY, RGB, UNIT, H, W
 
 _RGB = np.array(RGB, np.float32)
-MASK_SIZE = 64                  # side of one object mask in a record
+MASK_SIZE = 64  # side of one object mask in a record
 
 
 def distance(name, x, y, radius):
@@ -20,11 +21,13 @@ def distance(name, x, y, radius):
     if name == 'square':
         return np.maximum(ax, ay) - radius
     if name == 'diamond':
-        return (ax + ay - radius) * np.float32(.5 ** .5)
-    if name == 'triangle':                                              # apex up: (0, -r), (r, r), (-r, r)
-        return np.maximum((2 * ax - y - radius) * np.float32(.2 ** .5), y - radius)
-    if name == 'cross':                                                 # arms a third of the side wide
-        return np.minimum(np.maximum(ax - radius, ay - radius / 3), np.maximum(ax - radius / 3, ay - radius))
+        return (ax + ay - radius) * np.float32(0.5**0.5)
+    if name == 'triangle':  # apex up: (0, -r), (r, r), (-r, r)
+        return np.maximum((2 * ax - y - radius) * np.float32(0.2**0.5), y - radius)
+    if name == 'cross':  # arms a third of the side wide
+        return np.minimum(
+            np.maximum(ax - radius, ay - radius / 3), np.maximum(ax - radius / 3, ay - radius)
+        )
     r = np.sqrt(x * x + y * y)
     return r - radius if name == 'circle' else np.maximum(r - radius, radius / 2 - r)
 
@@ -35,33 +38,40 @@ def patch(row, size):
     cx, cy, rx, ry = row[CX] * scale, row[CY] * scale, row[W] * scale / 2, row[H] * scale / 2
     x0, x1 = max(int(cx - rx) - 1, 0), min(int(cx + rx) + 2, size)
     y0, y1 = max(int(cy - ry) - 1, 0), min(int(cy + ry) + 2, size)
-    x = np.arange(x0, x1, dtype=np.float32)[None, :] + np.float32(.5 - cx)
-    y = np.arange(y0, y1, dtype=np.float32)[:, None] + np.float32(.5 - cy)
+    x = np.arange(x0, x1, dtype=np.float32)[None, :] + np.float32(0.5 - cx)
+    y = np.arange(y0, y1, dtype=np.float32)[:, None] + np.float32(0.5 - cy)
     return (slice(y0, y1), slice(x0, x1)), distance(CLASSES[row[CLASS]], x, y, np.float32(rx))
 
 
 def background(kind, variant, size):
     """float32 (size, size, 3) in 0..255. Desaturated on purpose: no background is mistaken for one of the seven colours."""
     canvas = np.empty((size, size, 3), np.float32)
-    if kind in (0, 1, 2):                                               # white, grey, black
-        canvas[:] = (255., 128., 0.)[kind]
-    elif kind == 6:                                                     # pastel: near white, a tint
+    if kind in (0, 1, 2):  # white, grey, black
+        canvas[:] = (255.0, 128.0, 0.0)[kind]
+    elif kind == 6:  # pastel: near white, a tint
         canvas[:] = [226 + (variant >> shift & 7) * 3 for shift in (0, 3, 6)]
     else:
-        position = (np.arange(size, dtype=np.float32) + .5) / size
-        low, high = 104 + (variant & 15) * 2, 165 + (variant >> 4 & 15) * 3      # darker greys are near green
-        if kind == 3:                                                   # a linear ramp in one of 8 directions
+        position = (np.arange(size, dtype=np.float32) + 0.5) / size
+        low, high = (
+            104 + (variant & 15) * 2,
+            165 + (variant >> 4 & 15) * 3,
+        )  # darker greys are near green
+        if kind == 3:  # a linear ramp in one of 8 directions
             angle = (variant >> 8 & 7) * np.pi / 4
             t = position[None, :] * np.cos(angle) + position[:, None] * np.sin(angle)
             grey = low + (high - low) * (t - t.min()) / (t.max() - t.min())
         elif kind == 4:
             bar = (position * (6 + 2 * (variant >> 8 & 3))).astype(np.int32) % 2
-            grey = low + (high - low) * np.broadcast_to(bar[None, :] if variant >> 10 & 1 else bar[:, None], (size, size))
+            grey = low + (high - low) * np.broadcast_to(
+                bar[None, :] if variant >> 10 & 1 else bar[:, None], (size, size)
+            )
         elif kind == 5:
             bar = (position * (4 + 2 * (variant >> 8 & 3))).astype(np.int32)
             grey = low + (high - low) * ((bar[None, :] + bar[:, None]) % 2)
-        else:                                                           # noise in 32 x 32 cells: the same at every picture size
-            cells = 132 + 56 * (np.random.Generator(np.random.Philox(key=[variant, 1])).random((32, 32)) - .5)
+        else:  # noise in 32 x 32 cells: the same at every picture size
+            cells = 132 + 56 * (
+                np.random.Generator(np.random.Philox(key=[variant, 1])).random((32, 32)) - 0.5
+            )
             at = (position * 32).astype(np.int32)
             grey = cells[at[:, None], at[None, :]]
         canvas[:] = np.asarray(grey, np.float32)[..., None]
@@ -75,7 +85,7 @@ def image(scene, size):
     for row in rows[:-1]:
         if row[W] >= 0:
             where, d = patch(row, size)
-            cover = np.clip(.5 - d, 0, 1)[..., None]
+            cover = np.clip(0.5 - d, 0, 1)[..., None]
             canvas[where] += cover * (_RGB[row[COLOUR]] - canvas[where])
     return np.rint(canvas).astype(np.uint8)
 
@@ -115,5 +125,3 @@ def visible_boxes(seg, objects):
             x0, x1, y0, y1 = xs.min(), xs.max() + 1, ys.min(), ys.max() + 1
             out[i] = np.array([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]) / size
     return out
-
-

@@ -13,6 +13,7 @@ drawn uniformly. (x, y) is the upper left corner of a box; all boxes are squares
 Boxes come in the order of the labels, those of a label from left to right by their left edge; the first B is the leftmost one.
 The rules are ours, in the manner of MNIST-Layouts (Jyothi et al., ICCV 2019).
 """
+
 import math
 
 import numpy as np
@@ -22,14 +23,19 @@ from tfds_builders.shape_scenes.scenes import Draws
 
 LABELS = ('circle', 'square', 'triangle', 'cross')
 A, B, C, D = range(len(LABELS))
-MAX_OBJECTS = 11                # 4 + 3 + 1 + 3
+MAX_OBJECTS = 11  # 4 + 3 + 1 + 3
 SPLIT_RULE = 'A scene is a function of (seed, split, index).'
 
 # (low, high) of x, y and side; `low` itself where both are the same
-PLACES = (((0, .8), (0, .2), (.12, .12)), ((.05, .75), (.7, .8), (.1, .2)), ((.4, .5), (.4, .5), (.15, .15)), ((.3, .5), (.3, .5), (.08, .08)))
-BESIDE, OVER = .05, .25         # a C stands so far beside the first B at most, and so far over it
-TOLERANCE = .05                 # of `checks`, for what a model draws
-STREAM = 3                      # of the random numbers; 0 to 2 are those of scenes with pictures (`sample.py`)
+PLACES = (
+    ((0, 0.8), (0, 0.2), (0.12, 0.12)),
+    ((0.05, 0.75), (0.7, 0.8), (0.1, 0.2)),
+    ((0.4, 0.5), (0.4, 0.5), (0.15, 0.15)),
+    ((0.3, 0.5), (0.3, 0.5), (0.08, 0.08)),
+)
+BESIDE, OVER = 0.05, 0.25  # a C stands so far beside the first B at most, and so far over it
+TOLERANCE = 0.05  # of `checks`, for what a model draws
+STREAM = 3  # of the random numbers; 0 to 2 are those of scenes with pictures (`sample.py`)
 
 
 def sample(split, index, seed=0):
@@ -37,7 +43,7 @@ def sample(split, index, seed=0):
     draws = Draws(seed, 'multi', split, index, stream=STREAM)
     present = [False]
     while not any(present):
-        present = [draws.random() < .5 for _ in LABELS]
+        present = [draws.random() < 0.5 for _ in LABELS]
     counts, places, labels, first_b = [0] * len(LABELS), [], [], None
     for label in np.flatnonzero(present).tolist():
         counts[label] = draws.pick(possible(label, present, counts))
@@ -46,7 +52,9 @@ def sample(split, index, seed=0):
             first_b = found[0]
         places += found
         labels += [label] * counts[label]
-    return np.array([(x + side / 2, y + side / 2, side, side) for x, y, side in places]), np.array(labels)
+    return np.array([(x + side / 2, y + side / 2, side, side) for x, y, side in places]), np.array(
+        labels
+    )
 
 
 def possible(label, present, counts):
@@ -70,13 +78,21 @@ def _place(label, first_b, draws):
 
 # Floors: no model has a lower expected NLL
 
+
 def count_floor(labels, head):
     """The least expected NLL of the counts in nats, given the set and the counts before, mean over the labels of the set: labels (N, R) with
     -1 where there is none -> (N,). head: as in `least_nll`."""
     floors = []
     for counts in counts_of(labels).tolist():
         present = [n > 0 for n in counts]
-        floors.append(np.mean([least_nll(possible(label, present, counts), head) for label in np.flatnonzero(present)]))
+        floors.append(
+            np.mean(
+                [
+                    least_nll(possible(label, present, counts), head)
+                    for label in np.flatnonzero(present)
+                ]
+            )
+        )
     return np.array(floors)
 
 
@@ -90,12 +106,18 @@ def least_nll(options, head):
     if head == 'categorical':
         return math.log(len(options))
     if head != 'poisson':
-        raise DataError(f'There is no floor for a count head {head!r}; there are categorical and poisson.')
+        raise DataError(
+            f'There is no floor for a count head {head!r}; there are categorical and poisson.'
+        )
     rate = sum(options) / len(options) - 1
-    return rate - (rate * math.log(rate) if rate else 0) + sum(map(math.lgamma, options)) / len(options)
+    return (
+        rate
+        - (rate * math.log(rate) if rate else 0)
+        + sum(map(math.lgamma, options)) / len(options)
+    )
 
 
-def box_floor(boxes, labels, sigma=.02):
+def box_floor(boxes, labels, sigma=0.02):
     """A bound below the expected NLL of the boxes in nats, given the labels, mean over the boxes of the scene: boxes (N, R, 4) and labels
     (N, R) with -1 where there is none -> (N,). NaN where `checks` finds a rule broken.
 
@@ -105,20 +127,25 @@ def box_floor(boxes, labels, sigma=.02):
     No mixture reaches it: at sigma = .02, the best one lies above log W by .13 nats at W = .1, by .06 at .2 and by .03 at .4, and by more where
     the box before cuts the range, as sorting does it. Over all scenes that makes about .18 nats a box.
     """
-    known = sigma * math.sqrt(2 * math.pi)               # no mixture is denser than 1 / known along any coordinate
+    known = sigma * math.sqrt(
+        2 * math.pi
+    )  # no mixture is denser than 1 / known along any coordinate
     floors = []
     for counts in counts_of(labels).tolist():
-        nats = 0.
+        nats = 0.0
         for label in np.flatnonzero(counts):
             x, y, side = (high - low for low, high in PLACES[label])
             if label == C and counts[B]:
                 x, y = 2 * BESIDE, 0
-            nats += counts[label] * sum(math.log(max(width, known)) for width in (x, y, math.sqrt(2) * side, 0)) - math.lgamma(counts[label] + 1)
+            nats += counts[label] * sum(
+                math.log(max(width, known)) for width in (x, y, math.sqrt(2) * side, 0)
+            ) - math.lgamma(counts[label] + 1)
         floors.append(nats / max(1, sum(counts)))
     return np.where(checks(boxes, labels)['rule_all'] == 1, floors, np.nan)
 
 
 # What a layout says about the model that made it
+
 
 def checks(boxes, labels, label_set=None):
     """Which rules a layout keeps: boxes (N, R, 4) cx cy w h, labels (N, R) with -1 where there is none, label_set (N, 4) of 0 and 1, what was
@@ -131,18 +158,32 @@ def checks(boxes, labels, label_set=None):
     boxes, labels, counts = np.asarray(boxes, float), np.asarray(labels), counts_of(labels)
     asked = (counts if label_set is None else np.asarray(label_set)) > 0
     there, has_b = labels >= 0, counts[:, B] > 0
-    counted = [any(present) and all(n in possible(label, present, row) if present[label] else n == 0 for label, n in enumerate(row))
-               for present, row in zip(asked.tolist(), counts.tolist())]
-    corners = np.concatenate([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., 2:]], -1)                  # n r 4: x y w h
-    limits = _REGIONS[has_b.astype(int)[:, None], labels]                                                # n r 4 2
-    inside = ((corners >= limits[..., 0] - TOLERANCE) & (corners <= limits[..., 1] + TOLERANCE)).all(-1)
+    counted = [
+        any(present)
+        and all(
+            n in possible(label, present, row) if present[label] else n == 0
+            for label, n in enumerate(row)
+        )
+        for present, row in zip(asked.tolist(), counts.tolist())
+    ]
+    corners = np.concatenate(
+        [boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., 2:]], -1
+    )  # n r 4: x y w h
+    limits = _REGIONS[has_b.astype(int)[:, None], labels]  # n r 4 2
+    inside = (
+        (corners >= limits[..., 0] - TOLERANCE) & (corners <= limits[..., 1] + TOLERANCE)
+    ).all(-1)
     first = np.where(labels == B, corners[..., 0], np.inf).argmin(1)
-    away = np.abs(corners[..., :2] - corners[np.arange(len(first)), first, None, :2] + (0, OVER))        # n r 2: from where a C is on average
+    away = np.abs(
+        corners[..., :2] - corners[np.arange(len(first)), first, None, :2] + (0, OVER)
+    )  # n r 2: from where a C is on average
     over = (away <= (BESIDE + TOLERANCE, TOLERANCE)).all(-1)
     found = {
         'rule_counts': np.array(counted, np.float32),
         'rule_regions': np.where(there.any(1), (inside | ~there).all(1), np.nan).astype(np.float32),
-        'rule_relations': np.where(has_b & (counts[:, C] > 0), (over | (labels != C)).all(1), np.nan).astype(np.float32),
+        'rule_relations': np.where(
+            has_b & (counts[:, C] > 0), (over | (labels != C)).all(1), np.nan
+        ).astype(np.float32),
     }
     return found | {'rule_all': np.nanmin(list(found.values()), 0)}
 

@@ -8,19 +8,30 @@ the same at every picture size.
     object   class  colour  size  cx  cy  w  h  depth (0 is painted first)
     last row kind   variant -1    -1  -1  -1 -1 -1
 """
+
 import hashlib
 
 import numpy as np
 
 CLASSES = ('circle', 'square', 'triangle', 'diamond', 'cross', 'ring')
 COLOURS = ('red', 'green', 'blue', 'yellow', 'purple', 'orange', 'cyan')
-RGB = ((214, 39, 40), (44, 160, 44), (40, 70, 215), (240, 220, 40), (150, 50, 190), (250, 140, 20), (60, 205, 225))
+RGB = (
+    (214, 39, 40),
+    (44, 160, 44),
+    (40, 70, 215),
+    (240, 220, 40),
+    (150, 50, 190),
+    (250, 140, 20),
+    (60, 205, 225),
+)
 SIZES = ('small', 'medium', 'large')
 BACKGROUNDS = ('white', 'grey', 'black', 'gradient', 'stripes', 'checker', 'pastel', 'noise')
-PLAIN = ('white', 'grey', 'black', 'gradient', 'pastel')                              # those without a pattern
-CLASS_IDS = tuple(f'{colour} {name}' for name in CLASSES for colour in COLOURS)     # class_id = class * 7 + colour
+PLAIN = ('white', 'grey', 'black', 'gradient', 'pastel')  # those without a pattern
+CLASS_IDS = tuple(
+    f'{colour} {name}' for name in CLASSES for colour in COLOURS
+)  # class_id = class * 7 + colour
 
-UNIT = 4096                     # lengths per frame
+UNIT = 4096  # lengths per frame
 MAX_OBJECTS = 5
 COLUMNS = 8
 CLASS, COLOUR, SIZE, CX, CY, W, H, DEPTH = range(COLUMNS)
@@ -29,9 +40,12 @@ MODES = ('single', 'multi')
 OVERLAPS = ('none', 'mild')
 SPLITS = ('train', 'validation', 'test', 'test_unseen')
 # Sides of the boxes as fractions of the frame; the gaps between them make the size decidable from a picture (see THRESHOLDS).
-SIDES = {'single': ((.36, .42), (.50, .56), (.64, .72)), 'multi': ((.20, .23), (.29, .33), (.40, .46))}
-THRESHOLDS = {'single': (.46, .60), 'multi': (.26, .365)}
-MARGIN, GAP, MAX_IOU = .01, .04, .12
+SIDES = {
+    'single': ((0.36, 0.42), (0.50, 0.56), (0.64, 0.72)),
+    'multi': ((0.20, 0.23), (0.29, 0.33), (0.40, 0.46)),
+}
+THRESHOLDS = {'single': (0.46, 0.60), 'multi': (0.26, 0.365)}
+MARGIN, GAP, MAX_IOU = 0.01, 0.04, 0.12
 
 # Pairs (class, colour) that no picture of train, validation and test shows: every class keeps 5 colours, every colour at least 4 classes.
 HELD_OUT = frozenset((c, (c + 3 * k) % len(COLOURS)) for c in range(len(CLASSES)) for k in (0, 1))
@@ -42,7 +56,8 @@ UNSEEN_PAIRS = tuple(sorted(HELD_OUT))
 SPLIT_RULE = (
     'A scene is a function of (seed, mode, split, index). Scenes whose key hashes to 0-7 modulo 10 belong to train, 8 to validation, 9 to '
     'test; the key is the multiset of (class, colour, size), in mode single with the position in 1/64 and the background. '
-    'The 12 held-out pairs (class, colour) occur in test_unseen only, where every scene has at least one.')
+    'The 12 held-out pairs (class, colour) occur in test_unseen only, where every scene has at least one.'
+)
 
 
 class Draws:
@@ -53,7 +68,9 @@ class Draws:
 
     def __init__(self, seed, mode, split, index, overlap='none', stream=0):
         place = MODES.index(mode) * 8 + OVERLAPS.index(overlap) * 4 + SPLITS.index(split)
-        self._generator = np.random.Generator(np.random.Philox(key=[seed, place << 48 | index], counter=[0, 0, 0, stream]))
+        self._generator = np.random.Generator(
+            np.random.Philox(key=[seed, place << 48 | index], counter=[0, 0, 0, stream])
+        )
         self._buffer = []
 
     def random(self):
@@ -91,14 +108,18 @@ def sample(mode, split, index, seed=0, overlap='none', backgrounds=BACKGROUNDS):
     draws = Draws(seed, mode, split, index, overlap)
     count = 1 if mode == 'single' else 1 + draws.below(MAX_OBJECTS)
     while True:
-        pairs = [draws.pick(ALL_PAIRS if split == 'test_unseen' else SEEN_PAIRS) for _ in range(count)]
+        pairs = [
+            draws.pick(ALL_PAIRS if split == 'test_unseen' else SEEN_PAIRS) for _ in range(count)
+        ]
         if split == 'test_unseen':
             pairs[draws.below(count)] = draws.pick(UNSEEN_PAIRS)
         objects = _place(pairs, mode, overlap, draws)
         scene = np.full((MAX_OBJECTS + 1, COLUMNS), -1, np.int32)
         scene[:count] = objects
         scene[-1, :2] = BACKGROUNDS.index(draws.pick(backgrounds)), draws.below(UNIT)
-        while mode == 'single' and not _belongs(scene, mode, split):    # keep the object, look for a place that is this split's
+        while mode == 'single' and not _belongs(
+            scene, mode, split
+        ):  # keep the object, look for a place that is this split's
             _move(scene, draws)
         if _belongs(scene, mode, split):
             return scene
@@ -112,7 +133,9 @@ def _belongs(scene, mode, split):
 
 
 def _side(mode, size, draws):
-    return 2 * round(draws.uniform(*SIDES[mode][size]) * UNIT / 2)      # even: the box has whole corners
+    return 2 * round(
+        draws.uniform(*SIDES[mode][size]) * UNIT / 2
+    )  # even: the box has whole corners
 
 
 def _centre(side, draws):
@@ -132,7 +155,14 @@ def _place(pairs, mode, overlap, draws):
         rows = []
         for i in sorted(range(len(pairs)), key=lambda i: -sides[i]):
             for _ in range(200 // len(pairs)):
-                row = (*pairs[i], sizes[i], *_centre(sides[i], draws), sides[i], sides[i], len(rows))
+                row = (
+                    *pairs[i],
+                    sizes[i],
+                    *_centre(sides[i], draws),
+                    sides[i],
+                    sides[i],
+                    len(rows),
+                )
                 if all(_compatible(row, other, overlap) for other in rows):
                     rows.append(row)
                     break

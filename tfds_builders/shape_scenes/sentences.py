@@ -3,6 +3,7 @@
 The way back from `captions.py`, and a little wider, because people type these: it looks for the words of the closed vocabulary and for their
 order, not for whole frames. Words that it does not know are passed over.
 """
+
 import re
 from typing import NamedTuple
 
@@ -12,15 +13,24 @@ from tfds_builders.errors import DataError
 from tfds_builders.shape_scenes import phrases
 from tfds_builders.shape_scenes.scenes import CLASSES, COLOURS, MAX_OBJECTS, SIZES, attribute_names
 
-GROUPS = ((0, 6), (6, 7), (13, 3), (16, 3), (19, 3))      # of the attributes of `single`: first entry and length of class, colour, size, x, y
-SAID = 'shape', 'colour', 'size'                         # the groups that describe the object itself
-SCENERY = re.compile(r'\b(?:on|against|with|in front of)? ?(?:a|an|the) (?:\w+ ){0,2}background(?: is \w+)?'
-                     r'|\b(?:in|of) (?:the|this|a) (?:picture|image|drawing)\b')
+GROUPS = (
+    (0, 6),
+    (6, 7),
+    (13, 3),
+    (16, 3),
+    (19, 3),
+)  # of the attributes of `single`: first entry and length of class, colour, size, x, y
+SAID = 'shape', 'colour', 'size'  # the groups that describe the object itself
+SCENERY = re.compile(
+    r'\b(?:on|against|with|in front of)? ?(?:a|an|the) (?:\w+ ){0,2}background(?: is \w+)?'
+    r'|\b(?:in|of) (?:the|this|a) (?:picture|image|drawing)\b'
+)
 EXAMPLES = f'{", ".join(CLASSES)}; {", ".join(COLOURS)}; {", ".join(SIZES)}; on the left, at the top, in the middle'
 
 
 class Described(NamedTuple):
     """What is said of one object, or of several that are alike: -1 where nothing is. n: how many, 0 where there is none."""
+
     shape: int = -1
     colour: int = -1
     size: int = -1
@@ -29,17 +39,34 @@ class Described(NamedTuple):
 
 def _terms():
     """Words, as a tuple -> (kind, value)."""
-    terms = {words: ('break', None) for words in ('a', 'an', 'the')} | {words: ('is', None) for words in ('is', 'are')}
+    terms = {words: ('break', None) for words in ('a', 'an', 'the')} | {
+        words: ('is', None) for words in ('is', 'are')
+    }
     for group in phrases.RELATION_WORDS.values():
         terms |= {words: ('break', None) for words in group}
-    terms |= {word: ('number', n) for n, words in enumerate(phrases.NUMBERS) for word in (words, str(n))} | {'without': ('number', 0)}
+    terms |= {
+        word: ('number', n) for n, words in enumerate(phrases.NUMBERS) for word in (words, str(n))
+    } | {'without': ('number', 0)}
     terms |= {word: ('colour', i) for i, word in enumerate(COLOURS)}
     terms |= {word: ('size', i) for i, group in enumerate(phrases.SIZE_WORDS) for word in group}
     for shape, group in (*enumerate(phrases.SHAPES), (-1, phrases.ANY_SHAPE)):
-        terms |= {word: ('shape', (shape, plural)) for forms in group for plural, word in enumerate(forms)}
-    terms |= {word: ('place', word) for word in ('middle', 'corner')} | {word: ('place', 'middle') for word in ('centre', 'center')}
-    terms |= {word: ('place', (axis, i)) for word, axis, i in (
-        ('left', 0, 0), ('right', 0, 2), ('top', 1, 0), ('upper', 1, 0), ('bottom', 1, 2), ('lower', 1, 2))}
+        terms |= {
+            word: ('shape', (shape, plural)) for forms in group for plural, word in enumerate(forms)
+        }
+    terms |= {word: ('place', word) for word in ('middle', 'corner')} | {
+        word: ('place', 'middle') for word in ('centre', 'center')
+    }
+    terms |= {
+        word: ('place', (axis, i))
+        for word, axis, i in (
+            ('left', 0, 0),
+            ('right', 0, 2),
+            ('top', 1, 0),
+            ('upper', 1, 0),
+            ('bottom', 1, 2),
+            ('lower', 1, 2),
+        )
+    }
     return {tuple(phrases.words(text)): meaning for text, meaning in terms.items()}
 
 
@@ -53,23 +80,31 @@ def _found(sentence):
     while words:
         length = next((n for n in range(LONGEST, 0, -1) if tuple(words[:n]) in TERMS), 0)
         found += [TERMS[tuple(words[:length])]] if length else []
-        words = words[max(length, 1):]
+        words = words[max(length, 1) :]
     return found
 
 
 def described(sentence):
     """([Described], [places]): a place is (axis, 0 or 2) with axis 0 for x and 1 for y, 'middle' or 'corner'. Raises DataError for an object of
     two colours or sizes."""
-    objects, places, words, predicate = [], [], {}, False       # words: what is said of an object before its name; predicate: of one after it
+    objects, places, words, predicate = (
+        [],
+        [],
+        {},
+        False,
+    )  # words: what is said of an object before its name; predicate: of one after it
 
     def tell(one, kind, value):
         if one.setdefault(kind, value) != value:
             names = COLOURS if kind == 'colour' else SIZES
-            raise DataError(f'{sentence!r} says {names[one[kind]]} and {names[value]} of one object: leave one of them out.')
+            raise DataError(
+                f'{sentence!r} says {names[one[kind]]} and {names[value]} of one object: leave one of them out.'
+            )
+
     for kind, value in _found(sentence):
         if kind == 'place':
             places.append(value)
-        elif kind == 'is':                                 # 'the circle is red'
+        elif kind == 'is':  # 'the circle is red'
             predicate = bool(objects)
         elif kind == 'shape':
             shape, plural = value
@@ -80,7 +115,10 @@ def described(sentence):
             words |= {'n': value} if kind == 'number' else {}
         else:
             tell(objects[-1] if predicate else words, kind, value)
-    if words.keys() & {'colour', 'size'}:                  # '... large and red': of the last one, or of an object without a name
+    if words.keys() & {
+        'colour',
+        'size',
+    }:  # '... large and red': of the last one, or of an object without a name
         if not objects:
             objects.append({'n': words.get('n', 1)})
         for kind in words.keys() - {'n'}:
@@ -105,7 +143,9 @@ def attributes(sentence, names):
     """
     read = {attribute_names('single'): _single, attribute_names('multi'): _multi}.get(tuple(names))
     if read is None:
-        raise DataError('These attributes are not those of shape scenes, so no sentence can be read as them.')
+        raise DataError(
+            'These attributes are not those of shape scenes, so no sentence can be read as them.'
+        )
     vector, known = read(sentence)
     if not known.any():
         raise DataError(f'{sentence!r} names no attribute. Words for them are: {EXAMPLES}.')
@@ -118,31 +158,39 @@ def _single(sentence):
 
     def tell(group, value):
         first, length = GROUPS[group]
-        said = vector[first:first + length]
+        said = vector[first : first + length]
         if said.any() and not said[value]:
-            names = attribute_names('single')[first:first + length]
-            raise DataError(f'{sentence!r} says {names[said.argmax()]} and {names[value]}, but these pictures show one object: leave one out.')
-        said[value], known[first:first + length] = 1, True
+            names = attribute_names('single')[first : first + length]
+            raise DataError(
+                f'{sentence!r} says {names[said.argmax()]} and {names[value]}, but these pictures show one object: leave one out.'
+            )
+        said[value], known[first : first + length] = 1, True
 
     for one in objects:
         if one.n > 1:
-            raise DataError(f'{sentence!r} speaks of {phrases.NUMBERS[one.n]} objects, but these pictures show one.')
-        said = [(group, getattr(one, kind)) for group, kind in enumerate(SAID) if getattr(one, kind) >= 0]
+            raise DataError(
+                f'{sentence!r} speaks of {phrases.NUMBERS[one.n]} objects, but these pictures show one.'
+            )
+        said = [
+            (group, getattr(one, kind))
+            for group, kind in enumerate(SAID)
+            if getattr(one, kind) >= 0
+        ]
         if one.n:
             for group, value in said:
                 tell(group, value)
-        elif len(said) == 1:                               # 'no circle', 'no green shape': what it is not
+        elif len(said) == 1:  # 'no circle', 'no green shape': what it is not
             known[GROUPS[said[0][0]][0] + said[0][1]] = True
     for place in places:
         if place not in ('middle', 'corner'):
             tell(3 + place[0], place[1])
-    for group in (3, 4):                                   # of the axes that no other word tells
+    for group in (3, 4):  # of the axes that no other word tells
         first, length = GROUPS[group]
-        if not vector[first:first + length].any():
+        if not vector[first : first + length].any():
             if 'middle' in places:
                 tell(group, 1)
             elif 'corner' in places:
-                known[first + 1] = True                    # on either side
+                known[first + 1] = True  # on either side
     return vector, known
 
 
@@ -151,7 +199,9 @@ def _multi(sentence):
     vector, known = np.zeros(pairs + len(CLASSES), np.float32), np.zeros(pairs + len(CLASSES), bool)
     objects = [one for one in described(sentence)[0] if one.shape >= 0]
     if sum(one.n for one in objects) > MAX_OBJECTS:
-        raise DataError(f'{sentence!r} speaks of {sum(one.n for one in objects)} objects; there are at most {MAX_OBJECTS}.')
+        raise DataError(
+            f'{sentence!r} speaks of {sum(one.n for one in objects)} objects; there are at most {MAX_OBJECTS}.'
+        )
     for one in objects:
         pair, count = one.shape * len(COLOURS) + one.colour, pairs + one.shape
         if one.colour >= 0:
@@ -164,9 +214,11 @@ def _multi(sentence):
 def check(vector, names):
     """Raises DataError for a vector of `single` with two values of one kind, a red and blue object."""
     for first, length in GROUPS if len(vector) == len(attribute_names('single')) else ():
-        said = [names[first + i] for i in np.flatnonzero(vector[first:first + length] == 1)]
+        said = [names[first + i] for i in np.flatnonzero(vector[first : first + length] == 1)]
         if len(said) > 1:
-            raise DataError(f'{" and ".join(said)} cannot both be true of one object: leave all but one out, or give shares, "{said[0]}=.5, {said[1]}=.5".')
+            raise DataError(
+                f'{" and ".join(said)} cannot both be true of one object: leave all but one out, or give shares, "{said[0]}=.5, {said[1]}=.5".'
+            )
 
 
 def fill(vector, known, rng):
@@ -180,7 +232,7 @@ def fill(vector, known, rng):
     if len(vector) != len(attribute_names('single')):
         return vector
     for (first, length), draw in zip(GROUPS, draws):
-        free = first + np.flatnonzero(~known[first:first + length])
-        if len(free) and not vector[first:first + length].any():
+        free = first + np.flatnonzero(~known[first : first + length])
+        if len(free) and not vector[first : first + length].any():
             vector[free[int(draw * len(free))]] = 1
     return vector

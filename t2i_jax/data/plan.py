@@ -1,0 +1,225 @@
+"""Batches of fixed shapes from a split's tables, per host.
+
+For each step the host draws a plan, a pure function of (seed, step): which record, which captions, which record that certainly
+does not match. Gathering the plan's rows gives a batch; with `cache='device'` the tables lie on the device and only the plan travels.
+What else happens to a batch is augment.py's, on the device.
+"""
+
+import functools
+
+import numpy as np
+from absl import logging
+
+from t2i_jax.data.tables import Split
+from t2i_jax.runtime.errors import DataError
+from tfds_builders.shape_scenes.facts import entails
+
+
+def readable(split, needs) -> np.ndarray:
+    """Which captions of each record can be drawn: bool (records, captions). Where words are read, those without any word that the run knows cannot."""
+    counts = np.array([len(texts) for texts in split.texts])
+    there = np.arange(max(1, counts.max(initial=0))) < counts[:, None]
+    return (
+        there & (split.tables['words'] > 0)
+        if {'tokens', 'wrong_tokens'} & set(needs) and 'words' in split.tables
+        else there
+    )
+
+
+def records(split, needs, sampler='uniform') -> np.ndarray:
+    """The numbers of the records that can be drawn: all, but for stages that read sentences those with a caption (not where they ask which have one)."""
+    if (
+        not {'tokens', 'chars', 'embedding'} & set(needs)
+        or 'captioned' in needs
+        or sampler == 'mixed'
+    ):
+        return np.arange(len(split))
+    return np.flatnonzero(readable(split, needs).any(1))
+
+
+class Plan:
+    """Which rows make the batch of a step: a pure function of (seed, step)."""
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size,
+        seed,
+        needs,
+        sampler='uniform',
+        captions=1,
+        captioned_share=0.5,
+        near_wrong=0.0,
+    ):
+        """sampler: 'uniform' (every record once an epoch, the incomplete last batch dropped), 'class_balanced' (a random
+        class, then a record of it), 'distinct_classes' (as that, no class twice in a batch) or 'mixed' (`captioned_share`
+        of the rows have captions). captions: how many of a record's captions a row has. near_wrong: share of the rows whose wrong record
+        is, of several that do not match, the one most like the right one (data with scenes): what differs is then often a single word.
+        """
+        self.batch_size, self.seed, self.captions = batch_size, seed, captions
+        self.tables = {
+            name: split.tables[name] for name in ('label', 'facts', 'scene') if name in split.tables
+        }
+        self.readable, self.records = readable(split, needs), records(split, needs, sampler)
+        self.counts, self.n = self.readable.sum(1), len(self.records)
+        without = sum(map(len, split.texts)) - int(self.counts.sum())
+        if without or self.n < len(split):
+            logging.warning(
+                '%d captions of split %s of %s have no word that the run knows and are left out; %d of %d records have no other.',
+                without,
+                split.split,
+                split.meta.name,
+                len(split) - self.n,
+                len(split),
+            )
+        if not self.n:
+            raise DataError(
+                f'No record of split {split.split} of {split.meta.name} has a caption with a word that the run knows. Words are made of '
+                'the letters a to z and of digits: write such captions.'
+            )
+        if 'label' in self.tables:
+            self.order = self.records[np.argsort(self.tables['label'][self.records], kind='stable')]
+            self.sorted = self.tables['label'][self.order]
+        self.wrong_image = any(n.startswith('wrong_') and n != 'wrong_tokens' for n in needs)
+        self.wrong_text = any(
+            n in ('wrong_tokens', 'wrong_chars', 'wrong_embedding') for n in needs
+        )
+        if sampler not in ('uniform', 'class_balanced', 'distinct_classes', 'mixed'):
+            raise DataError(
+                f'There is no sampler {sampler!r}; there are uniform, class_balanced, distinct_classes, mixed.'
+            )
+        self.sampler, self.share, self.near_wrong = sampler, captioned_share, near_wrong
+        if near_wrong and 'scene' not in self.tables:
+            raise DataError(
+                f'near_wrong={near_wrong} compares scenes, which {split.meta.name} does not have. Set near_wrong=0.'
+            )
+        if sampler in ('class_balanced', 'distinct_classes'):
+            if 'label' not in self.tables:
+                raise DataError(
+                    f'Sampler {sampler} needs classes, which {split.meta.name} does not have. Use sampler=uniform.'
+                )
+            self.by_class = np.split(self.order, np.flatnonzero(np.diff(self.sorted)) + 1)
+            if sampler == 'distinct_classes' and batch_size > len(self.by_class):
+                raise DataError(
+                    f'A batch of {batch_size} distinct classes cannot be drawn: {split.meta.name}, split {split.split}, has '
+                    f'{len(self.by_class)}. Set batch_size to at most that.'
+                )
+        elif self.n < batch_size:
+            raise DataError(
+                f'Split {split.split} of {split.meta.name} has {self.n} records'
+                + (' with a caption' if self.n < len(split) else '')
+                + f', fewer than one batch of {batch_size}.'
+            )
+        if captions > 1 and self.counts.min() < 1:
+            raise DataError(
+                'Some records have no caption; a system that reads several captions a row needs them on all.'
+            )
+
+    @property
+    def steps_per_epoch(self):
+        return max(1, self.n // self.batch_size)
+
+    def __call__(self, step):
+        """-> {'index': b, 'caption': b n, 'wrong': b, 'wrong_caption': b n}, int32; wrong ones where they are needed."""
+        rng = np.random.default_rng((self.seed, step, 1))
+        index = self._records(step, rng)
+        plan = {'index': index, 'caption': self._captions(index, rng)}
+        if self.wrong_image or self.wrong_text:
+            plan |= self._wrong(plan, rng)
+        return {name: value.astype(np.int32) for name, value in plan.items()}
+
+    def _records(self, step, rng):
+        b = self.batch_size
+        if self.sampler == 'uniform':
+            epoch, place = divmod(step, self.steps_per_epoch)
+            return self.records[_shuffled(self.n, self.seed, epoch)[place * b : (place + 1) * b]]
+        if self.sampler == 'mixed':
+            captioned = np.arange(b) < round(b * self.share)
+            have, lack = np.flatnonzero(self.counts > 0), np.flatnonzero(self.counts == 0)
+            lack = lack if len(lack) else have
+            return np.where(captioned, rng.choice(have, b), rng.choice(lack, b))
+        replace = self.sampler == 'class_balanced'
+        classes = rng.choice(len(self.by_class), b, replace=replace)
+        return np.array([rng.choice(self.by_class[c]) for c in classes])
+
+    def _captions(self, index, rng):
+        """Captions of each record, drawn without replacement where there are enough; the first of a record that has none."""
+        order = (
+            rng.random((len(index), self.readable.shape[1])) + ~self.readable[index]
+        )  # those that cannot be drawn come last
+        place = np.arange(self.captions) % np.maximum(self.counts[index], 1)[:, None]
+        return np.where(
+            self.counts[index][:, None] > 0, np.take_along_axis(order.argsort(1), place, 1), 0
+        )
+
+    def _wrong(self, plan, rng, rounds=200):
+        index, own = plan['index'], plan['caption']
+        if 'facts' not in self.tables:
+            wrong = self._of_another_class(index, rng)
+            return {'wrong': wrong, 'wrong_caption': self._captions(wrong, rng)}
+        wrong, caption = np.zeros_like(index), np.zeros_like(own)
+        open_rows = np.ones(len(wrong), bool)
+        for _ in range(rounds):
+            rows = np.flatnonzero(open_rows)
+            if not len(rows):
+                return {'wrong': wrong, 'wrong_caption': caption}
+            wrong[rows] = self._candidates(index[rows], own[rows], rng)
+            caption[rows] = self._captions(wrong[rows], rng)
+            match = self._matches(index[rows], own[rows], wrong[rows], caption[rows])
+            open_rows[rows] = match & (
+                self.counts[index[rows]] > 0
+            )  # without a caption nothing can match
+        raise DataError(
+            'No record that certainly does not match was found for some captions: the data set is too small or all alike.'
+        )
+
+    def _of_another_class(self, index, rng):
+        """A record of another class for each, all of them alike in chance; without classes any other record."""
+        if 'label' in self.tables:
+            ordered = self.order
+            first, last = (
+                np.searchsorted(self.sorted, self.tables['label'][index], side)
+                for side in ('left', 'right')
+            )
+        else:
+            ordered, first = self.records, np.searchsorted(self.records, index)
+            last = first + 1
+        others = self.n - (last - first)
+        if (others < 1).any():
+            raise DataError(
+                'No record that certainly does not match was found: all records are of one class. Use data with several classes.'
+            )
+        drawn = rng.integers(0, others)
+        return ordered[np.where(drawn < first, drawn, drawn + last - first)]
+
+    def _candidates(self, index, caption, rng, of=8):
+        """A random record for each row, or for a share of the rows that of several which is most like the row's own and yet wrong."""
+        drawn = self.records[rng.integers(0, self.n, (len(index), of if self.near_wrong else 1))]
+        if not self.near_wrong:
+            return drawn[:, 0]
+        scene = self.tables['scene']
+        own, others = (
+            scene[index][:, None, :-1, :3],
+            scene[drawn][:, :, :-1, :3],
+        )  # class, colour, size of each object
+        alike = ((own == others) & (own >= 0)).sum((2, 3))
+        false = ~entails(
+            self.tables['facts'][index[:, None], caption][:, None], scene[drawn][:, :, None]
+        ).all(2)
+        near = np.take_along_axis(drawn, np.where(false, alike, -1).argmax(1)[:, None], 1)[:, 0]
+        return np.where(rng.random(len(index)) < self.near_wrong, near, drawn[:, 0])
+
+    def _matches(self, index, caption, wrong, wrong_caption):
+        """Whether by its facts the wrong record might match after all."""
+        facts, scene = self.tables['facts'], self.tables['scene']
+        match = np.zeros(len(index), bool)
+        if self.wrong_image:  # of several captions one that is false suffices
+            match |= entails(facts[index[:, None], caption], scene[wrong][:, None]).all(1)
+        if self.wrong_text:
+            match |= entails(facts[wrong[:, None], wrong_caption], scene[index][:, None]).all(1)
+        return match
+
+
+@functools.lru_cache(maxsize=4)
+def _shuffled(n, seed, epoch):
+    return np.random.default_rng((seed, epoch, 0)).permutation(n)

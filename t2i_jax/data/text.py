@@ -1,0 +1,162 @@
+"""Sentences to arrays: characters, words, the vocabulary. The same code in training, sampling and the demo."""
+
+import hashlib
+import json
+import pathlib
+import re
+import unicodedata
+from collections import Counter
+
+import numpy as np
+from absl import logging
+
+from tfds_builders.errors import DataError
+
+# Reed et al. (CVPR 2016): 70 positions for 69 symbols. '-' stands twice and its later position counts, so position 37 is never used.
+ALPHABET = 'abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:\'"/\\|_@#$%^&*~`+-=<>()[]{} '
+CHARS = 201  # characters of a sentence that the char-CNN-RNN reads
+MAX_WORDS = 64  # words of a sentence that the data pipeline stores; a stage's `length` cuts further
+PAD = 0  # id of padding, for words and characters alike
+
+_POSITIONS = bytes(ALPHABET.rfind(chr(code)) + 1 for code in range(256))  # 0 for what is not in it
+
+
+def normalise(text: str) -> str:
+    """Lower case and NFKC (full-width letters, ligatures and odd blanks become plain ones); a pair of U+FFFD becomes a blank."""
+    return unicodedata.normalize('NFKC', text).replace('\ufffd\ufffd', ' ').lower()
+
+
+def encode_chars(text: str, length: int = CHARS) -> np.ndarray:
+    """Positions in ALPHABET, counted from 1 as in Reed's files: (length,) int32, 0..70.
+
+    0 is padding, and what an unknown character becomes (no other character takes its place). What exceeds `length` is cut.
+    """
+    codes = re.sub(r'[^\0-\x7f]', '\0', normalise(text)[:length]).encode()
+    return np.frombuffer(codes.translate(_POSITIONS).ljust(length, b'\0'), np.uint8).astype(
+        np.int32
+    )
+
+
+def tokenize(text: str) -> list[str]:
+    r"""Words as the AttnGAN family cuts them: lower case, `\w+`, characters outside ASCII dropped, empty words dropped."""
+    words = (
+        word.encode('ascii', 'ignore').decode() for word in re.findall(r'\w+', normalise(text))
+    )
+    return [word for word in words if word]
+
+
+class Vocabulary:
+    """The words that a model knows. Ids count from 1 in the order of `words`; id 0 is padding, which `len(vocabulary)` counts, too."""
+
+    def __init__(self, words):
+        self.words = tuple(words)
+        self._ids = {word: i for i, word in enumerate(self.words, start=1)}
+        if len(self._ids) != len(self.words):
+            raise DataError(
+                'A vocabulary lists each word once; this one repeats some. Build it again from the training captions.'
+            )
+
+    @classmethod
+    def from_captions(cls, captions):
+        """All words of the captions (any iterable of str), by falling frequency, then alphabetically. Give it training captions only."""
+        counts = Counter()
+        for caption, times in Counter(captions).items():  # many data sets repeat captions
+            for word in tokenize(caption):
+                counts[word] += times
+        return cls(sorted(counts, key=lambda word: (-counts[word], word)))
+
+    def __len__(self):
+        return len(self.words) + 1
+
+    def __eq__(self, other):
+        return isinstance(other, Vocabulary) and self.words == other.words
+
+    def __hash__(self):
+        return hash(self.words)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the words in their order: two models with equal hashes read a sentence alike."""
+        return hashlib.sha256('\n'.join(self.words).encode()).hexdigest()
+
+    def save(self, path):
+        temporary = pathlib.Path(path).with_suffix(
+            '.tmp'
+        )  # a process that is killed must not leave half of it
+        temporary.write_text(json.dumps({'words': self.words}) + '\n', encoding='utf-8')
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path):
+        """Reads what `save` wrote. Raises DataError where the file is missing or is something else."""
+        try:
+            words = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))['words']
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise TypeError('words')
+        except FileNotFoundError:
+            raise DataError(
+                f'There is no vocabulary at {path}. Training writes it; point to the folder of a run.'
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DataError(
+                f'{path} is no vocabulary: expected JSON {{"words": [...]}}. Restore it from the run that wrote it.'
+            ) from None
+        return cls(words)
+
+    def encode(self, text: str, length: int) -> tuple[np.ndarray, int]:
+        """The first `length` known words: ((length,) int32 filled up with 0, how many there are). Unknown words are left out."""
+        known = [self._ids[word] for word in tokenize(text) if word in self._ids][:length]
+        ids = np.zeros(length, np.int32)
+        ids[: len(known)] = known
+        return ids, len(known)
+
+    def decode(self, ids) -> list[str]:
+        """The words of these ids, without padding."""
+        return [self.words[i - 1] for i in ids if i != PAD]
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of the text that are not in the vocabulary, each once, in the order of the text."""
+        return [word for word in dict.fromkeys(tokenize(text)) if word not in self._ids]
+
+
+def encode_sentences(
+    sentences, vocabulary: Vocabulary, length: int, chars: int = CHARS
+) -> dict[str, np.ndarray]:
+    """Sentences a person typed, as a batch: tokens (B, length) int32, length (B,) int32, chars (B, chars) int32.
+
+    Unknown words are left out and named in a warning. Raises DataError for no sentence, an empty one, or one without any known word.
+    """
+    sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+    if not sentences:
+        raise DataError('There is no sentence to encode. Give at least one.')
+    rows = [
+        _encode_sentence(sentence, number, vocabulary, length)
+        for number, sentence in enumerate(sentences, start=1)
+    ]
+    return {
+        'tokens': np.stack([ids for ids, _ in rows]),
+        'length': np.array([n for _, n in rows], np.int32),
+        'chars': np.stack([encode_chars(sentence, chars) for sentence in sentences]),
+    }
+
+
+def _encode_sentence(sentence, number, vocabulary, length):
+    if not tokenize(sentence):
+        raise DataError(
+            f'Sentence {number} ({sentence!r}) has no words. Write what the picture shows, in plain letters.'
+        )
+    ids, n = vocabulary.encode(sentence, length)
+    unknown = ', '.join(vocabulary.unknown(sentence))
+    if not n:
+        raise DataError(
+            f'The model knows no word of sentence {number} ({sentence!r}): {unknown}. '
+            f'Use words of its training captions, such as: {", ".join(vocabulary.words[:10])}.'
+        )
+    if unknown:
+        logging.warning(
+            'Sentence %d (%r): the model does not know %s; it is drawn without.',
+            number,
+            sentence,
+            unknown,
+        )
+    return ids, n

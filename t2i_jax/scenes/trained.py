@@ -1,0 +1,206 @@
+"""Reads shape_scenes pictures with ShapeNet-cls, whose weights lie beside this file; see systems/shape_net.py.
+
+python -m t2i_jax.metrics.shape_net --workdir=runs/shape_net      # checks a trained one and writes its weights here
+"""
+
+import argparse
+import functools
+import hashlib
+import pathlib
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from t2i_jax import run
+from t2i_jax.runtime.errors import DataError
+from t2i_jax.scenes.analytic import MAX_FOUND
+from t2i_jax.systems.shape_net import COLOURS, Reader
+from tfds_builders.shape_scenes.scenes import COLUMNS, MODES, THRESHOLDS, UNIT
+
+SIDE, CHUNK = 64, 100  # pixels that it reads; pictures at a time
+OBJECT, OVERLAP = (
+    0.1,
+    0.2,
+)  # an object: probability above (it is shared by cells beside its centre); the same one: boxes whose IoU is above
+
+
+def weights_path(mode):
+    return pathlib.Path(__file__).with_name(f'shape_net_{mode}.npz')
+
+
+@functools.cache
+def load(mode):
+    """(function uint8 n 64 64 3 -> outputs of the Reader, SHA-256 of the weights). Raises DataError for a mode without weights."""
+    path = weights_path(mode)
+    if mode not in MODES or not path.exists():
+        raise DataError(
+            f'There are no weights of ShapeNet-cls for {mode!r} ({path.name}). Train them: experiments/shape_net.py says how.'
+        )
+    with np.load(path, allow_pickle=False) as stored:
+        flat = {name: np.float32(stored[name]) for name in stored.files}
+    params, stats = (
+        unflat({name[2:]: value for name, value in flat.items() if name[0] == part})
+        for part in 'ps'
+    )
+    width = flat['p.convs.0.kernel'].shape[-1]
+    graph = nnx.split(nnx.eval_shape(lambda: Reader(width, rngs=nnx.Rngs(0))))[0]
+
+    @jax.jit
+    def read(images):
+        net = nnx.merge(graph, params, stats)
+        return net(images.astype(jnp.float32) / 127.5 - 1, train=False)
+
+    return read, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def unflat(flat):
+    """{'a.0.b': x} -> {'a': {0: {'b': x}}}"""
+    out = {}
+    for name, value in flat.items():
+        *path, last = (int(part) if part.isdigit() else part for part in name.split('.'))
+        place = out
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return out
+
+
+def flatten(tree, prefix=''):
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: np.asarray(tree)}
+    return {
+        name: value
+        for key, part in tree.items()
+        for name, value in flatten(part, f'{prefix}{key}.').items()
+    }
+
+
+def outputs(images, mode):
+    """What the network says of uint8 (N, S, S, 3), brought to 64 pixels first: see `Reader`."""
+    read, parts = load(mode)[0], []
+    if images.shape[1] != SIDE:
+        how = cv2.INTER_AREA if images.shape[1] > SIDE else cv2.INTER_LINEAR
+        images = np.stack([cv2.resize(image, (SIDE, SIDE), interpolation=how) for image in images])
+    for start in range(0, len(images), CHUNK):
+        rows = np.minimum(
+            np.arange(start, start + CHUNK), len(images) - 1
+        )  # the last chunk is filled up: one compilation
+        parts.append(jax.tree.map(np.asarray, read(images[rows])))
+    return jax.tree.map(lambda *x: np.concatenate(x)[: len(images)], *parts)
+
+
+def features(images, mode):
+    """(N, 256) float32."""
+    return outputs(images, mode)['features']
+
+
+def decode_all(images, mode):
+    """Scene tables int32 (N, 9, 8), the largest object first, as `shape_scenes.decode_all` gives them; the background is unknown."""
+    cells = outputs(images, mode)['cells']
+    return np.stack(
+        [
+            _scene({name: values[i] for name, values in cells.items()}, mode)
+            for i in range(len(images))
+        ]
+    )
+
+
+def _scene(cells, mode):
+    grid = len(cells['object'])
+    there = np.argwhere(cells['object'][..., 0] > np.log(OBJECT / (1 - OBJECT)))
+    there = sorted(there.tolist(), key=lambda cell: -cells['object'][cell[0], cell[1], 0])
+    rows, small_medium = [], THRESHOLDS[mode]
+    for y, x in there:
+        dx, dy, w, h = cells['box'][y, x]
+        row = [
+            int(cells['kind'][y, x].argmax()),
+            int(cells['colour'][y, x].argmax()),
+            0,
+            (x + dx) / grid,
+            (y + dy) / grid,
+            max(w, 0.01),
+            max(h, 0.01),
+        ]
+        if all(_iou(row, other) < OVERLAP for other in rows):
+            row[2] = sum(max(w, h) >= limit for limit in small_medium)
+            rows.append(row)
+    scene = np.full((MAX_FOUND + 1, COLUMNS), -1, np.int32)
+    for depth, row in enumerate(sorted(rows, key=lambda row: -row[5] * row[6])[:MAX_FOUND]):
+        scene[depth] = (*row[:3], *(round(value * UNIT) for value in row[3:]), depth)
+    return scene
+
+
+def _iou(a, b):
+    sides = [
+        max(
+            0,
+            min(a[c] + a[c + 2] / 2, b[c] + b[c + 2] / 2)
+            - max(a[c] - a[c + 2] / 2, b[c] - b[c + 2] / 2),
+        )
+        for c in (3, 4)
+    ]
+    common = sides[0] * sides[1]
+    return common / (a[5] * a[6] + b[5] * b[6] - common)
+
+
+def presence(images, mode, truth):
+    """Share of the 42 pairs of class and colour whose presence is right; truth: scene tables (N, R + 1, 8)."""
+    said = outputs(images, mode)['pairs'] > 0
+    true = np.zeros_like(said)
+    for i, scene in enumerate(truth):
+        for row in scene[:-1][scene[:-1, 5] >= 0]:
+            true[i, row[0] * COLOURS + row[1]] = True
+    return float((said == true).mean())
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--workdir', required=True)
+    args = parser.parse_args()
+    from t2i_jax.data.tables import Split
+    from t2i_jax.data.text import Vocabulary
+    from t2i_jax.scenes import analytic as shape_scenes
+
+    config = run.load_config(args.workdir)
+    mode = 'multi' if '/multi' in config.data.name else 'single'
+    step, state, _ = run.restore(config, args.workdir, 'net')
+    params, stats = state.sampling_params()['net'], state.stats['net']
+    stored = {
+        f'{part}.{name}': np.float16(value)
+        for part, tree in (('p', params), ('s', stats))
+        for name, value in flatten(tree).items()
+    }
+    np.savez_compressed(weights_path(mode), **stored)
+    load.cache_clear()
+    print(f'step {step:,}: {weights_path(mode)}, {weights_path(mode).stat().st_size / 1e6:.2f} MB')
+    split = Split(config.data, 'test', ('image', 'scene'), Vocabulary(()))
+    images, truth = split.tables['image'][:1000], split.tables['scene'][:1000]
+    print(
+        f'{"blur":>5} {"presence":>9} {"class+colour":>13} {"exact":>6}   analytic: {"class+colour":>13} {"exact":>6}'
+    )
+    for sigma in (0, 1, 2):
+        blurred = (
+            np.stack([cv2.GaussianBlur(image, (0, 0), sigma) for image in images])
+            if sigma
+            else images
+        )
+        cells = []
+        for decode in (decode_all, shape_scenes.decode_all):
+            found = [shape_scenes.recall(a, b) for a, b in zip(decode(blurred, mode), truth)]
+            objects = sum(one['objects'] for one in found)
+            cells.append(
+                f'{sum(one["class_colour"] for one in found) / objects:>13.3f} {np.mean([one["exact"] for one in found]):>6.3f}'
+            )
+        print(
+            f'{sigma:>5} {presence(blurred, mode, truth):>9.4f} {cells[0]}             {cells[1]}',
+            flush=True,
+        )
+
+
+if __name__ == '__main__':
+    main()
