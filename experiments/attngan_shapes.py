@@ -13,7 +13,7 @@ Deviations from the paper's settings for birds: those of damsm_shapes; pictures 
 sentences certainly do not match. Except in `:full`, not in the paper either, and found to be needed on these data with GAN-CLS: sentence vectors of unit
 length (`unit_text`), discriminators that normalise each picture alone (`d_norm`), wrong sentences that differ from the right one by little
 (`near_wrong`).
-Measured (46 minutes of one core after 12 of the DAMSM; ablations): benchmarks/README.md.
+Measured (46 minutes of one core after 12 of the DAMSM; ablations): docs/results.md.
 """
 
 from experiments import common, damsm_shapes

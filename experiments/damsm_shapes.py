@@ -7,7 +7,7 @@ Variants: `:multi`; `:tiny` and `:multi_tiny`, seconds, for tests.
 Deviations from the paper's settings for birds: a small image network trained from scratch instead of ImageNet's, which has hardly seen the like; pictures
 are neither cropped nor mirrored (the captions say left and large); a caption that is true of another picture of the batch is no wrong one of it
 (instead of the same class).
-Measured (`:multi`, 25 minutes of one core): R@1 among 100 captions .757, more in benchmarks/README.md.
+Measured (`:multi`, 25 minutes of one core): R@1 among 100 captions .757, more in docs/results.md.
 """
 
 from experiments import common

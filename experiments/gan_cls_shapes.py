@@ -6,7 +6,7 @@ Variants: `:quick`, 32 px and narrow networks, the first run of a newcomer on a 
 set, about an hour of two CPU cores; `:style`, as `:quick` with little noise, and the style encoder; `:tiny`, seconds, for tests.
 Deviations from the paper's settings for birds and flowers: pictures are neither cropped nor mirrored (the captions say left and
 large); one caption a row instead of the mean of four. Of the paper's 100 numbers of noise a style encoder reads little off such pictures, of the
-four of `:style` all: the correlations, and what else was measured, stand in benchmarks/README.md.
+four of `:style` all: the correlations, and what else was measured, stand in docs/results.md.
 """
 
 from experiments import common

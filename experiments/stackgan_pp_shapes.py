@@ -8,7 +8,7 @@ Narrow networks, for an hour or two of two CPU cores. The text encoder is that o
 Deviations from the paper's settings for birds: pictures are neither cropped nor mirrored (the captions say left and large). Except in `:full`,
 not in the paper either, and found to be needed on these data with GAN-CLS: sentence vectors of unit length (`unit_text`), discriminators that
 normalise each picture alone (`d_norm`), wrong pictures that differ from the sentence by little (`near_wrong`).
-Measured (4,500 steps, 42 minutes of one core): benchmarks/README.md.
+Measured (4,500 steps, 42 minutes of one core): docs/results.md.
 """
 
 from experiments import common, gan_cls_shapes

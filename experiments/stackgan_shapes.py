@@ -9,7 +9,7 @@ Deviations from the paper's settings for birds and flowers: pictures are neither
 caption a row instead of the mean of four. Not in the paper, and found to be needed on these data with GAN-CLS: sentence vectors of unit length
 (`unit_text`), a D that normalises each picture alone (`d_norm`) and has all its activations, wrong pictures that differ from the sentence by
 little (`near_wrong`).
-Measured (5,000 + 5,000 steps, 40 minutes of one core): benchmarks/README.md.
+Measured (5,000 + 5,000 steps, 40 minutes of one core): docs/results.md.
 """
 
 from experiments import common
