@@ -370,7 +370,9 @@ def test_attributes_in_numbers_are_told_by_their_names(monkeypatch, tmp_path):
     painter, shown = sampler_of(Painter), []
     monkeypatch.setattr(Sampler, 'load', lambda workdir, **_: painter)
     monkeypatch.setattr(
-        sample.sheets, 'sheet', lambda images, labels, *_, **__: shown.append((images.shape, labels))
+        sample.sheets,
+        'sheet',
+        lambda images, labels, *_, **__: shown.append((images.shape, labels)),
     )
     to_files('run', [], 2, 0, tmp_path, attributes=['1 ' + '0 ' * 20 + '.5'])
     assert shown == [((1, 2, 16, 16, 3), ['circle, bottom 0.5'])] and [
