@@ -256,7 +256,8 @@ def build(config, workdir, name, meta, key):
     """The module of a stage, the networks that it loads included, with fresh weights."""
     stages = system(config.system).STAGES
     cls, made = stages[name], {}
-    for earlier in dict.fromkeys(cls.loads.values()):
+    loads = cls.loaded()
+    for earlier in dict.fromkeys(earlier for earlier, _ in loads.values()):
         if not stages[earlier].skip(config):
             other, folder = recipe(config, workdir, earlier)
             other_meta = (
@@ -264,8 +265,8 @@ def build(config, workdir, name, meta, key):
             )
             made[earlier] = build(other, folder, earlier, other_meta, key)
     loaded = {
-        network: getattr(made[earlier], network) if earlier in made else None
-        for network, earlier in cls.loads.items()
+        keyword: getattr(made[earlier], network) if earlier in made else None
+        for keyword, (earlier, network) in loads.items()
     }
     if config.dtype not in ('float32', 'bfloat16'):
         raise RunError(f'dtype is {config.dtype!r}; it is float32 or bfloat16.')
@@ -396,9 +397,9 @@ def warn_if_unfinished(config, folder, name):
 def loaded_weights(config, workdir, name, vocabulary, place):
     """({network: parameters}, {network: statistics}) of the networks that a stage loads, from the stages that made them."""
     stages, params, stats, made = system(config.system).STAGES, {}, {}, {}
-    for network, earlier in stages[name].loads.items():
+    for keyword, (earlier, network) in stages[name].loaded().items():
         if not stages[earlier].skip(config):
-            made.setdefault(earlier, []).append(network)
+            made.setdefault(earlier, {})[keyword] = network
     for earlier, networks in made.items():
         other, folder = source(config, workdir, earlier)
         theirs = (
@@ -414,10 +415,9 @@ def loaded_weights(config, workdir, name, vocabulary, place):
             )
         warn_if_unfinished(other, folder, earlier)
         _, state, _ = restore(other, folder, earlier, shardings=place)
-        params |= core.pick(
-            state.sampling_params(), networks
-        )  # a text encoder is absent where sentence vectors are stored
-        stats |= core.pick(state.sampling_stats(), networks)
+        # a text encoder is absent where sentence vectors are stored
+        for into, trained in ((params, state.sampling_params()), (stats, state.sampling_stats())):
+            into |= {key: trained[net] for key, net in networks.items() if net in trained}
     return params, stats
 
 

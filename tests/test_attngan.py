@@ -240,7 +240,7 @@ def test_what_a_stage_asks_for():
     ) == (*text, 'facts', 'scene', 'wrong_tokens')
     assert (
         tuple(STAGES) == ('damsm', 'gan')
-        and AttnGan.loads == {'text': 'damsm', 'image': 'damsm'}
+        and AttnGan.loads == {'text': 'damsm.text', 'image': 'damsm.image'}
         and AttnGan.ema == ('G',)
     )
 

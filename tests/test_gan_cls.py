@@ -237,7 +237,7 @@ def test_several_captions_of_a_row_are_averaged():
 def test_what_a_stage_asks_for():
     assert nnx.merge(*parts()).needs == ('image', 'wrong_image', 'embedding')
     assert nnx.merge(*tiny(matching_aware=False)).needs == ('image', 'chars')
-    assert tuple(STAGES) == ('text', 'gan', 'style') and GanCls.loads == {'text': 'text'}
+    assert tuple(STAGES) == ('text', 'gan', 'style') and GanCls.loads == {'text': 'text.text'}
     with pytest.raises(ValueError, match='neither a text encoder nor a stored sentence vector'):
         parts(embedding_dim=0)
     with pytest.raises(ValueError, match='512 dimensions, the text encoder 1024'):

@@ -544,8 +544,8 @@ def test_what_a_stage_asks_for():
     assert nnx.merge(*tiny(one=dict(variant='pytorch'))[0]).needs == ('image', 'chars')
     assert nnx.merge(*tiny(two=dict(wrong='none'))[1]).needs == ('image', 'chars')
     assert tuple(STAGES) == ('text', 'one', 'two', 'style') and StageTwo.loads == {
-        'text': 'one',
-        'G1': 'one',
+        'text': 'one.text',
+        'G1': 'one.G1',
     }
 
 

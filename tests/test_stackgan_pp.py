@@ -191,7 +191,7 @@ def test_sizes_that_do_not_fit_are_refused(wrong, message):
 def test_what_a_stage_asks_for():
     assert nnx.merge(*parts()).needs == ('image', 'wrong_image', 'embedding')
     assert nnx.merge(*parts(conditional=False, embedding_dim=0)).needs == ('image',)
-    assert tuple(STAGES) == ('text', 'gan', 'style') and StackGanPp.loads == {'text': 'text'}
+    assert tuple(STAGES) == ('text', 'gan', 'style') and StackGanPp.loads == {'text': 'text.text'}
     config = stackgan_pp_birds.get_config()
     assert run.stage_names(config) == ['text', 'gan'] and run.stage_names(
         stackgan_pp_uncond_shapes.get_config()

@@ -129,7 +129,9 @@ class Discriminator(nnx.Module):
 
 class AttnGan(Stage):
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
-    ema, loads = ('G',), {'text': 'damsm', 'image': 'damsm'}
+    ema, loads = ('G',), {'text': 'damsm.text', 'image': 'damsm.image'}
+    draws_from, makes = ('sentence',), ('image', 'images', 'attention')
+    judges = ('damsm',)
     tiny = dict(scales=2, gf=4, df=4, residuals=1)
     advice = {
         'label': 'Set --config.stages.gan.model.leave_out=none.',
@@ -220,6 +222,8 @@ class AttnGan(Stage):
         compared = (
             LEAVE_OUT[leave_out] if damsm_weight and (leave_out != 'class' or meta.classes) else ()
         )
+        if not attention_count or scales == 1:
+            self.makes = ('image', 'images')
         self.needs = (
             ('image', 'tokens', 'length')
             + compared

@@ -255,6 +255,8 @@ COMPOSE = {
 class Attribute2Image(Stage):
     phases, ema = (Phase('loss', trains=('encoder', 'decoder')),), ('encoder', 'decoder')
     tiny = dict(width=16, nz=32, nz_b=16)
+    draws_from, makes = ('attributes',), ('image',)
+    explores = dict.fromkeys(('attributes', 'layers', 'reconstruction', 'completion'), 'infer')
     advice = {
         'mask': 'disCVAE learns its two layers from foreground masks. Choose data that have them (shape_scenes/single, cub200_captions/masks), or '
         'train the CVAE, which reads image and attributes alone: --config.stages.vae.model.layered=False.',

@@ -73,6 +73,7 @@ def installed(trunk):
 
 class Damsm(Stage):
     phases = (Phase('loss', trains=('text', 'image')),)
+    makes, explores = ('codes',), {'attention': 'attend'}
     tiny = dict(d=32, embedding=16, trunk='small', channels=(8, 16))
     advice = {
         'label': 'Set --config.stages.damsm.model.leave_out=none.',

@@ -170,6 +170,7 @@ class MlpDiscriminator(nnx.Module):
 class Dcgan(Stage):
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
     ema, needs = ('G',), ('image',)
+    makes = ('image',)
     tiny = dict(ngf=16, ndf=16, nz=32)
 
     def __init__(

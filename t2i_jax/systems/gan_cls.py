@@ -158,6 +158,7 @@ class JointEmbedding(Stage):
     """Trains the character network so that the dot product of sentence and image vector is largest for true pairs."""
 
     phases = (Phase('joint_loss', trains=('text', 'image')),)
+    makes = ('codes',)
     tiny = dict(
         encoder=dict(channels=(32, 48), hidden=48, embedding=64), image_channels=(16, 32, 48)
     )
@@ -215,7 +216,8 @@ class Fakes(NamedTuple):
 
 class GanCls(Stage):
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
-    ema, loads = ('G',), {'text': 'text'}
+    ema, loads = ('G',), {'text': 'text.text'}
+    draws_from, makes = ('sentence',), ('image',)
     tiny = dict(ngf=24, ndf=24, nt=64)
 
     def __init__(
@@ -350,7 +352,8 @@ class Style(Stage):
     """
 
     phases = (Phase('style_loss', trains=('S',)),)
-    loads = {'G': 'gan', 'text': 'gan'}
+    loads = {'G': 'gan.G', 'text': 'gan.text'}
+    draws_from, explores = ('sentence',), {'style': 'transfer'}
     tiny = dict(ndf=8)
 
     def __init__(self, meta, *, ndf=64, nt=128, text_input=False, text, rngs, **generators):

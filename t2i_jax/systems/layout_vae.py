@@ -490,7 +490,8 @@ class CountVae(Layout):
 
 class BoxVae(Layout):
     phases = (Phase('elbo', trains=('placer',)),)
-    ema, loads = ('placer',), {'counter': 'count'}
+    ema, loads = ('placer',), {'counter': 'count.counter'}
+    draws_from, makes = ('labels',), ('boxes',)
 
     def __init__(
         self,

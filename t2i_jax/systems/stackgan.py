@@ -342,7 +342,8 @@ class Conditional(Stage):
 
 class StageOne(Conditional):
     phases = (Phase('d_loss', trains=('D1',)), Phase('g_loss', trains=('G1',)))
-    ema, loads = ('G1',), {'text': 'text'}
+    ema, loads = ('G1',), {'text': 'text.text'}
+    draws_from, makes = ('sentence',), ('image',)
     tiny = dict(gf=16, df=16, nc=32)
 
     def __init__(
@@ -415,7 +416,9 @@ class StageOne(Conditional):
 
 class StageTwo(Conditional):
     phases = (Phase('d_loss', trains=('D2',)), Phase('g_loss', trains=('G2',)))
-    ema, loads = ('G2',), {'text': 'one', 'G1': 'one'}  # the encoder on which Stage-I was trained
+    # the encoder on which Stage-I was trained
+    ema, loads = ('G2',), {'text': 'one.text', 'G1': 'one.G1'}
+    draws_from, makes = ('sentence',), ('image', 'images')
     tiny = dict(gf=8, df=8, nc=32)
 
     def __init__(
@@ -515,7 +518,7 @@ def twice(G1, G2, text, noise):
 class Style(gan_cls.Style):
     """GAN-CLS's style encoder, for the final picture; z is Stage-I's."""
 
-    loads = {'G1': 'two', 'G2': 'two', 'text': 'two'}
+    loads = {'G1': 'two.G1', 'G2': 'two.G2', 'text': 'two.text'}
 
     def noise(self, key, n):
         return noise_of_both(self.G1, self.G2, key, n)

@@ -137,7 +137,8 @@ class Text(JointEmbedding):
 
 class StackGanPp(Stage):
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
-    ema, loads = ('G',), {'text': 'text'}
+    ema, loads = ('G',), {'text': 'text.text'}
+    draws_from, makes = ('sentence',), ('image', 'images')
     tiny = dict(scales=2, gf=4, df=4, residuals=1)
 
     def __init__(
@@ -202,6 +203,7 @@ class StackGanPp(Stage):
         self.needs = ('image',) + (
             ('wrong_image', 'chars' if text else 'embedding') if conditional else ()
         )
+        self.draws_from = ('sentence',) if conditional else ()
 
     encode = GanCls.encode  # sentence vectors b d, read or stored
 
