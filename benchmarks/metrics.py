@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from t2i_jax.encoders import efficientnet_lite
-from t2i_jax.metrics.features import extractor
+from t2i_jax.evaluate.features import extractor
 from t2i_jax.metrics.fid import fid
 from t2i_jax.metrics.kid import kid
 from t2i_jax.metrics.prdc import density_coverage, precision_recall

@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 from oracles import make_captions
 
-from t2i_jax.metrics.captions import (
-    References,
-    cider_d,
-    copied_share,
-    corpus_bleu,
-    distinct,
-    document_frequencies,
-    ngram_jsd,
-    rouge_l,
-    self_bleu,
-    sentence_bleu,
-    unique_share,
-)
+from t2i_jax.metrics.bleu import References, corpus_bleu, self_bleu, sentence_bleu
+from t2i_jax.metrics.cider import cider_d, document_frequencies
+from t2i_jax.metrics.ngrams import copied_share, distinct, ngram_jsd, unique_share
+from t2i_jax.metrics.rouge import rouge_l
 
 REFERENCES = [
     ['a small red bird sits on a green branch', 'a red bird on a branch'],

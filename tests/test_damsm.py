@@ -501,9 +501,9 @@ def test_random_scores_reach_chance():
 def test_galleries_that_cannot_be_filled_and_arrays_that_do_not_fit():
     with pytest.raises(ValueError, match='needs 4 wrong answers, and query 0 has 3'):
         retrieval(SCORES, gallery=5)
-    with pytest.raises(ValueError, match='row and column'):
+    with pytest.raises(ValueError, match='3 pictures and 4 captions'):
         retrieval(SCORES[:3])
     with pytest.raises(ValueError, match='NaN'):
         retrieval(SCORES * np.nan)
-    with pytest.raises(ValueError, match='right ones as bool'):
+    with pytest.raises(ValueError, match='expected bool of the shape of scores'):
         retrieval(SCORES, np.eye(4))

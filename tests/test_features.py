@@ -6,9 +6,9 @@ import pytest
 
 from t2i_jax.encoders import efficientnet_lite, inception
 from t2i_jax.encoders.frozen import random_weights
+from t2i_jax.evaluate import features
+from t2i_jax.evaluate.features import extractor
 from t2i_jax.imports.torch import sha256
-from t2i_jax.metrics import features
-from t2i_jax.metrics.features import extractor
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.runtime.sharding import make_mesh
 
@@ -146,5 +146,5 @@ def test_wrong_input_is_named(random_conv, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             extractor(*arguments)
-    with pytest.raises(ValueError, match='A batch of 0'):
+    with pytest.raises(ValueError, match='batch=0: expected 1'):
         extractor('random_conv', batch=0)

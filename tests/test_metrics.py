@@ -14,7 +14,8 @@ from t2i_jax.metrics.inception_score import inception_score
 from t2i_jax.metrics.kid import kid, kid_full
 from t2i_jax.metrics.ms_ssim import ms_ssim
 from t2i_jax.metrics.prdc import density_coverage, precision_recall
-from t2i_jax.metrics.r_precision import r_precision, r_precision_of, retrieval, retrieval_of
+from t2i_jax.metrics.r_precision import r_precision, r_precision_of
+from t2i_jax.metrics.retrieval import retrieval
 
 
 def sines(n, d, a, b, c):
@@ -348,42 +349,33 @@ def test_r_precision_interval_is_clustered():
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
 
 
-def test_retrieval_by_hand():
-    scores = np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.8], [0.4, 0.6, 0.7]])
-    found = retrieval_of(scores, at=(1, 2))
-    assert found['image_to_text']['ranks'].tolist() == [1, 2, 1] and found['text_to_image'][
-        'ranks'
-    ].tolist() == [1, 2, 2]
-    assert (
-        found['image_to_text']['R@1'] == pytest.approx(2 / 3)
-        and found['text_to_image']['R@2'] == 1
-        and found['text_to_image']['median_rank'] == 2
-    )
-    found = retrieval_of(scores, [0, 0, 2], at=(1,))  # image 0 has two texts, image 1 none
-    assert found['image_to_text']['ranks'].tolist() == [1, 1] and found['text_to_image'][
-        'ranks'
-    ].tolist() == [1, 3, 2]
-    assert retrieval_of(np.ones((4, 4)))['text_to_image']['ranks'].tolist() == [4] * 4
-
-
-def test_retrieval_of_codes_is_that_of_their_cosines():
-    images, texts = normal(600, 8), normal(1500, 8, seed=1)  # more than one block
-    owner = np.random.default_rng(2).integers(0, 600, 1500)
-    texts += 2 * images[owner]
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts)]
-    by_codes, by_scores = (
-        retrieval(images, texts, owner),
-        retrieval_of(unit[0] @ unit[1].T, owner, tie=1e-6),
-    )
-    for way in by_codes:
-        assert (by_codes[way].pop('ranks') == by_scores[way].pop('ranks')).all() and by_codes[
-            way
-        ] == by_scores[way]
-    assert retrieval(images, images)['image_to_text'].pop('R@1') == 1
-    with pytest.raises(ValueError, match='600 images and 1500 texts: say with `owner`'):
-        retrieval(images, texts)
+def test_r_precision_refuses_codes_without_a_direction():
+    codes, texts = normal(9, 8), normal(9, 8, seed=1)
     with pytest.raises(ValueError, match='image codes: row 3 is all zeros'):
-        retrieval(np.where(np.arange(9)[:, None] == 3, 0, images[:9]), texts[:9])
+        r_precision(np.where(np.arange(9)[:, None] == 3, 0, codes), texts, np.arange(9))
+
+
+def ranks(scores, **options):
+    return [way['ranks'].tolist() for way in retrieval(scores, at=(1, 2), **options).values()]
+
+
+def test_retrieval_with_several_captions_of_a_picture():
+    scores = np.array([[0.9, 0.1, 0.5], [0.2, 0.3, 0.8], [0.4, 0.6, 0.7]])
+    assert ranks(scores) == [[1, 2, 1], [1, 2, 2]]
+    # picture 0 has two captions, picture 1 none
+    assert ranks(scores, owner=[0, 0, 2]) == [[1, 1], [1, 3, 2]]
+    found = retrieval(scores, owner=[0, 0, 2], at=(1,))['image_to_text']
+    assert found['wrong'].tolist() == [1, 2]
+    assert found['chance'] == {1: pytest.approx((2 / 3 + 1 / 3) / 2)}
+    assert ranks(np.ones((4, 4))) == [[4] * 4] * 2
+    assert ranks(scores[:, :2], owner=[2, 0]) == [[2, 2], [2, 3]]
+
+
+def test_retrieval_refuses_captions_without_a_picture():
+    with pytest.raises(ValueError, match='3 pictures and 5 captions; say with `owner`'):
+        retrieval(np.ones((3, 5)))
+    with pytest.raises(ValueError, match='must name a picture, 0 to 2, for each'):
+        retrieval(np.ones((3, 5)), owner=[0, 1, 2, 3, 0])
 
 
 # ---- diversity ----

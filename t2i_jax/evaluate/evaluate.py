@@ -30,11 +30,11 @@ from t2i_jax.data.text import encode_sentences
 from t2i_jax.evaluate import layouts as evaluate_layouts
 from t2i_jax.evaluate import matching as evaluate_matching
 from t2i_jax.evaluate import report
+from t2i_jax.evaluate.features import extractor
 from t2i_jax.evaluate.measures import Measure
 from t2i_jax.evaluate.sources import Drawn, Files, Noise, Real, reals
 from t2i_jax.metrics import layout
 from t2i_jax.metrics.diversity import feature_diversity, pairwise
-from t2i_jax.metrics.features import extractor
 from t2i_jax.metrics.fid import Statistics, bias, fid
 from t2i_jax.metrics.inception_score import inception_score
 from t2i_jax.metrics.kid import kid
@@ -55,7 +55,7 @@ OPTIONS = dict(
     seed=0,  # of the noise and of every draw
     weights='ema',  # of the generator: ema or raw
     step=0,  # checkpoint; 0: the newest (or best)
-    extractor='',  # feature network: see metrics/features.py; by default one that fits the data, 'none' for none
+    extractor='',  # feature network: see evaluate/features.py; by default one that fits the data, 'none' for none
     extractor_weights='',  # file with its weights, where it needs one
     resize='pil_bicubic',  # to the size that it reads
     splits=10,  # of the Inception Score

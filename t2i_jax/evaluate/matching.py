@@ -28,7 +28,8 @@ from t2i_jax.data.feed import CHUNK, Asked, ask
 from t2i_jax.data.text import encode_chars
 from t2i_jax.evaluate import report
 from t2i_jax.losses import word_scores
-from t2i_jax.metrics.r_precision import TIE, unit
+from t2i_jax.metrics.arrays import unit
+from t2i_jax.metrics.r_precision import TIE
 from t2i_jax.metrics.resize import resize
 from t2i_jax.metrics.retrieval import retrieval, share
 from t2i_jax.runtime.errors import RunError

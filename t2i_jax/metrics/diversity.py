@@ -1,51 +1,68 @@
-"""How different are the images that one caption gives? Noise raises these numbers, too: print them beside a measure of quality."""
+"""Diversity of the images of one caption.
+
+Noise raises these numbers, too: print them next to a measure of quality.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from t2i_jax.metrics.arrays import generator
+from t2i_jax.metrics.arrays import blocks, generator
+
+BLOCK = 256  # pairs that are measured at a time
 
 
-def pairwise(images, measure, *, pairs=None, seed=0):
-    """A measure of pairs of images of one caption -> (values (p,), captions (p,)); `bootstrap.interval` takes both.
+def pairwise(
+    images: ArrayLike, measure: Callable, *, pairs: int | None = None, seed=0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measure pairs of images of one caption -> (values (p,), captions (p,)).
 
-    images: (n, k, ...), k samples of each of n captions. measure: two arrays (p, ...) -> (p,), such as `ms_ssim`. pairs: how many to draw,
-    each from a random caption, the two images distinct, a pair perhaps more than once; all n k (k - 1) / 2 unless given.
+    `bootstrap.interval` takes both.
+
+    images: (n, k, ...), k samples of each of n captions
+    measure: a function of two arrays (p, ...) -> (p,), such as `ms_ssim`
+    pairs: number of random pairs: each of a random caption, its two images distinct, a pair perhaps
+        more than once; by default all n k (k - 1) / 2
+    seed: a number or a generator
     """
     images = np.asarray(images)
     if images.ndim < 3 or images.shape[1] < 2 or not len(images):
         raise ValueError(
-            f'expected images (captions, samples, ...) with 2 samples or more of each caption, got {images.shape}'
+            'expected images (captions, samples, ...) with 2 samples or more of each caption, '
+            f'got {images.shape}'
         )
     n, k = images.shape[:2]
     if pairs is None:
         first, second = np.triu_indices(k, 1)
-        captions, first, second = (
-            np.repeat(np.arange(n), len(first)),
-            np.tile(first, n),
-            np.tile(second, n),
-        )
+        captions = np.repeat(np.arange(n), len(first))
+        first, second = np.tile(first, n), np.tile(second, n)
     else:
         random = generator(seed)
         captions, first, second = (random.integers(high, size=pairs) for high in (n, k, k - 1))
         second = second + (second >= first)
-    parts = [slice(i, i + 256) for i in range(0, len(captions), 256)]
     values = [
         np.asarray(measure(images[captions[p], first[p]], images[captions[p], second[p]]))
-        for p in parts
+        for p in blocks(len(captions), BLOCK)
     ]
     return np.concatenate(values), captions
 
 
-def feature_diversity(features):
-    """Mean squared distance between unit-length features of the samples of a caption, over all its pairs -> (n,), in [0, 4].
+def feature_diversity(features: ArrayLike) -> np.ndarray:
+    """Average the squared distances of a caption's unit-length features -> (n,) in [0, 4].
 
-    features: (n, k, d), k samples of each of n captions. Two samples at right angles have 2. Like LPIPS for one layer, but without its network
-    and its learned weights: it must not go under that name. Raises ValueError for one sample a caption, NaN and rows of zeros.
+    The mean is over all pairs of the samples of one caption; two samples at right angles have 2.
+    Like LPIPS for one layer, but without its network and its learned weights: do not call it LPIPS.
+
+    features: (n, k, d), k samples of each of n captions
+
+    Raises ValueError for one sample a caption, NaN and rows of zeros.
     """
     features = np.asarray(features, np.float64)
     if features.ndim != 3 or features.shape[1] < 2 or not features.size:
         raise ValueError(
-            f'expected features (captions, samples, d) with 2 samples or more of each caption, got {features.shape}'
+            'expected features (captions, samples, d) with 2 samples or more of each caption, '
+            f'got {features.shape}'
         )
     lengths = np.linalg.norm(features, axis=-1, keepdims=True)
     bad = np.argwhere(~(np.isfinite(lengths[..., 0]) & (lengths[..., 0] > 0)))
@@ -54,6 +71,6 @@ def feature_diversity(features):
             f'the features of sample {bad[0][1]} of caption {bad[0][0]} are zero, NaN or infinite'
         )
     k, total = features.shape[1], (features / lengths).sum(1)
-    return np.maximum(
-        2 - 2 * ((total**2).sum(-1) - k) / (k * (k - 1)), 0
-    )  # mean cosine of pairs from the length of the sum
+    # the mean cosine of pairs, from the length of the sum
+    cosine = ((total**2).sum(-1) - k) / (k * (k - 1))
+    return np.maximum(2 - 2 * cosine, 0)

@@ -1,10 +1,12 @@
-"""Kernel distance: the squared maximum mean discrepancy under k(x, y) = (x.y / d + 1)^3 (Binkowski et al., ICLR 2018).
+"""Kernel distance of two sets of features (Binkowski et al., ICLR 2018).
 
-Called KID where the features are the 2048 of the Inception graph of 2015-12-05. Unbiased, so it may be slightly negative and suits few images.
-Often printed times 1000.
+The squared maximum mean discrepancy under k(x, y) = (x.y / d + 1)^3. Called KID where the features
+are the 2048 of the Inception graph of 2015-12-05. Unbiased, so it may be slightly negative and
+suits few images. Often printed times 1000.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from t2i_jax.metrics.arrays import blocks, generator, pair
 
@@ -25,23 +27,28 @@ def _mmd(x, y, biased=False):
     return float(within[0] + within[1] - 2 * _kernel_sum(x, y) / (m * n))
 
 
-def kid(real, fake, *, subsets=100, size=1000, seed=0):
-    """(mean, std) of the unbiased estimate over random subsets of `size` real and fake features; std with ddof 0.
+def kid(real: ArrayLike, fake: ArrayLike, *, subsets=100, size=1000, seed=0) -> tuple[float, float]:
+    """Estimate the distance on random subsets, unbiased -> (mean, std); std with ddof 0.
 
-    real, fake: (n, d) and (m, d). seed: a number or a generator; from `RandomState(s)` the subsets are those that torch-fidelity draws with
-    rng_seed=s for the same order of the two sets (for each subset rows of the first set, then of the second, without replacement).
-    Raises ValueError where a set is smaller than a subset, for unequal dimensions, NaN and infinity.
+    real, fake: features (n, d) and (m, d)
+    subsets, size: number of subsets, and of features in each of the two sides of one
+    seed: a number or a generator. From `RandomState(s)` the subsets are those of torch-fidelity
+        with rng_seed=s for the same order of the two sets: for each subset rows of the first set,
+        then of the second, without replacement
+
+    Raises ValueError where a set is smaller than a subset, for unequal dimensions, NaN and
+    infinity.
     """
     if size < 2 or subsets < 1:
         raise ValueError(
-            f'{subsets} subsets of {size} images give no estimate: it takes 1 subset and 2 images or more'
+            f'{subsets} subsets of {size} images give no estimate: '
+            'it takes 1 subset and 2 images or more'
         )
-    real, fake = pair(
-        real,
-        fake,
-        size,
-        f'take more images, or smaller subsets (size={size:,} now; the value stays unbiased, its std grows)',
+    remedy = (
+        f'take more images, or smaller subsets (size={size:,} now; the value stays unbiased, '
+        'its std grows)'
     )
+    real, fake = pair(real, fake, size, remedy)
     random = generator(seed)
     values = []
     for _ in range(subsets):
@@ -50,7 +57,10 @@ def kid(real, fake, *, subsets=100, size=1000, seed=0):
     return float(np.mean(values)), float(np.std(values))
 
 
-def kid_full(real, fake, *, biased=False):
-    """The estimate on all pairs of (n, d) and (m, d) -> float: no random subsets, no spread. biased: pairs of a row with itself count, too."""
+def kid_full(real: ArrayLike, fake: ArrayLike, *, biased=False) -> float:
+    """Estimate the distance on all pairs of (n, d) and (m, d): no random subsets, no spread.
+
+    biased: pairs of a row with itself count, too
+    """
     real, fake = pair(real, fake, 2)
     return _mmd(real, fake, biased)

@@ -1,6 +1,7 @@
-"""Multi-scale structural similarity of pairs of images (Wang, Simoncelli and Bovik, 2003): 1 for equal images.
+"""Multi-scale structural similarity of pairs of images: 1 for equal images.
 
-Between two samples of one caption lower means more diverse (Odena et al., ICML 2017), see `diversity.pairwise`.
+Wang, Simoncelli and Bovik, 2003. Between two samples of one caption lower means more diverse (Odena
+et al., ICML 2017), see `diversity.pairwise`.
 """
 
 import functools
@@ -8,42 +9,49 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
+
+from t2i_jax.metrics.arrays import blocks
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03
 BATCH = 64
 
 
-def ms_ssim(a, b, *, scales=None):
-    """MS-SSIM of images (n, h, w, c) with (n, h, w, c) -> float64 (n,), at most 1; each channel alone, then their mean.
+def ms_ssim(a: ArrayLike, b: ArrayLike, *, scales: int | None = None) -> np.ndarray:
+    """Compute MS-SSIM of images with images -> float64 (n,), at most 1.
 
-    Both uint8, or both float in [-1, 1]. scales: 5 from 161 px on, else 3 (from 41 px) with the first weights divided by their sum: values of
-    different numbers of scales do not compare. The window is a Gaussian of 11 px, without padding; negative contrasts count as 0; an odd side
-    repeats its last row before halving. Raises ValueError for unequal shapes, values outside the range, and images that are too small.
+    Each channel alone, then their mean. The window is a Gaussian of 11 px, without padding;
+    negative contrasts count as 0; an odd side repeats its last row before halving.
+
+    a, b: (n, h, w, c), both uint8, or both float in [-1, 1]
+    scales: 1 to 5; by default 5 from 161 px on, else 3 (from 41 px) with the first weights divided
+        by their sum: values of different numbers of scales do not compare
+
+    Raises ValueError for unequal shapes, values out of range, and images that are too small.
     """
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.ndim != 4 or not len(a):
         raise ValueError(f'expected two arrays of images (n, h, w, c), got {a.shape} and {b.shape}')
     for name, x in (('first', a), ('second', b)):
-        if x.dtype != np.uint8 and not (abs(x) <= 1 + 1e-6).all():  # NaN, too
-            worst = int(np.argmin((abs(x) <= 1 + 1e-6).reshape(len(x), -1).all(1)))
+        # NaN does not fit, either
+        if x.dtype != np.uint8 and not (fits := abs(x) <= 1 + 1e-6).all():
+            worst = int(np.argmin(fits.reshape(len(x), -1).all(1)))
             raise ValueError(
-                f'the {name} images: float images lie in [-1, 1], and image {worst} does not (or holds NaN); 0..255 must be uint8'
+                f'the {name} images: float images lie in [-1, 1], and image {worst} does not '
+                '(or holds NaN); 0..255 must be uint8'
             )
     side = min(a.shape[1:3])
     scales = scales or (len(WEIGHTS) if side > (WINDOW - 1) << 4 else 3)
     if not 1 <= scales <= len(WEIGHTS) or side <= (WINDOW - 1) << (scales - 1):
         fitting = sum(side > (WINDOW - 1) << i for i in range(len(WEIGHTS)))
+        needed = ((WINDOW - 1) << (scales - 1)) + 1
         raise ValueError(
-            f'images of {side} px are too small for {scales} scales, which need {((WINDOW - 1) << (scales - 1)) + 1}: '
+            f'images of {side} px are too small for {scales} scales, which need {needed}: '
             + (f'pass scales={fitting}' if fitting else 'make them larger')
         )
-    return np.concatenate(
-        [
-            _ms_ssim(_unit(a[i : i + BATCH]), _unit(b[i : i + BATCH]), scales)
-            for i in range(0, len(a), BATCH)
-        ]
-    ).astype(np.float64)
+    parts = [_ms_ssim(_unit(a[p]), _unit(b[p]), scales) for p in blocks(len(a), BATCH)]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def _unit(x):
@@ -69,12 +77,9 @@ def _ssim(a, b):
     line = (line / line.sum()).astype(np.float32)
 
     def blur(x):  # h w c -> h-10 w-10 c
-        x = sum(
-            weight * x[..., i : x.shape[-3] - WINDOW + 1 + i, :, :] for i, weight in enumerate(line)
-        )
-        return sum(
-            weight * x[..., i : x.shape[-2] - WINDOW + 1 + i, :] for i, weight in enumerate(line)
-        )
+        h, w = x.shape[-3] - WINDOW + 1, x.shape[-2] - WINDOW + 1
+        x = sum(weight * x[..., i : h + i, :, :] for i, weight in enumerate(line))
+        return sum(weight * x[..., i : w + i, :] for i, weight in enumerate(line))
 
     mean_a, mean_b, square_a, square_b, product = blur(jnp.stack([a, b, a * a, b * b, a * b]))
     variances, covariance = square_a + square_b - mean_a**2 - mean_b**2, product - mean_a * mean_b

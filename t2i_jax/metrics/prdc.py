@@ -1,11 +1,15 @@
-"""Precision and recall (Kynkaanniemi et al., NeurIPS 2019), density and coverage (Naeem et al., ICML 2020) of two sets of features.
+"""Precision and recall, density and coverage of two sets of features.
 
-Around each feature lies a ball that reaches to its k-th neighbour in its own set. A point is in a ball where its distance is smaller than the
-radius. Precision and density: fakes in balls of reals; recall: reals in balls of fakes; coverage: reals that have a fake in their own ball.
-Compare at equal numbers of images, 5,000 or more of each. Distances come in blocks: memory grows with n, not with n^2.
+Precision and recall: Kynkaanniemi et al., NeurIPS 2019; density and coverage: Naeem et al., ICML
+2020. Around each feature lies a ball that reaches to its k-th neighbour in its own set; a point is
+in a ball where its distance is smaller than the radius. Precision and density: fakes in balls of
+reals; recall: reals in balls of fakes; coverage: reals that have a fake in their own ball. Compare
+at equal numbers of images, 5,000 or more of each. Distances come in blocks: memory grows with n,
+not with n^2.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from t2i_jax.metrics.arrays import blocks, pair
 
@@ -13,7 +17,7 @@ BLOCK = 1024  # rows of a matrix of distances at a time
 
 
 def _squares(x, y):
-    """Squared distances (a, b). What is rounding of 0 is 0, so that copies of one image have none."""
+    """Squared distances (a, b). Rounding of 0 becomes 0, so that copies of one image have none."""
     lengths = (x**2).sum(1)[:, None] + (y**2).sum(1)
     squares = lengths - 2 * x @ y.T
     squares[squares < 1e-13 * lengths] = 0
@@ -22,9 +26,8 @@ def _squares(x, y):
 
 def _radii(x, k):
     """Squared distance of each row of (n, d) to its k-th neighbour, itself not counted -> (n,)."""
-    return np.concatenate(
-        [np.partition(_squares(x[part], x), k, axis=1)[:, k] for part in blocks(len(x), BLOCK)]
-    )
+    parts = (_squares(x[part], x) for part in blocks(len(x), BLOCK))
+    return np.concatenate([np.partition(squares, k, axis=1)[:, k] for squares in parts])
 
 
 def _checked(real, fake, k):
@@ -32,15 +35,15 @@ def _checked(real, fake, k):
         raise ValueError(
             f'k={k}: the radius of a ball is the distance to a neighbour, 1 or further'
         )
-    real, fake = pair(
-        real, fake, k + 1, f'the radius of a ball is the distance to the neighbour of rank {k}'
-    )
-    centre = real.mean(0)  # distances lose fewer digits near the origin
+    remedy = f'the radius of a ball is the distance to the neighbour of rank {k}'
+    real, fake = pair(real, fake, k + 1, remedy)
+    # distances lose fewer digits near the origin
+    centre = real.mean(0)
     return real - centre, fake - centre
 
 
-def precision_recall(real, fake, k=3):
-    """(precision, recall), each in [0, 1], of features (n, d) and (m, d).
+def precision_recall(real: ArrayLike, fake: ArrayLike, k=3) -> tuple[float, float]:
+    """Compute (precision, recall), each in [0, 1], of features (n, d) and (m, d).
 
     Raises ValueError for k rows or fewer, unequal dimensions, NaN and infinity.
     """
@@ -54,8 +57,10 @@ def precision_recall(real, fake, k=3):
     return float(inside / len(fake)), float(recalled.mean())
 
 
-def density_coverage(real, fake, k=5):
-    """(density, coverage) of features (n, d) and (m, d): density 0 or more, about 1 for equal distributions; coverage in [0, 1].
+def density_coverage(real: ArrayLike, fake: ArrayLike, k=5) -> tuple[float, float]:
+    """Compute (density, coverage) of features (n, d) and (m, d).
+
+    Density is 0 or more, about 1 for equal distributions; coverage lies in [0, 1].
 
     Raises ValueError for k rows or fewer, unequal dimensions, NaN and infinity.
     """

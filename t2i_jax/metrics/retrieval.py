@@ -1,70 +1,112 @@
 """Retrieval both ways from a matrix of scores, where more than one answer may be right.
 
-Many captions are true of many pictures ("a red circle"), and a ranking should not lose for putting one of these first. So a mask says which answers
-are right; see r_precision.py for rankings without it.
+Many captions are true of many pictures ("a red circle"), and a ranking should not lose for putting
+one of these first. So a mask says which answers are right. The numbers are only as honest as the
+scorer, see r_precision.py.
 """
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from t2i_jax.metrics.arrays import rows
 
 
-def retrieval(scores, right=None, *, at=(1, 5, 10), gallery=0, any_right=False, tie=0.0):
-    """R@k both ways of scores (n, n), picture i and caption j, pair i belonging together -> {'image_to_text': ..., 'text_to_image': ...}.
+def retrieval(
+    scores: ArrayLike,
+    right: np.ndarray | None = None,
+    *,
+    owner: ArrayLike | None = None,
+    at=(1, 5, 10),
+    gallery=0,
+    any_right=False,
+    tie=0.0,
+) -> dict[str, dict]:
+    """Rank the answers to each picture and each caption -> {'image_to_text', 'text_to_image'}.
 
-    right: bool (n, n), caption j is true of picture i; the diagonal always is. Each query is answered by its own partner, ranked among the wrong ones
-    alone: further right answers neither help nor harm. With `any_right` the best of all right ones is the answer, as where classes are retrieved.
-    gallery: the answer among so many candidates, itself and gallery - 1 wrong ones drawn without replacement: then R@k is the expected share over
-    all draws, computed, not drawn; 0: all wrong ones. tie: a wrong one that scores no less than this below the answer counts before it.
-    Each way has 'R@k' (shares), 'chance' (R@k of random scores, {k: share}), 'median_rank' (among all wrong ones), 'ranks' (n,), 'wrong' (n,: how many
-    there were). Raises ValueError for other shapes, NaN, and where a query has fewer than gallery - 1 wrong answers.
+    Each query is answered by its own partner, ranked among the wrong answers alone: further right
+    answers neither help nor harm. Of several captions of one picture the best counts; a picture
+    without a caption is not a query but stays in the gallery.
+
+    scores: (n, m) of picture i and caption j
+    right: bool (n, m), caption j is true of picture i; a caption's own picture always counts as
+        right
+    owner: (m,), the picture of each caption; by default caption j belongs to picture j, and n = m
+    at: the ranks k of R@k
+    gallery: number of candidates of a query, its answer and gallery - 1 wrong ones chosen without
+        replacement: R@k is then the expected share over all choices, computed, not sampled; 0: all
+    any_right: the best of all right answers is the answer, as where classes are retrieved
+    tie: a wrong answer that scores no less than this below the right one counts before it
+
+    Each way has 'R@k' (shares), 'chance' (R@k of random scores, {k: share}), 'median_rank' (1 is
+    best, among all wrong ones), 'ranks' and 'wrong' (number of wrong answers), one for each query.
+
+    Raises ValueError for other shapes, NaN, and a query with fewer than gallery - 1 wrong answers.
     """
     scores = rows(scores, 'scores')
-    n = len(scores)
-    own = np.eye(n, dtype=bool)
+    n, m = scores.shape
+    own = np.arange(n)[:, None] == _owner(owner, n, m)
     right = own if right is None else np.asarray(right)
-    if scores.shape != (n, n) or right.shape != (n, n) or right.dtype != bool:
+    if right.shape != (n, m) or right.dtype != bool:
         raise ValueError(
-            f'scores {scores.shape} and right {right.shape} {right.dtype}: expected one row a picture and one column a caption, pair i '
-            'in row and column i, and right ones as bool'
+            f'right {right.shape} {right.dtype}: expected bool of the shape of scores, {(n, m)}'
         )
     if not at or min(at) < 1 or gallery < 0 or gallery == 1:
         raise ValueError(
             f'at={at}, gallery={gallery}: k is 1 or more, a gallery 2 or more (0: all)'
         )
     right = right | own
+    answer = right if any_right else own
     return {
-        way: _one_way(s, r, own, at, gallery, any_right, tie)
-        for way, s, r in (('image_to_text', scores, right), ('text_to_image', scores.T, right.T))
+        'image_to_text': _one_way(scores, right, answer, at, gallery, tie),
+        'text_to_image': _one_way(scores.T, right.T, answer.T, at, gallery, tie),
     }
 
 
 def share(ranks, wrong, k, gallery):
-    """Of each query the chance that its answer is among the best k of `gallery`, the others drawn from its wrong ones; ranks: among all of them."""
+    """Compute the chance of each query that its answer is among the best k of a gallery.
+
+    ranks: of the answers among all wrong ones, 1 is best
+    wrong: number of wrong answers of each query
+    gallery: number of candidates, the answer and others chosen from its wrong ones
+    """
     return scipy.stats.hypergeom.cdf(k - 1, wrong, ranks - 1, gallery - 1)
 
 
-def _one_way(scores, right, own, at, gallery, any_right, tie):
-    """Queries are rows."""
-    answer = np.where(right if any_right else own, scores, -np.inf).max(1)
-    wrong, answers = (~right).sum(1), right.sum(1) if any_right else np.ones(len(scores), int)
+def _owner(owner, n, m):
+    if owner is None and n != m:
+        raise ValueError(
+            f'scores {(n, m)}: {n} pictures and {m} captions; say with `owner` which picture each '
+            'caption belongs to'
+        )
+    owner = np.arange(m) if owner is None else np.asarray(owner)
+    if owner.shape != (m,) or not m or owner.min() < 0 or owner.max() >= n:
+        raise ValueError(
+            f'owner {owner.shape} of {m} captions must name a picture, 0 to {n - 1}, for each'
+        )
+    return owner
+
+
+def _one_way(scores, right, answer, at, gallery, tie):
+    """The numbers of one way. Rows are queries; those without an answer are left out."""
+    asked = answer.any(1)
+    scores, right, answer = scores[asked], right[asked], answer[asked]
+    best = np.where(answer, scores, -np.inf).max(1, keepdims=True)
+    wrong, answers = (~right).sum(1), answer.sum(1)
     if wrong.min() < gallery - 1:
         raise ValueError(
-            f'a gallery of {gallery} needs {gallery - 1} wrong answers, and query {wrong.argmin()} has {wrong.min()}: take more pairs, or '
-            'a smaller gallery'
+            f'a gallery of {gallery} needs {gallery - 1} wrong answers, and query {wrong.argmin()} '
+            f'has {wrong.min()}: take more pairs, or a smaller gallery'
         )
-    before = ((scores >= answer[:, None] - tie) & ~right).sum(1)
-    pool = np.full(len(scores), gallery - 1) if gallery else wrong  # how many wrong ones are ranked
-    found = {'median_rank': float(np.median(before + 1)), 'ranks': before + 1, 'wrong': wrong}
-    found |= {f'R@{k}': float(share(before + 1, wrong, k, pool + 1).mean()) for k in at}
-    found['chance'] = {
-        k: float(
-            1
-            - scipy.stats.hypergeom.pmf(
-                0, pool + answers, answers, np.minimum(k, pool + answers)
-            ).mean()
-        )
-        for k in at
-    }
-    return found
+    ranks = 1 + ((scores >= best - tie) & ~right).sum(1)
+    # how many wrong answers are ranked
+    pool = np.full(len(scores), gallery - 1) if gallery else wrong
+    found = {'median_rank': float(np.median(ranks)), 'ranks': ranks, 'wrong': wrong}
+    found |= {f'R@{k}': float(share(ranks, wrong, k, pool + 1).mean()) for k in at}
+    return found | {'chance': {k: _chance(k, pool + answers, answers) for k in at}}
+
+
+def _chance(k, candidates, answers):
+    """The mean chance that one of the answers is among the first k of a random order."""
+    none = scipy.stats.hypergeom.pmf(0, candidates, answers, np.minimum(k, candidates))
+    return float(1 - none.mean())
