@@ -2,7 +2,7 @@
 
     python -m t2i_jax.main --config=experiments/shape_net.py --workdir=runs/shape_net                # pictures of one object
     python -m t2i_jax.main --config=experiments/shape_net.py:multi --workdir=runs/shape_net_multi    # of one to five
-    python -m t2i_jax.metrics.shape_net --workdir=runs/shape_net                                     # check it, write it into the library
+    python -m benchmarks.shape_net --workdir=runs/shape_net                                           # check it, write it into the library
 
 All numbers ours. About ten minutes each on two CPU cores. Variant `:tiny`, seconds, for tests.
 """

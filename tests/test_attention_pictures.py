@@ -18,6 +18,7 @@ from t2i_jax.explore import attention as explore_attention
 from t2i_jax.explore import explore
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler
+from t2i_jax.scenes import attention as looks
 from t2i_jax.stage import Meta
 from t2i_jax.train import train
 from tfds_builders.shape_scenes import render
@@ -131,23 +132,23 @@ def test_masks_are_of_what_can_be_seen():
         (1, 0, 0.25), (1, 2, 0.75), (0, 2, 0.25)
     )  # a red and a blue square, a blue circle over the red square
     whole = render.masks(scene, 128).mean((1, 2))
-    assert ap.mask_of(scene, COLOUR, 2, 16).mean() == pytest.approx(whole[1] + whole[2], abs=1e-3)
-    assert ap.mask_of(scene, COLOUR, 0, 16).mean() == pytest.approx(whole[0] - whole[2], abs=1e-3)
+    assert looks.mask_of(scene, COLOUR, 2, 16).mean() == pytest.approx(whole[1] + whole[2], abs=1e-3)
+    assert looks.mask_of(scene, COLOUR, 0, 16).mean() == pytest.approx(whole[0] - whole[2], abs=1e-3)
     assert (
-        ap.mask_of(scene, CLASS, 1, 17)[:, 9:].sum() > 0
-        and not ap.mask_of(scene, CLASS, 5, 16).any()
+        looks.mask_of(scene, CLASS, 1, 17)[:, 9:].sum() > 0
+        and not looks.mask_of(scene, CLASS, 5, 16).any()
     )
     unknown = scene.copy()
     unknown[1, CLASS] = -1  # as decoded scenes have it
-    assert ap.mask_of(unknown, COLOUR, 2, 16).mean() == pytest.approx(whole[2], abs=1e-3)
+    assert looks.mask_of(unknown, COLOUR, 2, 16).mean() == pytest.approx(whole[2], abs=1e-3)
 
 
 def test_mass_inside_the_named_object():
     scene = scene_of((1, 0, 0.25), (0, 2, 0.75))
     words = ['a', 'red', 'dot', 'ring']
     maps = np.full((2, 16, 16, 5), 0.2)
-    maps[0, ..., 1] = ap.mask_of(scene, COLOUR, 0, 16) > 0.99  # looks at the red square alone
-    found = ap.inside(maps, [words, words], [scene, scene])
+    maps[0, ..., 1] = looks.mask_of(scene, COLOUR, 0, 16) > 0.99  # looks at the red square alone
+    found = looks.inside(maps, [words, words], [scene, scene])
     assert (
         set(found) == {'colour', 'class'} and found['colour']['n'] == 2 and found['class']['n'] == 2
     )  # there is no ring
@@ -161,11 +162,11 @@ def test_mass_inside_the_named_object():
         == pytest.approx(share[1], abs=1e-3)
     )  # even
     assert (
-        ap.named('red') == (COLOUR, 0)
-        and ap.named('discs') == (CLASS, 0)
-        and ap.named('shape') is ap.named('left') is ap.named('yonder') is None
+        looks.named('red') == (COLOUR, 0)
+        and looks.named('discs') == (CLASS, 0)
+        and looks.named('shape') is ap.named('left') is ap.named('yonder') is None
     )
-    assert ap.inside(maps, [['a'], []], [scene, scene]) == {}
+    assert looks.inside(maps, [['a'], []], [scene, scene]) == {}
 
 
 # ------------------------------------------------------------------------------------------------------------------------ sampling
@@ -225,7 +226,7 @@ def test_words_of_drawn_objects_are_measured(looking, monkeypatch):
     reader = types.SimpleNamespace(
         decode=lambda images: np.stack([scene] * len(images)), tag={'name': 'told'}
     )
-    monkeypatch.setattr(explore_attention, 'reader_of', lambda config: reader)
+    monkeypatch.setattr(explore_attention, 'best_reader', lambda mode: reader)
     ask = explore.Ask(config_of(), 'run', 1, texts=['circle red'])
     numbers = explore_attention.explored(ask, looking, explore.held_out)['numbers']
     share = numbers['map_16']['colour']['share']

@@ -202,7 +202,7 @@ def test_the_command_says_how_many_records_were_drawn(data_dir, tmp_path, capsys
     ]
     monkeypatch.setattr('sys.argv', [*command, '--split=test[:3]'])
     inspection.main()
-    assert ': 3 records of shape_scenes/single_quick/1.0.0, test[:3]' in capsys.readouterr().out
+    assert ': 3 records of shape_scenes/single_quick/1.1.0, test[:3]' in capsys.readouterr().out
     monkeypatch.setattr('sys.argv', [*command, '--split=tset'])
     with pytest.raises(SystemExit, match="Error: .* has no split 'tset'"):
         inspection.main()

@@ -10,9 +10,7 @@ from t2i_jax.data import conditions
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.stage import Meta
 from tfds_builders.coco2014_captions.categories import CATEGORIES
-from tfds_builders.shape_scenes import scenes, sentences
-from tfds_builders.shape_scenes.captions import captions
-from tfds_builders.shape_scenes.facts import (
+from tfds_builders.facts import (
     COUNT,
     EXISTS,
     NO_RELATION,
@@ -21,10 +19,12 @@ from tfds_builders.shape_scenes.facts import (
     RELATION,
     unpack,
 )
+from tfds_builders.shape_scenes import scenes, sentences
+from tfds_builders.shape_scenes.captions import captions
 
 SINGLE, MULTI = scenes.attribute_names('single'), scenes.attribute_names('multi')
 SHAPES = Meta(
-    'shape_scenes/single/1.0.0',
+    'shape_scenes/single/1.1.0',
     attributes=22,
     object_classes=6,
     max_objects=5,

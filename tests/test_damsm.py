@@ -21,7 +21,7 @@ from t2i_jax.metrics.retrieval import retrieval
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.stage import Meta
 from t2i_jax.systems.damsm import Damsm, not_wrong
-from tfds_builders.shape_scenes.facts import BACKGROUND, EXISTS, table
+from tfds_builders.facts import BACKGROUND, EXISTS, table
 
 META = Meta('birds', vocabulary_size=12, length=6, size=16, classes=4)
 SMALL = dict(d=8, embedding=6, trunk='small', channels=(4, 6))

@@ -101,7 +101,7 @@ def test_what_the_tables_hold(split):
 def test_meta_is_what_the_data_know(split, config):
     meta = split.meta
     assert (meta.name, meta.size, meta.length, meta.nominal) == (
-        'shape_scenes/single_quick/1.0.0',
+        'shape_scenes/single_quick/1.1.0',
         16,
         config.length,
         False,

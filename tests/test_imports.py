@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from t2i_jax.imports import pickles, t7
 from t2i_jax.runtime.errors import DataError
+from tfds_builders.foreign import pickles, t7
 
 
 # --------------------------------------------------------------------------------------------------------------- Torch7 files
@@ -483,5 +483,5 @@ def test_noise_never_gives_anything_but_data_or_one_error():
 
 
 def test_the_readers_need_no_jax():
-    code = 'import sys, t2i_jax.imports.t7, t2i_jax.imports.pickles, tfds_builders.old_downloads; sys.exit("jax" in sys.modules)'
+    code = 'import sys, tfds_builders.foreign.t7, tfds_builders.foreign.pickles, tfds_builders.old_downloads; sys.exit("jax" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0

@@ -5,8 +5,8 @@ import pytest
 
 from t2i_jax.metrics import layout, layout_sets
 from t2i_jax.scenes.analytic import _templates
+from tfds_builders.facts import ABOVE, LEFT, NEAR, RELATION, RIGHT, pack, table
 from tfds_builders.shape_scenes import render, scenes
-from tfds_builders.shape_scenes.facts import ABOVE, LEFT, NEAR, RELATION, RIGHT, pack, table
 
 NONE = [0, 0, 0, 0]
 

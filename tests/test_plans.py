@@ -9,7 +9,7 @@ from conftest import bit_equal
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split
 from t2i_jax.runtime.errors import DataError
-from tfds_builders.shape_scenes.facts import entails
+from tfds_builders.facts import entails
 
 
 @pytest.fixture(scope='module')

@@ -458,7 +458,7 @@ def test_the_config_and_its_records(built):
         and 'shape_scenes' in names()
     )
     metadata = builder.info.metadata
-    assert (metadata['max_objects'], metadata['mode'], metadata['flip']) == (
+    assert (metadata['max_objects'], metadata['scenes'], metadata['flip']) == (
         MAX_OBJECTS,
         'rules',
         False,

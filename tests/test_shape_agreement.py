@@ -8,9 +8,7 @@ import pytest
 from t2i_jax.data.tables import Split
 from t2i_jax.scenes import agreement as shape_agreement
 from t2i_jax.scenes.analytic import decode_all
-from tfds_builders.shape_scenes import phrases
-from tfds_builders.shape_scenes.captions import captions
-from tfds_builders.shape_scenes.facts import (
+from tfds_builders.facts import (
     COUNT,
     EXISTS,
     PLACE,
@@ -20,6 +18,8 @@ from tfds_builders.shape_scenes.facts import (
     pack,
     table,
 )
+from tfds_builders.shape_scenes import phrases
+from tfds_builders.shape_scenes.captions import captions
 from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, CX, CY, SIZE, UNIT, Draws, H, W, sample
 
 RED, BLUE, GREEN = 0, 2, 1

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from t2i_jax.scenes.analytic import caption_scores, decode, decode_all, recall, score
-from tfds_builders.shape_scenes import facts, render, scenes
+from tfds_builders import facts
+from tfds_builders.shape_scenes import render, scenes
 from tfds_builders.shape_scenes.sample import make
 
 SCENES = 300

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfds_builders import get_builder
+from tfds_builders import facts, get_builder
 from tfds_builders.shape_scenes import builder as shapes_builder
 from tfds_builders.shape_scenes import (
     captions,
     export,
-    facts,
     phrases,
     questions,
     records,

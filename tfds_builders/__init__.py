@@ -1,22 +1,26 @@
-"""TFDS builders of captioned pictures. They write and read ArrayRecord, so TensorFlow is never needed."""
+"""TFDS builders of captioned pictures. They write and read ArrayRecord, without TensorFlow."""
 
 import importlib
 import pathlib
 
+from tfds_builders.conditions import Conditions
 from tfds_builders.errors import DataError
 
-__all__ = ['DataError', 'get_builder', 'names']
+__all__ = ['Conditions', 'DataError', 'conditions_of', 'get_builder', 'names']
 
 
 def names() -> list[str]:
-    """The data sets that exist, e.g. ['flowers102_captions', 'shape_scenes']."""
+    """Return the names of the data sets, e.g. ['flowers102_captions', 'shape_scenes']."""
     return sorted(path.parent.name for path in pathlib.Path(__file__).parent.glob('*/builder.py'))
 
 
 def get_builder(name, data_dir=None, file_format='array_record', **kwargs):
-    """'shape_scenes/single' -> its TFDS builder. Keywords go to the builder (`manual_dir`, where it reads files of the user's).
+    """Return the TFDS builder of a data set, such as 'shape_scenes/single'.
 
-    Raises ValueError where the data set lies there in another file format, and DataError for a name or a config that does not exist.
+    Keywords go to the builder (`manual_dir`, where it reads files of the user's).
+
+    Raises ValueError where the data set lies there in another file format, and DataError for a
+    name or a config that does not exist.
     """
     name, _, config = name.partition('/')
     if name not in names():
@@ -30,3 +34,16 @@ def get_builder(name, data_dir=None, file_format='array_record', **kwargs):
             f'Data set {name} has no config {config!r}. It has: {", ".join(configs) or "none"}.'
         )
     return builder(data_dir=data_dir, config=config or None, file_format=file_format, **kwargs)
+
+
+def conditions_of(name: str) -> Conditions:
+    """Return the functions that read sentences of a data set 'NAME', 'NAME/CONFIG/VERSION'.
+
+    A data set declares them in `tfds_builders/NAME/__init__.py` by the name of their module:
+    `CONDITIONS = 'tfds_builders.NAME.sentences'`; there, `CONDITIONS` is a `Conditions`. Other
+    data sets, and names that are not data sets of this package, have none.
+    """
+    name = name.partition('/')[0]
+    package = importlib.import_module(f'tfds_builders.{name}') if name in names() else None
+    module = getattr(package, 'CONDITIONS', '')
+    return importlib.import_module(module).CONDITIONS if module else Conditions()

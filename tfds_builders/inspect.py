@@ -15,9 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw, ImageFont
 
-from t2i_jax.draw.sheets import save_png, wrap
-from t2i_jax.runtime.log import GREY, INK
 from tfds_builders import DataError, build, names
+from tfds_builders.sheets import GREY, INK, save_png, wrap
 
 SIDE, MARGIN, LINES = 320, 12, 26  # pixels of a picture's longer side; lines of text below it
 NEEDS = 'Records are drawn from array_record, which can be read at any place; tfrecord cannot. Build a copy with --file_format=array_record.'

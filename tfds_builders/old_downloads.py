@@ -1,7 +1,7 @@
 """Captions and sentence vectors from the downloads of the first text-to-image papers, which many people still have.
 
 They are Torch7 files and Python 2 pickles. Archives are read where they lie, nothing is unpacked, and nothing that a file holds is
-executed (t2i_jax/imports).
+executed (`foreign/`).
 """
 
 import re
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from t2i_jax.data.text import ALPHABET
-from t2i_jax.imports import pickles, t7
 from tfds_builders.class_splits import LISTS
 from tfds_builders.errors import DataError
 from tfds_builders.files import lines_of, members
+from tfds_builders.foreign import pickles, t7
+from tfds_builders.words import ALPHABET
 
 EMBEDDING = 1024  # of the char-CNN-RNN encoders of Reed et al.
 MOST = (

@@ -1,20 +1,17 @@
 """What a person asks for that is no sentence: label sets, attributes, given boxes; sentences for systems that read those.
 
-A data set whose sentences can be read has `tfds_builders/<name>/sentences.py` with functions `labels(sentence)`, `attributes(sentence, names)`,
-`fill(vector, known, rng)`, `check(vector, names)`, or some of them; see that of shape_scenes. Of other data sets, labels are found in a sentence
-by their names.
+A data set may declare functions that read its sentences (`tfds_builders.conditions_of`). For other
+data sets, labels are found in a sentence by their names.
 """
 
 import difflib
-import importlib
-import pathlib
 import re
 
 import numpy as np
 
-import tfds_builders
 from t2i_jax.data.text import tokenize
 from t2i_jax.runtime.errors import DataError
+from tfds_builders import conditions_of
 
 FEW = 24  # names that an error lists
 SHOWN = 8  # those that stand beside a picture, and examples
@@ -233,13 +230,13 @@ def named(text, meta):
         raise DataError(
             f'{text!r} names no attribute. Give names or numbers: {", ".join(meta.attribute_names[:SHOWN])}, ...'
         )
-    getattr(reader(meta), 'check', lambda *_: None)(vector, meta.attribute_names)
+    conditions_of(meta.name).check(vector, meta.attribute_names)
     return vector, known
 
 
 def filled(vectors, known, meta, num, seed):
     """(n, A) -> (n, num, A), what is not known drawn from (seed, j) for the j-th of each, where the data set's reader can."""
-    fill = getattr(reader(meta), 'fill', lambda vector, known, rng: vector)
+    fill = conditions_of(meta.name).fill
     return np.stack(
         [
             [fill(vector, told, np.random.default_rng((seed % 2**32, j))) for j in range(num)]
@@ -249,16 +246,9 @@ def filled(vectors, known, meta, num, seed):
 
 
 # -------------------------------------------------------------------------------------------------------------------- sentences
-def reader(meta):
-    """The module that reads sentences of a data set, None where there is none."""
-    name = meta.name.partition('/')[0]
-    there = (pathlib.Path(tfds_builders.__file__).parent / name / 'sentences.py').exists()
-    return importlib.import_module(f'tfds_builders.{name}.sentences') if there else None
-
-
 def sentences_as_labels(sentences, meta):
     """(n, C) float32: the labels that sentences name. Raises DataError for a sentence that names none."""
-    read = getattr(reader(meta), 'labels', None) or (lambda sentence: named_in(sentence, meta))
+    read = conditions_of(meta.name).labels or (lambda sentence: named_in(sentence, meta))
     return label_sets([read(sentence) for sentence in listed(sentences)], meta)
 
 
@@ -281,7 +271,7 @@ def named_in(sentence, meta):
 
 def sentences_as_attributes(sentences, meta):
     """(vectors, known) as `read_attributes`. Raises DataError where the data set has no reader, and for sentences that say nothing of them."""
-    read = getattr(reader(meta), 'attributes', None)
+    read = conditions_of(meta.name).attributes
     if not read:
         raise DataError(
             f'Sentences of {meta.name} cannot be read as attributes. Give those: --attributes="'

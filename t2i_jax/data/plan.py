@@ -12,7 +12,7 @@ from absl import logging
 
 from t2i_jax.data.tables import Split
 from t2i_jax.runtime.errors import DataError
-from tfds_builders.shape_scenes.facts import entails
+from tfds_builders.facts import entails
 
 
 def readable(split, needs) -> np.ndarray:

@@ -124,6 +124,7 @@ class Split:
             attribute_names=tuple(self.metadata.get('attributes', ()))
             if 'attributes' in have
             else (),
+            scenes=self.metadata.get('scenes', ''),
         )
         self.geometry = Geometry(
             geometry['size'],

@@ -4,26 +4,21 @@ import hashlib
 import json
 import pathlib
 import re
-import unicodedata
-from collections import Counter
 
 import numpy as np
 from absl import logging
 
 from tfds_builders.errors import DataError
+from tfds_builders.words import ALPHABET, CHARS, count_words, normalise, tokenize
 
-# Reed et al. (CVPR 2016): 70 positions for 69 symbols. '-' stands twice and its later position counts, so position 37 is never used.
-ALPHABET = 'abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:\'"/\\|_@#$%^&*~`+-=<>()[]{} '
-CHARS = 201  # characters of a sentence that the char-CNN-RNN reads
-MAX_WORDS = 64  # words of a sentence that the data pipeline stores; a stage's `length` cuts further
+__all__ = [
+    *('ALPHABET', 'CHARS', 'MAX_WORDS', 'PAD'),
+    *('Vocabulary', 'encode_chars', 'encode_sentences', 'tokenize'),
+]
+
 PAD = 0  # id of padding, for words and characters alike
 
 _POSITIONS = bytes(ALPHABET.rfind(chr(code)) + 1 for code in range(256))  # 0 for what is not in it
-
-
-def normalise(text: str) -> str:
-    """Lower case and NFKC (full-width letters, ligatures and odd blanks become plain ones); a pair of U+FFFD becomes a blank."""
-    return unicodedata.normalize('NFKC', text).replace('\ufffd\ufffd', ' ').lower()
 
 
 def encode_chars(text: str, length: int = CHARS) -> np.ndarray:
@@ -35,14 +30,6 @@ def encode_chars(text: str, length: int = CHARS) -> np.ndarray:
     return np.frombuffer(codes.translate(_POSITIONS).ljust(length, b'\0'), np.uint8).astype(
         np.int32
     )
-
-
-def tokenize(text: str) -> list[str]:
-    r"""Words as the AttnGAN family cuts them: lower case, `\w+`, characters outside ASCII dropped, empty words dropped."""
-    words = (
-        word.encode('ascii', 'ignore').decode() for word in re.findall(r'\w+', normalise(text))
-    )
-    return [word for word in words if word]
 
 
 class Vocabulary:
@@ -59,10 +46,7 @@ class Vocabulary:
     @classmethod
     def from_captions(cls, captions):
         """All words of the captions (any iterable of str), by falling frequency, then alphabetically. Give it training captions only."""
-        counts = Counter()
-        for caption, times in Counter(captions).items():  # many data sets repeat captions
-            for word in tokenize(caption):
-                counts[word] += times
+        counts = count_words(captions)
         return cls(sorted(counts, key=lambda word: (-counts[word], word)))
 
     def __len__(self):

@@ -16,7 +16,6 @@ import json
 import os
 import pathlib
 import time
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -44,8 +43,7 @@ from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler
 from t2i_jax.scenes import agreement as shape_agreement
-from t2i_jax.scenes import analytic as shape_scenes
-from t2i_jax.scenes import trained as shape_net
+from t2i_jax.scenes.readers import ShapeFeatures, has_features, readers
 
 OPTIONS = dict(
     name='',  # of the files under <workdir>/eval; by default what distinguishes this evaluation from others of the run
@@ -69,56 +67,13 @@ OPTIONS = dict(
 PAIRS = 4  # pictures of one caption that are compared with each other
 
 
-class Decoder(NamedTuple):
-    """Reads pictures of shape scenes: uint8 n s s 3 -> scene tables. `tag` says how."""
-
-    decode: Any
-    tag: dict
-
-
-def decoders_for(config, split) -> tuple[dict[str, Decoder], str]:
-    """({name: Decoder}, 'single' or 'multi'): none where the data are no shape scenes."""
-    mode = 'multi' if '/multi' in config.data.name else 'single'
-    return (readers(mode) if 'scene' in split.tables else {}), mode
-
-
-def readers(mode) -> dict[str, Decoder]:
-    """What reads scenes of a mode, the trained reader last, where it has weights."""
-    found = {
-        'analytic': Decoder(
-            functools.partial(shape_scenes.decode_all, mode=mode), dict(name='analytic', mode=mode)
-        )
-    }
-    if shape_net.weights_path(mode).exists():
-        tag = dict(name='trained', mode=mode, weights=shape_net.load(mode)[1])
-        found['trained'] = Decoder(functools.partial(shape_net.decode_all, mode=mode), tag)
-    return found
-
-
-class ShapeFeatures:
-    """ShapeNet-cls as a feature network: 256 features, and the 42 pairs of class and colour as classes for the Inception Score's formula."""
-
-    def __init__(self, mode):
-        self.mode, self.metric_prefix = mode, f'shape_net_{mode}'
-        self.tag = dict(
-            name=self.metric_prefix,
-            weights=shape_net.load(mode)[1],
-            resize='area down, bilinear up',
-            input_size=shape_net.SIDE,
-        )
-
-    def __call__(self, images, first=0):
-        out = shape_net.outputs(images, self.mode)
-        return {'features': out['features'], 'logits': out['pairs']}
-
-
 def chosen_extractor(options, mode='', mesh=None):
     """The feature network that options name, or one that fits the data; mode: of shape scenes. None for 'none'."""
     fitting = (
         'efficientnet_lite0'
         if not mode
         else f'shape_net_{mode}'
-        if shape_net.weights_path(mode).exists()
+        if has_features(mode)
         else 'random_conv'
     )
     name = options['extractor'] or fitting
@@ -170,13 +125,13 @@ def reference(pictures, extract, decoders, what):
         digest.update(images.tobytes())
         n += len(images)
     shape = list(images.shape[1:])
-    readers = [
+    read_by = [
         extract.tag if extract else None,
         {name: reader.tag for name, reader in decoders.items()},
     ]
     key = hashlib.sha256(
         json.dumps(
-            [digest.hexdigest(), n, shape, readers, report.version()], sort_keys=True
+            [digest.hexdigest(), n, shape, read_by, report.version()], sort_keys=True
         ).encode()
     ).hexdigest()
     path = (
@@ -384,7 +339,8 @@ def of_split(name, asked, drawn, train, extract, decoders, mode, options) -> lis
 def of_pictures(config, sampler, train, options, judges):
     """How a stage that draws pictures is measured: (a function: split's name and tables -> (values, grid), splits by default, what names the file).
     judges: {name: evaluate_matching.Scorer}."""
-    decoders, mode = decoders_for(config, train)
+    mode = train.meta.scenes
+    decoders = readers(mode)
     if decoders and 'trained' not in decoders:
         print(
             f'ShapeNet-cls has no weights for {mode!r} scenes, so only the analytic reader is used; experiments/shape_net.py says how to train it.'
@@ -526,7 +482,8 @@ class During:
     def __init__(self, config, held_out):
         self.options = {**OPTIONS, **config.get('eval', {})}
         self.asked = ask(held_out, self.options['every_num'], held_out.meta.captions)
-        self.decoders, mode = decoders_for(config, held_out)
+        mode = held_out.meta.scenes
+        self.decoders = readers(mode)
         self.attributes = (
             self.asked.of('attributes')
             if mode == 'single' and self.decoders and 'attributes' in held_out.tables

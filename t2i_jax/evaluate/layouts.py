@@ -17,7 +17,7 @@ from t2i_jax.evaluate.measures import Measure
 from t2i_jax.metrics import layout, layout_sets
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.sample import TEXT
-from tfds_builders.shape_scenes import rules
+from t2i_jax.scenes import rules
 
 TRUTH = 'boxes', 'object_labels', 'object_masks'  # what a stage is not told when it draws
 SHOWN = 4  # layouts of a record in the picture
@@ -34,7 +34,7 @@ def of_layouts(config, sampler, train, options):
         Measure(sampler),
         Scenes.of(with_objects(train, len(train), sampler.meta.captions)),
     )
-    by_rule = '/rules' in config.data.name
+    by_rule = train.meta.scenes == 'rules'
 
     def measured(name, split):
         asked = with_objects(split, options['num'], sampler.meta.captions)
@@ -44,10 +44,9 @@ def of_layouts(config, sampler, train, options):
         values += of_measures(sampler.module, measure, asked, true, by_rule, options['seed'])
         return report.tagged(values, split=name), (name, *shown(sampler, asked, true, drawn))
 
-    scenes = config.data.name.startswith('shape_scenes')
     return (
         measured,
-        ['test'] if scenes else [config.data.validation_split],
+        ['test'] if train.meta.scenes else [config.data.validation_split],
         f'{options["num"]}x{options["samples"]}',
         '',
     )

@@ -34,7 +34,7 @@ from t2i_jax.metrics.resize import resize
 from t2i_jax.metrics.retrieval import retrieval, share
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler, to_uint8
-from tfds_builders.shape_scenes.facts import entails
+from tfds_builders.facts import entails
 
 STAGE, NETWORKS = 'damsm', ('text', 'image')
 WRONG = 99  # captions beside the own one

@@ -48,7 +48,11 @@ def version() -> str:
             'text',
         )
     ]
-    folders = root / 'metrics', root / 'encoders', root.parent / 'tfds_builders' / 'shape_scenes'
+    builders = root.parent / 'tfds_builders'
+    folders = (
+        *(root / name for name in ('metrics', 'encoders', 'scenes')),
+        *(builders, builders / 'shape_scenes'),
+    )
     files = own + sorted(
         path for folder in folders for path in folder.iterdir() if path.suffix in ('.py', '.npz')
     )

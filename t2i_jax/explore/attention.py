@@ -4,10 +4,11 @@ import jax
 import numpy as np
 
 from t2i_jax.data.text import encode_sentences
-from t2i_jax.draw.attention import inside, row, rows
-from t2i_jax.explore.scenes import reader_of
+from t2i_jax.draw.attention import row, rows
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import to_uint8
+from t2i_jax.scenes.attention import inside
+from t2i_jax.scenes.readers import best_reader
 
 ACROSS = 8  # words of a line
 MEASURED = (
@@ -28,9 +29,9 @@ def explored(ask, sampler, held_out) -> dict:
     )
 
 
-def count(ask) -> int:
+def count(ask, sampler) -> int:
     """Of how many held-out pictures the attention is computed; the first `num` are shown."""
-    return max(ask.num, MEASURED) if reader_of(ask.config) else ask.num
+    return max(ask.num, MEASURED) if best_reader(sampler.meta.scenes) else ask.num
 
 
 def of_words(ask, sampler, held_out):
@@ -39,7 +40,7 @@ def of_words(ask, sampler, held_out):
         raise RunError(
             f'--what=attention of stage {sampler.stage} shows held-out pictures with their own captions: leave --text out.'
         )
-    asked = held_out(ask, sampler, count(ask), ('image',))
+    asked = held_out(ask, sampler, count(ask, sampler), ('image',))
     batch = asked.batch(0, len(asked.rows))
     maps = sampler.apply('attend', {name: batch[name] for name in ('image', 'tokens', 'length')})
     maps, words = (
@@ -88,7 +89,7 @@ def of_pixels(ask, sampler, held_out):
         )
         shown = len(texts)
     else:
-        shown, asked = ask.num, held_out(ask, sampler, count(ask))
+        shown, asked = ask.num, held_out(ask, sampler, count(ask, sampler))
         batch, texts, noise = (
             asked.batch(0, len(asked.rows)),
             asked.texts,
@@ -104,7 +105,7 @@ def of_pixels(ask, sampler, held_out):
         rows(drawn['image'][i], words[i], [one[i] for one in drawn['attention']])
         for i in range(shown)
     ]
-    reader, numbers = reader_of(ask.config), {}
+    reader, numbers = best_reader(sampler.meta.scenes), {}
     if reader:
         scenes = reader.decode(drawn['image'])
         numbers = {'decoder': reader.tag['name']} | {

@@ -38,9 +38,9 @@ from t2i_jax.data.text import tokenize
 from t2i_jax.draw import sheets
 from t2i_jax.explore import attention as explore_attention
 from t2i_jax.explore import attributes as explore_attributes
-from t2i_jax.explore import scenes as explore_scenes
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.sample import Sampler
+from t2i_jax.scenes import explored
 
 STEPS, FINER = 9, 3  # pictures of a row; frames of the film for each of them
 DRAWS = 1000  # of noise, from which the style encoder's correlations are estimated
@@ -284,7 +284,7 @@ def drawn_texts(ask):
         for i in range(0, len(texts), 2)
         for j in range(each)
     ]
-    return sampler, film(ask, fine, labels)
+    return sampler, film(sampler, fine, labels)
 
 
 def drawn_noise(ask):
@@ -294,10 +294,12 @@ def drawn_noise(ask):
     )
     each = ask.num if ask.texts or asked is None else 1
     fine = z_interpolation(sampler, asked, each, FINER * (STEPS - 1) + 1, ask.seed)
-    return sampler, film(ask, fine, [text if j == 0 else '' for text in texts for j in range(each)])
+    return sampler, film(
+        sampler, fine, [text if j == 0 else '' for text in texts for j in range(each)]
+    )
 
 
-def film(ask, fine, labels):
+def film(sampler, fine, labels):
     """What is drawn of interpolations in many steps: every third of them on the sheet, all in the film."""
     pictures = fine[:, ::FINER]
     step = (
@@ -311,7 +313,7 @@ def film(ask, fine, labels):
         'largest_step_of_a_row_to_its_mean': float(
             np.median(step.max(1) / np.maximum(step.mean(1), 1e-9))
         ),
-        **explore_scenes.read(ask.config, pictures),
+        **explored.read(sampler.meta.scenes, pictures),
     }
     return dict(pictures=pictures, labels=labels, numbers=numbers, frames=fine[:16].swapaxes(0, 1))
 
@@ -343,7 +345,7 @@ def drawn_swaps(ask):
         'pixel_change_of_other_noise': float(np.abs(np.roll(paired, 1, 2) - paired).mean() / 255)
         if ask.num > 1
         else None,
-        **explore_scenes.read(ask.config, pictures.swapaxes(0, 1)),
+        **explored.read(sampler.meta.scenes, pictures.swapaxes(0, 1)),
     }
     return sampler, dict(pictures=pictures, labels=texts, numbers=numbers)
 
@@ -416,7 +418,7 @@ def drawn_styles(ask):
         'correlation_least': float(correlation.min()),
         'draws': DRAWS,
         'correlation': correlation.round(4).tolist(),
-        **explore_scenes.places(ask.config, real, pictures),
+        **explored.places(sampler.meta.scenes, real, pictures),
     }
     return sampler, dict(
         pictures=np.concatenate([real[None], pictures]),

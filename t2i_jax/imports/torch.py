@@ -10,8 +10,8 @@ import zipfile
 
 import numpy as np
 
-from t2i_jax.imports import pickles
 from t2i_jax.runtime.errors import DataError
+from tfds_builders.foreign import pickles
 
 LEGACY = (
     b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # the pickled magic number of torch.save before 1.6

@@ -7,8 +7,7 @@ and returns a value for each, NaN where a scene has nothing to measure; means an
 import numpy as np
 import scipy
 
-from tfds_builders.shape_scenes.facts import NEAR, RELATION, holds, pack, unpack
-from tfds_builders.shape_scenes.scenes import CLASS, COLUMNS, CX, UNIT, H
+from tfds_builders.facts import CLASS, COLUMNS, CX, NEAR, RELATION, UNIT, H, holds, pack, unpack
 
 RASTER = 256  # cells of a side, for areas of unions
 

@@ -6,19 +6,9 @@ import os
 from pathlib import Path
 
 from t2i_jax.runtime.errors import unwritable
+from tfds_builders.atomic import replacing
 
-
-@contextlib.contextmanager
-def replacing(path):
-    """A temporary path beside `path` that takes its place in the end: a reader sees the old file or the whole new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+__all__ = ['replacing', 'writes']
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 from t2i_jax.scenes.analytic import caption_results
-from tfds_builders.shape_scenes.facts import COUNT, EXISTS, PLACE, RELATION, holds, unpack
+from tfds_builders.facts import COUNT, EXISTS, PLACE, RELATION, holds, unpack
 from tfds_builders.shape_scenes.phrases import SHAPES, SIZE_WORDS, words
 from tfds_builders.shape_scenes.scenes import (
     CLASS,

@@ -11,7 +11,7 @@ import functools
 import cv2
 import numpy as np
 
-from tfds_builders.shape_scenes.facts import COUNT, EXISTS, PLACE, RELATION, holds, unpack
+from tfds_builders.facts import COUNT, EXISTS, PLACE, RELATION, holds, unpack
 from tfds_builders.shape_scenes.render import distance
 from tfds_builders.shape_scenes.scenes import (
     CLASS,

@@ -1,9 +1,9 @@
-"""Reads shape_scenes pictures with ShapeNet-cls, whose weights lie beside this file; see systems/shape_net.py.
+"""ShapeNet-cls as a reader of shape_scenes pictures.
 
-python -m t2i_jax.metrics.shape_net --workdir=runs/shape_net      # checks a trained one and writes its weights here
+Its weights lie in this folder; systems/shape_net.py has the network, and
+`python -m benchmarks.shape_net` checks a trained one and writes its weights here.
 """
 
-import argparse
 import functools
 import hashlib
 import pathlib
@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from t2i_jax import run
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.scenes.analytic import MAX_FOUND
-from t2i_jax.systems.shape_net import COLOURS, Reader
+from t2i_jax.systems.shape_net import COLOURS, ShapeNetwork
 from tfds_builders.shape_scenes.scenes import COLUMNS, MODES, THRESHOLDS, UNIT
 
 SIDE, CHUNK = 64, 100  # pixels that it reads; pictures at a time
@@ -46,7 +45,7 @@ def load(mode):
         for part in 'ps'
     )
     width = flat['p.convs.0.kernel'].shape[-1]
-    graph = nnx.split(nnx.eval_shape(lambda: Reader(width, rngs=nnx.Rngs(0))))[0]
+    graph = nnx.split(nnx.eval_shape(lambda: ShapeNetwork(width, rngs=nnx.Rngs(0))))[0]
 
     @jax.jit
     def read(images):
@@ -79,7 +78,7 @@ def flatten(tree, prefix=''):
 
 
 def outputs(images, mode):
-    """What the network says of uint8 (N, S, S, 3), brought to 64 pixels first: see `Reader`."""
+    """What the network says of uint8 (N, S, S, 3), brought to 64 pixels first: see `ShapeNetwork`."""
     read, parts = load(mode)[0], []
     if images.shape[1] != SIDE:
         how = cv2.INTER_AREA if images.shape[1] > SIDE else cv2.INTER_LINEAR
@@ -154,53 +153,3 @@ def presence(images, mode, truth):
         for row in scene[:-1][scene[:-1, 5] >= 0]:
             true[i, row[0] * COLOURS + row[1]] = True
     return float((said == true).mean())
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--workdir', required=True)
-    args = parser.parse_args()
-    from t2i_jax.data.tables import Split
-    from t2i_jax.data.text import Vocabulary
-    from t2i_jax.scenes import analytic as shape_scenes
-
-    config = run.load_config(args.workdir)
-    mode = 'multi' if '/multi' in config.data.name else 'single'
-    step, state, _ = run.restore(config, args.workdir, 'net')
-    params, stats = state.sampling_params()['net'], state.stats['net']
-    stored = {
-        f'{part}.{name}': np.float16(value)
-        for part, tree in (('p', params), ('s', stats))
-        for name, value in flatten(tree).items()
-    }
-    np.savez_compressed(weights_path(mode), **stored)
-    load.cache_clear()
-    print(f'step {step:,}: {weights_path(mode)}, {weights_path(mode).stat().st_size / 1e6:.2f} MB')
-    split = Split(config.data, 'test', ('image', 'scene'), Vocabulary(()))
-    images, truth = split.tables['image'][:1000], split.tables['scene'][:1000]
-    print(
-        f'{"blur":>5} {"presence":>9} {"class+colour":>13} {"exact":>6}   analytic: {"class+colour":>13} {"exact":>6}'
-    )
-    for sigma in (0, 1, 2):
-        blurred = (
-            np.stack([cv2.GaussianBlur(image, (0, 0), sigma) for image in images])
-            if sigma
-            else images
-        )
-        cells = []
-        for decode in (decode_all, shape_scenes.decode_all):
-            found = [shape_scenes.recall(a, b) for a, b in zip(decode(blurred, mode), truth)]
-            objects = sum(one['objects'] for one in found)
-            cells.append(
-                f'{sum(one["class_colour"] for one in found) / objects:>13.3f} {np.mean([one["exact"] for one in found]):>6.3f}'
-            )
-        print(
-            f'{sigma:>5} {presence(blurred, mode, truth):>9.4f} {cells[0]}             {cells[1]}',
-            flush=True,
-        )
-
-
-if __name__ == '__main__':
-    main()

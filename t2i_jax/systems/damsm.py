@@ -32,7 +32,7 @@ from t2i_jax.losses import sentence_loss, sentence_scores, word_attention, word_
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.runtime.sharding import everywhere
 from t2i_jax.stage import Phase, Stage
-from tfds_builders.shape_scenes.facts import entails
+from tfds_builders.facts import entails
 
 LEAVE_OUT = {
     'class': ('label',),

@@ -1,6 +1,6 @@
 """ShapeNet-cls: a small network that reads shape_scenes, for evaluation alone.
 
-The analytic reader (metrics/shape_scenes.py) wants flat patches of colour; pictures of VAEs and of young GANs are blurred. This network is
+The analytic reader (scenes/analytic.py) wants flat patches of colour; pictures of VAEs and of young GANs are blurred. This network is
 trained on blurred, noisy, tinted and coarsely quantised pictures, and gives two things: a reading of the scene (objects on a grid of
 cells of 8 x 8 pixels, each with class, colour and box) and 256 features for distances between sets of pictures. Never use it, or one trained with the same
 seed, inside the loss of a system: its scores would become over-optimistic.
@@ -9,7 +9,7 @@ seed, inside the loss of a system: its scores would become over-optimistic.
       + bce(42 pairs of class and colour that are there) + ce(count of each class) + ce(number of objects)
 
 Ours; there is no paper. Trained by `python -m t2i_jax.main --config=experiments/shape_net.py --workdir=runs/shape_net` and written into the
-library by `python -m t2i_jax.metrics.shape_net --workdir=runs/shape_net`.
+library by `python -m benchmarks.shape_net --workdir=runs/shape_net`.
 """
 
 import itertools
@@ -29,7 +29,7 @@ CLASSES, COLOURS, UNIT = 6, 7, 4096
 HEADS = dict(object=1, kind=CLASSES, colour=COLOURS, box=4)  # of each cell
 
 
-class Reader(nnx.Module):
+class ShapeNetwork(nnx.Module):
     """Picture in [-1, 1], b 64 64 3 -> {'cells': {head: b 8 8 k}, 'pairs': b 42, 'counts': b 6 6, 'total': b 6, 'features': b 256}"""
 
     def __init__(self, width, *, rngs):
@@ -141,7 +141,7 @@ class ShapeNet(Stage):
     tiny = dict(width=8)
 
     def __init__(self, meta, *, width=32, rngs):
-        self.net = Reader(width, rngs=rngs)
+        self.net = ShapeNetwork(width, rngs=rngs)
 
     def loss(self, batch, key, out):
         image, scene = batch['image'], batch['scene']

@@ -5,10 +5,10 @@ import pathlib
 import cv2
 import numpy as np
 
-from t2i_jax.data.text import CHARS, MAX_WORDS, Vocabulary, tokenize
-from t2i_jax.draw import sheets
+from tfds_builders import sheets
 from tfds_builders.caption_folder.pictures import stored
 from tfds_builders.caption_folder.scan import MOST
+from tfds_builders.words import CHARS, MAX_WORDS, count_words, tokenize
 
 SHOWN, SIDE = 25, 128  # pictures of the sheet, pixels
 PERCENTILES = (0, 5, 50, 95, 100)
@@ -22,6 +22,7 @@ def write(builder, folder) -> str:
     used = [entry for entry in folder.entries if entry.file not in skipped]
     train = [entry for entry in used if entry.split == 'train']
     captions = [caption for entry in used for caption in entry.captions]
+    known = count_words(caption for entry in train for caption in entry.captions)
     words, letters = (
         [len(tokenize(caption)) for caption in captions],
         [len(caption) for caption in captions],
@@ -32,7 +33,7 @@ def write(builder, folder) -> str:
         + ', '.join(f'{name} {split.num_examples:,}' for name, split in splits.items())
         + f'; split: {folder.rule})',
         f'captions: {len(captions):,}, from {folder.layout}',
-        f'vocabulary: {len(Vocabulary.from_captions(caption for entry in train for caption in entry.captions)):,} words of the training captions',
+        f'vocabulary: {len(known):,} words of the training captions',
         'words of a caption, percentiles '
         + ', '.join(
             f'{p}: {v:.0f}' for p, v in zip(PERCENTILES, np.percentile(words, PERCENTILES))

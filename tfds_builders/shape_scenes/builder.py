@@ -6,9 +6,9 @@ import dataclasses
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tfds_builders.facts import ATOMS
 from tfds_builders.shape_scenes import render, rules, scenes
 from tfds_builders.shape_scenes.captions import CAPTIONS
-from tfds_builders.shape_scenes.facts import ATOMS
 from tfds_builders.shape_scenes.records import records
 
 FULL = {'train': 20_000, 'validation': 1_000, 'test': 2_000, 'test_unseen': 2_000}
@@ -63,8 +63,11 @@ def _configs():
 
 
 class ShapeScenes(tfds.core.GeneratorBasedBuilder):
-    VERSION = tfds.core.Version('1.0.0')
-    RELEASE_NOTES = {'1.0.0': 'Six shapes, seven colours, three sizes, eight backgrounds.'}
+    VERSION = tfds.core.Version('1.1.0')
+    RELEASE_NOTES = {
+        '1.1.0': 'The metadata say what the scenes are: single, multi or rules.',
+        '1.0.0': 'Six shapes, seven colours, three sizes, eight backgrounds.',
+    }
     BUILDER_CONFIGS = list(_configs())
 
     def _info(self):
@@ -88,7 +91,7 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
                 split_rule=rules.SPLIT_RULE,
                 max_objects=rules.MAX_OBJECTS,
                 flip=False,
-                mode='rules',
+                scenes='rules',
                 seed=self.builder_config.seed,
             ),
         )
@@ -135,7 +138,7 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
                 max_objects=scenes.MAX_OBJECTS,
                 mask_size=render.MASK_SIZE,
                 flip=False,
-                mode=mode,
+                scenes=mode,
                 size=self.builder_config.size,
                 seed=self.builder_config.seed,
                 held_out=[

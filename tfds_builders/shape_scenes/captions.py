@@ -10,8 +10,7 @@ are said only where they are true with some room (CLEAR), so that they survive t
 
 import numpy as np
 
-from tfds_builders.shape_scenes import phrases
-from tfds_builders.shape_scenes.facts import (
+from tfds_builders.facts import (
     ABOVE,
     APART,
     ATOMS,
@@ -32,6 +31,7 @@ from tfds_builders.shape_scenes.facts import (
     table,
     unpack,
 )
+from tfds_builders.shape_scenes import phrases
 from tfds_builders.shape_scenes.scenes import (
     BACKGROUNDS,
     CLASS,

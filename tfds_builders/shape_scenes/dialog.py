@@ -9,8 +9,8 @@ What an answer says is an atom of `facts.py`, so that its truth can be checked. 
 (Kottur et al. 2019): count, exist, attribute, place, relation, background.
 """
 
+from tfds_builders.facts import BACKGROUND, COUNT, EXISTS, PLACE, RELATION, unpack
 from tfds_builders.shape_scenes.captions import matching
-from tfds_builders.shape_scenes.facts import BACKGROUND, COUNT, EXISTS, PLACE, RELATION, unpack
 from tfds_builders.shape_scenes.questions import (
     ATTRIBUTES,
     REGIONS,

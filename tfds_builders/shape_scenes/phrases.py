@@ -2,7 +2,7 @@
 
 import re
 
-from tfds_builders.shape_scenes.facts import ABOVE, BELOW, LEFT, NEAR, PLACES, RIGHT
+from tfds_builders.facts import ABOVE, BELOW, LEFT, NEAR, PLACES, RIGHT
 from tfds_builders.shape_scenes.scenes import COLOURS
 
 SHAPES = (  # singular and plural of the synonyms of each class; the first has one word

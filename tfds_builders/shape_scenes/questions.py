@@ -2,9 +2,7 @@
 
 from typing import NamedTuple
 
-from tfds_builders.shape_scenes import phrases
-from tfds_builders.shape_scenes.captions import matching
-from tfds_builders.shape_scenes.facts import (
+from tfds_builders.facts import (
     ABOVE,
     APART,
     BACKGROUND,
@@ -18,6 +16,8 @@ from tfds_builders.shape_scenes.facts import (
     RIGHT,
     pack,
 )
+from tfds_builders.shape_scenes import phrases
+from tfds_builders.shape_scenes.captions import matching
 from tfds_builders.shape_scenes.scenes import (
     CLASS,
     CLASSES,

@@ -1,17 +1,13 @@
-"""What a scene is, and how scenes are drawn at random: a pure function of (mode, split, index, seed).
+"""Scenes and their words, drawn at random: a pure function of (mode, split, index, seed).
 
-A scene is one int32 table of ROWS x COLUMNS. Rows 0 to 4 are objects, the largest first, which is also the order in which they are painted;
-unused rows are -1. The last row is the background. All lengths are in units of 1/4096 of the frame, so that a scene is exact, hashable and
-the same at every picture size.
-
-    column   0      1       2     3   4   5  6  7
-    object   class  colour  size  cx  cy  w  h  depth (0 is painted first)
-    last row kind   variant -1    -1  -1  -1 -1 -1
+A scene is a table as `tfds_builders/facts.py` defines it, of five objects and the background.
 """
 
 import hashlib
 
 import numpy as np
+
+from tfds_builders.facts import CLASS, COLOUR, COLUMNS, CX, CY, SIZE, UNIT, H, W, bins
 
 CLASSES = ('circle', 'square', 'triangle', 'diamond', 'cross', 'ring')
 COLOURS = ('red', 'green', 'blue', 'yellow', 'purple', 'orange', 'cyan')
@@ -31,10 +27,7 @@ CLASS_IDS = tuple(
     f'{colour} {name}' for name in CLASSES for colour in COLOURS
 )  # class_id = class * 7 + colour
 
-UNIT = 4096  # lengths per frame
 MAX_OBJECTS = 5
-COLUMNS = 8
-CLASS, COLOUR, SIZE, CX, CY, W, H, DEPTH = range(COLUMNS)
 
 MODES = ('single', 'multi')
 OVERLAPS = ('none', 'mild')
@@ -210,16 +203,6 @@ def boxes(scene):
     """float32 (5, 4): cx, cy, w, h in [0, 1] of the unoccluded shapes; -1 where there is no object."""
     rows = scene[:-1, [CX, CY, W, H]]
     return np.where(rows >= 0, rows / UNIT, -1).astype(np.float32)
-
-
-def bins(centre, side):
-    """0, 1 or 2: left (top), middle, right (bottom). Works on ints and arrays, in units of 1/4096.
-
-    An object is left when the room on its right is more than twice the room on its left. So the bins are thirds of the room that an object
-    of that size has, which serves small objects and those that fill the frame alike.
-    """
-    before, after = 2 * centre - side, 2 * UNIT - 2 * centre - side
-    return 1 - (2 * before < after) + (2 * after < before)
 
 
 def attribute_names(mode):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfds_builders.conditions import Conditions
 from tfds_builders.errors import DataError
 from tfds_builders.shape_scenes import phrases
 from tfds_builders.shape_scenes.scenes import CLASSES, COLOURS, MAX_OBJECTS, SIZES, attribute_names
@@ -236,3 +237,6 @@ def fill(vector, known, rng):
         if len(free) and not vector[first : first + length].any():
             vector[free[int(draw * len(free))]] = 1
     return vector
+
+
+CONDITIONS = Conditions(labels, attributes, fill, check)

@@ -1,6 +1,16 @@
-"""What a caption says, as integers, and whether it is true of a scene.
+"""Scenes and statements about them as integers, and which statements are true.
 
-A fact (atom) is a row of 6 ints; a caption has up to ATOMS of them, unused rows are -1. -1 in a description means any.
+A scene is an int32 table. All rows but the last are objects, the largest first, which is also
+the order in which they are painted; unused rows are -1. The last row is the background. All
+lengths are in units of 1/4096 of the frame, so that a scene is exact, hashable and the same at
+every picture size.
+
+    column   0      1       2     3   4   5  6  7
+    object   class  colour  size  cx  cy  w  h  depth (0 is painted first)
+    last row kind   variant -1    -1  -1  -1 -1 -1
+
+A fact (atom) is a row of 6 integers; a caption has up to ATOMS of them, unused rows are -1.
+-1 in a description means any.
 
     kind            1      2       3     4                     5
     0 EXISTS        shape  colour  size  n                     -1
@@ -10,17 +20,21 @@ A fact (atom) is a row of 6 ints; a caption has up to ATOMS of them, unused rows
     4 BACKGROUND    -1     -1      -1    background            -1
     5 NO_RELATION   shape  colour  size  relation              the other object, packed
 
-EXISTS with n = -1 means at least one such object, otherwise exactly n (0: none). COUNT is the number of all objects. PLACE is EXISTS of
-what stands at that place. RELATION: one object of the first description stands so to another one of the second ('left' = the first is
-left of the second); NO_RELATION: there is no such pair.
+EXISTS with n = -1 means at least one such object, otherwise exactly n (0: none). COUNT is the
+number of all objects. PLACE is EXISTS of what stands at that place. RELATION: one object of the
+first description stands so to another one of the second ('left' = the first is left of the
+second); NO_RELATION: there is no such pair.
 
-Scenes are the tables of `scenes.py`. In a decoded scene -1 is unknown: an object of unknown class counts as an object, but satisfies no
-description that names a class. Places and relations are defined below in whole numbers, so numpy and jax.numpy agree exactly.
+In a decoded scene -1 is unknown: an object of unknown class counts as an object, but satisfies
+no description that names a class. Places and relations are defined below in whole numbers, so
+numpy and jax.numpy agree exactly.
 """
 
 import numpy as np
 
-from tfds_builders.shape_scenes.scenes import CLASS, COLOUR, CX, CY, SIZE, UNIT, H, W, bins
+UNIT = 4096  # lengths per frame
+COLUMNS = 8
+CLASS, COLOUR, SIZE, CX, CY, W, H, DEPTH = range(COLUMNS)
 
 EXISTS, COUNT, PLACE, RELATION, BACKGROUND, NO_RELATION = range(6)
 KINDS = ('exists', 'count', 'place', 'relation', 'background', 'no_relation')
@@ -44,6 +58,16 @@ PLACES = {
     'corner': 16,
 }
 CORNER = PLACES['corner']
+
+
+def bins(centre, side):
+    """0, 1 or 2: left (top), middle, right (bottom). Works on ints and arrays, in units of 1/4096.
+
+    An object is left when the room on its right is more than twice the room on its left. So the bins are thirds of the room that an object
+    of that size has, which serves small objects and those that fill the frame alike.
+    """
+    before, after = 2 * centre - side, 2 * UNIT - 2 * centre - side
+    return 1 - (2 * before < after) + (2 * after < before)
 
 
 def pack(shape=-1, colour=-1, size=-1):

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from t2i_jax.runtime.errors import DataError
+from tfds_builders.errors import DataError
 
 NIL, NUMBER, STRING, TABLE, TORCH, BOOLEAN = range(6)
 FUNCTIONS = 6, 7, 8

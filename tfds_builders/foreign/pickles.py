@@ -10,8 +10,8 @@ import re
 
 import numpy as np
 
-from t2i_jax.imports.pickle_codes import OPERATIONS
-from t2i_jax.runtime.errors import DataError
+from tfds_builders.errors import DataError
+from tfds_builders.foreign.pickle_codes import OPERATIONS
 
 SCALARS = (str, bytes, int, float, type(None))  # what may be a key
 TYPES = (
