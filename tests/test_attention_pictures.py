@@ -62,7 +62,7 @@ def sampler_of(stage):
         params,
         stats,
         VOCABULARY,
-        Meta('shapes', size=SIDE, length=LENGTH),
+        Meta('shapes', size=SIDE, length=LENGTH, scenes='single'),
         'gan',
         3,
         chunk=4,
@@ -164,7 +164,7 @@ def test_mass_inside_the_named_object():
     assert (
         looks.named('red') == (COLOUR, 0)
         and looks.named('discs') == (CLASS, 0)
-        and looks.named('shape') is ap.named('left') is ap.named('yonder') is None
+        and looks.named('shape') is looks.named('left') is looks.named('yonder') is None
     )
     assert looks.inside(maps, [['a'], []], [scene, scene]) == {}
 
@@ -180,7 +180,7 @@ def test_attention_is_given_to_those_who_ask(looking):
 def test_samples_have_a_picture_of_attention_beside_them(looking, tmp_path, monkeypatch):
     sheets = []
     monkeypatch.setattr(
-        sample.attention_pictures.log,
+        sample.attention_pictures.sheets,
         'sheet',
         lambda lines, labels, *args, **more: sheets.append((lines, labels, more)),
     )
@@ -209,7 +209,7 @@ def config_of(name='photographs'):
 
 def test_explored_sentences(looking, tmp_path):
     numbers = explore.explore(
-        config_of('shape_scenes/single'),
+        config_of(),
         'run',
         'attention',
         3,

@@ -9,12 +9,19 @@ import numpy as np
 from absl import logging
 
 from tfds_builders.errors import DataError
-from tfds_builders.words import ALPHABET, CHARS, count_words, normalise, tokenize
+from tfds_builders.words import ALPHABET, CHARS, MAX_WORDS, count_words, normalise, tokenize
 
 __all__ = [
-    *('ALPHABET', 'CHARS', 'MAX_WORDS', 'PAD'),
-    *('Vocabulary', 'encode_chars', 'encode_sentences', 'tokenize'),
+    'ALPHABET',
+    'CHARS',
+    'MAX_WORDS',
+    'PAD',
+    'Vocabulary',
+    'encode_chars',
+    'encode_sentences',
+    'tokenize',
 ]
+
 
 PAD = 0  # id of padding, for words and characters alike
 

@@ -31,29 +31,12 @@ SHOWN, DPI = 12, 90  # sentences of the picture, its pixels an inch
 def version() -> str:
     """Of the code that makes numbers: release and a hash of its files (training and networks of systems are not among them)."""
     root = pathlib.Path(__file__).parents[1]
-    own = [
-        root / f'{name}.py'
-        for name in (
-            'augment',
-            'data',
-            'evaluate',
-            'evaluate_layouts',
-            'evaluate_matching',
-            'losses',
-            'measures',
-            'pictures',
-            'sample',
-            'sources',
-            'tables',
-            'text',
-        )
-    ]
     builders = root.parent / 'tfds_builders'
     folders = (
-        *(root / name for name in ('metrics', 'encoders', 'scenes')),
+        *(root / name for name in ('data', 'encoders', 'evaluate', 'metrics', 'scenes')),
         *(builders, builders / 'shape_scenes'),
     )
-    files = own + sorted(
+    files = [root / 'losses.py', root / 'sample.py'] + sorted(
         path for folder in folders for path in folder.iterdir() if path.suffix in ('.py', '.npz')
     )
     return f'{VERSION}+{hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:10]}'
@@ -195,7 +178,7 @@ def picture(out, grids, path):
         ]
         for split in out['protocol']['splits']
     ]
-    sheets = [
+    drawn_sheets = [
         sheets.sheet(
             (drawn if drawn.ndim == 5 else drawn[:, None])[:SHOWN],
             texts[:SHOWN],
@@ -209,10 +192,10 @@ def picture(out, grids, path):
     high = max(
         8,
         0.27 * max(len(panel) for line in panels for panel in line) + 1,
-        *(min(16, sheet.shape[0] / DPI) for sheet in sheets),
+        *(min(16, sheet.shape[0] / DPI) for sheet in drawn_sheets),
     )
     wide = max(
-        6, *(min(high, sheet.shape[0] / DPI) * sheet.shape[1] / sheet.shape[0] for sheet in sheets)
+        6, *(min(high, sheet.shape[0] / DPI) * sheet.shape[1] / sheet.shape[0] for sheet in drawn_sheets)
     )
     figure, axes = plt.subplots(
         len(panels),
@@ -222,7 +205,7 @@ def picture(out, grids, path):
         squeeze=False,
         width_ratios=[wide] + [6] * len(readers),
     )
-    for line, (name, *_), sheet, found in zip(axes, grids, sheets, panels):
+    for line, (name, *_), sheet, found in zip(axes, grids, drawn_sheets, panels):
         line[0].imshow(sheet)
         line[0].set_axis_off()
         line[0].set_anchor('N')
