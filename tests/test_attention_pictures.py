@@ -132,8 +132,12 @@ def test_masks_are_of_what_can_be_seen():
         (1, 0, 0.25), (1, 2, 0.75), (0, 2, 0.25)
     )  # a red and a blue square, a blue circle over the red square
     whole = render.masks(scene, 128).mean((1, 2))
-    assert looks.mask_of(scene, COLOUR, 2, 16).mean() == pytest.approx(whole[1] + whole[2], abs=1e-3)
-    assert looks.mask_of(scene, COLOUR, 0, 16).mean() == pytest.approx(whole[0] - whole[2], abs=1e-3)
+    assert looks.mask_of(scene, COLOUR, 2, 16).mean() == pytest.approx(
+        whole[1] + whole[2], abs=1e-3
+    )
+    assert looks.mask_of(scene, COLOUR, 0, 16).mean() == pytest.approx(
+        whole[0] - whole[2], abs=1e-3
+    )
     assert (
         looks.mask_of(scene, CLASS, 1, 17)[:, 9:].sum() > 0
         and not looks.mask_of(scene, CLASS, 5, 16).any()

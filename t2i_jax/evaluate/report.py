@@ -195,7 +195,11 @@ def picture(out, grids, path):
         *(min(16, sheet.shape[0] / DPI) for sheet in drawn_sheets),
     )
     wide = max(
-        6, *(min(high, sheet.shape[0] / DPI) * sheet.shape[1] / sheet.shape[0] for sheet in drawn_sheets)
+        6,
+        *(
+            min(high, sheet.shape[0] / DPI) * sheet.shape[1] / sheet.shape[0]
+            for sheet in drawn_sheets
+        ),
     )
     figure, axes = plt.subplots(
         len(panels),
