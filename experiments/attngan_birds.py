@@ -13,7 +13,7 @@ TensorFlow's (DM-GAN's README). `:attn1`: 4.35 and 58.65 %; without the DAMSM (-
 Deviations: those of systems/attngan.py and systems/damsm.py; EfficientNet-Lite0 instead of Inception in the DAMSM.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

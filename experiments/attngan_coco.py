@@ -12,7 +12,7 @@ Deviations: those of systems/attngan.py and systems/damsm.py; EfficientNet-Lite0
 evaluation, too (code: 20).
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

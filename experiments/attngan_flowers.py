@@ -11,14 +11,15 @@ Deviations: those of systems/attngan.py and systems/damsm.py; the settings are t
 Inception in the DAMSM. Without Reed's class lists the split is ours, and numbers are not comparable with published ones.
 """
 
-from experiments import attngan_birds, common
+from t2i_jax.experiments import attngan_birds, common
 
 
 def get_config(arg=''):
     c = common.base(
         'attngan', data=common.flowers(size=256, load_size=304, resize='keep', flip=True, length=18)
     )
-    c.stages = attngan_birds.get_config().stages
+    for name in ('damsm', 'gan'):
+        c.stages[name] = common.stage_of(attngan_birds, name)
     return common.variant(c, arg, px64=px64)
 
 

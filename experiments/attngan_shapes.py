@@ -16,13 +16,13 @@ length (`unit_text`), discriminators that normalise each picture alone (`d_norm`
 Measured (46 minutes of one core after 12 of the DAMSM; ablations): docs/results.md.
 """
 
-from experiments import common, damsm_shapes
+from t2i_jax.experiments import common, damsm_shapes
 
 
 def get_config(arg=''):
     """All numbers ours, close to those of stackgan_pp_shapes; gamma1: official code. With lambda 5, as for birds, all pictures of a sentence were alike."""
     c = common.base('attngan', data=common.shapes('single'))
-    c.stages.damsm = damsm_shapes.get_config().stages.damsm
+    c.stages.damsm = common.stage_of(damsm_shapes, 'damsm')
     adam = dict(lr=1e-3, b1=0.0, b2=0.99, schedule=dict(kind='cosine', floor=0.02))
     c.stages.gan = dict(
         steps=2800,
@@ -50,7 +50,7 @@ def get_config(arg=''):
 
 def multi(c):
     c.data.name = 'shape_scenes/multi'
-    c.stages.damsm = damsm_shapes.get_config('multi').stages.damsm
+    c.stages.damsm = common.stage_of(damsm_shapes, 'damsm', 'multi')
 
 
 def quick(c):

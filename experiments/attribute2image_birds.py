@@ -10,7 +10,7 @@ Deviations beside those of the system: the crop is the square around the box (t2
 classes, so that evaluation sees birds of others; the validation part is the papers' test part instead of every tenth picture.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -22,7 +22,7 @@ The KL terms weigh 3 from the first step: sums over 32 x 32 pixels are a quarter
 take size and place before the attributes do (place right for .31 to .49 instead of .87 by the analytic reader).
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

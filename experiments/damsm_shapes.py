@@ -10,7 +10,7 @@ are neither cropped nor mirrored (the captions say left and large); a caption th
 Measured (`:multi`, 25 minutes of one core): R@1 among 100 captions .757, more in docs/results.md.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -5,7 +5,7 @@
 Variants: `:quick`, 32 px, minutes on a laptop; `:tiny`, seconds, for tests. Deviation: pictures are neither cropped nor mirrored.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -9,7 +9,7 @@ its successors do, and helps. With vectors of the authors' own encoder, `--confi
 --config.data.embedding=stored`.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

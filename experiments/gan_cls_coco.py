@@ -8,7 +8,7 @@ Deviations: those of gan_cls_flowers; the text encoder is trained on images and 
 original has two captions of one image; pictures are not rotated.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -10,7 +10,7 @@ shared by the two phases; a moving average of G is kept for sampling; without Re
 not comparable with published ones.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

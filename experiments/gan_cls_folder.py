@@ -6,7 +6,7 @@ tfds_builders/caption_folder/README.md says what a folder looks like. `--config.
 ours but those of gan_cls_coco. Variant: `:tiny`, seconds, to see that the folder is read.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

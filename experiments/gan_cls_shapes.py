@@ -9,7 +9,7 @@ large); one caption a row instead of the mean of four. Of the paper's 100 number
 four of `:style` all: the correlations, and what else was measured, stand in docs/results.md.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

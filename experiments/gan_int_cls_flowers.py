@@ -6,7 +6,7 @@ A text encoder that gan_cls_flowers has trained can be shared: --config.init.tex
 variants and the deviations are those of gan_cls_flowers.
 """
 
-from experiments import gan_cls_flowers
+from t2i_jax.experiments import gan_cls_flowers
 
 
 def get_config(arg=''):

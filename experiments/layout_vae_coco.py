@@ -12,7 +12,7 @@ Deviations: 80 labels of things of COCO 2014 and at most ten objects of a pictur
 them. So numbers cannot be compared with the paper's. Boxes thinner than 1 % of the picture are left out.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

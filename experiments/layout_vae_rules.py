@@ -14,7 +14,7 @@ above the floor.
 Deviations: rates, batch and steps are ours (re-implementations have 1e-5 to 1e-4, batches of 32, 50 epochs).
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -7,7 +7,7 @@ Variants: `:categorical`, classes 1 to 20 instead of a Poisson; `:tiny`, seconds
 Objects of these scenes are placed uniformly without overlap, so that the set of labels says little about their places and much about their number.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -7,7 +7,7 @@
 All numbers ours. About ten minutes each on two CPU cores. Variant `:tiny`, seconds, for tests.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -9,7 +9,7 @@ from another run with its sentence encoder: --config.init.text=<run> --config.in
 Deviations: those of stackgan_flowers.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -9,7 +9,7 @@ Deviations: the sentence encoder is that of gan_cls_coco; batch norm sees the wh
 systems/stackgan.py.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -9,7 +9,7 @@ Deviations: the sentence encoder and the split are those of gan_cls_flowers, and
 another class; the crops of a picture in Stage-I and Stage-II are drawn separately; and those of systems/stackgan.py.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -8,7 +8,7 @@ shared: --config.init.text=runs/gan_cls_birds. With vectors of the authors' own 
 Deviations: those of stackgan_pp.py; a text encoder shared with gan_cls_birds has seen whole pictures, these are cropped around the bird.
 """
 
-from experiments import common, gan_cls_birds
+from t2i_jax.experiments import common, gan_cls_birds
 
 
 def get_config(arg=''):
@@ -16,7 +16,7 @@ def get_config(arg=''):
     c = common.base(
         'stackgan_pp', data=common.birds(size=256, load_size=304, resize='keep', flip=True)
     )
-    c.stages.text = gan_cls_birds.get_config().stages.text
+    c.stages.text = common.stage_of(gan_cls_birds, 'text')
     c.stages.text.data.update(size=64, load_size=76, resize='squash')  # as there
     c.stages.gan = dict(
         epochs=600,

@@ -8,14 +8,14 @@ Deviations: those of stackgan_pp.py. The authors released no settings for flower
 class lists the split is ours, and numbers are not comparable with published ones.
 """
 
-from experiments import common, gan_cls_flowers
+from t2i_jax.experiments import common, gan_cls_flowers
 
 
 def get_config(arg=''):
     c = common.base(
         'stackgan_pp', data=common.flowers(size=256, load_size=304, resize='keep', flip=True)
     )
-    c.stages.text = gan_cls_flowers.get_config().stages.text
+    c.stages.text = common.stage_of(gan_cls_flowers, 'text')
     c.stages.text.data.update(size=64, load_size=76, resize='squash')  # as there
     c.stages.gan = dict(
         epochs=600,

@@ -11,14 +11,14 @@ normalise each picture alone (`d_norm`), wrong pictures that differ from the sen
 Measured (4,500 steps, 42 minutes of one core): docs/results.md.
 """
 
-from experiments import common, gan_cls_shapes
+from t2i_jax.experiments import common, gan_cls_shapes
 
 
 def get_config(arg=''):
     """All numbers ours, close to those of gan_cls_shapes:laptop."""
     c = common.base('stackgan_pp', data=common.shapes('single'))
     adam = dict(lr=1e-3, b1=0.0, b2=0.99, schedule=dict(kind='cosine', floor=0.02))
-    c.stages.text = gan_cls_shapes.get_config('laptop').stages.text
+    c.stages.text = common.stage_of(gan_cls_shapes, 'text', 'laptop')
     c.stages.gan = dict(
         steps=10_000,
         batch_size=32,
@@ -33,7 +33,7 @@ def get_config(arg=''):
 
 
 def quick(c):
-    c.stages.text = gan_cls_shapes.get_config('quick').stages.text
+    c.stages.text = common.stage_of(gan_cls_shapes, 'text', 'quick')
     c.data.name, c.data.size = 'shape_scenes/single_quick', 32
     c.stages.gan.update(steps=5000, ema=0.99)
     c.stages.gan.model.scales, c.stages.gan.data.scales = 2, (16,)

@@ -8,7 +8,7 @@ normalise each picture alone (`d_norm`).
 Measured: 3,000 steps, 25 minutes of one core, draw blobs of all colours on all grounds.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

@@ -12,7 +12,7 @@ little (`near_wrong`).
 Measured (5,000 + 5,000 steps, 40 minutes of one core): docs/results.md.
 """
 
-from experiments import common
+from t2i_jax.experiments import common
 
 
 def get_config(arg=''):

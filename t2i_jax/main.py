@@ -1,333 +1,509 @@
-"""Command line: flags, and nothing else.
+"""Command line: a table of modes and of the flags that each of them reads.
 
-python -m t2i_jax.main --config=experiments/gan_cls_shapes.py:quick --workdir=runs/quick        # train, or resume
-python -m t2i_jax.main --workdir=runs/quick --mode=sample --text="a green circle"               # text -> PNG
-python -m t2i_jax.main --workdir=runs/layout --mode=sample --labels="person, dog, frisbee"      # a set of labels -> boxes
-python -m t2i_jax.main --workdir=runs/quick --mode=explore --what=z_interpolation               # one condition moves, all others stay
-python -m t2i_jax.main --config=experiments/gan_cls_flowers.py --mode=describe                  # sizes and settings
-python -m t2i_jax.main --workdir=runs/quick --mode=evaluate                                     # numbers and their protocol
-python -m t2i_jax.main --mode=compare runs/quick runs/other                                     # numbers side by side
+    t2i_jax --config=gan_cls_shapes:quick --workdir=runs/quick                 # train, or resume
+    t2i_jax --workdir=runs/quick --mode=sample --text="a green circle"         # text -> PNG
+    t2i_jax --workdir=runs/quick --mode=evaluate                               # numbers, protocol
+
+Flags are read before JAX is imported, so that a typing error is answered at once.
+`python -m t2i_jax` is the same program.
 """
 
-import importlib.util
+import difflib
 import logging as python_logging
 import os
-import pathlib
 import sys
+import textwrap
+import types
+from typing import NamedTuple
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import logging
 
-MODES = ('train', 'sample', 'explore', 'describe', 'evaluate', 'compare')
-FLAGS = flags.FLAGS
-flags.DEFINE_string('workdir', None, 'Folder of the run: config, checkpoints, losses, pictures.')
-flags.DEFINE_string('mode', 'train', f'What to do: {", ".join(MODES)}.')
-flags.DEFINE_multi_string('text', [], 'sample, explore: a sentence; may be given several times.')
-flags.DEFINE_string('text_file', None, 'sample, explore: a file with one sentence a line.')
-flags.DEFINE_multi_string(
-    'labels',
-    [],
-    'sample, systems that draw from a set of labels (LayoutVAE): "person, dog, frisbee"; may be given several '
-    'times. --text works, too: the labels that a sentence names.',
-)
-flags.DEFINE_multi_string(
-    'attributes',
-    [],
-    'sample, systems that draw from attributes (Attribute2Image): names, "circle, red", of which those not said '
-    'are drawn or 0, or all numbers, "1 0 0 ...", in [0, 1]; may be given several times. --text works, too, where the data '
-    'set can read it.',
-)
-flags.DEFINE_integer(
-    'num',
-    8,
-    'sample: pictures (or layouts) for each sentence, set of labels or vector of attributes; explore: how many are looked at.',
-)
-flags.DEFINE_integer('seed', 0, 'sample, explore: seed of the noise.')
-flags.DEFINE_string(
-    'out',
-    None,
-    'sample, explore: folder for the pictures, <workdir>/samples and <workdir>/explore by default; evaluate --images: folder '
-    'for the report; compare: PNG of the plot.',
-)
-flags.DEFINE_string(
-    'stage',
-    None,
-    'sample, evaluate, explore: the stage of the run, where it is not the last one that draws.',
-)
-flags.DEFINE_string(
-    'what',
-    None,
-    'explore: text_interpolation, z_interpolation, swap_word, attention, style, attributes, layers, '
-    'reconstruction or completion; see t2i_jax/explore.py.',
-)
-flags.DEFINE_multi_string(
-    'image',
-    [],
-    'explore: a picture of yours instead of held-out ones; --what=style takes several, others --attributes as far as '
-    'they are known.',
-)
-flags.DEFINE_string(
-    'images', None, 'evaluate: a folder of pictures made elsewhere, instead of a run.'
-)
-flags.DEFINE_string(
-    'captions',
-    None,
-    'evaluate --images: a file with the sentence of each picture, one a line, in the order of file names.',
-)
-flags.DEFINE_string(
-    'reference', None, 'evaluate --images: a folder of real pictures, or statistics as .npz.'
-)
-flags.DEFINE_string(
-    'extractor', '', 'evaluate --images: the feature network; of a run --config.eval.extractor.'
-)
-flags.DEFINE_string('extractor_weights', '', 'evaluate --images: file with its weights.')
-flags.DEFINE_string(
-    'coordinator',
-    None,
-    'train, in several processes: host:port of process 0, or auto where JAX can find the others itself (a TPU pod); under '
-    'SLURM and Open MPI not needed.',
-)
-flags.DEFINE_integer('processes', None, 'train: how many processes there are, with --coordinator.')
-flags.DEFINE_integer(
-    'process', None, 'train: which of them this one is, from 0, with --coordinator.'
-)
-flags.DEFINE_integer(
-    'join_timeout', 300, 'train: seconds to wait for the other processes at the start.'
-)
-flags.DEFINE_bool(
-    'force',
-    False,
-    'evaluate --images: distances from fewer pictures than features, marked as biased.',
-)
+from t2i_jax import config as settings
+from t2i_jax.runtime import terminal
+from t2i_jax.runtime.errors import DataError, RunError
 
 
-def main(argv):
-    from t2i_jax import run, sample, train
-    from t2i_jax.evaluate import evaluate, report
-    from t2i_jax.explore import explore
+class Flag(NamedTuple):
+    """One flag: its kind (str, int, bool, or list: given several times), default, and help."""
+
+    kind: type
+    default: object
+    value: str
+    help: str
+
+
+class Mode(NamedTuple):
+    """One mode: what it does, the flags that it reads, an example."""
+
+    help: str
+    flags: tuple[str, ...]
+    example: str
+
+
+FLAGS = {
+    'mode': Flag(str, 'train', 'MODE', ''),
+    'config': Flag(
+        str,
+        None,
+        'EXPERIMENT',
+        'An experiment, <name> or <name>:<variant>, or the path of a file. Without it a run is '
+        'taken with its own config. --config.<setting>=<value> changes a setting of either.',
+    ),
+    'workdir': Flag(str, None, 'FOLDER', 'The run: config, checkpoints, losses, pictures.'),
+    'coordinator': Flag(
+        str,
+        None,
+        'HOST:PORT',
+        'Several processes: the address of process 0, or auto, where JAX can find the others itself '
+        '(a TPU pod). Not needed under SLURM and Open MPI.',
+    ),
+    'processes': Flag(int, None, 'N', 'How many processes there are, with --coordinator.'),
+    'process': Flag(int, None, 'N', 'Which of them this one is, from 0, with --coordinator.'),
+    'join_timeout': Flag(int, 300, 'N', 'Seconds to wait for the other processes at the start.'),
+    'text': Flag(list, None, 'SENTENCE', 'A sentence; may be given several times.'),
+    'text_file': Flag(str, None, 'FILE', 'A file with one sentence a line.'),
+    'labels': Flag(
+        list,
+        None,
+        'NAMES',
+        'Systems that draw from a set of labels (LayoutVAE): "person, dog, frisbee"; may be given '
+        'several times. --text works, too: the labels that a sentence names.',
+    ),
+    'attributes': Flag(
+        list,
+        None,
+        'NAMES',
+        'Systems that draw from attributes (Attribute2Image): names, "circle, red", where what is '
+        'not said is drawn or 0, or all numbers in [0, 1], "1 0 0 ..."; may be given several times. '
+        '--text works, too, where the data set can read it.',
+    ),
+    'num': Flag(
+        int,
+        8,
+        'N',
+        'sample: pictures (or layouts) for each sentence, set of labels or vector of attributes; '
+        'explore: how many are looked at.',
+    ),
+    'seed': Flag(int, 0, 'N', 'Seed of the noise.'),
+    'stage': Flag(str, None, 'NAME', 'The stage of the run, if not the last one that draws.'),
+    'out': Flag(
+        str,
+        None,
+        'PATH',
+        'Folder of the results: <workdir>/samples or <workdir>/explore by default. compare: the PNG '
+        'of the plot, compare.png by default.',
+    ),
+    'what': Flag(
+        str,
+        None,
+        'NAME',
+        'text_interpolation, z_interpolation, swap_word, attention, style, attributes, layers, '
+        'reconstruction or completion; see t2i_jax/explore/explore.py.',
+    ),
+    'image': Flag(
+        list,
+        None,
+        'FILE',
+        'A picture of yours instead of held-out ones; --what=style takes several, others '
+        '--attributes as far as they are known.',
+    ),
+    'settings': Flag(bool, False, '', 'Print every setting as a line --config.a.b=value.'),
+    'images': Flag(str, None, 'FOLDER', 'The pictures that are measured.'),
+    'captions': Flag(
+        str,
+        None,
+        'FILE',
+        'The sentence of each picture, one a line, in the order of file names.',
+    ),
+    'reference': Flag(str, None, 'PATH', 'A folder of real pictures, or statistics as .npz.'),
+    'extractor': Flag(str, '', 'NAME', 'The feature network; efficientnet_lite0 by default.'),
+    'extractor_weights': Flag(str, '', 'FILE', 'Its weights.'),
+    'force': Flag(
+        bool, False, '', 'Distances from fewer pictures than features, marked as biased.'
+    ),
+}
+FILES = 'evaluate --images'
+DRAWS = ('workdir', 'text', 'text_file', 'attributes', 'num', 'seed', 'stage', 'out')
+MODES = {
+    'train': Mode(
+        'Train a run; the same command resumes it. The default mode.',
+        ('config', 'workdir', 'coordinator', 'processes', 'process', 'join_timeout'),
+        '--config=gan_cls_shapes:quick --workdir=runs/quick',
+    ),
+    'sample': Mode(
+        'Draw pictures (or layouts) from sentences, labels or attributes.',
+        (*DRAWS, 'labels'),
+        '--workdir=runs/quick --mode=sample --text="a green circle"',
+    ),
+    'explore': Mode(
+        'Draw what a run has learnt: one condition moves, all others stay.',
+        ('config', *DRAWS, 'what', 'image'),
+        '--workdir=runs/quick --mode=explore --what=z_interpolation',
+    ),
+    'describe': Mode(
+        'Print networks, sizes and optimisers of an experiment or a run. Needs no data.',
+        ('config', 'workdir', 'settings'),
+        '--config=gan_cls_flowers --mode=describe',
+    ),
+    'evaluate': Mode(
+        'Measure a run; --config.eval.num=2000 and its kin say how.',
+        ('config', 'workdir', 'stage'),
+        '--workdir=runs/quick --mode=evaluate',
+    ),
+    FILES: Mode(
+        'Measure pictures made elsewhere.',
+        ('images', 'captions', 'reference', 'extractor', 'extractor_weights', 'force', 'out'),
+        '--mode=evaluate --images=mine --reference=real --out=report',
+    ),
+    'compare': Mode(
+        'Print evaluations of runs, or reports, next to each other, and plot them.',
+        ('out',),
+        '--mode=compare runs/quick runs/other',
+    ),
+}
+NAMES = [name for name in MODES if name != FILES]
+
+
+class Command(NamedTuple):
+    """What the command line says, checked: mode, flags by name, config (or None), other words."""
+
+    mode: str
+    flags: types.SimpleNamespace
+    config: object
+    paths: list[str]
+
+
+# ---------------------------------------------------------------------------------------- reading
+def parse(words):
+    """The Command of the words behind the program's name; None where help was printed.
+
+    Raises RunError for an unknown mode, flag, experiment or setting, and for a flag of another mode.
+    """
+    given, overrides, paths = read(words)
+    mode = given.get('mode', 'train')
+    if mode not in NAMES:
+        raise RunError(f'There is no mode {mode!r}. There are: {", ".join(NAMES)}.')
+    if mode == 'evaluate' and 'images' in given:
+        mode = FILES
+    if given.pop('help', False):
+        print(help_of(given, overrides, mode if 'mode' in given else None))
+        return None
+    for name in (*given, *(f'config.{path}' for path in overrides)):
+        if name != 'mode' and name.partition('.')[0] not in MODES[mode].flags:
+            raise RunError(unread(name, mode))
+    if mode == 'compare' and len(paths) < 2:
+        raise RunError(
+            '--mode=compare takes two workdirs or reports, or more: --mode=compare runs/a runs/b'
+        )
+    if paths and mode != 'compare':
+        raise RunError(
+            f'{paths[0]!r} is not a flag: flags begin with --, t2i_jax --help lists them.'
+        )
+    flags = {name: given.get(name, flag.default) for name, flag in FLAGS.items()}
+    flags |= {name: given.get(name, []) for name, flag in FLAGS.items() if flag.kind is list}
+    for name in ('workdir', 'text_file', *(['out'] if mode != 'compare' else [])):
+        flags[name] = os.path.expanduser(flags[name]) if flags[name] else None
+    return Command(mode, types.SimpleNamespace(**flags), config_of(mode, flags, overrides), paths)
+
+
+def read(words):
+    """({flag: value} as given, {setting: text} of --config.<setting>, other words)."""
+    given, overrides, paths = {}, {}, []
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        if not word.startswith('-') or word == '-':
+            paths.append(word)
+            continue
+        name, equals, text = word.lstrip('-').partition('=')
+        if name in ('h', 'help', 'helpfull', 'helpshort'):
+            given['help'] = True
+            continue
+        kind = str if name.startswith('config.') else known_flag(name).kind
+        if not equals and kind is not bool:
+            # a bare switch is true, as in --config.data.flip
+            bare = not words or words[0].startswith('--')
+            if bare and kind is str and name.startswith('config.'):
+                text = 'true'
+            elif not words:
+                raise RunError(f'--{name} needs a value: --{name}=<value>.')
+            else:
+                text = words.pop(0)
+        if name.startswith('config.'):
+            overrides[name.removeprefix('config.')] = text
+        elif kind is list:
+            given.setdefault(name, []).append(text)
+        else:
+            given[name] = value_of(name, kind, text if equals or kind is not bool else 'true')
+    return given, overrides, paths
+
+
+def known_flag(name):
+    """The Flag of a name. Raises RunError."""
+    if name not in FLAGS:
+        close = difflib.get_close_matches(name, FLAGS, 1)
+        guess = f' Did you mean --{close[0]}?' if close else ''
+        raise RunError(f'There is no flag --{name}.{guess} t2i_jax --help lists them.')
+    return FLAGS[name]
+
+
+def value_of(name, kind, text):
+    """The value of a flag. Raises RunError for a text that does not fit."""
+    try:
+        return {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        wanted = 'true or false' if kind is bool else 'a whole number'
+        raise RunError(f'--{name} is {wanted}, not {text!r}.') from None
+
+
+def unread(name, mode):
+    """The message for a flag that its mode does not read."""
+    flag = name.partition('.')[0]
+    modes = [other for other in MODES if flag in MODES[other].flags]
+    modes = ', '.join(f'--mode={other}' for other in modes)
+    here = ''
+    if flag == 'config' and mode == 'sample':
+        here = ' A run is sampled with its own config.'
+    elif mode == 'evaluate' and flag in settings.EVAL:
+        here = f' Of a run it is set by --config.eval.{flag}.'
+    elif mode == 'train' and flag == 'seed':
+        here = ' In training it is set by --config.seed.'
+    return f'--{name} is not read by --mode={mode}; it belongs to {modes}.{here}'
+
+
+def config_of(mode, flags, overrides):
+    """The config that a mode reads: of an experiment, else of the run; None where it reads none."""
+    reads = MODES[mode].flags
+    if 'workdir' not in reads:
+        return None
+    if flags['config'] is None and not flags['workdir']:
+        raise RunError(
+            'Give --config=<experiment>, or the --workdir=<folder> of a run that exists.'
+            if 'config' in reads
+            else 'Give --workdir=<folder>, the run.'
+        )
+    if mode == 'describe' and flags['config'] is not None and flags['workdir']:
+        raise RunError(
+            '--mode=describe describes either --config=<experiment> or --workdir=<folder>, a run: '
+            'give one of them.'
+        )
+    if mode != 'describe' and not flags['workdir']:
+        raise RunError('Give --workdir=<folder>: results are written there.')
+    if flags['config'] is None:
+        config = settings.override(settings.load_older(flags['workdir']), overrides)
+    else:
+        config = settings.load(flags['config'], overrides)
+    settings.check(config)
+    return config
+
+
+# ------------------------------------------------------------------------------------------- help
+WIDTH = 100
+
+
+def help_of(given, overrides, mode=None):
+    """The text of --help: all modes or one of them, then the settings of the given experiment."""
+    if given.get('config') is not None:
+        config = settings.load(given['config'], overrides)
+        out = [f'Settings of {given["config"]}; t2i_jax --help lists modes and flags.', '']
+        return '\n'.join(out + [row(*one) for one in settings.with_meanings(config)])
+    out = [
+        't2i_jax [--mode=MODE] [flags]. A flag is written --flag=value or --flag value.',
+        't2i_jax --config=EXPERIMENT --help lists the settings of an experiment.',
+    ]
+    described = set()
+    for name, one in MODES.items():
+        if mode is not None and name.partition(' ')[0] != mode.partition(' ')[0]:
+            continue
+        new = [flag for flag in one.flags if flag not in described]
+        again = [flag for flag in one.flags if flag in described]
+        described.update(new)
+        out += ['', f'{name}: {one.help}', f'    t2i_jax {one.example}', '']
+        for flag in new:
+            value = FLAGS[flag].value
+            out.append(row(f'--{flag}={value}' if value else f'--{flag}', FLAGS[flag].help))
+        if again:
+            out += wrapped(f'and as above: {", ".join(f"--{flag}" for flag in again)}', '  ', '  ')
+    return '\n'.join(out)
+
+
+def row(flag, text):
+    """A flag and its help, indented and wrapped."""
+    if len(flag) > 28:
+        return '\n'.join([f'  {flag}', *wrapped(text, ' ' * 32, ' ' * 32)])
+    return '\n'.join(wrapped(text, f'  {flag:<30}', ' ' * 32)) or f'  {flag}'
+
+
+def wrapped(text, first, rest):
+    """Lines of at most WIDTH columns."""
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=rest)
+
+
+# ------------------------------------------------------------------------------------------ running
+def run(command):
+    """Do what a command says."""
+    flags, config = command.flags, command.config
+    if command.mode == 'compare':
+        from t2i_jax.evaluate import report
+
+        print(report.compare(command.paths, flags.out or 'compare.png'))
+    elif command.mode == 'describe':
+        from t2i_jax.run import describe
+
+        print(describe(config))
+    elif command.mode == 'train':
+        train(config, flags)
+    elif command.mode == 'sample':
+        sample(flags)
+    elif command.mode == 'explore':
+        explore(config, flags)
+    else:
+        evaluate(command.mode, config, flags)
+
+
+def train(config, flags):
+    """Train, among the processes of the job."""
     from t2i_jax.runtime import hosts
-    from t2i_jax.runtime.errors import RunError
+    from t2i_jax.train import train
 
-    if FLAGS.mode == 'compare':
-        if len(argv) < 3:
-            raise RunError(
-                '--mode=compare wants two workdirs or reports, or more: --mode=compare runs/a runs/b'
-            )
-        return print(report.compare(argv[1:], FLAGS.out or 'compare.png'))
-    if argv[1:]:
-        raise RunError(f'{argv[1]!r} is no option. Options begin with --; --help lists them.')
-    if FLAGS.mode not in MODES:
-        raise RunError(f'There is no mode {FLAGS.mode!r}. There are: {", ".join(MODES)}.')
-    if FLAGS.mode == 'evaluate' and FLAGS.images:
-        return measured(
-            evaluate.evaluate_files,
-            FLAGS.images,
-            FLAGS.captions,
-            FLAGS.reference,
-            FLAGS.out,
-            force=FLAGS.force,
-            extractor=FLAGS.extractor or 'efficientnet_lite0',
-            extractor_weights=FLAGS.extractor_weights,
-        )
-    if FLAGS.config is None:
-        raise RunError(
-            'Give --config=experiments/<name>.py, or the --workdir of a run that exists.'
-        )
-    if FLAGS.mode == 'describe':
-        return print(run.describe(FLAGS.config))
-    if not FLAGS.workdir:
-        raise RunError('Give --workdir=<folder>: what is trained and drawn lies there.')
-    if FLAGS.mode != 'train' and (FLAGS.coordinator or FLAGS.processes):
-        raise RunError(
-            '--coordinator and --processes are for --mode=train; everything else is done by one process.'
-        )
-    workdir, out, text_file = (
-        os.path.expanduser(path) if path else None
-        for path in (FLAGS.workdir, FLAGS.out, FLAGS.text_file)
-    )
-    if FLAGS.mode == 'train':
-        hosts.start(FLAGS.coordinator, FLAGS.processes, FLAGS.process, FLAGS.join_timeout)
-        train.train(FLAGS.config, workdir)
-        return hosts.done()
-    if FLAGS.mode == 'evaluate':
-        return measured(evaluate.evaluate, FLAGS.config, workdir, stage=FLAGS.stage)
-    texts = FLAGS.text + (sample.read_lines(text_file) if text_file else [])
-    if FLAGS.mode == 'explore':
-        return explore.explore(
-            FLAGS.config,
-            workdir,
-            FLAGS.what,
-            FLAGS.num,
-            FLAGS.seed,
-            texts,
-            FLAGS.image,
-            FLAGS.attributes,
-            FLAGS.stage,
-            out,
-        )
-    sample.to_files(
-        workdir, texts, FLAGS.num, FLAGS.seed, out, FLAGS.labels, FLAGS.attributes, FLAGS.stage
+    hosts.start(flags.coordinator, flags.processes, flags.process, flags.join_timeout)
+    train(config, flags.workdir)
+    hosts.done()
+
+
+def texts_of(flags):
+    """The sentences of --text and --text_file."""
+    from t2i_jax.sample import read_lines
+
+    return flags.text + (read_lines(flags.text_file) if flags.text_file else [])
+
+
+def sample(flags):
+    """Write pictures of the given conditions."""
+    from t2i_jax.sample import to_files
+
+    to_files(
+        flags.workdir,
+        texts_of(flags),
+        flags.num,
+        flags.seed,
+        flags.out,
+        flags.labels,
+        flags.attributes,
+        flags.stage,
     )
 
 
-def measured(evaluate, *args, **options):
-    """The metrics say what is wrong with their input by ValueError, as functions of a library do; here it becomes the program's one message."""
-    from t2i_jax.runtime.errors import RunError
+def explore(config, flags):
+    """Write what `--what` names."""
+    from t2i_jax.explore.explore import explore
+
+    explore(
+        config,
+        flags.workdir,
+        flags.what,
+        flags.num,
+        flags.seed,
+        texts_of(flags),
+        flags.image,
+        flags.attributes,
+        flags.stage,
+        flags.out,
+    )
+
+
+def evaluate(mode, config, flags):
+    """Measure a run or a folder of pictures.
+
+    Metrics refuse their input by ValueError, as functions of a library do; here it becomes the
+    program's one message.
+    """
+    from t2i_jax.evaluate.evaluate import evaluate, evaluate_files
 
     try:
-        return evaluate(*args, **options)
+        if mode == FILES:
+            evaluate_files(
+                flags.images,
+                flags.captions,
+                flags.reference,
+                flags.out,
+                force=flags.force,
+                extractor=flags.extractor or 'efficientnet_lite0',
+                extractor_weights=flags.extractor_weights,
+            )
+        else:
+            evaluate(config, flags.workdir, stage=flags.stage)
     except ValueError as error:
         raise RunError(str(error)) from error
 
 
-def option(argv, name):
-    """(the value of --name, None where it is not given; argv without it)"""
-    value, rest, words = None, [], iter(argv)
-    for word in words:
-        flag, equals, text = word.partition('=')
-        if flag.startswith('-') and flag.lstrip('-') == name:
-            value = text if equals else next(words, '')
-        else:
-            rest.append(word)
-    return value, rest
-
-
-def experiment(text):
-    """'experiments/<name>.py:variant' -> its config. Raises RunError for a file or a variant that does not exist."""
-    from t2i_jax.runtime.errors import RunError
-
-    name, _, variant = text.partition(':')
-    if not name.endswith('.py') or not os.path.isfile(name):
-        known = sorted(
-            p.stem
-            for p in pathlib.Path('experiments').glob('*.py')
-            if p.stem not in ('common', '__init__')
-        )
-        raise RunError(
-            f'There is no experiment {name}. Under experiments/ there are: {", ".join(known)}.'
-        )
-    spec = importlib.util.spec_from_file_location('experiment', name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, 'get_config'):
-        raise RunError(
-            f'{name} is no experiment: it has no get_config. docs/add_a_system.md shows what one looks like.'
-        )
-    return module.get_config(variant)
-
-
-def parse(argv):
-    """--config from a file, or, where it is not given, the config of the run that exists, so that --config.x=... works on both.
-
-    -> what FLAGS did not understand. Raises RunError for a config or a key that does not exist.
-    """
-    from t2i_jax import run
-    from t2i_jax.runtime.errors import RunError
-
-    text, argv = option(argv, 'config')
-    workdir, _ = option(argv, 'workdir')
-    app.define_help_flags()
-    helps = any(word.lstrip('-') in ('help', 'helpfull', 'helpshort') for word in argv)
-    if text is not None:
-        config = experiment(text)
-    elif workdir and not helps:
-        from t2i_jax.evaluate.evaluate import OPTIONS
-
-        config = run.load_config(os.path.expanduser(workdir))
-        with config.unlocked():
-            config.eval = {
-                **OPTIONS,
-                **config.get('eval', {}),
-            }  # an older run can be asked what is new
-    else:
-        flags.DEFINE_string(
-            'config',
-            None,
-            'experiments/<name>.py or experiments/<name>.py:variant; --config.<key>=... changes a setting.',
-        )
-        return FLAGS(argv)
-    try:
-        config_flags.DEFINE_config_dict('config', config, lock_config=True, sys_argv=argv)
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-    ) as error:  # how ml_collections says that there is no such key
-        raise RunError(unknown_key(config, argv) or str(error)) from None
-    return FLAGS(argv)
-
-
-def unknown_key(config, argv):
-    """The message for the first --config.<key> that does not exist; None where all do."""
-    for word in argv:
-        name = word.lstrip('-').partition('=')[0]
-        if word.startswith('-') and name.startswith('config.'):
-            block, done = config, 'config'
-            for part in name.split('.')[1:]:
-                if not hasattr(block, 'keys') or part not in block:
-                    keys = (
-                        f'there are {", ".join(block)}'
-                        if hasattr(block, 'keys')
-                        else 'it is a value, not a block'
-                    )
-                    return f'There is no setting --{name}: in {done} {keys}.'
-                block, done = block[part], f'{done}.{part}'
-    return None
-
-
 def cli(argv=None):
-    """The program; what a person can put right ends in one message and exit status 1."""
+    """The program: an error that its user can mend is one message, and exit status 1."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     quiet()
-    from t2i_jax.runtime import hosts, terminal
-    from t2i_jax.runtime.errors import DataError, RunError
-    from t2i_jax.train import Interrupted
-
     with terminal.outlets():
         try:
-            rest = parse(sys.argv if argv is None else argv)
-            start_jax()
-            main(rest)
-        except (DataError, RunError, flags.Error) as error:
-            hosts.leave(f'Error: {error}')
-        except Interrupted as error:
-            print(error)
-            hosts.done()
-            sys.exit(130)
+            command = parse((sys.argv if argv is None else argv)[1:])
+        except (DataError, RunError) as error:
+            sys.exit(f'Error: {error}')
         except KeyboardInterrupt:
-            hosts.leave('', 130)
-        except Exception as error:
-            if not hosts.several():
-                raise
-            hosts.failed(error)
+            sys.exit(130)
+        if command is None:
+            return
+        if command.flags.settings:
+            print('\n'.join(settings.lines(command.config)))
+        else:
+            execute(command)
+
+
+def execute(command):
+    """Run a command, with the ends that a job of several processes needs."""
+    from t2i_jax.runtime import hosts
+    from t2i_jax.train import Interrupted
+
+    try:
+        start_jax()
+        run(command)
+    except (DataError, RunError) as error:
+        hosts.leave(f'Error: {error}')
+    except Interrupted as error:
+        print(error)
+        hosts.done()
+        sys.exit(130)
+    except KeyboardInterrupt:
+        hosts.leave('', 130)
+    except Exception as error:
+        if not hosts.several():
+            raise
+        hosts.failed(error)
 
 
 def quiet():
-    """Leaves what a person should read: not every rename of Orbax (INFO), nor what its threads and coroutines say when a save or a restore fails, which is
-    raised where it is waited for."""
+    """Drop what no user should read.
+
+    That is every rename of Orbax (INFO), and what its threads and coroutines print when a save or a
+    restore fails, which is raised where it is waited for.
+    """
     logging.set_verbosity(logging.WARNING)
     python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
     hook = sys.unraisablehook
 
     def unraisable(what):
-        if str(what.exc_value) != 'Event loop is closed' and 'orbax' not in getattr(
-            getattr(what.object, 'cr_code', None), 'co_filename', ''
-        ):
+        code = getattr(what.object, 'cr_code', None)
+        closed = str(what.exc_value) == 'Event loop is closed'
+        if not closed and 'orbax' not in getattr(code, 'co_filename', ''):
             hook(what)
 
     sys.unraisablehook = unraisable
 
 
 def start_jax():
-    """Compiled programs are kept in the user's cache folder, so that the second start is fast."""
+    """Keep compiled programs in the user's cache folder, so that the second start is fast."""
     import jax
 
-    jax.config.update(
-        'jax_compilation_cache_dir',
-        os.environ.get(
-            'JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/t2i_jax/compiled')
-        ),
-    )
+    folder = os.path.expanduser('~/.cache/t2i_jax/compiled')
+    folder = os.environ.get('JAX_COMPILATION_CACHE_DIR', folder)
+    jax.config.update('jax_compilation_cache_dir', folder)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 

@@ -3,23 +3,10 @@
 import jax.numpy as jnp
 import optax
 
+from t2i_jax.config import OPTIM, defaults
 from t2i_jax.runtime.errors import RunError
 
-DEFAULTS = dict(
-    name='adam',
-    lr=2e-4,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    momentum=0.0,
-    decay=0.99,
-    l2=0.0,
-    weight_decay=0.0,
-    clip=0.0,
-    schedule=dict(
-        kind='constant', factor=0.5, every=100.0, start=0.0, floor=0.0, length=0.0, unit='epochs'
-    ),
-)
+DEFAULTS = defaults(OPTIM)
 KINDS = ('constant', 'step', 'cosine', 'linear')
 
 

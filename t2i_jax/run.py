@@ -4,8 +4,6 @@
 <workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/, samples/<step>.png
 """
 
-import fnmatch
-import importlib
 import itertools
 import json
 import math
@@ -13,45 +11,17 @@ import os
 import pathlib
 
 import jax
-import ml_collections
 from absl import logging
 from flax import nnx
 
 from t2i_jax import optim
 from t2i_jax import stage as core
+from t2i_jax.config import check, plain, refused, system, to_json
+from t2i_jax.config import load_run as load_config
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.layers import remat
 from t2i_jax.runtime.checkpoint import Checkpoints
 from t2i_jax.runtime.errors import RunError
-
-# What may differ when a run is resumed; steps and epochs may only grow.
-FREE = (
-    'data.dir',
-    'data.manual_dir',
-    'data.cache',
-    'data.workers',
-    'data.on_error',
-    'data.nominal*',
-    'mesh*',
-    'remat',
-    'eval*',
-    'sample*',
-    'stages.*_every',
-    'stages.*.validate_batches',
-    'stages.*.keep_n',
-)
-GROWING = ('stages.*.steps', 'stages.*.epochs')
-LATER = {'steps_per_dispatch': 1}  # settings that older runs do not have, and what they did
-
-
-def system(name):
-    """The module of a system. Raises RunError with the names that exist."""
-    names = sorted(
-        path.stem for path in (pathlib.Path(__file__).parent / 'systems').glob('[!_]*.py')
-    )
-    if name not in names:
-        raise RunError(f'There is no system {name!r}. There are: {", ".join(names)}.')
-    return importlib.import_module(f't2i_jax.systems.{name}')
 
 
 def stage_names(config):
@@ -67,18 +37,7 @@ def stage_names(config):
     return names
 
 
-def plain(value):
-    """ConfigDict and lists -> dictionaries and tuples, as constructors take them."""
-    if isinstance(value, (dict, ml_collections.ConfigDict)):
-        return {name: plain(v) for name, v in value.items()}
-    return tuple(plain(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
 # ------------------------------------------------------------------------------------------------------ config and workdir
-def to_json(config) -> str:
-    return json.dumps(json.loads(config.to_json()), indent=2) + '\n'
-
-
 def saved_steps(workdir, name='*'):
     """The steps of a stage (any) that have a finished checkpoint, whole or damaged."""
     return [
@@ -92,34 +51,9 @@ def has_checkpoints(workdir, name='*'):
     return bool(saved_steps(workdir, name))
 
 
-def load_config(workdir):
-    """The config of a run that exists, locked. Raises RunError where there is none."""
-    path = pathlib.Path(workdir) / 'config.json'
-    try:
-        config = ml_collections.ConfigDict(json.loads(path.read_text()))
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunError(
-            f'{workdir} holds no run: there is no {path}. Train one first with --config=experiments/<name>.py, or check the path.'
-        ) from None
-    except ValueError as error:
-        raise RunError(
-            f'{path} is damaged ({error}). Restore it, or give --config=experiments/<name>.py.'
-        ) from None
-    return config.lock()
-
-
-def flat(tree, prefix=''):
-    """{'a.b': value} of nested dictionaries."""
-    out = {}
-    for name, value in tree.items():
-        out |= (
-            flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
-        )
-    return out
-
-
 def claim(config, workdir):
     """Writes the config of a run, or checks it against the one that is there. Raises RunError where they differ in what matters."""
+    check(config)
     path = pathlib.Path(workdir) / 'config.json'
     trained = has_checkpoints(path.parent)
     if not trained and jax.process_index() == 0:  # an attempt that failed early binds nobody
@@ -131,28 +65,11 @@ def claim(config, workdir):
         except RunError as error:
             logging.warning('%s It is replaced by the one that was given.', error)
     if old is not None:
-        old, new = flat(old.to_dict()), flat(json.loads(to_json(config)))
-        old |= {
-            name: LATER[last]
-            for name in new
-            if name not in old and (last := name.rpartition('.')[2]) in LATER
-        }
-        changed = {name for name in old | new if plain(old.get(name)) != plain(new.get(name))}
-        refused = []
-        for name in sorted(changed):
-            if any(fnmatch.fnmatch(name, pattern) for pattern in FREE):
-                continue
-            if any(fnmatch.fnmatch(name, pattern) for pattern in GROWING) and new.get(
-                name, 0
-            ) > old.get(name, 0):
-                continue
-            refused.append(
-                f'  {name}: {old.get(name, "absent")} there, {new.get(name, "absent")} here'
-            )
-        if refused:
+        lines = refused(old, config)
+        if lines:
             raise RunError(
                 f'{workdir} belongs to a run with another config:\n'
-                + '\n'.join(refused)
+                + '\n'.join(f'  {line}' for line in lines)
                 + '\nChoose another --workdir, or leave out --config to resume that run with its own.'
             )
     if jax.process_index():

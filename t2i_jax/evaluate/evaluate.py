@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from t2i_jax import run
+from t2i_jax.config import EVAL, defaults
 from t2i_jax.data.conditions import captions_of
 from t2i_jax.data.feed import CHUNK, Asked, ask
 from t2i_jax.data.tables import Split
@@ -45,25 +46,7 @@ from t2i_jax.sample import Sampler
 from t2i_jax.scenes import agreement as shape_agreement
 from t2i_jax.scenes.readers import ShapeFeatures, has_features, readers
 
-OPTIONS = dict(
-    name='',  # of the files under <workdir>/eval; by default what distinguishes this evaluation from others of the run
-    split='',  # splits, comma-separated; by default those of the data that are not for training
-    num=1000,  # pictures that are drawn for each split; for layouts the records
-    captions=1,  # of each real picture that are drawn; where num is larger than all of them, it goes round with others
-    seed=0,  # of the noise and of every draw
-    weights='ema',  # of the generator: ema or raw
-    step=0,  # checkpoint; 0: the newest (or best)
-    extractor='',  # feature network: see evaluate/features.py; by default one that fits the data, 'none' for none
-    extractor_weights='',  # file with its weights, where it needs one
-    resize='pil_bicubic',  # to the size that it reads
-    splits=10,  # of the Inception Score
-    scorer='',  # workdir of a run whose DAMSM (or joint embedding) judges R-precision, too; the run's own does, where it has one
-    diversity=32,  # captions of which several pictures are compared
-    samples=5,  # layouts that are drawn for each record
-    force=False,  # a Frechet distance from fewer pictures than features
-    every=0,  # during training: evaluate each so many steps, 0 = never; stages that draw no pictures are left to their validation losses
-    every_num=200,  # on so many pictures
-)
+OPTIONS = defaults(EVAL)
 PAIRS = 4  # pictures of one caption that are compared with each other
 
 

@@ -1,0 +1,508 @@
+"""Every setting with its default and meaning; experiment files, overrides, and what they refuse.
+
+    config = load('gan_cls_shapes:quick', {'stages.gan.steps': '100'})
+
+This file imports neither JAX nor what needs it, so that a typing error is answered at once. The stages' own
+keywords, `stages.<stage>.model`, come from the classes of the system, which `variant` imports.
+"""
+
+import ast
+import copy
+import difflib
+import functools
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+import pathlib
+import shlex
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from t2i_jax.runtime.errors import RunError
+
+# Whether a setting may differ when a run is resumed: never, always, or only to a larger number.
+FIXED, FREE, GROWS = 'fixed', 'free', 'grows'
+
+
+class Setting(NamedTuple):
+    """One setting: its default, its meaning in a line, and what is allowed."""
+
+    default: Any
+    meaning: str
+    resume: str = FIXED
+    low: float = -math.inf
+    high: float = math.inf
+
+
+class Block(dict):
+    """Settings that a config has only where an experiment writes them. '*' is any name."""
+
+
+# ---------------------------------------------------------------------------------------- settings
+DATA = dict(
+    name=Setting('', 'data set, <builder> or <builder>/<config>: tfds_builders/README.md'),
+    dir=Setting('', "folder of the prepared data; '': that of TFDS", FREE),
+    manual_dir=Setting('', 'folder with files of yours, for the builders that read them', FREE),
+    split=Setting('train', 'what is trained on, in the notation of TFDS: train[:256]'),
+    validation_split=Setting('validation', 'the held-out split'),
+    on_error=Setting('refuse', 'records that cannot be used: refuse or skip', FREE),
+    size=Setting(64, 'pixels, the side of the largest image', low=1),
+    load_size=Setting(0, 'pixels, the side from which the crop is taken; 0: size', low=0),
+    crop=Setting('', "'bbox': the square around the main object, as the papers on birds have it"),
+    resize=Setting('squash', "'squash' to a square, or 'keep' the shape"),
+    scales=Setting((), 'sides of smaller images, for systems that read several', low=1),
+    flip=Setting(False, 'mirror half of the pictures'),
+    length=Setting(18, 'words of a caption, after padding or cutting', low=1),
+    captions=Setting(1, 'captions of an image in one row', low=1),
+    embedding=Setting('none', "sentence vectors: 'none', or 'stored' with the data"),
+    cache=Setting('host', "decoded pictures: in memory of the 'device', 'host', or 'none'", FREE),
+    workers=Setting(0, "processes that decode, with cache='none'; 0: threads", FREE, low=0),
+    nominal=Block({'*': Setting(0, 'known of the data before they are read', FREE, low=0)}),
+)
+SCHEDULE = dict(
+    kind=Setting('constant', 'constant, step, cosine or linear'),
+    factor=Setting(0.5, 'step: the rate is multiplied by it', low=0),
+    every=Setting(100.0, 'step: after so many units', low=0),
+    start=Setting(0.0, 'units before it begins', low=0),
+    floor=Setting(0.0, 'smallest rate, as a fraction of lr', low=0, high=1),
+    length=Setting(0.0, 'cosine, linear: units until the floor; 0: the end', low=0),
+    unit=Setting('epochs', 'epochs or updates'),
+)
+OPTIM = dict(
+    name=Setting('adam', 'adam, rmsprop or sgd'),
+    lr=Setting(2e-4, 'learning rate', low=0),
+    b1=Setting(0.9, 'adam: decay of the first moment', low=0, high=1),
+    b2=Setting(0.999, 'adam: decay of the second moment', low=0, high=1),
+    eps=Setting(1e-8, 'adam, rmsprop: added to the denominator', low=0),
+    momentum=Setting(0.0, 'sgd: momentum', low=0, high=1),
+    decay=Setting(0.99, 'rmsprop: decay of the mean square', low=0, high=1),
+    l2=Setting(0.0, 'L2 penalty, added to the gradient', low=0),
+    weight_decay=Setting(0.0, 'decoupled weight decay', low=0),
+    clip=Setting(0.0, 'clip the gradient to this norm; 0: never', low=0),
+    schedule=SCHEDULE,
+)
+STAGE = dict(
+    steps=Setting(0, 'training steps; 0: as epochs says', GROWS, low=0),
+    epochs=Setting(0, 'passes over the data; 0: as steps says', GROWS, low=0),
+    batch_size=Setting(64, 'rows of a batch, over all devices', low=1),
+    sampler=Setting('uniform', 'uniform, class_balanced, distinct_classes or mixed'),
+    captioned_share=Setting(0.5, 'mixed: share of the rows with a caption', low=0, high=1),
+    near_wrong=Setting(0.0, 'share of wrong pairs that differ by little', low=0, high=1),
+    ema=Setting(0.999, 'decay of the moving average of parameters, a step', low=0, high=1),
+    ema_half_life=Setting(0.0, 'its half-life in images instead; 0: as ema says', low=0),
+    model=Block({'*': Setting(None, 'keyword of the stage')}),
+    data=Block(DATA),
+    optim=Block({'*': {**OPTIM, '*': OPTIM}}),
+    steps_per_dispatch=Setting(1, 'steps run at once on the device: for small networks', low=1),
+    log_every=Setting(50, 'steps between two lines of metrics.jsonl; 0: at the end', FREE, low=0),
+    sample_every=Setting(1000, 'steps between two grids of pictures; 0: at the end', FREE, low=0),
+    validate_every=Setting(1000, 'steps between held-out losses; 0: never', FREE, low=0),
+    validate_batches=Setting(4, 'batches of held-out data; 0: all', FREE, low=0),
+    checkpoint_every=Setting(1000, 'steps between two checkpoints; 0: at the end', FREE, low=0),
+    keep_n=Setting(2, 'newest checkpoints that stay; -1: all', FREE, low=-1),
+    keep=Setting('last', 'last, or best:<a validation loss>, which stays as well'),
+)
+EVAL = dict(
+    name=Setting('', "of the files in <workdir>/eval; '': what sets this evaluation apart", FREE),
+    split=Setting('', "splits, comma-separated; '': those that are not for training", FREE),
+    num=Setting(1000, 'pictures drawn for each split; of layouts: records', FREE, low=1),
+    captions=Setting(1, 'captions used of each real picture', FREE, low=1),
+    seed=Setting(0, 'of the noise and of every draw', FREE, low=0),
+    weights=Setting('ema', 'of the generator: ema or raw', FREE),
+    step=Setting(0, 'checkpoint; 0: the newest (or best)', FREE, low=0),
+    extractor=Setting('', "feature network: evaluate/features.py; '': one that fits, or none", FREE),
+    extractor_weights=Setting('', 'file with its weights, where it needs one', FREE),
+    resize=Setting('pil_bicubic', 'filter to the size that the feature network reads', FREE),
+    splits=Setting(10, 'parts of the Inception Score', FREE, low=1),
+    scorer=Setting('', 'a run whose DAMSM or joint embedding judges R-precision, too', FREE),
+    diversity=Setting(32, 'captions of which several pictures are compared', FREE, low=0),
+    samples=Setting(5, 'layouts drawn for each record', FREE, low=1),
+    force=Setting(False, 'a Frechet distance from fewer pictures than features', FREE),
+    every=Setting(0, 'steps between two evaluations in training; 0: never', FREE, low=0),
+    every_num=Setting(200, 'pictures of an evaluation in training', FREE, low=1),
+)
+SETTINGS = dict(
+    system=Setting('', 'file under t2i_jax/systems'),
+    seed=Setting(0, 'of weights, batches, augmentation and noise', low=0, high=2**32 - 1),
+    dtype=Setting('float32', 'type of the computation: float32 or bfloat16'),
+    remat=Setting(False, 'compute blocks again for their gradient: less memory, more time', FREE),
+    data=DATA,
+    stages=Block({'*': STAGE}),
+    init=Block({'*': Setting('', 'a run that has trained this stage')}),
+    mesh=dict(fsdp=Setting(1, 'devices among which the state is divided', FREE, low=1)),
+    eval=EVAL,
+)
+
+
+def defaults(table):
+    """{name: default} of a table of settings, nested as the table is."""
+    if isinstance(table, Block):
+        return {}
+    return {
+        name: copy.deepcopy(one.default) if isinstance(one, Setting) else defaults(one)
+        for name, one in table.items()
+        if name != '*'
+    }
+
+
+def setting(path):
+    """The Setting of a path such as 'data.size', or the table of a block; None for what no table has."""
+    found = SETTINGS
+    for part in path.split('.'):
+        if isinstance(found, Setting):
+            # a block within a keyword of a stage
+            return found if found.default is None else None
+        found = found.get(part, found.get('*'))
+        if found is None:
+            return None
+    return found
+
+
+# ------------------------------------------------------------------------- what an experiment calls
+def merge(below, above):
+    """Lay one nested dictionary over another -> a new one."""
+    out = copy.deepcopy(dict(below))
+    for name, value in dict(above).items():
+        nested = isinstance(value, (dict, ConfigDict)) and isinstance(out.get(name), dict)
+        out[name] = merge(out[name], value) if nested else value
+    return out
+
+
+def base(system, data):
+    """An unlocked config. data: changes to DATA, as the functions of experiments/common.py give."""
+    start = defaults(SETTINGS)
+    return ConfigDict({**start, 'system': system, 'data': merge(start['data'], data)})
+
+
+def variant(c, arg='', **others):
+    """Complete a config, apply a variant by name, and lock it.
+
+    c: as `base` made it, with `c.stages.<stage>` as far as the experiment says.
+    arg: '' as written, 'tiny' the small one for tests and laptops, or a name of `others`.
+    others: name -> function that changes the completed config.
+
+    Raises RunError for another name and for a setting of a stage that does not exist.
+    """
+    known = {'': lambda c: None, 'tiny': tiny, **others}
+    if arg not in known:
+        names = ', '.join(filter(None, known))
+        raise RunError(f'This experiment has no variant {arg!r}. It has: {names}.')
+    for name, cls in system(c.system).STAGES.items():
+        c.stages[name] = complete(cls, name, c.stages.get(name, {}))
+        c.init[name] = ''
+    c.lock()
+    # what an experiment may write there is not written down by `complete`
+    for block in c.stages.values():
+        for free in (block.data, *block.model.values()):
+            if isinstance(free, ConfigDict):
+                free.unlock()
+    known[arg](c)
+    return c.lock()
+
+
+def complete(cls, name, written):
+    """All settings of a stage: those of an experiment laid over the defaults."""
+    written = written.to_dict() if isinstance(written, ConfigDict) else dict(written)
+    for at, block, table in (('', written, STAGE), ('.data', written.get('data', {}), DATA)):
+        for key in block:
+            if key not in table:
+                raise RunError(unknown(f'stages.{name}{at}.{key}', list(table)))
+    block = merge(defaults(STAGE), written)
+    block['model'] = merge(keywords(cls), block['model'])
+    phases = dict.fromkeys([phase.loss for phase in cls.phases] + list(block['optim']))
+    optim = defaults(OPTIM)
+    block['optim'] = {phase: merge(optim, block['optim'].get(phase, {})) for phase in phases}
+    return block
+
+
+def keywords(cls):
+    """The keywords of a stage with their values; those of its parents, where it takes `**others`."""
+    out = {}
+    for one in cls.__mro__:
+        if '__init__' not in vars(one):
+            continue
+        parameters = inspect.signature(vars(one)['__init__']).parameters.values()
+        own = {
+            p.name: p.default
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+        }
+        out = {**own, **out}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return out
+
+
+def tiny(c):
+    """Shrink sizes, steps and batch to seconds on a laptop; widths come from each stage's `tiny`."""
+    c.data.size, c.data.load_size, c.data.cache = 16, 0, 'host'
+    if c.data.name in ('shape_scenes/single', 'shape_scenes/multi'):
+        c.data.name += '_quick'
+    for name, cls in system(c.system).STAGES.items():
+        if cls.skip(c):
+            continue
+        block = c.stages[name]
+        block.update(steps=20, epochs=0, batch_size=8, log_every=10, sample_every=20)
+        block.update(validate_every=10, validate_batches=2, checkpoint_every=10)
+        block.model = merge(block.model.to_dict(), cls.tiny)
+        for key, small in (('size', 16), ('load_size', 0), ('scales', ())):
+            if key in block.data:
+                block.data[key] = small
+
+
+def system(name):
+    """The module of a system. Raises RunError with the names that exist."""
+    folder = pathlib.Path(__file__).parent / 'systems'
+    names = sorted(path.stem for path in folder.glob('[!_]*.py'))
+    if name not in names:
+        raise RunError(f'There is no system {name!r}. There are: {", ".join(names)}.')
+    return importlib.import_module(f't2i_jax.systems.{name}')
+
+
+# ---------------------------------------------------------------------------------- experiment files
+@functools.cache
+def shipped():
+    """{name: file} of the experiments that come with the package."""
+    folder = pathlib.Path(importlib.import_module('t2i_jax.experiments').__file__).parent
+    files = sorted(folder.glob('[!_]*.py'))
+    return {path.stem: path for path in files if path.stem != 'common'}
+
+
+def find(name):
+    """The module of an experiment: one of ours by name, or a file by its path.
+
+    A path `experiments/<name>.py` that does not exist means ours, so that it works from any folder.
+    Raises RunError.
+    """
+    path = pathlib.Path(name).expanduser()
+    ours = shipped()
+    own = next(iter(ours.values())).parent
+    if path.suffix == '.py' and path.is_file():
+        if path.resolve().parent == own.resolve():
+            module = importlib.import_module(f't2i_jax.experiments.{path.stem}')
+        else:
+            spec = importlib.util.spec_from_file_location('experiment', path)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+    elif name in ours or path.parent.name == 'experiments' and path.stem in ours:
+        module = importlib.import_module(f't2i_jax.experiments.{path.stem}')
+    else:
+        close = difflib.get_close_matches(path.stem, ours, 1)
+        guess = f' Did you mean {close[0]}?' if close else ''
+        raise RunError(
+            f'There is no experiment {name!r}.{guess} --config takes the path of a file, or one of: '
+            f'{", ".join(ours)}.'
+        )
+    if not hasattr(module, 'get_config'):
+        raise RunError(
+            f'{name} is not an experiment: it has no get_config. docs/add_a_system.md shows one.'
+        )
+    return module
+
+
+def load(text, overrides=()):
+    """The config of '<experiment>' or '<experiment>:<variant>', locked.
+
+    overrides: {'data.size': '64'}, as `override` takes them. Raises RunError.
+    """
+    name, _, variant = text.partition(':')
+    module = find(name)
+    # before the system is imported, which takes seconds
+    for path, text in dict(overrides).items():
+        refuse_early(path, text)
+    return override(module.get_config(variant), overrides)
+
+
+def load_run(workdir):
+    """The config of a run that exists, locked. Raises RunError where there is none."""
+    path = pathlib.Path(workdir) / 'config.json'
+    try:
+        config = ConfigDict(json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(
+            f'{workdir} holds no run: there is no {path}. Train one first with '
+            '--config=<experiment>, or check the path.'
+        ) from None
+    except ValueError as error:
+        raise RunError(
+            f'{path} is damaged ({error}). Restore it, or give --config=<experiment>.'
+        ) from None
+    return config.lock()
+
+
+def load_older(workdir):
+    """As `load_run`, with the settings of an evaluation that the run is too old to have."""
+    config = load_run(workdir)
+    with config.unlocked():
+        config.eval = merge(defaults(EVAL), config.get('eval', {}))
+    return config.lock()
+
+
+# ---------------------------------------------------------------------------------------- overrides
+def override(config, overrides):
+    """Set values by their paths, in place -> the config. Types stay as they are.
+
+    overrides: {'data.size': '64'}, texts as in `--config.data.size=64`. A tuple is '(16, 32)', or
+    '16,32'. Raises RunError for a setting that does not exist, or a value of another type.
+    """
+    for path, text in dict(overrides).items():
+        block, done = config, []
+        for part in path.split('.'):
+            if not isinstance(block, ConfigDict):
+                raise RunError(
+                    f'There is no setting --config.{path}: config.{".".join(done)} is a value, '
+                    'not a block.'
+                )
+            if part not in block:
+                raise RunError(unknown(path, list(block), done))
+            parent, block = block, block[part]
+            done.append(part)
+        if isinstance(block, ConfigDict):
+            raise RunError(
+                f'--config.{path} is a block, not a value. Set one of its settings: '
+                f'{", ".join(block)}.'
+            )
+        parent[part] = parsed(path, text, block)
+    return config
+
+
+def parsed(path, text, old):
+    """The value that a text stands for, of the type of the old value. Raises RunError."""
+    try:
+        if isinstance(old, bool):
+            return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
+        if isinstance(old, (int, float)):
+            return type(old)(text)
+        if isinstance(old, str):
+            return text
+        if isinstance(old, (tuple, list)):
+            value = ast.literal_eval(text) if text.strip() else ()
+            return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    except (KeyError, ValueError, SyntaxError):
+        kinds = {bool: 'true or false', int: 'a whole number', float: 'a number'}
+        kind = kinds.get(type(old), 'a list such as 16,32')
+        raise RunError(f'--config.{path} is {kind}, not {text!r}.') from None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def refuse_early(path, text):
+    """Raise RunError for an override that no config can have, whatever its system."""
+    table, done = SETTINGS, []
+    for part in path.split('.'):
+        if not isinstance(table, dict):
+            return
+        if part not in table and '*' not in table:
+            raise RunError(unknown(path, list(table), done))
+        table = table.get(part, table.get('*'))
+        done.append(part)
+    if isinstance(table, Setting) and type(table.default) in (int, float):
+        # an experiment may have a float where the default is an int
+        check_number(path, parsed(path, text, float(table.default)))
+
+
+def unknown(path, known, done=None):
+    """The message for a setting that does not exist. done: the parts of its path that do."""
+    done = path.split('.')[:-1] if done is None else done
+    wrong, *rest = path.split('.')[len(done) :]
+    close = difflib.get_close_matches(wrong, known, 1)
+    guess = f' Did you mean {".".join(["--config", *done, close[0], *rest])}?' if close else ''
+    known = ', '.join(name for name in known if name != '*') or 'no settings'
+    return (
+        f'There is no setting --config.{path}.{guess} In {".".join(["config", *done])} there are: '
+        f'{known}.'
+    )
+
+
+# ------------------------------------------------------------------------------------------- checks
+def check(config):
+    """Raise RunError for a number out of its range, NaN, or a size above load_size."""
+    for path, value in flat(config.to_dict()).items():
+        for number in value if isinstance(value, (tuple, list)) else [value]:
+            if isinstance(number, (int, float)) and not isinstance(number, bool):
+                check_number(path, number)
+    for at, block in {'': {}, **{f'stages.{n}.': b.data for n, b in config.stages.items()}}.items():
+        data = {**config.data, **block}
+        if 0 < data['load_size'] < data['size']:
+            raise RunError(
+                f'--config.{at if "size" in block else ""}data.size is {data["size"]}, larger than '
+                f'load_size={data["load_size"]}, from which it is cut: make it smaller, or '
+                'load_size larger (0: equal to size).'
+            )
+
+
+def check_number(path, number):
+    """Raise RunError where a number is not one that its setting allows."""
+    one = setting(path)
+    low, high = (one.low, one.high) if isinstance(one, Setting) else (-math.inf, math.inf)
+    if math.isfinite(number) and low <= number <= high:
+        return
+    if math.isfinite(high):
+        allowed = f'between {low} and {high}'
+    else:
+        allowed = f'a number of at least {low}' if math.isfinite(low) else 'a finite number'
+    raise RunError(f'--config.{path} is {number:g}; it must be {allowed}.')
+
+
+def refused(old, new):
+    """What forbids to resume a run with another config -> lines 'a.b: old there, new here'.
+
+    old, new: configs. A setting that an older run does not have counts as its default.
+    """
+    old, new = (flat(json.loads(to_json(config))) for config in (old, new))
+    lines = []
+    for path in sorted(old.keys() | new.keys()):
+        one = setting(path)
+        resume = one.resume if isinstance(one, Setting) else FIXED
+        default = one.default if isinstance(one, Setting) else None
+        there, here = old.get(path, default), new.get(path)
+        if plain(there) == plain(here) or resume == FREE:
+            continue
+        if resume == GROWS and (here or 0) > (there or 0):
+            continue
+        there, here = ('absent' if x is None else x for x in (there, here))
+        lines.append(f'{path}: {there} there, {here} here')
+    return lines
+
+
+# -------------------------------------------------------------------------------------------- forms
+def plain(value):
+    """ConfigDict and lists -> dictionaries and tuples, as constructors take them."""
+    if isinstance(value, (dict, ConfigDict)):
+        return {name: plain(v) for name, v in value.items()}
+    return tuple(plain(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def flat(tree, prefix=''):
+    """{'a.b': value} of nested dictionaries."""
+    out = {}
+    for name, value in tree.items():
+        nested = isinstance(value, dict)
+        out |= flat(value, f'{prefix}{name}.') if nested else {prefix + name: value}
+    return out
+
+
+def to_json(config) -> str:
+    """The text of config.json."""
+    return json.dumps(json.loads(config.to_json()), indent=2) + '\n'
+
+
+def lines(config) -> list[str]:
+    """Every setting as the argument that would set it, `--config.a.b=value`, for a shell."""
+    return [line for line, _ in with_meanings(config)]
+
+
+def with_meanings(config):
+    """(the argument that sets it, its meaning) of every setting."""
+    out = []
+    for path, value in flat(plain(config)).items():
+        text = str(value)
+        one = setting(path)
+        meaning = one.meaning if isinstance(one, Setting) else ''
+        out.append((f'--config.{path}={shlex.quote(text) if text else ""}', meaning))
+    return out
