@@ -23,15 +23,15 @@ def measure(args, size, cache, workers):
     import jax
     from ml_collections import ConfigDict
 
-    from experiments import common
+    from t2i_jax import config as settings
     from t2i_jax.data.feed import batches, gather
     from t2i_jax.data.plan import Plan
     from t2i_jax.data.tables import Split, device_tables
 
     needs = ('image', 'wrong_image', 'chars')
     config = ConfigDict(
-        common.merge(
-            common.DATA,
+        settings.merge(
+            settings.defaults(settings.DATA),
             dict(
                 name=args.name,
                 manual_dir=args.manual_dir,

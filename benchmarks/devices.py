@@ -17,6 +17,7 @@ An exchanged array is told by the code that computes it, and lists what is none 
     other        everything else; listed with its source
 """
 
+import argparse
 import collections
 import json
 import math
@@ -238,20 +239,20 @@ def measure(trainer, mesh):
 
 
 def main():
-    from absl import flags
-
-    from t2i_jax import main as program
-
-    flags.DEFINE_list('devices', ['1', '2', '4', '8'], 'Numbers of devices.')
-    flags.DEFINE_bool(
-        'fsdp', False, 'Shard the state over all devices (mesh.fsdp = their number), too.'
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks.devices',
+        epilog='--config.<setting>=<value> changes a setting, as on the command line of t2i_jax.',
     )
-    flags.DEFINE_string('json', None, 'File for all numbers.')
-    program.parse(sys.argv)
-    args = flags.FLAGS
-    if args.config is None:
-        raise RunError('Give --config=experiments/<name>.py.')
-    counts = [int(n) for n in args.devices]
+    parser.add_argument('--config', required=True, help='an experiment, <name> or <name>:<variant>')
+    parser.add_argument('--stage', help='a stage; the last one by default')
+    parser.add_argument('--devices', default='1,2,4,8', help='numbers of devices')
+    parser.add_argument(
+        '--fsdp', action='store_true', help='shard the state over all devices (mesh.fsdp), too'
+    )
+    parser.add_argument('--json', help='file for all numbers')
+    args, rest = parser.parse_known_args()
+    overrides = dict(word.removeprefix('--config.').partition('=')[::2] for word in rest)
+    counts = [int(n) for n in args.devices.split(',')]
     os.environ['XLA_FLAGS'] = (
         f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={max(counts)}'
     )
@@ -259,13 +260,15 @@ def main():
     import jax
 
     from t2i_jax import run
+    from t2i_jax.config import load
     from t2i_jax.runtime import sharding
 
-    stage, report = args.stage or run.stage_names(args.config)[-1], []
+    config = load(args.config, overrides)
+    stage, report = args.stage or run.stage_names(config)[-1], []
     with tempfile.TemporaryDirectory() as folder:
-        trainer = open_trainer(args.config, stage, folder)
+        trainer = open_trainer(config, stage, folder)
         print(
-            f'{args.config.system}, stage {stage}, batch {trainer.block.batch_size}, {trainer.meta.size} px, {args.config.dtype}, {trainer.meta.name}'
+            f'{config.system}, stage {stage}, batch {trainer.block.batch_size}, {trainer.meta.size} px, {config.dtype}, {trainer.meta.name}'
         )
         print(
             '| devices (data x fsdp) | MFLOP a device | x n | of rows, x n | arguments, MB | temporary, MB | operations |'

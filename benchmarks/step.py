@@ -14,7 +14,6 @@ tables, the second, which resumes, and the start of another run.
 """
 
 import argparse
-import ast
 import contextlib
 import datetime
 import itertools
@@ -32,7 +31,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import main, run
+from t2i_jax import config as settings
+from t2i_jax import run
 from t2i_jax.data.tables import prepared
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
@@ -55,25 +55,12 @@ COLUMNS = (  # title, key, factor, format
 
 
 # ------------------------------------------------------------------------------------------------------------------ settings
-def configured(experiment, settings):
-    """The config of an experiment with settings `key=value` laid over it, locked. Raises RunError for what does not exist."""
-    config = main.experiment(experiment).lock()
-    for setting in settings:
-        key, equals, text = setting.partition('=')
-        complaint = main.unknown_key(config, [f'--config.{key}'])
-        if complaint or not equals:
-            raise RunError(
-                complaint or f'{setting!r} is no setting; one looks like dtype=bfloat16.'
-            )
-        try:
-            value = ast.literal_eval(text)
-        except (SyntaxError, ValueError):
-            value = text
-        try:
-            config.update_from_flattened_dict({key: value})
-        except TypeError as error:
-            raise RunError(f'{setting}: {error}') from None
-    return config
+def configured(experiment, changes):
+    """The config of an experiment with settings `key=value` laid over it. Raises RunError for what does not exist."""
+    for change in changes:
+        if '=' not in change:
+            raise RunError(f'{change!r} is not a setting; one looks like dtype=bfloat16.')
+    return settings.load(experiment, dict(change.split('=', 1) for change in changes))
 
 
 def stages_of(config, only):

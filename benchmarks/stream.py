@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 
-from experiments import common
+from t2i_jax import config as settings
 from t2i_jax.data import tables
 from t2i_jax.data.feed import batches
 from t2i_jax.data.plan import Plan
@@ -87,7 +87,11 @@ def main():
         tables.prepared = lambda config: builder
         needs = ('image', 'tokens')
         split = tables.Split(
-            ConfigDict(common.merge(common.DATA, dict(cache='none', size=64))), 'train', needs
+            ConfigDict(
+                settings.merge(settings.defaults(settings.DATA), dict(cache='none', size=64))
+            ),
+            'train',
+            needs,
         )
         plan = Plan(split, args.batch, 0, needs)
         print(f'{len(split):,} records; the tables of captions are read: {resident():,.0f} MB')

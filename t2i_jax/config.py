@@ -113,7 +113,9 @@ EVAL = dict(
     seed=Setting(0, 'of the noise and of every draw', FREE, low=0),
     weights=Setting('ema', 'of the generator: ema or raw', FREE),
     step=Setting(0, 'checkpoint; 0: the newest (or best)', FREE, low=0),
-    extractor=Setting('', "feature network: evaluate/features.py; '': one that fits, or none", FREE),
+    extractor=Setting(
+        '', "feature network: evaluate/features.py; '': one that fits, or none", FREE
+    ),
     extractor_weights=Setting('', 'file with its weights, where it needs one', FREE),
     resize=Setting('pil_bicubic', 'filter to the size that the feature network reads', FREE),
     splits=Setting(10, 'parts of the Inception Score', FREE, low=1),

@@ -21,6 +21,7 @@ from absl import logging
 from t2i_jax import config as settings
 from t2i_jax.runtime import terminal
 from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.runtime.signals import Interrupted
 
 
 class Flag(NamedTuple):
@@ -459,7 +460,6 @@ def cli(argv=None):
 def execute(command):
     """Run a command, with the ends that a job of several processes needs."""
     from t2i_jax.runtime import hosts
-    from t2i_jax.train import Interrupted
 
     try:
         start_jax()

@@ -29,7 +29,7 @@ from t2i_jax.draw import sheets
 from t2i_jax.evaluate import evaluate
 from t2i_jax.runtime import files, hosts, lock, log, sharding, terminal
 from t2i_jax.runtime.errors import DataError, RunError
-from t2i_jax.runtime.signals import Signals
+from t2i_jax.runtime.signals import Interrupted, Signals
 from t2i_jax.sample import TEXT, Sampler, to_uint8
 
 SHOWN = 8  # captions of a sample grid
@@ -38,10 +38,6 @@ AUGMENT = (
     0x617567  # folded into a step's key for the augmentation, so that no key of a stage is the same
 )
 SETTLE = 50  # batches after which running statistics fit the averaged parameters: 0.9 ** 50 of the old ones is left
-
-
-class Interrupted(Exception):
-    """A signal asked to stop, and everything is saved."""
 
 
 def train(config, workdir, devices=None):

@@ -72,7 +72,7 @@ def on_shapes(data_dir):
     """A function: the name of an experiment -> its tiny variant, reading the first records of shape_scenes/single_quick."""
 
     def make(experiment):
-        config = importlib.import_module(f'experiments.{experiment}').get_config('tiny')
+        config = importlib.import_module(f'experiments.{experiment}').get_config('tiny').unlock()
         config.data.update(
             name='shape_scenes/single_quick',
             dir=str(data_dir),

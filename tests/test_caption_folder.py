@@ -208,13 +208,13 @@ def test_labels_and_boxes(tmp_path, folder):
 
 
 def test_a_system_reads_it(tmp_path, folder):
-    from experiments import common
+    from t2i_jax import config as settings
     from t2i_jax.data.tables import Split
 
     LAYOUTS['captions.csv'](folder)
     config = ConfigDict(
-        common.merge(
-            common.DATA,
+        settings.merge(
+            settings.defaults(settings.DATA),
             dict(
                 name='caption_folder', dir=str(tmp_path / 'data'), manual_dir=str(folder), size=16
             ),

@@ -269,41 +269,24 @@ def test_pictures_of_the_users_give_their_style(styled, monkeypatch, tmp_path):
 def test_from_the_command_line(styled, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(explore, 'explore', lambda *args: asked.append(args))
-    with pytest.MonkeyPatch.context() as patch:
-        values = dict(
-            workdir=str(styled[1]),
-            mode='explore',
-            what='style',
-            text=PAIR,
-            text_file=None,
-            image=['a.png', 'b.png'],
-            num=4,
-            seed=3,
-            stage=None,
-            attributes=[],
-            out=str(tmp_path),
-            config=styled[0],
-            images=None,
-            labels=[],
-            coordinator=None,
-            processes=None,
-        )
-        patch.setattr(main, 'FLAGS', types.SimpleNamespace(**values))
-        main.main(['t2i'])
-    assert asked == [
-        (
-            styled[0],
-            str(styled[1]),
-            'style',
-            4,
-            3,
-            PAIR,
-            ['a.png', 'b.png'],
-            [],
-            None,
-            str(tmp_path),
-        )
-    ]
+    monkeypatch.setattr(main, 'start_jax', lambda: None)
+    main.cli(
+        [
+            't2i_jax',
+            f'--workdir={styled[1]}',
+            '--mode=explore',
+            '--what=style',
+            *(f'--text={text}' for text in PAIR),
+            '--image=a.png',
+            '--image=b.png',
+            '--num=4',
+            '--seed=3',
+            f'--out={tmp_path}',
+        ]
+    )
+    rest = ('style', 4, 3, PAIR, ['a.png', 'b.png'], [], None, str(tmp_path))
+    assert [args[1:] for args in asked] == [(str(styled[1]), *rest)]
+    assert asked[0][0].to_json() == styled[0].to_json()
 
 
 # --------------------------------------------------------------------------------------------------------------- what is refused

@@ -754,7 +754,7 @@ def test_the_command_line(official, tmp_path, capsys):
     for args, message in (
         (
             ['--config=experiments/absent.py', '--file=x'],
-            'There is no experiment experiments/absent.py',
+            "There is no experiment 'experiments/absent.py'",
         ),
         (['--config=experiments/gan_cls_birds.py', '--file=x'], 'the experiment is one of gan_cls'),
         (

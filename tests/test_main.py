@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from absl.testing import flagsaver
 
 from t2i_jax import main, run, sample
 from t2i_jax.evaluate import evaluate
@@ -27,13 +26,10 @@ def cli(monkeypatch, capsys):
         argv = ['main', *map(str, arguments)]
         monkeypatch.setattr(sys, 'argv', argv)
         status, message = 0, ''
-        with flagsaver.flagsaver():  # --config and its overrides are defined while they are parsed
-            try:
-                main.cli(argv)
-            except SystemExit as end:
-                status, message = (
-                    (1, end.code) if isinstance(end.code, str) else (end.code or 0, '')
-                )
+        try:
+            main.cli(argv)
+        except SystemExit as end:
+            status, message = (1, end.code) if isinstance(end.code, str) else (end.code or 0, '')
         return status, capsys.readouterr().out, message
 
     return call
@@ -53,15 +49,15 @@ def refused(cli, *arguments):
 @pytest.mark.parametrize(
     'arguments, parts',
     [
-        ([], ['--config=experiments/<name>.py', '--workdir']),
-        (['--mode=describe'], ['--config=experiments/<name>.py']),
+        ([], ['--config=<experiment>', '--workdir']),
+        (['--mode=describe'], ['--config=<experiment>']),
         ([f'--config={SHAPES}:tiny'], ['Give --workdir']),
         (
             [f'--config={SHAPES}:tiny', '--workdir=RUN', '--mode=dream'],
             ["no mode 'dream'", 'train, sample, explore, describe'],
         ),
         ([f'--config={SHAPES}:tiny', '--wrokdir=x'], ['wrokdir', 'workdir']),
-        ([f'--config={SHAPES}:tiny', '--workdir=RUN', 'text'], ["'text' is no option"]),
+        ([f'--config={SHAPES}:tiny', '--workdir=RUN', 'text'], ["'text' is not a flag"]),
         ([f'--config={SHAPES}:tiny', '--workdir=RUN', '--num=many'], ['num', 'many']),
         (
             ['--config=experiments/gan_cls_cats.py', '--workdir=RUN'],
@@ -120,7 +116,7 @@ def refused(cli, *arguments):
         ),
         (
             ['--workdir=/nowhere/run', '--mode=sample', '--text=a circle'],
-            ['/nowhere/run holds no run', '--config=experiments'],
+            ['/nowhere/run holds no run', '--config=<experiment>'],
         ),
         ([f'--config={SHAPES}:tiny', '--workdir=/proc/run'], ['/proc/run', 'another --workdir']),
         (['--workdir=/nowhere/run', '--mode=evaluate'], ['/nowhere/run holds no run']),

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from scipy import special, stats
 
 from experiments import common
+from t2i_jax import config as settings
 from t2i_jax.data.feed import batches
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split
@@ -482,8 +483,9 @@ def test_the_config_and_its_records(built):
 
 
 def test_it_is_read_as_a_split_without_pictures_and_captions(built):
-    data = common.merge(
-        common.DATA, common.shapes('rules', cache='host', size=32, dir=str(built[0]))
+    data = settings.merge(
+        settings.defaults(settings.DATA),
+        common.shapes('rules', cache='host', size=32, dir=str(built[0])),
     )
     split = Split(ConfigDict(data), 'train', ('object_labels', 'boxes'))
     meta = split.meta

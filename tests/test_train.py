@@ -19,11 +19,11 @@ from t2i_jax import run
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.runtime import log, sharding
 from t2i_jax.runtime.errors import RunError
-from t2i_jax.runtime.signals import Signals
+from t2i_jax.runtime.signals import Interrupted, Signals
 from t2i_jax.sample import Sampler
 from t2i_jax.systems import dcgan
 from t2i_jax.systems.dcgan import Dcgan
-from t2i_jax.train import Interrupted, Trainer, mean_of, train
+from t2i_jax.train import Trainer, mean_of, train
 
 ONE = jax.devices()[:1]
 CLOCK = ('train/images_per_s', 'train/data_wait')

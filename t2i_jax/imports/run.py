@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from t2i_jax import config as settings
 from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.encoders.damsm_image import InceptionTrunk
@@ -202,7 +203,7 @@ def cli(argv=None):
         workdir = os.path.expanduser(asked.workdir)
         steps = SYSTEMS[asked.system](
             asked.file + asked.files,
-            main.experiment(asked.config),
+            settings.load(asked.config),
             workdir,
             asked.records,
             asked.mask_mode,

@@ -11,6 +11,10 @@ STOPS = (
 )  # Ctrl-C; preemption, `kill`; a terminal that was closed
 
 
+class Interrupted(Exception):
+    """A signal asked to stop, and everything is saved."""
+
+
 class Signals:
     """While it is open, the first of STOPS is noted in `received` and stops the training loop at its next step. One more SIGINT or SIGTERM stops at once.
 
