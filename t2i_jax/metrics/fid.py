@@ -212,7 +212,7 @@ def bias(features: Features, n: int, m: int) -> float:
 
     the second-order term of the Bures distance under the variances of a Wishart matrix. The
     spectrum of few features is distorted, and the estimate then too small: by up to 40 % at k = d,
-        by more below.
+    by more below.
 
     features: (k, d) or `Statistics`, for the spectrum l of the covariance
     """

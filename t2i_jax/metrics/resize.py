@@ -18,8 +18,8 @@ def resize(images, size: int, name='pil_bicubic') -> jax.Array:
     | 'tf1_bilinear' | 2 x 2 neighbours; pixel i reads at i h / size | 2015 graph, torch-fidelity |
     | 'torch_bilinear' | 2 x 2 neighbours; i reads at (i + 1/2) h / size - 1/2 | pytorch-fid |
 
-    Pixel i is of the output; both bilinear filters are without antialias. An image of the right size stays as it is. May be
-    traced.
+    Pixel i is of the output; both bilinear filters are without antialias. An image of the right
+    size stays as it is. May be traced.
 
     Raises ValueError for another name or type.
     """

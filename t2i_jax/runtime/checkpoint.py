@@ -1,8 +1,9 @@
-"""Checkpoints by Orbax: save while training goes on, restore the newest that is whole, load the weights of another stage.
+"""Checkpoints by Orbax: saved while training goes on, restored from the newest that is whole.
 
-Each step's folder holds the state and a small JSON with a checksum of every array, because Orbax does not notice a flipped
-byte. A folder that cannot be restored or whose checksums differ is named and skipped, and the step before it is used. Nothing that
-was finished is ever deleted for being damaged: it is kept as `<step>.damaged`.
+The folder of a step holds the state and a small JSON with a checksum of every array, because Orbax
+does not notice a flipped byte. A folder that cannot be restored or whose checksums differ is named
+and skipped, and the step before it is used. A finished checkpoint is never deleted for being
+damaged: it is renamed to `<step>.damaged`.
 """
 
 import contextlib
@@ -21,50 +22,53 @@ from t2i_jax.runtime import hosts
 from t2i_jax.runtime.errors import RunError, causes, os_error, reason, unwritable
 
 python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
-# the threads of a save that fails tell it at length; it is raised where the save is waited for
+# the threads of a failed save report it at length; it is raised where the save is waited for
 logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
-WEEK = (
-    7 * 24 * 3600
-)  # seconds: by the clock, so less would fail a save during which the process was stopped or the machine slept
-HOUR = 3600  # of several processes, which wait for each other
+# seconds that a save may take, by the clock: less would fail a save during which the process was
+# stopped or the machine slept
+WEEK = 7 * 24 * 3600
+# the same for several processes, which wait for each other
+HOUR = 3600
 UNFINISHED = '*orbax-checkpoint-tmp*'
 
 
 def checksum(x):
-    """A 32-bit sum of an array's words times odd numbers: it changes with any single word, whatever the sharding."""
-    bits = (
-        jax.lax.bitcast_convert_type(x, jnp.uint32)
-        if x.dtype.itemsize == 4
-        else x.astype(jnp.uint32)
-    )
+    """Sum the words of an array times odd numbers, in 32 bits.
+
+    It changes with any single word, and does not depend on the sharding.
+    """
+    four = x.dtype.itemsize == 4
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) if four else x.astype(jnp.uint32)
     weights = 2 * jax.lax.iota(jnp.uint32, max(bits.size, 1))[: bits.size].reshape(bits.shape) + 1
     return (bits * weights).sum(dtype=jnp.uint32)
 
 
 @jax.jit
 def checksums(tree):
+    """Compute the checksum of each array of a tree, in order."""
     return jnp.stack([checksum(x) for x in jax.tree.leaves(tree)])
 
 
 class Checkpoints:
-    """The checkpoints of one stage, in `<workdir>/<stage>/checkpoints`."""
+    """The checkpoints of one stage, in `<workdir>/<stage>/checkpoints`.
+
+    keep_n: number of checkpoints that stay, the last ones
+    best: name of the validation loss whose best checkpoint stays, too; None: the last ones only
+    damaged: step -> why it cannot be restored, of the last `restore`
+    failed: whether a save has failed
+    bytes: of the last saved state
+    """
 
     def __init__(self, folder, keep_n=2, best=None):
-        """best: name of the validation loss whose smallest value is kept besides the last `keep_n`; None keeps the last only."""
         self.folder, self.best = pathlib.Path(folder).resolve(), best
-        self.damaged, self.failed, self.bytes = (
-            {},
-            False,
-            0,
-        )  # step -> why it cannot be restored; whether a save failed; of the last one
+        self.damaged, self.failed, self.bytes = {}, False, 0
         self.folder.mkdir(parents=True, exist_ok=True)
         policy = ocp.checkpoint_managers.preservation_policy
         keep = [policy.LatestN(keep_n)]
 
         def loss(metrics):
-            return (
-                metrics[best] if math.isfinite(metrics[best]) else math.inf
-            )  # NaN would count as the best
+            # NaN would count as the best
+            return metrics[best] if math.isfinite(metrics[best]) else math.inf
 
         if best:
             keep.append(
@@ -85,14 +89,20 @@ class Checkpoints:
         )
 
     def steps(self):
-        """Finished steps, the newest first. Unfinished ones are named in a warning."""
+        """List the finished steps, the newest first; a warning names unfinished ones."""
         for path in self.folder.glob(UNFINISHED):
             logging.warning('%s was not finished when its process ended; it is ignored.', path)
         self.manager.reload()
         return sorted(self.manager.all_steps(), reverse=True)
 
     def save(self, step, state, extra, metrics=None, wait=False):
-        """Starts writing the state. extra: JSON values that belong to it. An existing step is left as it is.
+        """Start writing the state; an existing step is left as it is.
+
+        step: number of updates
+        state: a tree of arrays
+        extra: JSON values that belong to it
+        metrics: validation losses, for `best`
+        wait: return when it is written
 
         Raises RunError where this or the save before it cannot be written.
         """
@@ -100,7 +110,7 @@ class Checkpoints:
             return
         sums = [int(x) for x in jax.device_get(checksums(state))]
         self.bytes = sum(x.nbytes for x in jax.tree.leaves(state))
-        with self.told():
+        with self._as_one_message():
             self.manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -113,75 +123,73 @@ class Checkpoints:
                 self.manager.wait_until_finished()
 
     @contextlib.contextmanager
-    def told(self):
-        """Errors of a save, of this process or of the threads that write, as one message; the room that it took is given back."""
+    def _as_one_message(self):
+        """Turn errors of a save, of this process or of threads that write, into one RunError.
+
+        The room that the save took is given back.
+        """
         try:
             yield
         except Exception as error:
             self.failed = True
-            if (
-                hosts.lost(error) or os_error(error) is None and not isinstance(error, TimeoutError)
-            ):  # not a matter of the disk
+            of_the_disk = os_error(error) is not None or isinstance(error, TimeoutError)
+            if hosts.lost(error) or not of_the_disk:
                 raise
-            kept = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
-            kept = f'step {max(kept):,} is the last finished one' if kept else 'there is none yet'
-            message = unwritable(
-                self.folder.parents[1],
-                error,
-                f'A checkpoint of {self.bytes / 1e6:,.1f} MB in {self.folder} ({kept})',
-            )
-            if self.bytes:  # else this process saves nothing, and what is unfinished is another's
+            steps = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
+            last = f'step {max(steps):,} is the last finished one' if steps else 'there is none yet'
+            what = f'A checkpoint of {self.bytes / 1e6:,.1f} MB in {self.folder} ({last})'
+            message = unwritable(self.folder.parents[1], error, what)
+            # without bytes this process saves nothing, and unfinished folders are another's
+            if self.bytes:
                 self.sweep()
             raise message from error
 
     def sweep(self):
-        """Deletes what processes did not finish. For the one that holds the lock of the workdir."""
+        """Delete unfinished checkpoints. Only for the process with the lock of the workdir."""
         if jax.process_index() == 0:
             for path in self.folder.glob(UNFINISHED):
                 shutil.rmtree(path, ignore_errors=True)
 
     def extra(self, step):
-        return self.manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))[
-            'extra'
-        ]
+        """Read the JSON values that belong to a step."""
+        args = ocp.args.Composite(extra=ocp.args.JsonRestore())
+        return self.manager.restore(step, args=args)['extra']
 
     def best_step(self):
-        """The step to sample with: the best by its validation loss, or the newest."""
+        """Find the step to sample with: the best by its validation loss, or the newest."""
         steps = self.steps()
-        return (
-            self.manager.best_step()
-            if self.best and steps and self.manager.best_step() is not None
-            else (steps or [None])[0]
-        )
+        best = self.manager.best_step() if self.best and steps else None
+        return (steps or [None])[0] if best is None else best
 
     def restore(self, shapes, step=None):
-        """(step, state, extra) of the newest whole checkpoint, or of `step` if that is whole; None where there is none.
+        """Restore the newest whole checkpoint -> (step, state, extra); None where there is none.
 
-        shapes: the state as ShapeDtypeStructs with shardings. Raises RunError where the checkpoint belongs to another model, or where reading
-        fails for a reason that need not lie in the files.
+        shapes: the state as ShapeDtypeStructs with shardings
+        step: the step to restore if it is whole
+
+        Raises RunError where the checkpoint belongs to another model, or where reading fails for a
+        reason that need not lie in the files.
         """
         self.damaged = {}
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(shapes), extra=ocp.args.JsonRestore()
+        )
         for candidate in sorted(self.steps(), key=lambda s: (s != step, -s)):
             try:
-                restored = self.manager.restore(
-                    candidate,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(shapes), extra=ocp.args.JsonRestore()
-                    ),
-                )
+                restored = self.manager.restore(candidate, args=args)
                 state, extra = restored['state'], restored['extra']
                 sums = [int(x) for x in jax.device_get(checksums(state))]
                 why = '' if sums == extra['checksums'] else 'an array differs from its checksum'
-            except (
-                Exception
-            ) as error:  # Orbax and TensorStore raise many kinds for a damaged folder
+            # Orbax and TensorStore raise many kinds for a damaged folder
+            except Exception as error:
                 why = reason(error) or type(error).__name__
                 if hosts.lost(error):
                     raise
                 if passing(error):
                     raise RunError(
-                        f'The checkpoint of step {candidate} in {self.folder} cannot be read now: {why}. It may be whole. Nothing was changed. '
-                        f'Try again; or rename the folder to {candidate}.damaged, and the one before it is used.'
+                        f'The checkpoint of step {candidate} in {self.folder} cannot be read now: '
+                        f'{why}. It may be whole. Nothing was changed. Try again; or rename the '
+                        f'folder to {candidate}.damaged, and the one before it is used.'
                     ) from error
             if hosts.all_say(not why):
                 return candidate, state, extra
@@ -195,13 +203,18 @@ class Checkpoints:
         if self.damaged:
             broken = '; '.join(f'step {step}: {why}' for step, why in self.damaged.items())
             raise RunError(
-                f'No checkpoint in {self.folder} can be read: {broken}. If the model was changed, choose another '
-                '--workdir; if files are damaged, delete that folder to train the stage again.'
+                f'No checkpoint in {self.folder} can be read: {broken}. If the model was changed, '
+                'choose another --workdir; if files are damaged, delete that folder to train the '
+                'stage again.'
             )
         return None
 
     def tidy(self):
-        """For the one that goes on writing here: what `restore` found damaged gets another name, since its number is needed; unfinished saves are deleted."""
+        """Make room for further saves, before the process that restored goes on writing here.
+
+        Damaged checkpoints get another name, since their numbers are needed; unfinished ones are
+        deleted.
+        """
         hosts.together('checkpoints are read')
         self.sweep()
         if jax.process_index() == 0:
@@ -210,7 +223,8 @@ class Checkpoints:
                 aside = next(path for path in names if not path.exists())
                 (self.folder / str(step)).rename(aside)
                 logging.warning(
-                    'The damaged checkpoint of step %d is kept as %s; delete it when you do not want to look at it.',
+                    'The damaged checkpoint of step %d is kept as %s; delete it when you do not '
+                    'want to look at it.',
                     step,
                     aside,
                 )
@@ -218,27 +232,29 @@ class Checkpoints:
         self.manager.reload()
 
     def check(self):
-        """Raises RunError where a save that was begun has failed since."""
-        with self.told():
+        """Raise RunError where a save that was started has failed since."""
+        with self._as_one_message():
             self.manager.check_for_errors()
 
     def wait(self):
-        with self.told():
+        """Return when the last save is written. Raises RunError where it fails."""
+        with self._as_one_message():
             self.manager.wait_until_finished()
 
     def close(self):
-        with contextlib.suppress(Exception) if self.failed else self.told():  # it was told
+        """Wait for the last save, and end. Raises RunError where that save fails."""
+        # a failed save was reported already
+        with contextlib.suppress(Exception) if self.failed else self._as_one_message():
             self.manager.close()
 
 
 def passing(error):
-    """Whether a read may have failed for a reason that will pass: no memory, no permission, too many files, a file system that does not answer."""
+    """Say whether a read may have failed for a reason that will pass.
+
+    These are: no memory, no permission, too many files, a file system that does not answer.
+    """
+    of_the_files = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
     without_memory = any(
         isinstance(one, MemoryError) or 'RESOURCE_EXHAUSTED' in str(one) for one in causes(error)
     )
-    return without_memory or os_error(error) not in (
-        None,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-    )
+    return without_memory or os_error(error) not in of_the_files

@@ -1,4 +1,7 @@
-"""The exceptions for what a person can put right. Their message is all that the command line prints."""
+"""Exceptions for mistakes that a user can correct, and the reasons behind failed reads and writes.
+
+Their message is all that the command line prints.
+"""
 
 import errno
 import os
@@ -12,45 +15,45 @@ __all__ = ['DataError', 'RunError', 'reason', 'unwritable']
 
 
 class RunError(ValueError):
-    """Something about a run: its config, its workdir, a checkpoint. Its message is all that the command line prints."""
+    """A mistake in a run: its config, its workdir, a checkpoint."""
 
 
 def causes(error):
-    """An exception and those behind it, the first of all last."""
+    """List an exception and those behind it, the original one last."""
     return [error, *(causes(error.__cause__) if error.__cause__ else [])]
 
 
 def os_error(error):
-    """The number of the system's error behind an exception, None where there is none."""
+    """Find the system's error number behind an exception; None where there is none."""
     for cause in reversed(causes(error)):
-        number = re.search(
-            r"os_error_code='(\d+)'", str(cause)
-        )  # how TensorStore tells it, behind several paths
+        # TensorStore writes it behind several paths
+        number = re.search(r"os_error_code='(\d+)'", str(cause))
         if number or isinstance(cause, OSError):
             return int(number[1]) if number else cause.errno
     return None
 
 
 def reason(error):
-    """What lies behind an exception, in a few words."""
+    """Say in a few words why an exception was raised."""
     number, first = os_error(error), causes(error)[-1]
-    return (
-        os.strerror(number)
-        if number
-        else (str(first).strip().splitlines() or [type(first).__name__])[0][:300].rstrip('.')
-    )
+    if number:
+        return os.strerror(number)
+    lines = str(first).strip().splitlines() or [type(first).__name__]
+    return lines[0][:300].rstrip('.')
 
 
 def unwritable(workdir, error, what=None):
-    """The RunError for a write into a workdir that failed. what: the thing that could not be written, where it is not the workdir itself."""
+    """Make the RunError for a failed write into a workdir.
+
+    what: the file that could not be written, by default the workdir itself
+    """
     remedy = 'See to it that you may write there'
     if os_error(error) in (errno.ENOSPC, errno.EDQUOT):
         place = pathlib.Path(getattr(error, 'filename', None) or workdir).absolute()
-        free = shutil.disk_usage(
-            next(path for path in (place, *place.parents) if path.exists())
-        ).free
+        there = next(path for path in (place, *place.parents) if path.exists())
+        free = shutil.disk_usage(there).free
         remedy = f'{free / 1e6:,.1f} MB are free there. Make room'
     return RunError(
-        f'{what or f"workdir {workdir}"} cannot be written: {reason(error)}. {remedy}, then begin or resume with: '
-        f'python -m t2i_jax.main --workdir={workdir}. Or choose another --workdir.'
+        f'{what or f"workdir {workdir}"} cannot be written: {reason(error)}. {remedy}, then begin '
+        f'or resume with: python -m t2i_jax.main --workdir={workdir}. Or choose another --workdir.'
     )

@@ -1,7 +1,7 @@
-"""TensorBoard's file of one process, by tensorboardX's records.
+"""TensorBoard's file of one process, made of tensorboardX's records.
 
-They are written by the caller, not by a thread of tensorboardX's: that one ends at the first write that fails, unseen, and training then
-waits for ever for room in its queue.
+The caller writes them, not a thread of tensorboardX's: that one ends unseen at the first write that
+fails, and training then waits for ever for room in its queue.
 """
 
 import pathlib
@@ -11,41 +11,48 @@ import time
 from tensorboardX import RecordWriter, summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-FLUSH = 30  # seconds after which what was written can be seen
+# seconds after which written values can be seen
+FLUSH = 30
 
 
 class Events:
-    """Appends to a file of its own in `folder`; TensorBoard drops what earlier files have after `step`. A write that fails raises OSError."""
+    """A new file of events in `folder`.
+
+    TensorBoard drops events after `step` of earlier files. A write that fails raises OSError.
+    """
 
     def __init__(self, folder, step):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads files in the order of their names, so a clock that was set back must not put this one before an older one
+        # TensorBoard reads files in the order of their names: a clock that was set back must not
+        # put this one before an older one
         stamps = [path.name.split('.')[3] for path in folder.glob('events.out.tfevents.*')]
         stamp = max([int(time.time())] + [int(stamp) + 1 for stamp in stamps if stamp.isdigit()])
-        self.file = RecordWriter(
-            str(folder / f'events.out.tfevents.{stamp:010d}.{socket.gethostname()}')
-        )
+        name = f'events.out.tfevents.{stamp:010d}.{socket.gethostname()}'
+        self.file, self.flushed = RecordWriter(str(folder / name)), 0.0
         self.add(file_version='brain.Event:2')
         self.add(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         self.flush()
 
     def add(self, **fields):
+        """Write an event with these fields of its record."""
         self.file.write(Event(wall_time=time.time(), **fields).SerializeToString())
 
     def scalar(self, step, name, value):
+        """Write a number."""
         self.add(step=step, summary=summary.scalar(name, value))
         if time.monotonic() - self.flushed > FLUSH:
             self.flush()
 
     def image(self, step, name, picture):
-        """picture: h w 3 uint8."""
+        """Write a picture, h w 3 uint8."""
         self.add(step=step, summary=summary.image(name, picture, dataformats='HWC'))
 
     def flush(self):
-        """Hands what was written to the system."""
+        """Hand everything written to the operating system."""
         self.file.flush()
         self.flushed = time.monotonic()
 
     def close(self):
+        """Close the file."""
         self.file.close()

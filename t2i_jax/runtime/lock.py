@@ -1,4 +1,4 @@
-"""The lock that says which process writes in a workdir."""
+"""The lock of a workdir: one process writes there at a time."""
 
 import contextlib
 import errno
@@ -15,11 +15,16 @@ from t2i_jax.runtime.errors import RunError, unwritable
 
 
 class Lock:
-    """`with Lock(workdir):` one process writes there. Raises RunError where another one does. What a dead process left is taken over."""
+    """A context in which this process alone writes into `workdir`.
+
+    The lock of a dead process is taken over. Entering it raises RunError where another process
+    holds it.
+    """
 
     def __init__(self, workdir):
         self.workdir = Path(workdir)
         self.path = self.workdir / 'lock'
+        self.file = None
 
     def __enter__(self):
         try:
@@ -31,25 +36,24 @@ class Lock:
                 )
             self.file.seek(0)
             self.file.truncate()
-            json.dump(
-                {
-                    'pid': os.getpid(),
-                    'host': socket.gethostname(),
-                    'started': time.strftime('%Y-%m-%d %H:%M:%S'),
-                },
-                self.file,
-            )
+            started = time.strftime('%Y-%m-%d %H:%M:%S')
+            me = {'pid': os.getpid(), 'host': socket.gethostname(), 'started': started}
+            json.dump(me, self.file)
             self.file.flush()
         except BlockingIOError:
-            message = f'workdir {self.workdir} is in use by {self._holder()}; wait for it, stop it, or choose another --workdir.'
-            raise RunError(message) from None
+            raise RunError(
+                f'workdir {self.workdir} is in use by {self._holder()}; wait for it, stop it, or '
+                'choose another --workdir.'
+            ) from None
         except OSError as error:
             raise unwritable(self.workdir, error) from error
         return self
 
     def _acquire(self):
+        """Open and lock the file. Raises BlockingIOError where another process holds it."""
         while True:
-            file = open(self.path, 'a+', encoding='utf-8')  # noqa: SIM115 - it stays open while the lock is held
+            # it stays open while the lock is held
+            file = open(self.path, 'a+', encoding='utf-8')  # noqa: SIM115
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -57,12 +61,12 @@ class Lock:
                     file.close()
                     raise
                 logging.warning(
-                    'workdir %s: its file system has no locks; see to it that no other process writes there.',
+                    'workdir %s: its file system has no locks; see to it that no other process '
+                    'writes there.',
                     self.workdir,
                 )
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # its holder may have removed it between open and flock
+            # its holder may have removed it between open and flock
+            with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
                     file.seek(0)
                     return file
@@ -76,8 +80,8 @@ class Lock:
             return 'another process'
 
     def __exit__(self, *_):
-        with contextlib.suppress(
-            OSError
-        ):  # where nothing can be written any more; whom it names is gone then
-            self.path.unlink(missing_ok=True)  # first, while it is still held
+        # where nothing can be written any more it stays, and names a process that is gone
+        with contextlib.suppress(OSError):
+            # before it is released
+            self.path.unlink(missing_ok=True)
         self.file.close()

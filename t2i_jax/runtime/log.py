@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl and TensorBoard, a progress bar, contact sheets; and the lock that says who writes there."""
+"""The losses of a run on disk: metrics.jsonl and TensorBoard."""
 
 import contextlib
 import json
@@ -7,23 +7,29 @@ import os
 from pathlib import Path
 
 from t2i_jax.runtime.events import Events
-from t2i_jax.runtime.files import replacing
-
-INK, GREY = (32, 32, 32), (128, 128, 128)
+from t2i_jax.runtime.files import write_text
 
 
 class Log(contextlib.AbstractContextManager):
-    """Appends to `<folder>/metrics.jsonl` and `<folder>/tensorboard/`; what an abandoned run wrote after `step` is dropped from both."""
+    """Lines in `<folder>/metrics.jsonl` and events in `<folder>/tensorboard/`.
+
+    Entries after `step` in both, which an abandoned run wrote, are dropped.
+    """
 
     def __init__(self, folder, step=0):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _drop_after(folder / 'metrics.jsonl', step)
-        self.lines = open(folder / 'metrics.jsonl', 'a', buffering=1, encoding='utf-8')  # noqa: SIM115 - close() does
+        path = folder / 'metrics.jsonl'
+        _drop_after(path, step)
+        # close() closes it
+        self.lines = open(path, 'a', buffering=1, encoding='utf-8')  # noqa: SIM115
         self.events = Events(folder / 'tensorboard', step)
 
     def write(self, step, metrics, prefix=''):
-        """One line {'step': step, prefix + name: value, ...}. A value that is None or NaN (a phase that did not run) is left out."""
+        """Write one line {'step': step, prefix + name: value, ...}.
+
+        A value that is None or NaN (a phase that did not run) is left out.
+        """
         values = {
             prefix + name: float(value)
             for name, value in metrics.items()
@@ -35,45 +41,45 @@ class Log(contextlib.AbstractContextManager):
             self.events.scalar(int(step), name, value)
 
     def image(self, step, name, picture):
-        """A picture (h w 3 uint8) for TensorBoard."""
+        """Show a picture (h w 3 uint8) in TensorBoard."""
         self.events.image(int(step), name, picture)
 
     def flush(self):
-        """Until the losses lie on the disk: before a checkpoint is written, so that none is newer than what leads to it."""
+        """Return when the losses are on the disk.
+
+        Call it before a checkpoint is written, so that none is newer than the losses that lead to
+        it.
+        """
         os.fsync(self.lines.fileno())
         self.events.flush()
 
     def close(self):
+        """Close both files."""
         with contextlib.closing(self.events):
             self.lines.close()
 
     def __exit__(self, kind, *_):
-        with (
-            contextlib.suppress(OSError) if kind else contextlib.nullcontext()
-        ):  # what stopped the run is what its user should read
+        # the error that stopped the run is the one to report
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
             self.close()
 
 
 def _drop_after(path, step):
-    """Drops the lines of later steps, and what a killed process left half written."""
+    """Drop the lines of later steps, and what a killed process left half written."""
     if not path.exists():
         return
-    for left in path.parent.glob(
-        f'.{path.name}.*'
-    ):  # of a process that was killed while it dropped lines
+    # of a process that was killed while it dropped lines
+    for left in path.parent.glob(f'.{path.name}.*'):
         left.unlink()
     text = path.read_text(encoding='utf-8', errors='replace')
-    kept = [
-        line
-        for line in text.splitlines(keepends=True)
-        if line.endswith('\n') and _step(line) <= step
-    ]
-    if ''.join(kept) != text:
-        with replacing(path) as temporary:
-            temporary.write_text(''.join(kept), encoding='utf-8')
+    lines = text.splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith('\n') and _step(line) <= step]
+    if ''.join(whole) != text:
+        write_text(path, ''.join(whole))
 
 
 def _step(line):
+    """The step of a line; infinity for a damaged one."""
     try:
         return json.loads(line)['step']
     except (ValueError, KeyError, TypeError):

@@ -1,14 +1,11 @@
-"""Signals that ask a run to stop: it saves first."""
+"""Stop signals: a run that gets one saves before it leaves."""
 
 import contextlib
 import signal
 from multiprocessing import resource_tracker
 
-STOPS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-)  # Ctrl-C; preemption, `kill`; a terminal that was closed
+# Ctrl-C; preemption and `kill`; a closed terminal
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
@@ -16,13 +13,16 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """While it is open, the first of STOPS is noted in `received` and stops the training loop at its next step. One more SIGINT or SIGTERM stops at once.
+    """A context that notes the first stop signal in `received`.
 
-    SIGHUP stays ignored where it is (nohup), and comes twice where a shell passes on what it got.
+    The training loop then stops at its next step. One more SIGINT or SIGTERM stops at once. SIGHUP
+    stays ignored where it is ignored (nohup), and does not stop at once: it comes twice where a
+    shell passes on its own.
     """
 
     def __init__(self):
         self.received = None
+        self.before = {}
 
     def _note(self, number, frame):
         if not self.received:
@@ -35,11 +35,8 @@ class Signals:
             raise KeyboardInterrupt
 
     def __enter__(self):
-        numbers = [
-            number
-            for number in STOPS
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-        ]
+        nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        numbers = [number for number in STOPS if not (nohup and number == signal.SIGHUP)]
         self.before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
@@ -50,11 +47,15 @@ class Signals:
 
 @contextlib.contextmanager
 def withheld():
-    """Processes that are begun meanwhile never see STOPS, which a terminal and a cluster send to all processes of a program: who trains needs them to
-    come to the next save, and ends them."""
+    """Keep stop signals from processes that are started within it.
+
+    A terminal and a cluster send them to all processes of a program; the training process needs the
+    others until its next save, and ends them itself.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
-        resource_tracker.ensure_running()  # multiprocessing begins it with the first process, and lets signals through again
+        # multiprocessing starts it with the first process, and lets signals through again
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         yield
     finally:

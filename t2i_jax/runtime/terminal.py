@@ -1,4 +1,4 @@
-"""What a terminal, a pipe or a log file shows of a run: output that nobody can read any more, and progress."""
+"""Standard output that may lose its reader, and the progress of a run on it."""
 
 import contextlib
 import io
@@ -9,9 +9,15 @@ import time
 
 from tqdm import tqdm
 
+BAR = '{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} {remaining} left {postfix}'
+
 
 class Outlet(io.RawIOBase):
-    """Standard output or error by its descriptor. What nobody can read any more is dropped: the terminal is closed, the reader of a pipe has ended."""
+    """Standard output or error by its descriptor.
+
+    Output that cannot be read any more is dropped: the terminal is closed, the reader of a pipe has
+    ended.
+    """
 
     def __init__(self, descriptor):
         self.descriptor = descriptor
@@ -35,89 +41,89 @@ class Outlet(io.RawIOBase):
 
 @contextlib.contextmanager
 def outlets():
-    """While it is open, no run ends because what it tells cannot be written."""
+    """Within it, no run ends because its output cannot be written."""
+    streams = (
+        (sys.stdout, contextlib.redirect_stdout),
+        (sys.stderr, contextlib.redirect_stderr),
+    )
     with contextlib.ExitStack() as stack:
-        for stream, redirect in (
-            (sys.stdout, contextlib.redirect_stdout),
-            (sys.stderr, contextlib.redirect_stderr),
-        ):
+        for stream, redirect in streams:
             try:
                 outlet = Outlet(stream.fileno())
-            except (AttributeError, OSError):  # there is none, or it is no file, as in a notebook
+            except (AttributeError, OSError):
+                # there is none, or it is not a file, as in a notebook
                 continue
             stream.flush()
             # unbuffered below, as a signal's handler may print in the midst of a print
-            stack.enter_context(
-                redirect(
-                    io.TextIOWrapper(outlet, stream.encoding, stream.errors, line_buffering=True)
-                )
-            )
+            text = io.TextIOWrapper(outlet, stream.encoding, stream.errors, line_buffering=True)
+            stack.enter_context(redirect(text))
         yield
 
 
 class Progress(contextlib.AbstractContextManager):
-    """Step, losses, images per second and time left: a bar on a terminal, elsewhere a plain line every `seconds`. See `progress`."""
+    """Step, losses, images per second and time left.
+
+    A bar on a terminal, elsewhere a plain line every `seconds`.
+
+    total, start: the last step, and the step from which this process goes on
+    name: of what is done
+    file: where it is shown, by default standard output
+    """
 
     def __init__(self, total, start, name, file=None, seconds=30):
-        self.total, self.start, self.name, self.file, self.seconds = (
-            total,
-            start,
-            name,
-            file or sys.stdout,
-            seconds,
-        )
-        self.step, self.printed_step, self.began, self.printed, self.told = (
-            start,
-            start,
-            time.monotonic(),
-            -math.inf,
-            '',
-        )
-        self.bar = (
-            tqdm(
+        self.total, self.start, self.name = total, start, name
+        self.file, self.seconds = file or sys.stdout, seconds
+        self.step, self.started, self.shown = start, time.monotonic(), ''
+        # step and time of the last printed line
+        self.printed_step, self.printed = start, -math.inf
+        self.bar = None
+        if self.file.isatty():
+            self.bar = tqdm(
                 total=total,
                 initial=start,
                 desc=name,
                 file=self.file,
                 dynamic_ncols=True,
-                bar_format='{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} {remaining} left {postfix}',
+                bar_format=BAR,
             )
-            if self.file.isatty()
-            else None
-        )
 
     def update(self, n=1, metrics=None, images_per_s=None):
-        """n steps more are done. `metrics`: of them the losses are shown, or all where none is named so; None keeps what is shown."""
+        """Count n more steps.
+
+        metrics: values to show: the losses among them, or all where no name ends with 'loss'; None
+            leaves the values that are shown
+        images_per_s: shown with them
+        """
         self.step += n
         if metrics:
-            shown = {
+            there = {
                 name: value
                 for name, value in metrics.items()
                 if value is not None and not math.isnan(value)
             }
-            shown = {name: value for name, value in shown.items() if name.endswith('loss')} or shown
-            self.told = '  '.join(
-                [f'{name} {value:.4g}' for name, value in shown.items()]
-                + ([f'{images_per_s:.4g} images/s'] if images_per_s else [])
-            )
+            losses = {name: value for name, value in there.items() if name.endswith('loss')}
+            parts = [f'{name} {value:.4g}' for name, value in (losses or there).items()]
+            parts += [f'{images_per_s:.4g} images/s'] if images_per_s else []
+            self.shown = '  '.join(parts)
         if self.bar is not None:
-            self.bar.set_postfix_str(self.told, refresh=False)
+            self.bar.set_postfix_str(self.shown, refresh=False)
             self.bar.update(n)
-        elif self.told and time.monotonic() - self.printed >= self.seconds:
+        elif self.shown and time.monotonic() - self.printed >= self.seconds:
             self.print_line()
 
     def print_line(self):
+        """Print step, values and time left."""
         self.printed, self.printed_step = time.monotonic(), self.step
-        left = (
-            (self.printed - self.began) / max(self.step - self.start, 1) * (self.total - self.step)
-        )
+        seconds_a_step = (self.printed - self.started) / max(self.step - self.start, 1)
+        left = tqdm.format_interval(seconds_a_step * (self.total - self.step))
         print(
-            f'{self.name}  step {self.step}/{self.total}  {self.told}  {tqdm.format_interval(left)} left',
+            f'{self.name}  step {self.step}/{self.total}  {self.shown}  {left} left',
             file=self.file,
             flush=True,
         )
 
     def close(self):
+        """End the bar, or print the last step."""
         if self.bar is not None:
             self.bar.close()
         elif self.step != self.printed_step:
@@ -128,5 +134,5 @@ class Progress(contextlib.AbstractContextManager):
 
 
 def progress(total, start, name):
-    """A context manager with update(n, metrics, images_per_s) for the steps from `start` to `total` of what `name` names."""
+    """Show the progress of `name` from step `start` to `total`."""
     return Progress(total, start, name)
