@@ -66,7 +66,7 @@ def test_names_are_written_in_the_colour_of_their_label_and_not_over_each_other(
         )
     taken = []
     for box in ([10, 60, 30, 80], [12, 60, 32, 80], [100, 2, 126, 20], [0, 0, 127, 127]):
-        (x, y), free = drawing.place_for(box, 30, 10, taken, [], 128)
+        (x, y), free = drawing.name_place(box, 30, 10, taken, [], 128)
         assert free and 0 <= x <= 98 and 0 <= y <= 118
         taken.append((x, y, x + 30, y + 10))
 

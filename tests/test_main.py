@@ -104,7 +104,7 @@ def refused(cli, *arguments):
                 '--mode=describe',
                 '--config.stages.gan.optim.g_loss.name=adamm',
             ],
-            ["no optimiser 'adamm'", 'rmsprop'],
+            ["name is 'adamm'", 'rmsprop'],
         ),
         (
             [f'--config={SHAPES}:tiny', '--mode=describe', '--config.data.size=50'],

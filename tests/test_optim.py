@@ -183,13 +183,14 @@ def test_a_network_may_have_settings_of_its_own():
 @pytest.mark.parametrize(
     'changes, parts',
     [
-        (dict(name='adamm'), ["no optimiser 'adamm'", 'adam, rmsprop, sgd']),
+        (dict(name='adamm'), ["name is 'adamm'", 'adam, rmsprop, sgd']),
         (
             dict(schedule=dict(kind='stair')),
-            ["no schedule 'stair'", 'constant, step, cosine, linear'],
+            ["schedule.kind is 'stair'", 'constant, step, cosine, linear'],
         ),
-        (dict(schedule=dict(unit='hours')), ["'hours'", 'epochs and updates']),
-        (dict(G=dict(name='lion')), ["no optimiser 'lion'"]),
+        (dict(schedule=dict(unit='hours')), ["'hours'", 'epochs, updates']),
+        (dict(G=dict(name='lion')), ["G.name is 'lion'"]),
+        (dict(schedule=dict(kind='step', every=0)), ['schedule.every is 0', 'above 0']),
         (dict(learning_rate=1.0), ['no setting learning_rate', 'lr']),
         (dict(G=dict(learning_rate=1.0)), ['no setting G.learning_rate', 'lr']),
         (dict(schedule=dict(step=5)), ['no setting schedule.step', 'every']),

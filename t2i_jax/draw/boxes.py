@@ -1,8 +1,9 @@
-"""Boxes as pictures: each with its name, in the colour of its label."""
+"""Boxes as pictures: each with the name of its label, in a colour of its own."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+# of labels; dark enough for letters on white
 COLOURS = (
     (214, 32, 38),
     (38, 84, 214),
@@ -16,12 +17,20 @@ COLOURS = (
     (82, 82, 96),
     (0, 126, 218),
     (124, 14, 56),
-)  # of boxes; dark enough for letters on white
-PAPER = 248, 248, 248  # behind boxes: a frame that can be told from the white of a sheet
+)
+# behind boxes: differs from the white of a sheet, so that the frame is seen
+PAPER = 248, 248, 248
+# of a layout's picture, in pixels
+SIDE = 128
 
 
-def objects_of(boxes, labels, names):
-    """The objects of one layout, boxes (R, 4) and labels (R,), as [{'label', 'cx', 'cy', 'w', 'h'}]."""
+def objects_of(boxes, labels, names) -> list[dict]:
+    """List the objects of one layout for JSON: [{'label', 'cx', 'cy', 'w', 'h'}].
+
+    boxes: (R, 4)
+    labels: (R,), -1 where there is none
+    names: of labels; empty: numbers serve
+    """
     return [
         {
             'label': label_name(label, names),
@@ -32,23 +41,30 @@ def objects_of(boxes, labels, names):
     ]
 
 
-def label_name(label, names):
+def label_name(label, names) -> str:
+    """Name a label, by its number where there are no names."""
     return names[label] if names else str(label)
 
 
-def pictures_of(out, meta, side=128):
-    """What can be shown of a stage's samples: pictures as they are, boxes drawn; None where there is neither. uint8 ... s s 3"""
+def pictures_of(out, meta, side=SIDE):
+    """Show a stage's samples: images as they are, boxes as pictures -> uint8 ... s s 3.
+
+    None where there is neither.
+    """
     if 'image' in out:
         return out['image']
-    return (
-        layout_pictures(out['boxes'], out['object_labels'], meta.object_names, side)
-        if {'boxes', 'object_labels'} <= set(out)
-        else None
-    )
+    if {'boxes', 'object_labels'} <= set(out):
+        return layout_pictures(out['boxes'], out['object_labels'], meta.object_names, side)
+    return None
 
 
-def layout_pictures(boxes, labels, names, side=128):
-    """Boxes (..., R, 4) cx cy w h in [0, 1] with labels (..., R), -1 = none -> uint8 (..., side, side, 3): each with its name, in the label's colour."""
+def layout_pictures(boxes, labels, names, side=SIDE) -> np.ndarray:
+    """Show layouts as pictures -> uint8 (..., side, side, 3).
+
+    boxes: (..., R, 4), cx cy w h in [0, 1]
+    labels: (..., R), -1 where there is none
+    names: of labels; empty: numbers serve
+    """
     boxes, labels = np.asarray(boxes, np.float32), np.asarray(labels)
     pictures = [
         layout_picture(*one, names, side)
@@ -58,47 +74,57 @@ def layout_pictures(boxes, labels, names, side=128):
 
 
 def layout_picture(boxes, labels, names, side):
-    """One of `layout_pictures`. Large boxes lie behind small ones; a name that has no room of its own is left out if it stands elsewhere."""
+    """Show one layout -> uint8 (side, side, 3).
+
+    Large boxes lie behind small ones. A name without room of its own is left out where the same
+    name stands elsewhere.
+    """
     picture = Image.new('RGB', (side, side), PAPER)
-    draw, font = ImageDraw.Draw(picture, 'RGBA'), ImageFont.load_default(max(10, side // 13))
+    canvas, font = ImageDraw.Draw(picture, 'RGBA'), ImageFont.load_default(max(10, side // 13))
     there = (labels >= 0) & np.isfinite(boxes).all(1)
     boxes, labels = boxes[there], labels[there]
     order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind='stable')
-    low, high = (
-        (boxes[order, :2] - boxes[order, 2:] / 2) * side,
-        (boxes[order, :2] + boxes[order, 2:] / 2) * side - 1,
-    )
-    low, high = (
-        np.minimum(low, (low + high) / 2 - 1),
-        np.maximum(high, (low + high) / 2 + 1),
-    )  # three pixels wide at least: none is lost
-    corners = np.clip(np.round(np.concatenate([low, high], 1)), 0, side - 1).astype(int).tolist()
-    colours = [colour_of(label) for label in labels[order]]
+    labels, corners = labels[order], corners_of(boxes[order], side)
+    colours = [colour_of(label) for label in labels]
     for corner, colour in zip(corners, colours):
-        draw.rectangle(corner, fill=(*colour, 40), outline=colour, width=max(1, side // 64))
-    taken, told = [], set()
-    for corner, colour, label in reversed(
-        list(zip(corners, colours, labels[order]))
-    ):  # large ones find a place more easily
+        canvas.rectangle(corner, fill=(*colour, 40), outline=colour, width=max(1, side // 64))
+    taken, named = [], set()
+    # from small to large, since names of large boxes find a place more easily
+    for corner, colour, label in reversed(list(zip(corners, colours, labels))):
         name = label_name(label, names)
-        left, top, right, bottom = draw.textbbox((0, 0), name, font, stroke_width=1)
-        place, free = place_for(corner, right - left, bottom - top, taken, corners, side)
-        if free or label not in told:
+        left, top, right, bottom = canvas.textbbox((0, 0), name, font, stroke_width=1)
+        place, free = name_place(corner, right - left, bottom - top, taken, corners, side)
+        if free or label not in named:
             taken.append((*place, place[0] + right - left, place[1] + bottom - top))
-            told.add(label)
-            draw.text(
-                (place[0] - left, place[1] - top),
-                name,
-                colour,
-                font,
-                stroke_width=1,
-                stroke_fill=PAPER,
-            )
+            named.add(label)
+            at = place[0] - left, place[1] - top
+            canvas.text(at, name, colour, font, stroke_width=1, stroke_fill=PAPER)
     return np.asarray(picture)
 
 
-def place_for(box, wide, high, taken, boxes, side):
-    """((x, y) of a name: above its box, in it, below, beside, where it covers least of other names and then of boxes; whether it covers no name)"""
+def corners_of(boxes, side) -> list[list[int]]:
+    """Round boxes (n, 4) to the pixels of their corners: x0, y0, x1, y1."""
+    low, high = (boxes[:, :2] + sign * boxes[:, 2:] / 2 for sign in (-1, 1))
+    low, high = low * side, high * side - 1
+    # three pixels wide at least: none is lost
+    middle = (low + high) / 2
+    low, high = np.minimum(low, middle - 1), np.maximum(high, middle + 1)
+    corners = np.round(np.concatenate([low, high], 1))
+    return np.clip(corners, 0, side - 1).astype(int).tolist()
+
+
+def name_place(box, wide, high, taken, boxes, side):
+    """Find the place of a name -> ((x, y), whether it covers no other name).
+
+    Above its box, in it, below or at its sides: where it covers least of other names, and then of
+    boxes.
+
+    box: x0, y0, x1, y1
+    wide, high: of the name, in pixels
+    taken: corners of the other names
+    boxes: corners of all boxes
+    side: of the picture
+    """
     x0, y0, x1, y1 = box
     places = (
         (x0, y0 - high),
@@ -126,6 +152,6 @@ def place_for(box, wide, high, taken, boxes, side):
 
 
 def colour_of(label):
-    """One colour a label: twelve that can be told apart, then darker ones of them."""
+    """Choose the colour of a label: twelve that differ clearly, then darker ones of them."""
     dark = (1, 0.6, 0.8, 0.5, 0.9, 0.7, 0.55)[label // len(COLOURS) % 7]
     return tuple(round(dark * x) for x in COLOURS[label % len(COLOURS)])

@@ -11,16 +11,24 @@ from tfds_builders.sheets import GREY, INK, save_png, sheet, wrap
 
 __all__ = ['GREY', 'INK', 'save_gif', 'save_png', 'sheet', 'wrap']
 
+# pixels between the pictures of a film
+GAP = 2
+
 
 def save_gif(path, frames, scale=None, seconds=3.0):
-    """Writes a film as GIF, there and back, for ever: frames t n s s 3 uint8, n pictures side by side in a near-square grid.
-    scale: how many pixels wide and high each pixel is drawn, by default so that a side has 64. seconds: from the first frame to the last."""
+    """Write a film as GIF that runs there and back for ever.
+
+    frames: t n s s 3 uint8, n pictures in a near-square grid
+    scale: pixels wide and high of each pixel, by default so many that a side has 64
+    seconds: from the first frame to the last
+    """
     t, n, *shape = np.asarray(frames).shape
     scale, across = scale or -(-64 // min(shape[:2])), math.ceil(n**0.5)
-    down, side, gap = -(-n // across), shape[0] * scale, 2
-    canvas = np.full((t, down * (side + gap) - gap, across * (side + gap) - gap, 3), 255, np.uint8)
+    down, side = -(-n // across), shape[0] * scale
+    height, width = (count * (side + GAP) - GAP for count in (down, across))
+    canvas = np.full((t, height, width, 3), 255, np.uint8)
     for i in range(n):
-        y, x = i // across * (side + gap), i % across * (side + gap)
+        y, x = i // across * (side + GAP), i % across * (side + GAP)
         canvas[:, y : y + side, x : x + side] = repeat(
             frames[:, i], 't h w c -> t (h y) (w x) c', y=scale, x=scale
         )
