@@ -371,7 +371,7 @@ def test_every_number_arrives_once(official, restored):
 
 def test_it_samples_and_trains_on(imported, monkeypatch, capsys):
     for name in ('SETTLE', 'SHOWN', 'SAMPLES'):
-        monkeypatch.setattr(f't2i_jax.train.{name}', 2)
+        monkeypatch.setitem(train.__globals__, name, 2)
     before = Sampler.load(imported)
     drawn = before(TEXTS, num=2, attention=True)
     assert (
@@ -724,9 +724,9 @@ def test_files_that_are_missing_double_or_of_something_else(official, config, tm
     refused('netD0.pth are both netD of 64 px', also=[official['netD0.pth'][0]])
     refused('Cannot read .*absent.pth', also=[tmp_path / 'absent.pth'])
     other = write(tmp_path / 'other.pth', {'features.0.weight': np.ones((2, 2), np.float32)})
-    refused('other.pth is no file of AttnGAN: it has 1 tensors, features.0.weight', also=[other])
+    refused('other.pth is not a file of AttnGAN: it has 1 tensors, features.0.weight', also=[other])
     (tmp_path / 'page.pth').write_text('<html>Quota exceeded</html>')
-    refused('page.pth is no weights file', also=[tmp_path / 'page.pth'])
+    refused('page.pth is not a weights file', also=[tmp_path / 'page.pth'])
     for content in (
         [[], []],
         {'a': 1},
@@ -735,11 +735,11 @@ def test_files_that_are_missing_double_or_of_something_else(official, config, tm
     ):
         (tmp_path / 'captions.pickle').write_bytes(pickle.dumps(content, 2))
         refused(
-            'is no captions.pickle of AttnGAN',
+            'is not a captions.pickle of AttnGAN',
             **{'captions.pickle': str(tmp_path / 'captions.pickle')},
         )
     (tmp_path / 'captions.pickle').write_bytes(b'cposix\nsystem\n(S"true"\ntR.')
-    refused('is no weights file', **{'captions.pickle': str(tmp_path / 'captions.pickle')})
+    refused('is not a weights file', **{'captions.pickle': str(tmp_path / 'captions.pickle')})
     (tmp_path / 'captions.pickle').write_bytes(b'\x80\x02cposix\nsystem\n(S"true"\ntR.')
     refused(
         'asks for posix.system, which was refused',

@@ -262,7 +262,7 @@ def test_every_truncation_has_a_message(arrays):
     )
     for data in both(entries, content).values():
         for end in (*range(1, 40), *range(40, len(data) - 1, 23), len(data) - 1):
-            with pytest.raises(DataError, match='is damaged|is no weights file'):
+            with pytest.raises(DataError, match='is damaged|is not a weights file'):
                 parse_weights(data[:end])
 
 
@@ -294,8 +294,8 @@ def test_other_files_are_named(tmp_path):
     with zipfile.ZipFile(loose, 'w') as archive:
         archive.writestr('photo.jpg', b'0')
     for data, message in (
-        (b'hello, this is no file of weights', 'is no weights file: PyTorch state dicts'),
-        (b'', 'is no weights file'),
+        (b'hello, this is no file of weights', 'is not a weights file: PyTorch state dicts'),
+        (b'', 'is not a weights file'),
         (loose.getvalue(), 'zip archive of other things: photo.jpg'),
         (new_format(good, one, {'code/net.py': b'x'}), 'TorchScript'),
         (new_format(good, one, {'byteorder': b'big'}), 'big-endian'),
@@ -303,9 +303,9 @@ def test_other_files_are_named(tmp_path):
         (new_format(good, {}), 'damaged .*data/0'),
         (old_format(good, one, {'0': 1}, little=False), 'another kind'),
         (old_format(good, one, {'0': 1}, version=7), 'another kind'),
-        (new_format(b'\x80\x02]q\x00.', {}), 'holds a list, no state dict'),
+        (new_format(b'\x80\x02]q\x00.', {}), 'holds a list, not a state dict'),
         (new_format(state_dict({}), {}), 'without entries'),
-        (new_format(state_dict({'epoch': b'K\x05'}), {}), "'epoch' is a int, no tensor"),
+        (new_format(state_dict({'epoch': b'K\x05'}), {}), "'epoch' is a int, not a tensor"),
     ):
         with pytest.raises(DataError, match=message):
             parse_weights(data, 'x')

@@ -1,16 +1,17 @@
-"""The files of the official AttnGAN (taoxugit/AttnGAN, PyTorch) as arrays of our networks: names, shapes and layouts of their tensors.
+"""The files of the official AttnGAN (taoxugit/AttnGAN, PyTorch) as arrays of our networks.
 
-| what | told by | in ours |
+| file | tensor that only it has | in ours |
 |---|---|---|
 | netG*.pth, *_AttnGAN2.pth, *_AttnDCGAN2.pth | ca_net | `G` |
-| netD0.pth, netD1.pth, netD2.pth | img_code_s16 | `D[i]`, by the side of its pictures: 64, 128, 256 |
+| netD0.pth, netD1.pth, netD2.pth | img_code_s16 | `D[i]`, by the side of its pictures |
 | text_encoder*.pth | rnn | `text`, with two biases a gate |
 | image_encoder*.pth | emb_features | `image`, trunk 'inception' |
 | captions.pickle | a list of captions, captions, id -> word, word -> id | vocabulary.json |
 
-Names of files say nothing. Convolutions lie there as o i h w, dense layers as o i; the first dense layer of G is cut as c h w there, as h w c here; a
-discriminator's picture code stands before the sentence there, behind it here; the last layer of a discriminator is a convolution over its whole map.
-Gates of the LSTM have the same order in both: i, f, g, o.
+Names of files say nothing. Convolutions lie there as o i h w, dense layers as o i; the first dense
+layer of G is cut as c h w there, as h w c here; a discriminator's picture code stands before the
+sentence there, behind it here; the last layer of a discriminator is a convolution over its whole
+map. Gates of the LSTM have the same order in both: i, f, g, o.
 """
 
 import pathlib
@@ -28,37 +29,50 @@ from t2i_jax.runtime.errors import DataError
 from tfds_builders.foreign import pickles
 
 SIDES = {'netD of 64 px': 64, 'netD of 128 px': 128, 'netD of 256 px': 256}
+# kind of file -> the start of the name of one of its tensors
 KINDS = {
     'netG': 'ca_net.',
     'netD': 'img_code_s16.',
     'text_encoder': 'rnn.',
     'image_encoder': 'emb_features.',
-}  # kind -> the start of a name
+}
 
 
 class Part(NamedTuple):
-    shape: tuple  # there
-    path: tuple  # in the tree of our network
-    turn: Callable[[Any], Any]  # the array there -> the one here
+    """One tensor of a file.
+
+    shape: there
+    path: in the tree of our network
+    turn: a function of the array there -> the one here
+    """
+
+    shape: tuple
+    path: tuple
+    turn: Callable[[Any], Any]
 
 
-# ------------------------------------------------------------------------------------------------------------------- layers
+# ------------------------------------------------------------------------------------------ layers
 def same(x):
+    """Leave an array as it is."""
     return x
 
 
 def conv(name, path, c, d, kernel=3, turn=same):
-    """turn: of the turned kernel h w i o."""
-    return {
-        f'{name}.weight': Part(
-            (d, c, kernel, kernel),
-            (*path, 'kernel'),
-            lambda x: turn(rearrange(x, 'o i h w -> h w i o')),
-        )
-    }
+    """{name: Part} of a convolution of c to d channels. turn: of the kernel as h w i o."""
+
+    def ours(x):
+        return turn(rearrange(x, 'o i h w -> h w i o'))
+
+    return {f'{name}.weight': Part((d, c, kernel, kernel), (*path, 'kernel'), ours)}
+
+
+def pointwise(x):
+    """A convolution of 1 x 1 -> a dense layer."""
+    return x[:, :, 0, 0].T
 
 
 def dense(name, path, c, d):
+    """{name: Part} of a dense layer of c to d channels, with its bias."""
     return {
         f'{name}.weight': Part((d, c), (*path, 'kernel'), np.transpose),
         f'{name}.bias': Part((d,), (*path, 'bias'), same),
@@ -66,6 +80,7 @@ def dense(name, path, c, d):
 
 
 def norm(name, path, c, turn=same):
+    """{name: Part} of a batch normalisation."""
     parts = {'weight': 'scale', 'bias': 'bias', 'running_mean': 'mean', 'running_var': 'var'}
     return {f'{name}.{theirs}': Part((c,), (*path, ours), turn) for theirs, ours in parts.items()}
 
@@ -77,20 +92,24 @@ def conv_norm(name, numbers, path, c, d):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ networks
+# ---------------------------------------------------------------------------------------- networks
 def generator(d, gf, nz, nc, residuals, scales, dcgan):
-    """{name: Part} of G_NET, or (`dcgan`) of G_DCGAN."""
+    """{name: Part} of G_NET, or of G_DCGAN.
+
+    d, gf, nz, nc: widths of the sentence, the generator, the noise, the condition
+    residuals: blocks of each further scale
+    scales: number of scales
+    dcgan: the network is G_DCGAN, with pictures of the last scale only
+    """
     wide = 16 * gf
 
-    def units(x):  # both halves of the gate: c h w -> h w c
+    # both halves of the gate: c h w -> h w c
+    def units(x):
         return rearrange(x, '(g c h w) ... -> (g h w c) ...', g=2, h=4, w=4)
 
     table = dense('ca_net.fc', ('ca', 'layer'), d, 4 * nc)
-    table |= {
-        'h_net1.fc.0.weight': Part(
-            (32 * wide, nc + nz), ('first', 'first', 'kernel'), lambda x: units(x).T
-        )
-    }
+    first = Part((32 * wide, nc + nz), ('first', 'first', 'kernel'), lambda x: units(x).T)
+    table |= {'h_net1.fc.0.weight': first}
     table |= norm('h_net1.fc.1', ('first', 'norm'), 32 * wide, units)
     for i in range(4):
         table |= conv_norm(
@@ -98,16 +117,12 @@ def generator(d, gf, nz, nc, residuals, scales, dcgan):
         )
     for i in range(scales - 1):
         name, path = f'h_net{i + 2}', ('next', i)
-        table |= {
-            f'{name}.att.conv_context.weight': Part(
-                (gf, d, 1, 1), (*path, 'attention', 'project', 'kernel'), lambda x: x[:, :, 0, 0].T
-            )
-        }
+        project = Part((gf, d, 1, 1), (*path, 'attention', 'project', 'kernel'), pointwise)
+        table |= {f'{name}.att.conv_context.weight': project}
         for j in range(residuals):
             block, inside = f'{name}.residual.{j}.block', (*path, 'residuals', j)
-            table |= conv_norm(block, (0, 1), (*inside, 'keep'), 2 * gf, 4 * gf) | conv_norm(
-                block, (3, 4), inside, 2 * gf, 2 * gf
-            )
+            table |= conv_norm(block, (0, 1), (*inside, 'keep'), 2 * gf, 4 * gf)
+            table |= conv_norm(block, (3, 4), inside, 2 * gf, 2 * gf)
         table |= conv_norm(f'{name}.upsample', (1, 2), (*path, 'up'), 2 * gf, 2 * gf)
     for i, name in enumerate(['img_net'] if dcgan else [f'img_net{i + 1}' for i in range(scales)]):
         table |= conv(f'{name}.img.0', ('to_images', i, 'conv'), gf, 3)
@@ -115,7 +130,12 @@ def generator(d, gf, nz, nc, residuals, scales, dcgan):
 
 
 def discriminator(side, d, df, real):
-    """{name: Part} of D_NET64, D_NET128 or D_NET256. real: it has an unconditional head."""
+    """{name: Part} of D_NET64, D_NET128 or D_NET256.
+
+    side: of its pictures, in pixels
+    d, df: widths of the sentence and of the discriminator
+    real: it has an unconditional head
+    """
     table = conv('img_code_s16.0', ('trunk', 'first'), 3, df, 4)
     layers = [
         ('img_code_s16.2', 'img_code_s16.3', 1, 2, 4),
@@ -129,24 +149,22 @@ def discriminator(side, d, df, real):
     }[side]
     layers += [(f'img_code_{name}.0', f'img_code_{name}.1', *sizes) for name, *sizes in further]
     for i, (weight, scale, a, b, kernel) in enumerate(layers):
-        table |= conv(weight, ('trunk', 'convs', i), a * df, b * df, kernel) | norm(
-            scale, ('trunk', 'norms', i), b * df
-        )
+        table |= conv(weight, ('trunk', 'convs', i), a * df, b * df, kernel)
+        table |= norm(scale, ('trunk', 'norms', i), b * df)
 
-    def sentence_first(x):  # inputs: code, sentence -> sentence, code
+    # inputs: code, sentence -> sentence, code
+    def sentence_first(x):
         return np.concatenate([x[:, :, 8 * df :], x[:, :, : 8 * df]], 2)
 
-    table |= conv(
-        'COND_DNET.jointConv.0', ('matching', 'joint'), 8 * df + d, 8 * df, turn=sentence_first
-    )
-    table |= norm('COND_DNET.jointConv.1', ('matching', 'norm'), 8 * df)
+    def flat(x):
+        return rearrange(x, 'o c h w -> (h w c) o')
+
+    joint = 'COND_DNET.jointConv'
+    table |= conv(f'{joint}.0', ('matching', 'joint'), 8 * df + d, 8 * df, turn=sentence_first)
+    table |= norm(f'{joint}.1', ('matching', 'norm'), 8 * df)
     for name, head in (('COND_DNET', 'matching'), *([('UNCOND_DNET', 'real')] if real else [])):
         table |= {
-            f'{name}.outlogits.0.weight': Part(
-                (1, 8 * df, 4, 4),
-                (head, 'logit', 'kernel'),
-                lambda x: rearrange(x, 'o c h w -> (h w c) o'),
-            ),
+            f'{name}.outlogits.0.weight': Part((1, 8 * df, 4, 4), (head, 'logit', 'kernel'), flat),
             f'{name}.outlogits.0.bias': Part((1,), (head, 'logit', 'bias'), same),
         }
     return table
@@ -158,21 +176,16 @@ def text_encoder(words, d, embedding):
     table = {'encoder.weight': Part((words, embedding), ('embed', 'embedding'), same)}
     for direction, end in (('forward', ''), ('backward', '_reverse')):
         for name, layer, n in (('ih', 'input', embedding), ('hh', 'hidden', h)):
-            table |= {
-                f'rnn.weight_{name}_l0{end}': Part(
-                    (4 * h, n), (direction, layer, 'kernel'), np.transpose
-                ),
-                f'rnn.bias_{name}_l0{end}': Part((4 * h,), (direction, layer, 'bias'), same),
-            }
+            kernel = Part((4 * h, n), (direction, layer, 'kernel'), np.transpose)
+            bias = Part((4 * h,), (direction, layer, 'bias'), same)
+            table |= {f'rnn.weight_{name}_l0{end}': kernel, f'rnn.bias_{name}_l0{end}': bias}
     return table
 
 
 def image_heads(d):
-    """{name: Part} of what CNN_ENCODER has beside Inception's trunk."""
-    local = {
-        'emb_features.weight': Part((d, 768, 1, 1), ('local', 'kernel'), lambda x: x[:, :, 0, 0].T)
-    }
-    return local | dense('emb_cnn_code', ('whole',), 2048, d)
+    """{name: Part} of the layers of CNN_ENCODER behind Inception's trunk."""
+    local = Part((d, 768, 1, 1), ('local', 'kernel'), pointwise)
+    return {'emb_features.weight': local} | dense('emb_cnn_code', ('whole',), 2048, d)
 
 
 def trunk_shapes():
@@ -185,7 +198,11 @@ def trunk_shapes():
 
 
 def turned(weights, table):
-    """({parameter tree}, {tree of running statistics}) of a network, float32. weights: those of `table`, each there and of its shape."""
+    """Convert the tensors of a network -> (parameters, running statistics), trees of float32.
+
+    weights: {name: array}, each of `table` there and of its shape
+    table: {name: Part}
+    """
     trees = {}, {}
     for name, part in table.items():
         *path, last = part.path
@@ -196,53 +213,55 @@ def turned(weights, table):
     return trees
 
 
-# --------------------------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------- files
 class Official(NamedTuple):
-    """What a set of official files holds."""
+    """One trained model of the official code.
 
-    sizes: dict  # d, embedding; with a generator gf, nz, nc, residuals, scales, dcgan; with discriminators df
+    sizes: d, embedding, words; with a generator gf, nz, nc, residuals, scales, dcgan; with
+        discriminators df
+    trees: network -> (parameters, running statistics); D: a dictionary by number
+    trunk: Inception's trunk, by torchvision's names
+    """
+
+    sizes: dict
     vocabulary: Vocabulary
-    trees: dict  # network -> (parameters, running statistics); D: a dictionary by number
-    trunk: dict  # Inception's trunk, by torchvision's names
+    trees: dict
+    trunk: dict
 
 
 def read_official(paths) -> Official:
-    """Reads the files of one trained model, told apart by what is in them. Needed: both encoders and captions.pickle; G and all its discriminators where
-    they are. Raises one DataError, which names each file that is missing and each tensor that is missing, unknown or of another shape."""
+    """Read the files of one trained model; their content says which file is which.
+
+    Needed are both encoders and captions.pickle. G and its discriminators are optional; a
+    discriminator needs G, and all of them or none are given.
+
+    Raises one DataError, which names each file that is missing and each tensor that is missing,
+    unknown or of another shape.
+    """
     found = {}
     for path in paths:
         kind, content = identified(path)
         if kind in found:
             raise DataError(f'{found[kind][0]} and {path} are both {kind}. Give one of them.')
         found[kind] = path, content
-    needed = ['text_encoder', 'image_encoder', 'captions.pickle'] + (
-        ['netG'] if set(SIDES) & set(found) else []
-    )
+    needed = ['text_encoder', 'image_encoder', 'captions.pickle']
+    needed += ['netG'] if set(SIDES) & set(found) else []
     missing = [kind for kind in needed if kind not in found]
     if missing:
+        verb = 'is' if len(missing) == 1 else 'are'
+        given = ', '.join(map(str, paths)) or 'no files'
         raise DataError(
-            f'{", ".join(missing)} {"is" if len(missing) == 1 else "are"} missing among {", ".join(map(str, paths)) or "no files"}. The '
-            'encoders and captions.pickle of the training data come with a generator: without the words it trained on it draws anything.'
+            f'{", ".join(missing)} {verb} missing among {given}. The encoders and captions.pickle '
+            'of the training data come with a generator: without the words it trained on it draws '
+            'anything.'
         )
-    vocabulary, sizes = (
-        vocabulary_of(*found.pop('captions.pickle')),
-        sizes_of({kind: content for kind, (_, content) in found.items()}),
-    )
-    tables = {
-        'text_encoder': text_encoder(sizes['words'], sizes['d'], sizes['embedding']),
-        'image_encoder': image_heads(sizes['d']),
-    }
-    if 'netG' in found:
-        tables['netG'] = generator(
-            *(sizes[name] for name in ('d', 'gf', 'nz', 'nc', 'residuals', 'scales', 'dcgan'))
-        )
-    for kind in set(SIDES) & set(found):
-        tables[kind] = discriminator(SIDES[kind], sizes['d'], sizes['df'], not sizes['dcgan'])
+    vocabulary = vocabulary_of(*found.pop('captions.pickle'))
+    sizes = sizes_of({kind: content for kind, (_, content) in found.items()})
+    tables = {kind: table_of(kind, sizes) for kind in found}
     good, wrong = {}, complaints(found, sizes, vocabulary)
     for kind, (path, content) in found.items():
-        expected = {name: part.shape for name, part in tables[kind].items()} | (
-            trunk_shapes() if kind == 'image_encoder' else {}
-        )
+        expected = {name: part.shape for name, part in tables[kind].items()}
+        expected |= trunk_shapes() if kind == 'image_encoder' else {}
         try:
             good[kind] = checked(content, expected, f'{kind} of AttnGAN ({path})')
         except DataError as error:
@@ -250,24 +269,34 @@ def read_official(paths) -> Official:
     if wrong:
         raise DataError('\n'.join(wrong))
     trees = {kind: turned(good[kind], tables[kind]) for kind in good}
-    ds = [kind for kind in SIDES if kind in good]
-    D = (
-        {'D': tuple({i: trees[kind][half] for i, kind in enumerate(ds)} for half in range(2))}
-        if ds
-        else {}
-    )
-    G = {'G': trees['netG']} if 'netG' in good else {}
+    networks = {'text': trees['text_encoder'], 'image': trees['image_encoder']}
+    if 'netG' in good:
+        networks['G'] = trees['netG']
+    ds = [trees[kind] for kind in SIDES if kind in good]
+    if ds:
+        networks['D'] = tuple(dict(enumerate(halves)) for halves in zip(*ds))
     trunk = {name: good['image_encoder'][name] for name in trunk_shapes()}
-    return Official(
-        sizes,
-        vocabulary,
-        {'text': trees['text_encoder'], 'image': trees['image_encoder'], **G, **D},
-        trunk,
-    )
+    return Official(sizes, vocabulary, networks, trunk)
+
+
+def table_of(kind, sizes):
+    """{name: Part} of a kind of file."""
+    d = sizes['d']
+    if kind == 'text_encoder':
+        return text_encoder(sizes['words'], d, sizes['embedding'])
+    if kind == 'image_encoder':
+        return image_heads(d)
+    if kind == 'netG':
+        names = ('gf', 'nz', 'nc', 'residuals', 'scales', 'dcgan')
+        return generator(d, *(sizes[name] for name in names))
+    return discriminator(SIDES[kind], d, sizes['df'], not sizes['dcgan'])
 
 
 def identified(path):
-    """(kind, content) of a file: a key of KINDS or SIDES and its tensors, or 'captions.pickle' and what is in it. Raises DataError."""
+    """Read a file and find what it is -> (kind, content).
+
+    A key of KINDS or SIDES and its tensors, or 'captions.pickle' and its objects. Raises DataError.
+    """
     try:
         with open(pathlib.Path(path).expanduser(), 'rb') as file:
             head = file.read(len(LEGACY))
@@ -277,53 +306,47 @@ def identified(path):
     if head != LEGACY and head[:1] in (b'\x80', b'(', b']'):
         return 'captions.pickle', pickles.load(path)
     weights = read_weights(path)
-    if all(name.startswith('module.') for name in weights):  # of a DataParallel
+    # of a DataParallel
+    if all(name.startswith('module.') for name in weights):
         weights = {name.removeprefix('module.'): x for name, x in weights.items()}
-    kind = next(
-        (kind for kind, start in KINDS.items() if any(name.startswith(start) for name in weights)),
-        None,
-    )
-    if kind is None:
+    kinds = [
+        kind for kind, start in KINDS.items() if any(name.startswith(start) for name in weights)
+    ]
+    if not kinds:
         raise DataError(
-            f'{path} is no file of AttnGAN: it has {len(weights)} tensors, {", ".join(list(weights)[:4])}, ... Give netG, netD0 to netD2, '
-            'text_encoder, image_encoder (.pth) and captions.pickle.'
+            f'{path} is not a file of AttnGAN: it has {len(weights)} tensors, '
+            f'{", ".join(list(weights)[:4])}, ... Give netG, netD0 to netD2, text_encoder, '
+            'image_encoder (.pth) and captions.pickle.'
         )
+    kind = kinds[0]
     if kind == 'netD':
-        side = (
-            256
-            if any('_s64' in name for name in weights)
-            else 128
-            if any('_s32' in name for name in weights)
-            else 64
-        )
-        kind = f'netD of {side} px'
+        sides = {'_s64': 256, '_s32': 128, '_s16': 64}
+        layers = (mark for mark in sides if any(mark in name for name in weights))
+        kind = f'netD of {sides[next(layers)]} px'
     return kind, weights
 
 
 def vocabulary_of(path, content):
-    """captions.pickle -> Vocabulary. Raises DataError."""
-    fits = (
-        isinstance(content, (list, tuple))
-        and len(content) >= 4
-        and all(isinstance(x, dict) for x in content[2:4])
-    )
-    words, ids = content[2:4] if fits else ({}, {})
-    fits = (
-        fits
-        and words
-        and set(words) == set(range(len(words)))
-        and all(isinstance(word, str) for word in words.values())
-    )
+    """Read the words of captions.pickle -> Vocabulary. Raises DataError."""
+    listed = isinstance(content, (list, tuple)) and len(content) >= 4
+    words, ids = content[2:4] if listed else ({}, {})
+    fits = isinstance(words, dict) and isinstance(ids, dict) and bool(words)
+    fits = fits and set(words) == set(range(len(words)))
+    fits = fits and all(isinstance(word, str) for word in words.values())
     if not fits or {word: i for i, word in words.items()} != ids:
         raise DataError(
-            f'{path} is no captions.pickle of AttnGAN: expected a list of captions, captions, a dictionary from 0, 1, 2, ... to words and its '
-            'inverse.'
+            f'{path} is not a captions.pickle of AttnGAN: expected a list of captions, captions, a '
+            'dictionary from 0, 1, 2, ... to words and its inverse.'
         )
-    return Vocabulary([words[i] for i in range(1, len(words))])  # 0 is <end>, the padding
+    # 0 is <end>, the padding
+    return Vocabulary([words[i] for i in range(1, len(words))])
 
 
 def sizes_of(weights):
-    """Widths and numbers of layers that {kind: tensors} tell; the published ones of birds where the tensor that tells is missing, which `checked` names."""
+    """Read widths and numbers of layers off {kind: tensors}.
+
+    The published ones of birds where the tensor is missing; `checked` names that tensor.
+    """
 
     def axis(kind, name, which, published):
         shape = np.shape(weights[kind].get(name, ()))
@@ -355,24 +378,23 @@ def sizes_of(weights):
 
 
 def complaints(found, sizes, vocabulary):
-    """What does not fit between files, as sentences."""
+    """List as sentences where files do not fit together."""
     wrong = []
     if len(vocabulary) != sizes['words']:
         wrong.append(
-            f'{found["text_encoder"][0]} reads {sizes["words"]} words with the padding, captions.pickle has {len(vocabulary)} (vocabulary '
-            f'{vocabulary.hash[:12]}): they belong to different trainings. Give the captions.pickle of that training.'
+            f'{found["text_encoder"][0]} reads {sizes["words"]} words with the padding, '
+            f'captions.pickle has {len(vocabulary)} (vocabulary {vocabulary.hash[:12]}): they '
+            'belong to different trainings. Give the captions.pickle of that training.'
         )
     here = [kind for kind in SIDES if kind in found]
     if here:
-        wanted = [
-            kind
-            for kind, side in SIDES.items()
-            if side == 32 << sizes['scales']
-            or (side < 32 << sizes['scales'] and not sizes['dcgan'])
-        ]
+        largest = 32 << sizes['scales']
+        smallest = largest if sizes['dcgan'] else 0
+        wanted = [kind for kind, side in SIDES.items() if smallest <= side <= largest]
         if here != wanted:
+            pictures = ', one picture' if sizes['dcgan'] else ''
             wrong.append(
-                f'{found["netG"][0]} has {sizes["scales"]} scale(s){", one picture" if sizes["dcgan"] else ""} and was trained with '
+                f'{found["netG"][0]} has {sizes["scales"]} scale(s){pictures} and was trained with '
                 f'{", ".join(wanted)}; given are {", ".join(here)}. Give those, or none of them.'
             )
     return wrong

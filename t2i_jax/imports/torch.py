@@ -1,4 +1,7 @@
-"""Weights from files: PyTorch state dicts (both formats of torch.save), .npz and .safetensors, without torch. Nothing is executed."""
+"""Weights from files, read without torch and without executing anything.
+
+PyTorch state dicts (both formats of torch.save), .npz and .safetensors.
+"""
 
 import hashlib
 import io
@@ -13,9 +16,8 @@ import numpy as np
 from t2i_jax.runtime.errors import DataError
 from tfds_builders.foreign import pickles
 
-LEGACY = (
-    b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # the pickled magic number of torch.save before 1.6
-)
+# the pickled magic number of torch.save before 1.6
+LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 TYPES = {
     'Double': '<f8',
     'Float': '<f4',
@@ -44,11 +46,13 @@ BUILDERS = ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_parameter')
 
 
 def read_weights(path):
-    """{name: array} of a weights file; the content says what it is, not the ending.
+    """Read a weights file -> {name: array}; its content decides the format, not its ending.
 
-    .pth, .pt: what torch.save wrote of a state dict, or of a dictionary with one under 'state_dict'; .npz: arrays; .safetensors. Arrays are
-    read-only and of the stored type, but bfloat16 becomes float32. Raises DataError for whatever else is in the file, which it names, and
-    for a damaged file; nothing is executed.
+    .pth, .pt: a state dict of torch.save, or a dictionary with one under 'state_dict'; .npz:
+    arrays; .safetensors. Arrays are read-only and of the stored type, but bfloat16 becomes float32.
+    Nothing is executed.
+
+    Raises DataError for a damaged file, and for anything else in it, which the message names.
     """
     try:
         data = pathlib.Path(path).read_bytes()
@@ -58,7 +62,7 @@ def read_weights(path):
 
 
 def parse_weights(data: bytes, name='the weights'):
-    """As `read_weights`, from the bytes of the file; `name` stands in messages."""
+    """Read weights from the bytes of a file, see `read_weights`; `name` stands in messages."""
     try:
         if data.startswith(LEGACY):
             return _legacy(data, name)
@@ -68,17 +72,19 @@ def parse_weights(data: bytes, name='the weights'):
             return _safetensors(data, name)
     except DataError:
         raise
-    except Exception as error:  # whatever a damaged file makes of the readers
+    # a damaged file may raise anything in the readers
+    except Exception as error:
         raise DataError(
             f'{name} is damaged ({type(error).__name__}: {error}). Fetch it again.'
         ) from None
     raise DataError(
-        f'{name} is no weights file: PyTorch state dicts (.pth, .pt), .npz and .safetensors are read. Check the path.'
+        f'{name} is not a weights file: PyTorch state dicts (.pth, .pt), .npz and .safetensors are '
+        'read. Check the path.'
     )
 
 
 def sha256(path):
-    """The SHA-256 of a file in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     try:
         with open(path, 'rb') as file:
             return hashlib.file_digest(file, 'sha256').hexdigest()
@@ -86,21 +92,29 @@ def sha256(path):
         raise DataError(f'Cannot read {path} ({error}). Check the path.') from None
 
 
-# ------------------------------------------------------------------------------------------------------------------ state dicts
+# ------------------------------------------------------------------------------------- state dicts
 class _Storage:
-    """Content to come: the pickle names it, the file holds it elsewhere. `part`: (offset, size) of a larger one."""
+    """Content that the pickle names and the file holds elsewhere.
+
+    part: (offset, size) of a view of a larger storage
+    """
 
     def __init__(self, kind, key, size, part):
         self.kind, self.key, self.size, self.part = kind, key, size, part
 
 
 class _Tensor:
+    """A tensor before its storage is read."""
+
     def __init__(self, storage, offset, shape, strides):
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
 
 class _Machine(pickles._Machine):
-    """Reads the pickle of a state dict: tensors stay descriptions until the storages are there."""
+    """A reader of the pickle of a state dict.
+
+    Tensors stay descriptions until the storages are there.
+    """
 
     names = {
         **pickles.NAMES,
@@ -110,22 +124,18 @@ class _Machine(pickles._Machine):
 
     def refused(self, what):
         return DataError(
-            f'{self.name} asks for {what}, which was refused: only state dicts of tensors are read, and nothing was executed. '
-            'Save it again where it comes from: torch.save(model.state_dict(), path).'
+            f'{self.name} asks for {what}, which was refused: only state dicts of tensors are '
+            'read, and nothing was executed. Save it again where it comes from: '
+            'torch.save(model.state_dict(), path).'
         )
 
     def outside(self):
         identity = self.stack.pop()
         word, kind, key, _, size, *view = identity
         rule = self.names.get(kind, '') if type(kind) is pickles._Name else ''
-        if (
-            word != 'storage'
-            or not rule.startswith('storage ')
-            or type(key) is not str
-            or len(view) > 1
-            or not _whole((size,))
-        ):
-            raise self.refused('an object outside of the pickle that is no storage of numbers')
+        known = word == 'storage' and rule.startswith('storage ')
+        if not known or type(key) is not str or len(view) > 1 or not _whole((size,)):
+            raise self.refused('an object outside of the pickle that is not a storage of numbers')
         part = view[0][1:] if view and view[0] is not None else (0, size)
         if not _whole(part) or len(part) != 2:
             raise ValueError('a view of a storage has no place')
@@ -136,19 +146,16 @@ class _Machine(pickles._Machine):
             return args[0]
         if rule in BUILDERS[:2] and type(args[0]) is _Storage:
             storage, offset, shape, strides = args[:4]
-            if (
-                type(shape) is not tuple
-                or type(strides) is not tuple
-                or len(shape) != len(strides)
-                or not _whole((offset, *shape, *strides))
-            ):
+            tuples = type(shape) is tuple and type(strides) is tuple
+            if not tuples or len(shape) != len(strides) or not _whole((offset, *shape, *strides)):
                 raise ValueError('a tensor has no sizes or strides')
             return _Tensor(storage, offset, shape, strides)
         return super().value(name, rule, args)
 
     def build(self):
         if type(self.stack[-2]) is dict and type(self.stack[-1]) is dict:
-            self.stack.pop()  # attributes of a state dict: the versions of its layers
+            # attributes of a state dict: the versions of its layers
+            self.stack.pop()
         else:
             super().build()
 
@@ -158,17 +165,17 @@ def _whole(numbers):
 
 
 def _legacy(data, name):
+    # magic number, version, the machine that wrote it, the object, the keys of its storages
     at, parts = 0, []
-    for _ in range(
-        5
-    ):  # magic number, version, the machine that wrote it, the object, the keys of its storages
+    for _ in range(5):
         machine = _Machine(data, name, at)
         parts.append(machine.run())
         at = machine.at
     _, version, system, value, keys = parts
     if version != 1001 or system.get('little_endian') is not True:
         raise DataError(
-            f'{name} was written by a PyTorch of another kind, or on a big-endian machine. Save it again with a current one.'
+            f'{name} was written by a PyTorch of another kind, or on a big-endian machine. '
+            'Save it again with a current one.'
         )
     tensors = _tensors(value, name)
     kinds = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
@@ -181,7 +188,8 @@ def _legacy(data, name):
         bytes_ = size * _item(kinds[key].kind)
         if size != kinds[key].size or at + bytes_ > len(data):
             raise ValueError(
-                f'the storage {key} of {size} elements is cut off, or of another size than its tensors say'
+                f'the storage {key} of {size} elements is cut off, or of another size than its '
+                'tensors say'
             )
         storages[key] = _array(kinds[key].kind, data, size, at)
         at += bytes_
@@ -191,20 +199,20 @@ def _legacy(data, name):
 def _zip(data, name):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-        head = next(
-            (entry.removesuffix('data.pkl') for entry in sizes if entry.endswith('/data.pkl')), None
-        )
-        if head is None:
+        heads = [entry for entry in sizes if entry.endswith('/data.pkl')]
+        if not heads:
             return _npz(data, sizes, name)
+        head = heads[0].removesuffix('data.pkl')
         if any(entry.startswith(f'{head}code/') for entry in sizes):
             raise DataError(
-                f'{name} is a TorchScript program, which is not run. Give the state dict (.pth) of the same network.'
+                f'{name} is a TorchScript program, which is not run. Give the state dict (.pth) of '
+                'the same network.'
             )
-        if any(entry.compress_type for entry in archive.infolist()) or sum(sizes.values()) > len(
-            data
-        ):
+        packed = any(entry.compress_type for entry in archive.infolist())
+        if packed or sum(sizes.values()) > len(data):
             raise ValueError('its entries are packed, which torch.save never does')
-        if archive.read(f'{head}byteorder') != b'little' if f'{head}byteorder' in sizes else False:
+        order = f'{head}byteorder'
+        if order in sizes and archive.read(order) != b'little':
             raise DataError(
                 f'{name} was written on a big-endian machine. Save it again on a usual one.'
             )
@@ -212,23 +220,24 @@ def _zip(data, name):
         storages = {}
         for storage in (tensor.storage for tensor in tensors.values()):
             if storage.key not in storages:
-                storages[storage.key] = _array(
-                    storage.kind, archive.read(f'{head}data/{storage.key}'), storage.size
-                )
+                content = archive.read(f'{head}data/{storage.key}')
+                storages[storage.key] = _array(storage.kind, content, storage.size)
         return _resolved(tensors, storages)
 
 
 def _tensors(value, name):
     value = value.get('state_dict', value) if type(value) is dict else value
     if type(value) is not dict or not value:
+        empty = ' without entries' if value == {} else ''
         raise DataError(
-            f'{name} holds a {type(value).__name__}{" without entries" if value == {} else ""}, no state dict. '
+            f'{name} holds a {type(value).__name__}{empty}, not a state dict. '
             'Save it again where it comes from: torch.save(model.state_dict(), path).'
         )
     for key, tensor in value.items():
         if type(key) is not str or type(tensor) is not _Tensor:
             raise DataError(
-                f'{name}: the entry {key!r} is a {type(tensor).__name__}, no tensor. Save model.state_dict() alone.'
+                f'{name}: the entry {key!r} is a {type(tensor).__name__}, not a tensor. '
+                'Save model.state_dict() alone.'
             )
     return value
 
@@ -249,7 +258,8 @@ def _strided(tensor, content, name):
     last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides))
     if count and (last >= size or count > size) or len(tensor.shape) > 32:
         raise ValueError(
-            f'{name} of shape {tensor.shape} and strides {tensor.strides} does not lie in its storage of {size} elements'
+            f'{name} of shape {tensor.shape} and strides {tensor.strides} does not lie in its '
+            f'storage of {size} elements'
         )
     if not count:
         return np.zeros(tensor.shape, content.dtype)
@@ -261,21 +271,25 @@ def _strided(tensor, content, name):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ plain formats
+# ----------------------------------------------------------------------------------- plain formats
 def _npz(data, sizes, name):
     if not sizes or not all(entry.endswith('.npy') for entry in sizes):
         raise DataError(
-            f'{name} is a zip archive of other things: {", ".join(sorted(sizes)[:3])}. A state dict or an .npz of arrays is read.'
+            f'{name} is a zip archive of other things: {", ".join(sorted(sizes)[:3])}. '
+            'Expected a state dict or an .npz of arrays.'
         )
     if sum(sizes.values()) > 2**26 + 16 * len(data):
         raise DataError(
-            f'{name} unpacks to {sum(sizes.values()) / 2**30:.1f} GiB, which was refused. Save it again with numpy.savez.'
+            f'{name} unpacks to {sum(sizes.values()) / 2**30:.1f} GiB, which was refused. '
+            'Save it again with numpy.savez.'
         )
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         weights = {key: arrays[key] for key in arrays.files}
     for key, array in weights.items():
         if array.dtype.kind not in 'biuf':
-            raise DataError(f'{name}: the entry {key!r} is of the type {array.dtype}, no numbers.')
+            raise DataError(
+                f'{name}: the entry {key!r} is of the type {array.dtype}; expected numbers.'
+            )
         array.flags.writeable = False
     return weights
 
@@ -290,17 +304,14 @@ def _safetensors(data, name):
         kind, shape, (first, end) = entry['dtype'], tuple(entry['shape']), entry['data_offsets']
         if kind not in SAFE_TYPES:
             raise DataError(
-                f'{name}: the entry {key!r} is of the type {kind}; {", ".join(SAFE_TYPES)} are read.'
+                f'{name}: the entry {key!r} is of the type {kind}; {", ".join(SAFE_TYPES)} are '
+                'read.'
             )
-        if (
-            not _whole((first, end, *shape))
-            or math.prod(shape) * _item(SAFE_TYPES[kind]) != end - first
-            or start + end > len(data)
-        ):
+        kind, count = SAFE_TYPES[kind], math.prod(shape)
+        fits = _whole((first, end, *shape)) and count * _item(kind) == end - first
+        if not fits or start + end > len(data):
             raise ValueError(f'the entry {key!r} of shape {shape} has the bytes {first} to {end}')
-        weights[key] = _array(SAFE_TYPES[kind], data, math.prod(shape), start + first).reshape(
-            shape
-        )
+        weights[key] = _array(kind, data, count, start + first).reshape(shape)
     return weights
 
 
@@ -312,6 +323,7 @@ def _array(kind, data, count, at=0):
     if kind != 'bfloat16':
         return np.frombuffer(data, kind, count, at)
     wide = np.frombuffer(data, '<u2', count, at).astype(np.uint32)
-    wide = (wide << 16).view(np.float32)  # the upper half of a float32
+    # the upper half of a float32
+    wide = (wide << 16).view(np.float32)
     wide.flags.writeable = False
     return wide
