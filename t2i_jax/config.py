@@ -202,7 +202,8 @@ def variant(c, arg='', **others):
             if isinstance(free, ConfigDict):
                 free.unlock()
     known[arg](c)
-    return c.lock()
+    # a locked block is not entered by lock(), and a new one within it would stay open
+    return c.unlock().lock()
 
 
 def complete(cls, name, written):

@@ -1,7 +1,8 @@
-"""What a person can put right ends in one message that names it and says what to do, in exit status 1, and never in a traceback."""
+"""The command line: flags and modes; errors are one message, exit status 1, no traceback."""
 
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from t2i_jax import main, run, sample
 from t2i_jax.evaluate import evaluate
 from t2i_jax.runtime import lock
+from t2i_jax.runtime.errors import RunError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHAPES, FLOWERS = 'experiments/gan_cls_shapes.py', 'experiments/gan_cls_flowers.py'
@@ -18,13 +20,12 @@ SHAPES, FLOWERS = 'experiments/gan_cls_shapes.py', 'experiments/gan_cls_flowers.
 
 @pytest.fixture
 def cli(monkeypatch, capsys):
-    """A function: arguments -> (exit status, what was told, the error message), as of `python -m t2i_jax.main <arguments>`."""
+    """A function: arguments of `t2i_jax` -> (exit status, output, error message)."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(main, 'start_jax', lambda: None)
 
     def call(*arguments):
-        argv = ['main', *map(str, arguments)]
-        monkeypatch.setattr(sys, 'argv', argv)
+        argv = ['t2i_jax', *map(str, arguments)]
         status, message = 0, ''
         try:
             main.cli(argv)
@@ -359,19 +360,91 @@ def test_sampling_writes_what_is_asked_for_by_labels_and_attributes(
     ]
 
 
+@pytest.mark.parametrize(
+    'arguments, flag, mode, hint',
+    [
+        (
+            ['--mode=describe', '--what=nonsense', '--images=/nowhere'],
+            'what',
+            'describe',
+            'explore',
+        ),
+        (['--mode=train', '--seed=3'], 'seed', 'train', '--config.seed'),
+        (['--seed', '3', '--workdir=x'], 'seed', 'train', '--mode=sample'),
+        (['--mode=evaluate', '--num=10'], 'num', 'evaluate', '--config.eval.num'),
+        (['--mode=evaluate', '--workdir=x', '--force'], 'force', 'evaluate', '--config.eval.force'),
+        (['--mode=evaluate', '--images=x', '--workdir=y'], 'workdir', 'evaluate --images', 'train'),
+        (['--mode=evaluate', '--images=x', '--stage=gan'], 'stage', 'evaluate --images', 'sample'),
+        (['--mode=sample', '--process=1'], 'process', 'sample', '--mode=train'),
+        (['--mode=sample', '--settings'], 'settings', 'sample', '--mode=describe'),
+        (['--mode=sample', f'--config={SHAPES}'], 'config', 'sample', 'its own config'),
+        (['--mode=sample', '--config.data.dir=x'], 'config.data.dir', 'sample', 'its own config'),
+        (['--mode=explore', '--labels=dog'], 'labels', 'explore', '--mode=sample'),
+        (['--mode=compare', 'a', 'b', '--stage=gan'], 'stage', 'compare', '--mode=evaluate'),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
+)
+def test_a_flag_of_another_mode_is_refused(cli, arguments, flag, mode, hint):
+    message = refused(cli, *arguments)
+    assert f'--{flag} is not read by --mode={mode}; it belongs to --mode=' in message
+    assert hint in message and len(message.splitlines()) == 1
+
+
+def test_flags_are_read_in_both_forms():
+    words = ['--text', 'a', '--text=b', '--num', '3', '--settings', '-workdir', 'x', 'y']
+    given, overrides, paths = main.read([*words, '--config.data.size', '3', '--config.data.flip'])
+    assert given == dict(text=['a', 'b'], num=3, settings=True, workdir='x') and paths == ['y']
+    assert overrides == {'data.size': '3', 'data.flip': 'true'}
+    with pytest.raises(RunError, match='--workdir needs a value'):
+        main.read(['--workdir'])
+    with pytest.raises(RunError, match='There is no flag --stages. Did you mean --stage?'):
+        main.read(['--stages=gan'])
+
+
+def test_every_flag_belongs_to_a_mode():
+    assert {flag for mode in main.MODES.values() for flag in mode.flags} == {*main.FLAGS} - {'mode'}
+
+
+def test_examples_of_the_help_can_be_parsed(cli, monkeypatch):
+    monkeypatch.setattr(main, 'config_of', lambda mode, flags, overrides: None)
+    for name, mode in main.MODES.items():
+        assert main.parse(shlex.split(mode.example)).mode == name
+
+
+def test_help_is_grouped_by_mode(cli):
+    status, told, message = cli('--help')
+    assert (status, message) == (0, '')
+    for name, mode in main.MODES.items():
+        assert f'\n{name}: {mode.help}\n    t2i_jax {mode.example}\n' in told
+    assert all(f'--{flag}' in told for flag in main.FLAGS if flag != 'mode')
+    assert max(map(len, told.splitlines())) <= 100
+    status, told, message = cli('--mode=compare', '--help')
+    assert (status, message) == (0, '') and '--out' in told and '--text' not in told
+    status, told, message = cli(f'--config={SHAPES}:tiny', '--help')
+    assert (status, message) == (0, '')
+    assert '\n  --config.data.size=16         pixels' in told
+    assert '\n  --config.stages.gan.model.ngf=24\n' in told
+
+
+def test_settings_are_printed_as_the_command_line_reads_them(cli):
+    status, told, message = cli(f'--config={SHAPES}:tiny', '--mode=describe', '--settings')
+    assert (status, message) == (0, '')
+    assert '--config.stages.gan.model.ngf=24' in told.splitlines()
+    assert all(line.startswith('--config.') for line in told.splitlines())
+
+
+def test_an_experiment_or_a_run_is_described(cli):
+    message = refused(cli, f'--config={SHAPES}', '--workdir=x', '--mode=describe')
+    assert 'give one of them' in message
+
+
 def test_the_program_itself():
-    def program(*arguments):
+    def program(module, *arguments):
         return subprocess.run(
-            [sys.executable, '-m', 't2i_jax.main', *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
+            [sys.executable, '-m', module, *arguments], cwd=ROOT, capture_output=True, text=True
         )
 
-    done = program(f'--config={SHAPES}:enormous', '--workdir=x')
+    done = program('t2i_jax', f'--config={SHAPES}:enormous', '--workdir=x')
     assert done.returncode == 1 and not done.stdout and len(done.stderr.splitlines()) == 1
-    told = program('--help').stdout
-    assert all(
-        f'--{name}' in told
-        for name in ('config', 'workdir', 'mode', 'text', 'labels', 'attributes', 'num')
-    )
+    done = program('t2i_jax.main', '--help')
+    assert done.returncode == 0 and not done.stderr and '--workdir' in done.stdout

@@ -1,0 +1,282 @@
+"""Settings: defaults, keywords of stages, overrides, ranges, experiment files, resuming."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from ml_collections import ConfigDict
+
+from t2i_jax import config as settings
+from t2i_jax import main
+from t2i_jax.experiments import common, gan_cls_shapes
+from t2i_jax.runtime.errors import RunError
+from t2i_jax.stage import Phase, Stage
+from t2i_jax.systems.attngan import AttnGan
+
+
+def tiny(**overrides):
+    return settings.load('gan_cls_shapes:tiny', overrides)
+
+
+# ---------------------------------------------------------------------------------------- keywords
+def test_keywords_are_collected_along_the_parents():
+    class Mirror(AttnGan):
+        def __init__(self, meta, *, caption_weight=20.0, gf=7, **others):
+            super().__init__(meta, gf=gf, **others)
+
+    class Sealed(Mirror):
+        def __init__(self, meta, *, own=1, rngs):
+            super().__init__(meta, rngs=rngs)
+
+    class Unchanged(Mirror):
+        pass
+
+    parents = settings.keywords(AttnGan)
+    assert len(parents) > 15 and parents['gf'] != 7
+    assert settings.keywords(Mirror) == {**parents, 'caption_weight': 20.0, 'gf': 7}
+    assert settings.keywords(Unchanged) == settings.keywords(Mirror)
+    assert settings.keywords(Sealed) == {'own': 1}
+
+
+def test_every_setting_of_a_stage_is_completed():
+    class Plain(Stage):
+        phases = (Phase('d_loss', ('D',)), Phase('g_loss', ('G',)))
+
+        def __init__(self, meta, *, width=3, rngs):
+            pass
+
+    block = settings.complete(Plain, 'gan', {'steps': 5, 'optim': {'g_loss': {'lr': 1.0}}})
+    assert block['steps'] == 5 and block['batch_size'] == 64 and block['model'] == {'width': 3}
+    assert block['optim']['g_loss']['lr'] == 1.0 and block['optim']['d_loss']['lr'] == 2e-4
+    with pytest.raises(RunError, match=r'--config\.stages\.gan\.epoch\. Did you mean .*epochs'):
+        settings.complete(Plain, 'gan', {'epoch': 5})
+    with pytest.raises(
+        RunError, match=r'--config\.stages\.gan\.data\.lenght\. Did you mean .*length'
+    ):
+        settings.complete(Plain, 'gan', {'data': {'lenght': 5}})
+
+
+# ------------------------------------------------------------------------------------------- locks
+def test_a_typing_error_in_python_is_refused():
+    for arg in ('', 'tiny', 'quick'):
+        config = gan_cls_shapes.get_config(arg)
+        for block in (config, config.data, config.stages.gan, config.stages.gan.model):
+            assert block.is_locked
+        with pytest.raises(AttributeError):
+            config.stages.gan.modle = {}
+        with pytest.raises(KeyError):
+            config.stages.gan.update(stepz=3)
+
+
+def test_a_stage_of_another_experiment_may_be_changed():
+    stage = common.stage_of(gan_cls_shapes, 'text')
+    stage.data.update(size=32)
+    assert stage.data.size == 32 and stage.steps == 6000
+
+
+# --------------------------------------------------------------------------------------- overrides
+@pytest.mark.parametrize(
+    'path, text, value',
+    [
+        ('data.flip', 'true', True),
+        ('data.flip', 'False', False),
+        ('data.size', '32', 32),
+        ('data.split', 'train[:5]', 'train[:5]'),
+        ('data.scales', '(16, 32)', (16, 32)),
+        ('data.scales', '16,32', (16, 32)),
+        ('data.scales', '16', (16,)),
+        ('data.scales', '', ()),
+        ('stages.gan.optim.g_loss.lr', '1e-3', 1e-3),
+        ('stages.gan.optim.g_loss.lr', '1', 1.0),
+        ('stages.gan.model.text_norm', '0', False),
+        ('init.text', 'runs/7', 'runs/7'),
+    ],
+)
+def test_values_keep_their_types(path, text, value):
+    block = tiny(**{path: text})
+    for part in path.split('.'):
+        block = block[part]
+    assert block == value and type(block) is type(value)
+
+
+@pytest.mark.parametrize(
+    'path, text, message',
+    [
+        (
+            'data.sise',
+            '3',
+            r'--config\.data\.sise\. Did you mean --config\.data\.size\?',
+        ),
+        ('stages.gun.steps', '3', r'Did you mean --config\.stages\.gan\.steps\?'),
+        ('stages.gan.model.nfg', '3', r'Did you mean --config\.stages\.gan\.model\.ngf\?'),
+        ('data.size.x', '3', r'config\.data\.size is a value, not a block'),
+        ('stages.gan', '3', r'--config\.stages\.gan is a block, not a value.*batch_size'),
+        ('stages.gan.steps', 'many', "is a number, not 'many'"),
+        ('stages.gan.steps', '1.5', "is a whole number, not '1.5'"),
+        ('data.flip', 'maybe', "is true or false, not 'maybe'"),
+        ('data.scales', '(16', r"is a list such as 16,32, not '\(16'"),
+    ],
+)
+def test_overrides_that_are_refused(path, text, message):
+    with pytest.raises(RunError, match=message):
+        tiny(**{path: text})
+
+
+def test_settings_as_lines_give_the_same_config_back():
+    """`--mode=describe --settings` prints what the command line reads."""
+    for name in (
+        'gan_cls_shapes:tiny',
+        'attngan_coco',
+        'layout_vae_rules',
+        'attribute2image_birds',
+    ):
+        config = settings.load(name)
+        words = [shlex.split(line)[0] for line in settings.lines(config)]
+        assert f'--config.system={config.system}' in words
+        given, overrides, paths = main.read(words)
+        assert not given and not paths
+        assert settings.load(name, overrides).to_dict() == config.to_dict()
+
+
+# ------------------------------------------------------------------------------------------ ranges
+@pytest.mark.parametrize(
+    'path, value, message',
+    [
+        ('stages.gan.steps', -1, r'--config\.stages\.gan\.steps is -1; .* at least 0'),
+        ('stages.gan.batch_size', 0, 'at least 1'),
+        ('stages.gan.validate_batches', -1, 'at least 0'),
+        ('stages.gan.ema', 1.5, 'between 0 and 1'),
+        ('stages.gan.near_wrong', float('nan'), 'is nan'),
+        ('stages.gan.keep_n', -2, 'at least -1'),
+        ('stages.gan.optim.g_loss.lr', -1e-4, r'optim\.g_loss\.lr is -0\.0001'),
+        ('stages.gan.optim.g_loss.lr', float('nan'), r'lr is nan'),
+        ('stages.gan.optim.g_loss.lr', float('inf'), r'lr is inf'),
+        ('stages.gan.optim.g_loss.schedule.floor', -0.1, r'schedule\.floor'),
+        ('stages.gan.model.ngf', float('nan'), r'model\.ngf is nan.*finite'),
+        ('data.size', 0, r'--config\.data\.size is 0'),
+        ('data.length', -4, r'data\.length'),
+        ('data.scales', (16, -8), r'data\.scales is -8'),
+        ('data.load_size', 8, r'--config\.data\.size is 16, larger than load_size=8'),
+        ('eval.num', 0, r'--config\.eval\.num is 0'),
+        ('mesh.fsdp', 0, r'mesh\.fsdp'),
+        ('seed', -1, 'between 0 and'),
+    ],
+)
+def test_numbers_out_of_range_are_refused(path, value, message):
+    config = tiny()
+    config = ConfigDict(json.loads(config.to_json()), type_safe=False)
+    config.update_from_flattened_dict({path: value})
+    with pytest.raises(RunError, match=message):
+        settings.check(config)
+
+
+def test_a_stage_may_have_a_size_of_its_own():
+    config = tiny().unlock()
+    config.stages.text.data = dict(size=32, load_size=24)
+    with pytest.raises(RunError, match=r'--config\.stages\.text\.data\.size is 32.*load_size=24'):
+        settings.check(config)
+
+
+def test_settings_of_all_experiments_are_in_range():
+    for name in settings.shipped():
+        settings.check(settings.load(name))
+
+
+def test_every_setting_has_a_meaning():
+    for name in settings.flat(tiny().to_dict()):
+        if '.model.' not in name:
+            assert settings.setting(name).meaning, name
+
+
+# ----------------------------------------------------------------------------------------- resuming
+def test_what_may_differ_when_a_run_is_resumed():
+    old = tiny()
+    free = {
+        'data.dir': 'x',
+        'data.cache': 'none',
+        'mesh.fsdp': '2',
+        'remat': 'true',
+        'eval.num': '3',
+        'stages.gan.log_every': '3',
+        'stages.gan.keep_n': '5',
+        'stages.gan.steps': '30',
+    }
+    assert settings.refused(old, tiny(**free)) == []
+    fixed = {'stages.gan.steps': '10', 'data.size': '32', 'stages.gan.model.ngf': '8', 'seed': '1'}
+    assert settings.refused(old, tiny(**fixed)) == [
+        'data.size: 16 there, 32 here',
+        'seed: 0 there, 1 here',
+        'stages.gan.model.ngf: 24 there, 8 here',
+        'stages.gan.steps: 20 there, 10 here',
+    ]
+
+
+def test_a_setting_that_an_older_run_does_not_have_counts_as_its_default():
+    old = ConfigDict(json.loads(tiny().to_json()))
+    del old.stages.gan.steps_per_dispatch, old.remat, old.stages.gan.model.ngf
+    assert settings.refused(old, tiny()) == ['stages.gan.model.ngf: absent there, 24 here']
+    there = settings.refused(old, tiny(**{'stages.gan.steps_per_dispatch': '2'}))
+    assert 'stages.gan.steps_per_dispatch: 1 there, 2 here' in there
+
+
+# -------------------------------------------------------------------------------- experiment files
+def test_experiments_are_found_by_name_and_path_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = settings.load('gan_cls_shapes:quick').to_dict()
+    assert settings.load('experiments/gan_cls_shapes.py:quick').to_dict() == named
+    own = tmp_path / 'mine.py'
+    shutil.copy(settings.shipped()['gan_cls_shapes'], own)
+    own.write_text(own.read_text().replace('steps=6000', 'steps=6001'))
+    assert settings.load('mine.py').stages.text.steps == 6001
+    assert settings.load(f'{own}:quick').to_dict() == named
+    with pytest.raises(
+        RunError, match=r"no experiment 'gan_cls_shape'\. Did you mean gan_cls_shapes\?"
+    ):
+        settings.load('gan_cls_shape')
+    (tmp_path / 'empty.py').write_text('')
+    with pytest.raises(RunError, match=r'empty\.py is not an experiment: it has no get_config'):
+        settings.load('empty.py')
+
+
+# ------------------------------------------------------------------------------------- the package
+def python(code):
+    return subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.slow
+def test_importing_the_package_and_its_configs_imports_no_jax():
+    python("""
+        import sys, t2i_jax, t2i_jax.config, t2i_jax.main
+        from t2i_jax import config
+        from t2i_jax.experiments import common
+        config.find('gan_cls_shapes'), config.find('attngan_birds')
+        heavy = {'jax', 'flax', 'optax', 'orbax', 'grain', 'tensorflow_datasets'} & {*sys.modules}
+        assert not heavy, heavy
+        assert t2i_jax.__version__ and 'Sampler' in dir(t2i_jax)
+    """)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('first', ['function', 'module'])
+def test_public_functions_and_modules_of_the_same_name(first):
+    function = 'from t2i_jax import Sampler, evaluate, explore, train'
+    module = 'from t2i_jax.train import mean_of; import t2i_jax.explore.explore'
+    lines = [function, module] if first == 'function' else [module, function]
+    python(
+        '\n'.join(
+            [
+                *lines,
+                'import sys, types, t2i_jax',
+                'for name in ("evaluate", "explore", "train"):',
+                '    assert isinstance(getattr(t2i_jax, name), types.FunctionType), name',
+                '    assert isinstance(sys.modules[f"t2i_jax.{name}"], types.ModuleType)',
+                'assert t2i_jax.train is sys.modules["t2i_jax.train"].train',
+            ]
+        )
+    )
