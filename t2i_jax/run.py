@@ -1,9 +1,14 @@
-"""A run: a config and a workdir, and the stages that they make.
+"""A run: a folder, its config, and its stages.
 
-<workdir>/config.json, vocabulary.json, lock
-<workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/, samples/<step>.png
+    run = Run.create(config, 'runs/x') | Run.open('runs/x')
+    stage = run['gan']      # .block .meta .module .program() .state(step) .split('test')
+
+    <workdir>/config.json, vocabulary.json, lock
+    <workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/, samples/<step>.png
 """
 
+import contextlib
+import functools
 import itertools
 import json
 import math
@@ -14,153 +19,441 @@ import jax
 from absl import logging
 from flax import nnx
 
+from t2i_jax import config as settings
 from t2i_jax import optim
 from t2i_jax import stage as core
-from t2i_jax.config import check, plain, refused, system, to_json
-from t2i_jax.config import load_run as load_config
+from t2i_jax.config import plain
+from t2i_jax.data.tables import Dataset, Split
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.layers import remat
 from t2i_jax.runtime.checkpoint import Checkpoints
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import DataError, RunError, choose
+from t2i_jax.runtime.files import replacing, writes
+from t2i_jax.runtime.lock import Lock
+
+# what networks take their sizes from
+SIZES = (
+    'size',
+    'vocabulary_size',
+    'length',
+    'embedding_dim',
+    'attributes',
+    'object_classes',
+    'max_objects',
+)
 
 
-def stage_names(config):
-    """The stages that this config trains, in order."""
-    if config.data.embedding not in ('none', 'stored'):
-        raise RunError(f'data.embedding is {config.data.embedding!r}; it is none or stored.')
-    names = [name for name, cls in system(config.system).STAGES.items() if not cls.skip(config)]
-    missing = [name for name in names if name not in config.stages]
-    if missing:
-        raise RunError(
-            f'System {config.system} has stage {missing[0]}, about which this config says nothing: take an experiment of that system.'
-        )
-    return names
+class Run:
+    """A config and a workdir; `run[name]` is one of its stages.
 
+    config: locked, complete. workdir: a path, None for what needs no folder (describe).
+    names: the stages that this config uses, in the order of training.
+    """
 
-# ------------------------------------------------------------------------------------------------------ config and workdir
-def saved_steps(workdir, name='*'):
-    """The steps of a stage (any) that have a finished checkpoint, whole or damaged."""
-    return [
-        int(step.name)
-        for step in pathlib.Path(workdir).glob(f'{name}/checkpoints/*')
-        if step.name.isdigit()
-    ]
+    def __init__(self, config, workdir=None):
+        self.config = config
+        self.workdir = pathlib.Path(os.path.expanduser(workdir)) if workdir else None
+        choose('data.embedding', config.data.embedding, ('none', 'stored'))
+        choose('dtype', config.dtype, ('float32', 'bfloat16'))
+        self.classes = settings.system(config.system).STAGES
+        self.names = [name for name, cls in self.classes.items() if not cls.skip(config)]
+        for name in self.names:
+            if name not in config.stages:
+                raise RunError(
+                    f'System {config.system} has a stage {name!r}, which this config does not '
+                    'have: take an experiment of that system.'
+                )
+        self._stages = {}
 
+    @classmethod
+    def open(cls, workdir) -> 'Run':
+        """Open a run that exists. Raises RunError where there is none."""
+        return cls(settings.load_older(os.path.expanduser(workdir)), workdir)
 
-def has_checkpoints(workdir, name='*'):
-    return bool(saved_steps(workdir, name))
+    @classmethod
+    def create(cls, config, workdir) -> 'Run':
+        """Make a run of this config; `train` writes the folder, or resumes what is there."""
+        return cls(config, workdir)
 
+    def __repr__(self):
+        return f'Run({self.config.system}, {str(self.workdir)!r}, stages {", ".join(self.names)})'
 
-def claim(config, workdir):
-    """Writes the config of a run, or checks it against the one that is there. Raises RunError where they differ in what matters."""
-    check(config)
-    path = pathlib.Path(workdir) / 'config.json'
-    trained = has_checkpoints(path.parent)
-    if not trained and jax.process_index() == 0:  # an attempt that failed early binds nobody
-        (path.parent / 'vocabulary.json').unlink(missing_ok=True)
-    old = None
-    if path.exists() and trained:
-        try:
-            old = load_config(workdir)
-        except RunError as error:
-            logging.warning('%s It is replaced by the one that was given.', error)
-    if old is not None:
-        lines = refused(old, config)
-        if lines:
+    def __getitem__(self, name) -> 'RunStage':
+        if name not in self.names:
             raise RunError(
-                f'{workdir} belongs to a run with another config:\n'
-                + '\n'.join(f'  {line}' for line in lines)
-                + '\nChoose another --workdir, or leave out --config to resume that run with its own.'
+                f'{self.workdir} has no stage {name!r}. It has: {", ".join(self.names)}.'
             )
-    if jax.process_index():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(to_json(config))
-    temporary.replace(path)
+        return self._stages.setdefault(name, RunStage(self, name))
 
+    @property
+    def stages(self) -> list['RunStage']:
+        return [self[name] for name in self.names]
 
-# ------------------------------------------------------------------------------------------------------------------- stages
-def nominal_meta(config, name):
-    """What is known of the data without reading them: published values, from `config.data.nominal`."""
-    data = {**config.data, **config.stages[name].data}
-    known = dict(config.data.nominal)
-    if config.data.embedding == 'stored':
-        known.setdefault('embedding_dim', 1024)
-    return core.Meta(
-        config.data.name,
-        length=data['length'],
-        size=data['size'],
-        captions=data['captions'],
-        nominal=True,
-        **known,
-    )
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The words that its stages know. Raises DataError before they are read from data."""
+        return Vocabulary.load(self.workdir / 'vocabulary.json')
 
+    def last(self, makes=(), name=None) -> 'RunStage':
+        """Return the last stage with a checkpoint that makes one of these, or the named one.
 
-def source(config, workdir, stage):
-    """(config, folder) of the run that made an earlier stage: `init.<stage>`, or this one."""
-    other = os.path.expanduser(config.init.get(stage) or '')
-    return (
-        (load_config(other), pathlib.Path(other))
-        if other
-        else (config, pathlib.Path(workdir) if workdir else None)
-    )
-
-
-def adopt(config, workdir, stage):
-    """Copies what is needed to build a stage that another run made, so that this run does not depend on that one for ever."""
-    other, folder = source(config, workdir, stage)
-    meta, own = read_meta(folder, stage), pathlib.Path(workdir) / stage
-    own.mkdir(parents=True, exist_ok=True)
-    (own / 'meta.json').write_text(json.dumps(meta._asdict(), indent=2) + '\n')
-    (own / 'config.json').write_text(to_json(other))
-
-
-def recipe(config, workdir, stage):
-    """(config, folder) from which an earlier stage is built: as `source`, or what `adopt` copied."""
-    if (
-        config.init.get(stage)
-        and workdir
-        and (pathlib.Path(workdir) / stage / 'config.json').exists()
-    ):
-        return load_config(pathlib.Path(workdir) / stage), pathlib.Path(workdir)
-    return source(config, workdir, stage)
-
-
-def read_meta(folder, stage):
-    path = pathlib.Path(folder) / stage / 'meta.json'
-    try:
-        return core.Meta(
-            **plain(json.loads(path.read_text()))
-        )  # names as tuples, which can be hashed, as Split has them
-    except (FileNotFoundError, ValueError, TypeError):
-        raise RunError(
-            f'{path.parent} holds no trained stage: {path.name} is missing or damaged. Train (or resume) the stage, which writes it, or point '
-            f'--config.init.{stage} to a run that has it.'
-        ) from None
-
-
-def same_sizes(trained, found, what):
-    """Raises RunError where data differ from those that a stage was trained on in what its networks take their sizes from."""
-    for field in (
-        'size',
-        'vocabulary_size',
-        'length',
-        'embedding_dim',
-        'attributes',
-        'object_classes',
-        'max_objects',
-    ):
-        there, here = getattr(trained, field), getattr(found, field)
-        if there != here:
+        Where no stage makes any of them, the last one with a checkpoint. A stage that
+        `init.<stage>` takes from another run is looked for there. Raises RunError.
+        """
+        stages = [self[name]] if name else self.stages
+        stages = [s for s in stages if s.makes_any(makes)] or stages
+        found = next((s for s in reversed(stages) if s.has_checkpoints), None)
+        found = found or next((s.source() for s in reversed(stages) if s.adopted), None)
+        if found is None:
+            names = ' or '.join(stage.name for stage in stages)
             raise RunError(
-                f'{what} was trained on data with {field} {there}; {found.name} as it is now has {here}. Put the data (or the setting) back, '
-                'or train on these in another --workdir.'
+                f'{self.workdir} has no finished checkpoint of {names}. '
+                f'Train on: t2i_jax --workdir={self.workdir}'
+            )
+        return found
+
+    @contextlib.contextmanager
+    def writing(self):
+        """Lock the workdir and write its config, or check it against the one that is there.
+
+        Raises RunError where another process writes there, where the config differs in what
+        matters, and where nothing can be written.
+        """
+        first = jax.process_index() == 0
+        with writes(self.workdir), Lock(self.workdir) if first else contextlib.nullcontext():
+            self.claim()
+            yield
+
+    def claim(self):
+        """Write config.json, or compare it with the one of the run that is there."""
+        trained = bool(saved_steps(self.workdir))
+        path, old = self.workdir / 'config.json', None
+        # an attempt that failed early binds later ones to nothing
+        if not trained and jax.process_index() == 0:
+            (self.workdir / 'vocabulary.json').unlink(missing_ok=True)
+        if path.exists() and trained:
+            try:
+                old = settings.load_run(self.workdir)
+            except RunError as error:
+                logging.warning('%s It is replaced by the given one.', error)
+        if old is not None and (lines := settings.refused(old, self.config)):
+            raise RunError(
+                f'{self.workdir} belongs to a run with another config:\n  '
+                + '\n  '.join(lines)
+                + '\nChoose another --workdir, or leave out --config to resume that run.'
+            )
+        if jax.process_index() == 0:
+            with replacing(path) as temporary:
+                temporary.write_text(settings.to_json(self.config))
+
+
+def saved_steps(workdir, name='*') -> list[int]:
+    """List the steps of a stage (any) that have a finished checkpoint, whole or damaged."""
+    paths = workdir.glob(f'{name}/checkpoints/*')
+    return [int(step.name) for step in paths if step.name.isdigit()]
+
+
+class RunStage:
+    """One stage of a run, trained or not.
+
+    cls: its class. block: its settings. folder: where its checkpoints lie.
+    data: the settings of data that it reads, a plain dictionary.
+    """
+
+    def __init__(self, run, name):
+        self.run, self.name = run, name
+        self.config, self.workdir = run.config, run.workdir
+        self.cls, self.block = run.classes[name], run.config.stages[name]
+        self.folder = run.workdir / name if run.workdir else None
+        self.data = plain({**run.config.data, **self.block.data})
+        self._meta = self._module = None
+
+    def __repr__(self):
+        return f'RunStage({self.name}, {self.cls.__name__}, {str(self.workdir)!r})'
+
+    def makes_any(self, names) -> bool:
+        return bool(set(self.cls.makes) & set(names))
+
+    # ------------------------------------------------------------------------------------- data
+    @property
+    def meta(self) -> core.Meta:
+        """What its data knew when it was trained. Raises RunError where it has not begun."""
+        if self._meta is None:
+            path = self.folder / 'meta.json'
+            try:
+                # tuples, which can be hashed, as those of a Split
+                self._meta = core.Meta(**plain(json.loads(path.read_text())))
+            except (FileNotFoundError, ValueError, TypeError):
+                raise RunError(
+                    f'{path.parent} holds no trained stage: {path.name} is missing or damaged. '
+                    f'Train (or resume) the stage, which writes it, or point '
+                    f'--config.init.{self.name} to a run that has it.'
+                ) from None
+        return self._meta
+
+    def write_meta(self, meta):
+        """Keep what the data know, for everything that is built without them."""
+        self._meta, self._module = meta, None
+        if jax.process_index() == 0:
+            with replacing(self.folder / 'meta.json') as temporary:
+                temporary.write_text(json.dumps(meta._asdict(), indent=2) + '\n')
+
+    @functools.cached_property
+    def nominal_meta(self) -> core.Meta:
+        """What is known of the data without reading them: published values, `data.nominal`."""
+        known = dict(self.data['nominal'])
+        if self.data['embedding'] == 'stored':
+            known.setdefault('embedding_dim', 1024)
+        sizes = {name: self.data[name] for name in ('length', 'size', 'captions')}
+        return core.Meta(self.data['name'], **sizes, nominal=True, **known)
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """Its data set, prepared first where it is not there yet. Raises DataError."""
+        return Dataset(self.data)
+
+    def split(self, name, needs=None, cache=None) -> Split:
+        """Open a split of the data as this stage reads them.
+
+        needs: batch keys, None: those of training. cache: another than the config's.
+        Raises DataError for data that lack something, RunError for others than those of training.
+        """
+        data = Dataset(self.data | {'cache': cache}) if cache else self.dataset
+        needs = self.module.needs if needs is None else needs
+        split = Split(data, name, needs, self.run.vocabulary, self.cls.advice)
+        self.require_sizes(split.meta)
+        return split
+
+    def require_sizes(self, found):
+        """Raise RunError where data differ in sizes from those that this stage was trained on."""
+        for field in SIZES:
+            there, here = getattr(self.meta, field), getattr(found, field)
+            if there != here:
+                raise RunError(
+                    f'Stage {self.name} was trained on data with {field} {there}; {found.name} as '
+                    f'it is now has {here}. Put the data (or the setting) back, or train on these '
+                    'in another --workdir.'
+                )
+
+    # ------------------------------------------------------------------------- stages of other runs
+    @property
+    def adopted(self) -> str:
+        """The workdir of the run that made this stage, `init.<stage>`; '' where this one does."""
+        return os.path.expanduser(self.config.init.get(self.name) or '')
+
+    def source(self) -> 'RunStage':
+        """Return the stage that holds the weights: this one, or that of the run `init` names."""
+        return Run.open(self.adopted)[self.name] if self.adopted else self
+
+    def adopt(self):
+        """Copy what it takes to build a stage of another run, so that this run can do without."""
+        other = self.source()
+        self.write_meta(other.meta)
+        with replacing(self.folder / 'config.json') as temporary:
+            temporary.write_text(settings.to_json(other.config))
+
+    def origin(self) -> 'RunStage':
+        """Return the stage by whose config this one is built: what `adopt` copied, or `source`."""
+        if self.adopted and self.folder and (self.folder / 'config.json').exists():
+            return Run(settings.load_older(self.folder), self.workdir)[self.name]
+        return self.source()
+
+    # ---------------------------------------------------------------------------------- networks
+    def build(self, meta, seed):
+        """Build the module, including the networks that it loads, with fresh weights."""
+        loads, made = self.cls.loaded(), {}
+        for earlier in dict.fromkeys(stage for stage, _ in loads.values()):
+            if earlier in self.run.names:
+                other = self.run[earlier].origin()
+                made[earlier] = other.build(other.nominal_meta if meta.nominal else other.meta, seed)
+        networks = {
+            keyword: getattr(made[stage], network) if stage in made else None
+            for keyword, (stage, network) in loads.items()
+        }
+        try:
+            module = self.cls(meta, **plain(self.block.model), **networks, rngs=Keys(seed))
+        except (ValueError, TypeError) as error:
+            raise RunError(f'Stage {self.name} cannot be built: {error}') from error
+        core.compute_in(module, self.config.dtype)
+        if self.config.get('remat', False):
+            remat.switch_on(module)
+        return module
+
+    def abstract(self, meta):
+        """Build the module without its weights: sizes, phases, needs, declarations."""
+        return nnx.eval_shape(lambda: self.build(meta, 0))
+
+    @property
+    def module(self):
+        """The module without its weights, of the data that it was trained on."""
+        if self._module is None:
+            self._module = self.abstract(self.meta)
+        return self._module
+
+    @functools.cached_property
+    def nominal(self):
+        """The module without its weights, of published sizes."""
+        return self.abstract(self.nominal_meta)
+
+    def program(self, module=None, steps_per_epoch=1) -> core.Program:
+        """Return the Program of the module with its optimisers. Raises RunError for settings."""
+        module, block = module or self.module, self.block
+        total = self.total_steps(module, steps_per_epoch)
+        txs = []
+        for phase in module.phases:
+            one = plain(block.optim.get(phase.loss, optim.DEFAULTS))
+            updates = steps_per_epoch / phase.every, total / phase.every
+            txs.append(optim.make(one, phase.trains, *updates))
+        half_life = block.ema_half_life
+        decay = 0.5 ** (block.batch_size / half_life) if half_life else block.ema
+        return core.program(module, txs, decay)
+
+    def total_steps(self, module, steps_per_epoch=1) -> int:
+        """Return the steps of training, 0 without phases. Raises RunError for the settings."""
+        steps, epochs, together = self.block.steps, self.block.epochs, self.steps_per_dispatch
+        if not module.phases:
+            return 0
+        if bool(steps) == bool(epochs):
+            raise RunError(
+                f'stages.{self.name} has steps={steps} and epochs={epochs}: set one of them, the '
+                'other to 0.'
+            )
+        return int(steps or together * round(epochs * steps_per_epoch / together))
+
+    @property
+    def steps_per_dispatch(self) -> int:
+        """The steps that the device runs at once.
+
+        Raises RunError unless whole dispatches end where something is due, so that a resumed run
+        has the same ones.
+        """
+        block = self.block
+        # runs of earlier versions lack the setting
+        together = block.get('steps_per_dispatch', 1)
+        every = 'log_every', 'validate_every', 'sample_every', 'checkpoint_every', 'steps'
+        due = {key: block[key] for key in every} | {'eval.every': self.config.eval.every}
+        wrong = [f'{key}={n}' for key, n in due.items() if together < 1 or n % together]
+        if wrong:
+            raise RunError(
+                f'stages.{self.name}.steps_per_dispatch={together} runs that many steps at once, '
+                f'and does not divide {", ".join(wrong)}: set one of them so that it does, or '
+                'steps_per_dispatch=1.'
+            )
+        return together
+
+    # ----------------------------------------------------------------------------------- weights
+    def fresh_state(self, program, meta=None):
+        """Return a function that makes the initial State; the caller traces it."""
+        meta, seed = meta or self.meta, self.config.seed
+
+        def init():
+            _, params, stats = core.split(self.build(meta, seed))
+            return core.init_state(program, params, stats, seed)
+
+        return init
+
+    def saved_steps(self) -> list[int]:
+        """List the steps with a finished checkpoint, whole or damaged, by the folder alone."""
+        return saved_steps(self.workdir, self.name) if self.workdir else []
+
+    @property
+    def has_checkpoints(self) -> bool:
+        return bool(self.saved_steps())
+
+    def checkpoints(self) -> Checkpoints:
+        """Open its checkpoints; close them."""
+        keep = self.block.keep
+        if keep != 'last' and not keep.startswith('best:'):
+            raise RunError(
+                f'stages.{self.name}.keep is {keep!r}; it is last, or best:<a validation loss>.'
+            )
+        return Checkpoints(
+            self.folder / 'checkpoints', self.block.keep_n, keep.partition(':')[2] or None
+        )
+
+    def state(self, step=None, shardings=None) -> tuple[int, core.State]:
+        """Restore (step, state) of a checkpoint: the best or newest, or that of `step`.
+
+        shardings: of all arrays; None: the first device. Raises RunError where there is none.
+        """
+        there = self.checkpoint_steps()
+        if not there:
+            raise RunError(
+                f'{self.folder} has no finished checkpoint. '
+                f'Train it first: t2i_jax --workdir={self.workdir}'
+            )
+        if step is not None and step not in there:
+            raise RunError(
+                f'{self.folder} has no checkpoint of step {step}. '
+                f'It has: {", ".join(map(str, sorted(there)))}.'
+            )
+        shapes = jax.eval_shape(self.fresh_state(self.program()))
+        place = shardings or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes
+        )
+        with contextlib.closing(self.checkpoints()) as saved:
+            step, state, _ = saved.restore(shapes, saved.best_step() if step is None else step)
+        return step, state
+
+    def checkpoint_steps(self) -> list[int]:
+        """List the steps that have a finished checkpoint, the newest first."""
+        if not (self.folder / 'checkpoints').exists():
+            return []
+        with contextlib.closing(self.checkpoints()) as saved:
+            return saved.steps()
+
+    def loaded_weights(self, place):
+        """Restore the networks of earlier stages -> ({keyword: parameters}, {keyword: statistics}).
+
+        A text encoder is absent where sentence vectors are stored. Raises RunError.
+        """
+        params, stats, made = {}, {}, {}
+        for keyword, (earlier, network) in self.cls.loaded().items():
+            if earlier in self.run.names:
+                made.setdefault(earlier, {})[keyword] = network
+        for earlier, networks in made.items():
+            other = self.run[earlier].source()
+            if other.run is not self.run:
+                other.require_vocabulary(self, ' and '.join(networks))
+            other.warn_if_unfinished()
+            _, state = other.state(shardings=place)
+            both = (params, state.sampling_params()), (stats, state.sampling_stats())
+            for into, trained in both:
+                into |= {key: trained[name] for key, name in networks.items() if name in trained}
+        return params, stats
+
+    def require_vocabulary(self, other, networks):
+        """Raise RunError where the stage `other` of another run knows other words than this one."""
+        theirs, ours = self.run.vocabulary, other.run.vocabulary
+        if theirs != ours:
+            raise RunError(
+                f'{self.workdir} has another vocabulary ({len(theirs) - 1} words, hash '
+                f'{theirs.hash[:12]}) than {other.workdir} ({len(ours) - 1} words, hash '
+                f'{ours.hash[:12]}), so its {networks} would misread sentences. Train stage '
+                f'{self.name!r} here (leave out --config.init.{self.name}), or use the same data.'
+            )
+
+    def warn_if_unfinished(self):
+        """Warn where the newest checkpoint is not that of the last step."""
+        newest = next(iter(self.checkpoint_steps()), None)
+        if newest is None:
+            return
+        with contextlib.closing(self.checkpoints()) as saved:
+            total = saved.extra(newest).get('total', newest)
+        if newest < total:
+            logging.warning(
+                'Stage %s of %s was interrupted at step %s of %s, and is used as it is. To finish '
+                'it first: t2i_jax --workdir=%s',
+                *(self.name, self.workdir, f'{newest:,}', f'{total:,}', self.workdir),
             )
 
 
 class Keys:
-    """The keys of `nnx.Rngs(seed)`, counted in Python: that counts in traced arrays, which takes most of the time of building a large model."""
+    """The keys of `nnx.Rngs(seed)`, counted in Python.
+
+    Rngs counts in traced arrays, which takes most of the time of building a large model.
+    """
 
     def __init__(self, seed):
         self.key, self.count = jax.random.key(seed), itertools.count()
@@ -169,219 +462,44 @@ class Keys:
         return jax.random.fold_in(self.key, next(self.count))
 
 
-def build(config, workdir, name, meta, key):
-    """The module of a stage, the networks that it loads included, with fresh weights."""
-    stages = system(config.system).STAGES
-    cls, made = stages[name], {}
-    loads = cls.loaded()
-    for earlier in dict.fromkeys(earlier for earlier, _ in loads.values()):
-        if not stages[earlier].skip(config):
-            other, folder = recipe(config, workdir, earlier)
-            other_meta = (
-                nominal_meta(other, earlier) if meta.nominal else read_meta(folder, earlier)
-            )
-            made[earlier] = build(other, folder, earlier, other_meta, key)
-    loaded = {
-        keyword: getattr(made[earlier], network) if earlier in made else None
-        for keyword, (earlier, network) in loads.items()
-    }
-    if config.dtype not in ('float32', 'bfloat16'):
-        raise RunError(f'dtype is {config.dtype!r}; it is float32 or bfloat16.')
-    try:
-        module = cls(meta, **plain(config.stages[name].model), **loaded, rngs=Keys(key))
-    except (ValueError, TypeError) as error:
-        raise RunError(f'Stage {name} cannot be built: {error}') from error
-    core.compute_in(module, config.dtype)
-    if config.get('remat', False):
-        remat.switch_on(module)
-    return module
-
-
-def abstract(config, workdir, name, meta):
-    """The module without its weights: sizes, phases, needs."""
-    return nnx.eval_shape(lambda: build(config, workdir, name, meta, 0))
-
-
-def total_steps(config, name, module, steps_per_epoch):
-    """0 for a stage without phases. Raises RunError unless exactly one of steps and epochs is set."""
-    steps, epochs = config.stages[name].steps, config.stages[name].epochs
-    if not module.phases:
-        return 0
-    if bool(steps) == bool(epochs):
-        raise RunError(
-            f'stages.{name} has steps={steps} and epochs={epochs}: set one of them, the other to 0.'
-        )
-    together = steps_per_dispatch(config, name)
-    return int(steps or together * round(epochs * steps_per_epoch / together))
-
-
-def steps_per_dispatch(config, name):
-    """How many steps of a stage the device runs at once. Raises RunError unless whole dispatches end where something is due; a resumed run has then the
-    same ones."""
-    block = config.stages[name]
-    together = block.get('steps_per_dispatch', 1)  # older runs do not say
-    due = {
-        key: block[key]
-        for key in ('log_every', 'validate_every', 'sample_every', 'checkpoint_every', 'steps')
-    }
-    due |= {'eval.every': config.get('eval', {}).get('every', 0)}
-    wrong = [f'{key}={value}' for key, value in due.items() if together < 1 or value % together]
-    if wrong:
-        raise RunError(
-            f'stages.{name}.steps_per_dispatch={together} runs that many steps at once, and does not divide {", ".join(wrong)}: '
-            'set one of them so that it does, or steps_per_dispatch=1.'
-        )
-    return together
-
-
-def make_program(config, name, module, steps_per_epoch=1):
-    """The stage's Program with its optimisers."""
-    block, total = config.stages[name], total_steps(config, name, module, steps_per_epoch)
-    txs = [
-        optim.make(
-            plain(block.optim.get(phase.loss, optim.DEFAULTS)),
-            phase.trains,
-            steps_per_epoch / phase.every,
-            total / phase.every,
-        )
-        for phase in module.phases
-    ]
-    decay = 0.5 ** (block.batch_size / block.ema_half_life) if block.ema_half_life else block.ema
-    return core.program(module, txs, decay)
-
-
-def checkpoints(config, workdir, name):
-    keep = config.stages[name].keep
-    if keep != 'last' and not keep.startswith('best:'):
-        raise RunError(f'stages.{name}.keep is {keep!r}; it is last, or best:<a validation loss>.')
-    return Checkpoints(
-        pathlib.Path(workdir) / name / 'checkpoints',
-        config.stages[name].keep_n,
-        keep.partition(':')[2] or None,
-    )
-
-
-def fresh_state(config, workdir, name, meta, prog):
-    """A function that makes the initial state; traced by the caller."""
-
-    def init():
-        _, params, stats = core.split(build(config, workdir, name, meta, config.seed))
-        return core.init_state(prog, params, stats, config.seed)
-
-    return init
-
-
-def restore(config, workdir, name, step=None, shardings=None):
-    """(step, state, program) of a stage's best or newest checkpoint. Raises RunError where there is none."""
-    folder = pathlib.Path(workdir) / name / 'checkpoints'
-    saved = checkpoints(config, workdir, name) if folder.exists() else None
-    there = saved.steps() if saved else []
-    if not there:
-        raise RunError(
-            f'{pathlib.Path(workdir) / name} has no finished checkpoint. Train it first: python -m t2i_jax.main --workdir={workdir}'
-        )
-    if step is not None and step not in there:
-        raise RunError(
-            f'{pathlib.Path(workdir) / name} has no checkpoint of step {step}. It has: {", ".join(map(str, sorted(there)))}.'
-        )
-    step = saved.best_step() if step is None else step
-    meta = read_meta(workdir, name)
-    prog = make_program(config, name, abstract(config, workdir, name, meta))
-    shapes = jax.eval_shape(fresh_state(config, workdir, name, meta, prog))
-    place = shardings or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
-    step, state, _ = saved.restore(shapes, step)
-    saved.close()
-    return step, state, prog
-
-
-def warn_if_unfinished(config, folder, name):
-    saved = checkpoints(config, folder, name) if (folder / name / 'checkpoints').exists() else None
-    newest = (saved.steps() or [None])[0] if saved else None
-    if newest is not None and newest < (total := saved.extra(newest).get('total', newest)):
-        logging.warning(
-            'Stage %s of %s was interrupted at step %s of %s, and is used as it is. To finish it first: python -m t2i_jax.main --workdir=%s',
-            name,
-            folder,
-            f'{newest:,}',
-            f'{total:,}',
-            folder,
-        )
-    if saved:
-        saved.close()
-
-
-def loaded_weights(config, workdir, name, vocabulary, place):
-    """({network: parameters}, {network: statistics}) of the networks that a stage loads, from the stages that made them."""
-    stages, params, stats, made = system(config.system).STAGES, {}, {}, {}
-    for keyword, (earlier, network) in stages[name].loaded().items():
-        if not stages[earlier].skip(config):
-            made.setdefault(earlier, {})[keyword] = network
-    for earlier, networks in made.items():
-        other, folder = source(config, workdir, earlier)
-        theirs = (
-            vocabulary
-            if folder == pathlib.Path(workdir)
-            else Vocabulary.load(folder / 'vocabulary.json')
-        )
-        if theirs != vocabulary:
-            raise RunError(
-                f'{folder} has another vocabulary ({len(theirs) - 1} words, hash {theirs.hash[:12]}) than {workdir} ({len(vocabulary) - 1} words, '
-                f'hash {vocabulary.hash[:12]}), so its {" and ".join(networks)} would misread sentences. Train stage {earlier!r} here (leave out '
-                f'--config.init.{earlier}), or use the same data.'
-            )
-        warn_if_unfinished(other, folder, earlier)
-        _, state, _ = restore(other, folder, earlier, shardings=place)
-        # a text encoder is absent where sentence vectors are stored
-        for into, trained in ((params, state.sampling_params()), (stats, state.sampling_stats())):
-            into |= {key: trained[net] for key, net in networks.items() if net in trained}
-    return params, stats
-
-
-# ----------------------------------------------------------------------------------------------------------------- describe
+# ------------------------------------------------------------------------------------------ describe
 def describe(config) -> str:
-    """One line per stage and network, then phases, steps, batch and optimisers: without data, without allocating weights."""
-    lines, below = [], []
-    width = 24
-    for name in stage_names(config):
-        meta = nominal_meta(config, name)
-        module, block = abstract(config, None, name, meta), config.stages[name]
-        make_program(config, name, module)  # refuses the settings that training would refuse
-        params = core.split(module).params
-        trained = {network for phase in module.phases for network in phase.trains}
-        for network, tree in params.items():
-            parts = (
-                {f'{network}.{i}': part for i, part in tree.items()}
-                if all(isinstance(key, int) for key in tree)
-                else {}
-            )  # of an nnx.List
+    """List networks with their sizes, then phases, steps, batch and optimisers of each stage.
+
+    Nothing is read from data, and no weights are allocated.
+    """
+    lines, below, width = [], [], 24
+    for stage in Run(config).stages:
+        # refuses the settings that training would refuse
+        program, module, block = stage.program(stage.nominal), stage.nominal, stage.block
+        trained = {network for phase in program.phases for network in phase.trains}
+        for network, tree in core.split(module).params.items():
+            # the parts of an nnx.List, too
+            in_list = all(isinstance(key, int) for key in tree)
+            parts = {f'{network}.{i}': part for i, part in tree.items()} if in_list else {}
             for part, arrays in ({network: tree} | parts).items():
                 count = sum(math.prod(x.shape) for x in jax.tree.leaves(arrays))
-                lines.append(
-                    f'{name + "." + part:<{width}} {count:>14,}  {"trained" if network in trained else "frozen"}'
-                )
+                kind = 'trained' if network in trained else 'frozen'
+                lines.append(f'{stage.name + "." + part:<{width}} {count:>14,}  {kind}')
         length = f'{block.steps:,} steps' if block.steps else f'{block.epochs:g} epochs'
         below.append(
-            f'\nstage {name}: {length}, batch {block.batch_size}, sampler {block.sampler}, {meta.size} px, {config.dtype}, '
-            f'reads {", ".join(module.needs)}'
+            f'\nstage {stage.name}: {length}, batch {block.batch_size}, sampler {block.sampler}, '
+            f'{stage.nominal_meta.size} px, {config.dtype}, reads {", ".join(module.needs)}'
         )
-        below += [
-            f'  {phase.loss}: trains {", ".join(phase.trains)}'
-            + (f', every {phase.every} steps at {phase.at}' if phase.every > 1 else '')
-            + f'; {optim.describe(plain(block.optim.get(phase.loss, optim.DEFAULTS)), phase.trains)}'
-            for phase in module.phases
-        ]
+        for phase in module.phases:
+            every = f', every {phase.every} steps at {phase.at}' if phase.every > 1 else ''
+            one = plain(block.optim.get(phase.loss, optim.DEFAULTS))
+            below.append(
+                f'  {phase.loss}: trains {", ".join(phase.trains)}{every}; '
+                f'{optim.describe(one, phase.trains)}'
+            )
         averaged = [network for network in module.ema if network in trained]
         if averaged:
-            below.append(
-                f'  moving average of {", ".join(averaged)}: '
-                + (
-                    f'half-life {block.ema_half_life:g} images'
-                    if block.ema_half_life
-                    else f'{block.ema:g}'
-                )
-            )
+            half_life = f'half-life {block.ema_half_life:g} images'
+            decay = half_life if block.ema_half_life else f'{block.ema:g}'
+            below.append(f'  moving average of {", ".join(averaged)}: {decay}')
     below.append(
-        f'\ndata {config.data.name}: {config.data.split}; sizes above are for its published values ({dict(config.data.nominal)})'
+        f'\ndata {config.data.name}: {config.data.split}; sizes above are for its published '
+        f'values ({dict(config.data.nominal)})'
     )
     return '\n'.join([f'{"stage.network":<{width}} {"parameters":>14}', *lines, *below])

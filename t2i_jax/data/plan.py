@@ -11,30 +11,66 @@ import numpy as np
 from absl import logging
 
 from t2i_jax.data.tables import Split
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.runtime.errors import DataError, choose
 from tfds_builders.facts import entails
 
 
-def readable(split, needs) -> np.ndarray:
-    """Which captions of each record can be drawn: bool (records, captions). Where words are read, those without any word that the run knows cannot."""
+SAMPLERS = 'uniform', 'class_balanced', 'distinct_classes', 'mixed'
+# records among which the one that is most like a row's own is taken, with near_wrong
+NEAR = 8
+
+
+def drawable_captions(split, needs) -> np.ndarray:
+    """Which captions of each record can be drawn: bool (records, captions).
+
+    Where words are read, those without any word that the run knows cannot.
+    """
     counts = np.array([len(texts) for texts in split.texts])
     there = np.arange(max(1, counts.max(initial=0))) < counts[:, None]
-    return (
-        there & (split.tables['words'] > 0)
-        if {'tokens', 'wrong_tokens'} & set(needs) and 'words' in split.tables
-        else there
-    )
+    reads_words = {'tokens', 'wrong_tokens'} & set(needs) and 'words' in split.tables
+    return there & (split.tables['words'] > 0) if reads_words else there
 
 
-def records(split, needs, sampler='uniform') -> np.ndarray:
-    """The numbers of the records that can be drawn: all, but for stages that read sentences those with a caption (not where they ask which have one)."""
-    if (
-        not {'tokens', 'chars', 'embedding'} & set(needs)
-        or 'captioned' in needs
-        or sampler == 'mixed'
-    ):
+def drawable_records(split, needs, sampler='uniform') -> np.ndarray:
+    """The numbers of the records that can be drawn.
+
+    All of them, but for stages that read sentences those with a caption (except where they read
+    which records have one).
+    """
+    reads_text = {'tokens', 'chars', 'embedding'} & set(needs)
+    if not reads_text or 'captioned' in needs or sampler == 'mixed':
         return np.arange(len(split))
-    return np.flatnonzero(readable(split, needs).any(1))
+    return np.flatnonzero(drawable_captions(split, needs).any(1))
+
+
+def check_plan(data, count, batch_size, sampler, near_wrong):
+    """Check what a plan needs, by what is known before the data are read. Raises DataError.
+
+    data: a tables.Dataset; count: records of its split.
+    """
+    choose('sampler', sampler, SAMPLERS)
+    if near_wrong and 'scene' not in data.features:
+        raise DataError(
+            f'near_wrong={near_wrong} compares scenes, which {data.name} does not have. '
+            'Set near_wrong=0.'
+        )
+    if sampler in ('class_balanced', 'distinct_classes'):
+        if 'label' not in data.features:
+            raise DataError(
+                f'Sampler {sampler} needs classes, which {data.name} does not have. '
+                'Use sampler=uniform.'
+            )
+        classes = data.info.features['label'].num_classes
+        if sampler == 'distinct_classes' and batch_size > classes:
+            raise DataError(
+                f'A batch of {batch_size} distinct classes cannot be drawn: {data.name} has '
+                f'{classes}. Set batch_size to at most that.'
+            )
+    elif count < batch_size:
+        raise DataError(
+            f'{data.name} has {count} records in this split, fewer than one batch of {batch_size}. '
+            'Set a smaller batch_size, or take more data.'
+        )
 
 
 class Plan:
@@ -51,68 +87,68 @@ class Plan:
         captioned_share=0.5,
         near_wrong=0.0,
     ):
-        """sampler: 'uniform' (every record once an epoch, the incomplete last batch dropped), 'class_balanced' (a random
-        class, then a record of it), 'distinct_classes' (as that, no class twice in a batch) or 'mixed' (`captioned_share`
-        of the rows have captions). captions: how many of a record's captions a row has. near_wrong: share of the rows whose wrong record
-        is, of several that do not match, the one most like the right one (data with scenes): what differs is then often a single word.
+        """Find what can be drawn.
+
+        needs: batch keys.
+        sampler: 'uniform' (every record once an epoch, the incomplete last batch dropped),
+          'class_balanced' (a random class, then a record of it), 'distinct_classes' (as that, no
+          class twice in a batch) or 'mixed' (`captioned_share` of the rows have captions).
+        captions: how many of a record's captions a row has.
+        near_wrong: share of the rows whose wrong record is, of several that do not match, the one
+          most like the right one (data with scenes): often a single word differs then.
+
+        Raises DataError where no such batch can be made.
         """
+        check_plan(split.dataset, len(split), batch_size, sampler, near_wrong)
         self.batch_size, self.seed, self.captions = batch_size, seed, captions
+        self.sampler, self.share, self.near_wrong = sampler, captioned_share, near_wrong
         self.tables = {
             name: split.tables[name] for name in ('label', 'facts', 'scene') if name in split.tables
         }
-        self.readable, self.records = readable(split, needs), records(split, needs, sampler)
-        self.counts, self.n = self.readable.sum(1), len(self.records)
-        without = sum(map(len, split.texts)) - int(self.counts.sum())
-        if without or self.n < len(split):
-            logging.warning(
-                '%d captions of split %s of %s have no word that the run knows and are left out; %d of %d records have no other.',
-                without,
-                split.split,
-                split.meta.name,
-                len(split) - self.n,
-                len(split),
-            )
-        if not self.n:
-            raise DataError(
-                f'No record of split {split.split} of {split.meta.name} has a caption with a word that the run knows. Words are made of '
-                'the letters a to z and of digits: write such captions.'
-            )
+        self.drawable = drawable_captions(split, needs)
+        self.records = drawable_records(split, needs, sampler)
+        self.counts, self.n = self.drawable.sum(1), len(self.records)
+        self._report_left_out(split)
         if 'label' in self.tables:
             self.order = self.records[np.argsort(self.tables['label'][self.records], kind='stable')]
             self.sorted = self.tables['label'][self.order]
         self.wrong_image = any(n.startswith('wrong_') and n != 'wrong_tokens' for n in needs)
-        self.wrong_text = any(
-            n in ('wrong_tokens', 'wrong_chars', 'wrong_embedding') for n in needs
-        )
-        if sampler not in ('uniform', 'class_balanced', 'distinct_classes', 'mixed'):
-            raise DataError(
-                f'There is no sampler {sampler!r}; there are uniform, class_balanced, distinct_classes, mixed.'
-            )
-        self.sampler, self.share, self.near_wrong = sampler, captioned_share, near_wrong
-        if near_wrong and 'scene' not in self.tables:
-            raise DataError(
-                f'near_wrong={near_wrong} compares scenes, which {split.meta.name} does not have. Set near_wrong=0.'
-            )
+        texts = 'wrong_tokens', 'wrong_chars', 'wrong_embedding'
+        self.wrong_text = any(name in texts for name in needs)
+        where = f'split {split.split} of {split.meta.name}'
         if sampler in ('class_balanced', 'distinct_classes'):
-            if 'label' not in self.tables:
-                raise DataError(
-                    f'Sampler {sampler} needs classes, which {split.meta.name} does not have. Use sampler=uniform.'
-                )
             self.by_class = np.split(self.order, np.flatnonzero(np.diff(self.sorted)) + 1)
             if sampler == 'distinct_classes' and batch_size > len(self.by_class):
                 raise DataError(
-                    f'A batch of {batch_size} distinct classes cannot be drawn: {split.meta.name}, split {split.split}, has '
+                    f'A batch of {batch_size} distinct classes cannot be drawn: {where} has '
                     f'{len(self.by_class)}. Set batch_size to at most that.'
                 )
         elif self.n < batch_size:
+            captioned = ' with a caption' if self.n < len(split) else ''
             raise DataError(
-                f'Split {split.split} of {split.meta.name} has {self.n} records'
-                + (' with a caption' if self.n < len(split) else '')
-                + f', fewer than one batch of {batch_size}.'
+                f'S{where[1:]} has {self.n} records{captioned}, fewer than one batch of '
+                f'{batch_size}.'
             )
         if captions > 1 and self.counts.min() < 1:
             raise DataError(
-                'Some records have no caption; a system that reads several captions a row needs them on all.'
+                'Some records have no caption; a system that reads several captions a row needs '
+                'them on all.'
+            )
+
+    def _report_left_out(self, split):
+        """Warn of captions without a known word; raise DataError where no record has another."""
+        without, left = sum(map(len, split.texts)) - int(self.counts.sum()), len(split) - self.n
+        if without or left:
+            logging.warning(
+                '%d captions of split %s of %s have no word that the run knows and are left out; '
+                '%d of %d records have no other.',
+                *(without, split.split, split.meta.name, left, len(split)),
+            )
+        if not self.n:
+            raise DataError(
+                f'No record of split {split.split} of {split.meta.name} has a caption with a word '
+                'that the run knows. Words are made of the letters a to z and of digits: write '
+                'such captions.'
             )
 
     @property
@@ -145,7 +181,7 @@ class Plan:
     def _captions(self, index, rng):
         """Captions of each record, drawn without replacement where there are enough; the first of a record that has none."""
         order = (
-            rng.random((len(index), self.readable.shape[1])) + ~self.readable[index]
+            rng.random((len(index), self.drawable.shape[1])) + ~self.drawable[index]
         )  # those that cannot be drawn come last
         place = np.arange(self.captions) % np.maximum(self.counts[index], 1)[:, None]
         return np.where(

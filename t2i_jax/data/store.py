@@ -1,9 +1,9 @@
-"""Tables of a data set on disk, beside it, so that the next start need not read its records again.
+"""Tables of a data set on disk, next to it, so that the next start need not read its records again.
 
-    <data_dir>/tables/<version>/<table>.<which split, on which canvas>.npy, or .json for texts
+    <data_dir>/tables/<version>/<field>.<which split, on which canvas>.npy, or .json for texts
 
-A version is that of the data set's files and of the code that makes tables of them, and others are removed: so what is found here is what reading the
-records would give. The folder may be deleted at any time.
+A version is that of the data set's files and of the code of this folder; others are removed. So
+what is found is what reading the records would give. The folder may be deleted at any time.
 """
 
 import contextlib
@@ -20,54 +20,61 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-HERE = pathlib.Path(__file__).parent  # the code that makes tables
-SHARE = 0.1  # of the free disk: larger tables are not kept
-TEXTS = ('texts', 'rounds')
+from t2i_jax.data.fields import TEXT, field
+
+# the code that makes tables
+HERE = pathlib.Path(__file__).parent
+# of the free disk; larger tables are not stored
+SHARE = 0.1
 
 
-class Kept:
-    """The tables of one split of `count` records, those that depend on how pictures are cropped and resized (`placed`) for one canvas."""
+class Store:
+    """The stored tables of one split of `count` records.
 
-    def __init__(self, data_dir, split, count, canvas, placed):
+    Tables of placed fields depend on the canvas, the others serve all of them.
+    """
+
+    def __init__(self, data_dir, split, count, canvas):
         self.data_dir = pathlib.Path(data_dir)
-        files = [
-            (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns)
-            for file in sorted(self.data_dir.iterdir())
-            if file.is_file()
-        ]
+        files = []
+        for file in sorted(self.data_dir.iterdir()):
+            if file.is_file():
+                stat = file.stat()
+                files.append((file.name, stat.st_size, stat.st_mtime_ns))
         code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(HERE.glob('*.py'))]
-        self.folder = (
-            self.data_dir / 'tables' / _digest(files, code, cv2.__version__, tfds.__version__)
-        )
-        self.split, self.count, self.canvas, self.placed = split, count, canvas, placed
-        self.own = f'{secrets.token_hex(4)}.unfinished'  # how files of this process end before they are whole
+        version = _digest(files, code, cv2.__version__, tfds.__version__)
+        self.folder = self.data_dir / 'tables' / version
+        self.split, self.count, self.canvas = split, count, canvas
+        # how the names of this process's files end before they are whole
+        self.own = f'{secrets.token_hex(4)}.unfinished'
 
     def path(self, name):
-        which = _digest(self.split, self.canvas if name in self.placed else None)
-        return self.folder / f'{name}.{which}.{"json" if name in TEXTS else "npy"}'
+        which = _digest(self.split, self.canvas if field(name).placed else None)
+        return self.folder / f'{name}.{which}.{"json" if is_text(name) else "npy"}'
 
     def find(self, names, mapped=()):
-        """{name: array, or list of texts a record} of those that are there, `mapped` ones as arrays that are read from disk where they are used."""
+        """Read the stored tables among these names -> {name: array, or lists of texts}.
+
+        mapped: names of tables that are read from disk where they are used. A damaged table is
+        left out with a warning.
+        """
         found = {}
         for name in names:
             path = self.path(name)
             try:
-                table = (
-                    json.loads(path.read_text(encoding='utf-8'))
-                    if name in TEXTS
-                    else np.load(
-                        path, mmap_mode='r' if name in mapped else None, allow_pickle=False
-                    )
-                )
-                if (
-                    not isinstance(table, list if name in TEXTS else np.ndarray)
-                    or len(table) != self.count
-                ):
-                    raise ValueError('it is not what was kept')
+                if is_text(name):
+                    table = json.loads(path.read_text(encoding='utf-8'))
+                else:
+                    mode = 'r' if name in mapped else None
+                    table = np.load(path, mmap_mode=mode, allow_pickle=False)
+                kind = list if is_text(name) else np.ndarray
+                if not isinstance(table, kind) or len(table) != self.count:
+                    raise ValueError('it does not have the form of this table')
                 found[name] = table
             except FileNotFoundError:
                 continue
-            except Exception as error:  # what damaged bytes do to their readers is no short list
+            except Exception as error:
+                # damaged bytes make their readers raise many kinds
                 logging.warning('%s cannot be read (%s): it is made again.', path, error)
         return found
 
@@ -77,7 +84,7 @@ class Kept:
 
     @contextlib.contextmanager
     def alone(self):
-        """While it is open, no other process on this disk reads this data set for its tables. -> whether tables can be written"""
+        """Keep other processes of this disk from reading the data set -> whether we can write."""
         folder = self.folder.parent
         with contextlib.ExitStack() as stack:
             try:
@@ -87,9 +94,11 @@ class Kept:
                     if other.is_dir() and other != self.folder:
                         shutil.rmtree(other, ignore_errors=True)
                 self.folder.mkdir(exist_ok=True)
-                self._tidy('unfinished')  # what a process that was killed has left
-            except OSError as error:  # a folder of somebody else's
-                logging.info('Tables are not kept: %s', error)
+                # what a killed process has left
+                self._tidy('unfinished')
+            except OSError as error:
+                # a folder of another user
+                logging.info('Tables are not stored: %s', error)
                 yield False
                 return
             stack.callback(self._tidy, self.own)
@@ -103,46 +112,55 @@ class Kept:
         return self.path(name).with_suffix(f'.{self.own}')
 
     def room(self, name, shape, dtype):
-        """An array in a file, to be filled and then handed to `put`. Raises OSError where the disk is too small for it."""
-        table = np.lib.format.open_memmap(self._unfinished(name), 'w+', dtype, shape)
-        if hasattr(
-            os, 'posix_fallocate'
-        ):  # a disk that is full later would end the process by a signal
-            with open(self._unfinished(name), 'r+b') as file:
+        """Make an array in a file, to be filled and passed to `put`. Raises OSError for no room."""
+        path = self._unfinished(name)
+        table = np.lib.format.open_memmap(path, 'w+', dtype, shape)
+        if hasattr(os, 'posix_fallocate'):
+            # a disk that is full later would end the process by a signal
+            with open(path, 'r+b') as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         return table
 
     def put(self, tables):
-        """Keeps tables {name: array or lists of texts}: those in files that `room` made, and the others where they are small for the disk."""
+        """Store tables {name: array or lists of texts}, those that are small for the disk.
+
+        Arrays of `room` are in their files already.
+        """
         for name, table in tables.items():
             try:
                 if isinstance(table, np.memmap):
                     table.flush()
-                    table.flags.writeable = False  # as when it is found
+                    # as when it is found
+                    table.flags.writeable = False
                 else:
-                    table = json.dumps(table).encode() if name in TEXTS else table
-                    if not self.worth(len(table) if name in TEXTS else table.nbytes):
+                    table = json.dumps(table).encode() if is_text(name) else table
+                    if not self.worth(len(table) if is_text(name) else table.nbytes):
                         continue
                     with open(self._unfinished(name), 'wb') as file:
-                        file.write(table) if name in TEXTS else np.save(
-                            file, table, allow_pickle=False
-                        )
+                        if is_text(name):
+                            file.write(table)
+                        else:
+                            np.save(file, table, allow_pickle=False)
                         file.flush()
-                        os.fsync(file.fileno())  # a file under its final name is a whole one
+                        # a file under its final name is a whole one
+                        os.fsync(file.fileno())
                 self._unfinished(name).replace(self.path(name))
             except OSError as error:
-                logging.info('Table %s is not kept: %s', name, error)
+                logging.info('Table %s is not stored: %s', name, error)
+
+
+def is_text(name) -> bool:
+    return field(name).kind == TEXT
 
 
 def _lock(file, data_dir):
-    """Waits until no other process holds the lock."""
-    with contextlib.suppress(
-        OSError
-    ):  # a disk without locks: several may read, each into its own files
+    """Wait until no other process holds the lock."""
+    # a disk without locks: several may read, each into its own files
+    with contextlib.suppress(OSError):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f'Another process reads {data_dir}: waiting for what it keeps.', flush=True)
+            print(f'Another process reads {data_dir}: waiting for its tables.', flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
 
 

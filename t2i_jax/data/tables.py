@@ -1,12 +1,14 @@
-"""A split of a TFDS data set as tables: captions, labels, boxes, ... one row a record, read once; pictures as `cache` says.
+"""A split of a TFDS data set as tables: captions, labels, boxes, ... one row a record, read once.
 
-`cache='host'` and 'device' hold every picture as uint8 on its canvas: in memory, or, where that would take more than a quarter of what is
-free, in a memory-mapped file. With 'none' a picture is read and decoded whenever a batch needs it. Tables are kept on disk, see kept.py.
+`cache='host'` and 'device' hold every picture as uint8 on its canvas: in memory, or, where that
+would take more than a quarter of what is free, in a memory-mapped file. With 'none' a picture is
+read and decoded whenever a batch needs it. Tables are stored on disk as well, see store.py.
 """
 
 import concurrent.futures
 import contextlib
 import fcntl
+import functools
 import itertools
 import os
 import pathlib
@@ -19,235 +21,221 @@ from tqdm import tqdm
 import tfds_builders
 from t2i_jax.data import text
 from t2i_jax.data.augment import Geometry
-from t2i_jax.data.canvas import CROPS, PICTURES, Canvas, Pictures, frame, move_boxes, move_parts
-from t2i_jax.data.store import TEXTS, Kept
-from t2i_jax.runtime.errors import DataError, reason
+from t2i_jax.data.canvas import CROPS, Canvas, Pictures, frame
+from t2i_jax.data.fields import PICTURE, TEXT, Record, field, fields_of, value
+from t2i_jax.data.store import Store
+from t2i_jax.runtime.errors import DataError, choose, reason
 from t2i_jax.stage import Meta
 from tfds_builders.manual import require_space
 
-PER_CAPTION = ('tokens', 'words', 'chars', 'facts', 'embedding')
-READ = 256  # records that a thread reads at a time
-ROUND_WORDS = 24  # words of one question with its answer
-# batch key -> what is stored for it; everything else is stored under its own name
-STORED = {
-    'images': ('image',),
-    'tokens': ('tokens', 'words'),
-    'length': ('tokens', 'words'),
-    'dialog_length': ('dialog',),
-}
-FEATURE = {
-    'words': 'captions',
-    'tokens': 'captions',
-    'chars': 'captions',
-    'captioned': 'captions',
-    'texts': 'captions',
-    'rounds': 'dialog',
-    'extent': 'image',
-    'box': 'bbox',
-    'boxes': 'objects',
-    'object_labels': 'objects',
-}
-WHOLE = frame(1, 1, Canvas(1, False, ''))  # where the canvas shows whole pictures
-PLACED = (
-    'box',
-    'boxes',
-    'object_labels',
-    'parts',
-)  # where these lie depends on what of a picture its canvas shows
-TOGETHER = {'image', 'extent'}  # an image is drawn with how far it extends on its canvas
-ENCODED = {
-    'tokens': 'texts',
-    'words': 'texts',
-    'dialog': 'rounds',
-    'dialog_length': 'rounds',
-}  # by the vocabulary, from what is kept
+# records that a thread reads at a time
+READ = 256
+# words of one question with its answer
+ROUND_WORDS = 24
+# the frame of a canvas that shows whole pictures
+WHOLE = frame(1, 1, Canvas(1, False, ''))
+# the plan and people read these, whatever the stage needs
+ALWAYS = 'label', 'facts', 'scene', 'texts'
+CACHES = 'device', 'host', 'none'
 
 
-class Split:
-    """One split of a data set: `tables` (field -> array with a row a record), `texts` (captions a record), `meta`."""
+class Dataset:
+    """A data set that is prepared, with the settings by which it is read; no record is read yet.
 
-    def __init__(self, config, split, needs, vocabulary=None, stage_data=None, advice=None):
-        """config: `config.data`; needs: batch keys; vocabulary: built from this split's captions where it is None; advice: the stage's, for
-        the error where a field is missing."""
-        self.config, self.split = config, split
-        geometry = {**config, **(stage_data or {})}
-        builder = prepared(config)
-        info, have = builder.info, set(builder.info.features)
-        self.name, self.metadata = info.full_name, dict(info.metadata or {})
-        self.canvas = self._canvas(geometry, have)
-        self.fields = stored_fields(needs)
-        self.wrong_fields = stored_fields(n for n in needs if n.startswith('wrong_'))
-        for field in self.fields:
-            feature = FEATURE.get(field, field)
-            if feature not in have:
-                advised = (advice or {}).get(
-                    field, 'Choose another --config.data.name or another system.'
-                )
+    data: the settings, a dictionary (config.DATA, a stage's own laid over it).
+    info: what TFDS knows. features: their names. metadata: what the builder says of itself.
+    """
+
+    def __init__(self, data: dict):
+        self.data = data
+        builder = prepared(data)
+        self.builder, self.info = builder, builder.info
+        self.name, self.features = self.info.full_name, set(self.info.features)
+        self.metadata = dict(self.info.metadata or {})
+
+    def check(self, split, needs, advice=None) -> int:
+        """Check that a stage can read a split, without reading it -> its number of records.
+
+        needs: batch keys. advice: of the stage, what to do where a field is missing.
+        Raises DataError.
+        """
+        data = self.data
+        choose('data.cache', data['cache'], CACHES)
+        self.canvas  # noqa: B018 - raises
+        for name in fields_of(needs):
+            if field(name).feature not in self.features:
+                remedy = 'Choose another --config.data.name or another system.'
                 raise DataError(
-                    f'This system reads {field!r}, which data set {self.name} does not hold (it has {", ".join(sorted(have))}). {advised}'
+                    f'This system reads {name!r}, which data set {self.name} does not hold (it has '
+                    f'{", ".join(sorted(self.features))}). {(advice or {}).get(name, remedy)}'
                 )
-        if geometry['flip'] and not self.metadata.get('flip', True):
+        if data['flip'] and not self.metadata.get('flip', True):
             raise DataError(
-                f'The captions of {self.name} say left and right, so its pictures are never mirrored: set data.flip=False.'
+                f'The captions of {self.name} say left and right, so its pictures are never '
+                'mirrored: set data.flip=False.'
             )
-
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        known = ', '.join(self.info.splits)
         try:
-            count = len(
-                builder.as_data_source(
-                    split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-                )
-            )
+            count = len(self.builder.as_data_source(split, deserialize_method=raw))
         except Exception as error:
             raise DataError(
-                f'Data set {self.name} has no split {split!r} ({error}). It has: {", ".join(info.splits)}.'
+                f'Data set {self.name} has no split {split!r} ({error}). It has: {known}.'
             ) from error
         if not count:
+            raise DataError(f'Split {split!r} of {self.name} is empty. It has: {known}.')
+        return count
+
+    @functools.cached_property
+    def canvas(self) -> Canvas:
+        """How its pictures are drawn. Raises DataError."""
+        data = self.data
+        choose('data.resize', data['resize'], ('squash', 'keep'))
+        choose('data.crop', data['crop'], CROPS)
+        if data['crop'] and 'bbox' not in self.features:
             raise DataError(
-                f'Split {split!r} of {self.name} is empty. It has: {", ".join(info.splits)}.'
+                f'Data set {self.name} has no bbox to crop to: set data.crop="" '
+                '(--config.data.crop=).'
             )
-        self.max_objects = int(self.metadata.get('max_objects', 0))
-        self._open(builder.data_dir, have, geometry['cache'], count, vocabulary)
-        features, parts = info.features, self.metadata.get('parts', ())
+        keep = data['resize'] == 'keep'
+        return Canvas(data['load_size'] or data['size'], keep, data['crop'])
+
+    @property
+    def geometry(self) -> Geometry:
+        """What augmentation knows of its pictures."""
+        data, of = self.data, self.metadata.get
+        return Geometry(
+            *(data['size'], self.canvas.side, data['length'], data['flip'], tuple(data['scales'])),
+            mirrored(of('parts', ())),
+            mirrored(of('attributes', ())),
+        )
+
+    @property
+    def max_objects(self) -> int:
+        return int(self.metadata.get('max_objects', 0))
+
+    def meta(self, vocabulary_size) -> Meta:
+        """What stages know of it; the size of the vocabulary comes from its captions."""
+        data, features, have = self.data, self.info.features, self.features
         objects = features['objects'].feature['label'].names if 'objects' in have else ()
-        self.meta = Meta(
+        attributes = self.metadata.get('attributes', ()) if 'attributes' in have else ()
+        return Meta(
             name=self.name,
-            vocabulary_size=len(self.vocabulary),
-            length=geometry['length'],
-            size=geometry['size'],
+            vocabulary_size=vocabulary_size,
+            length=data['length'],
+            size=data['size'],
             classes=features['label'].num_classes if 'label' in have else 0,
             object_classes=len(objects),
             max_objects=self.max_objects,
             attributes=features['attributes'].shape[0] if 'attributes' in have else 0,
             embedding_dim=features['embedding'].shape[-1] if 'embedding' in have else 0,
-            captions=geometry['captions'],
+            captions=data['captions'],
             object_names=tuple(objects),
-            attribute_names=tuple(self.metadata.get('attributes', ()))
-            if 'attributes' in have
-            else (),
+            attribute_names=tuple(attributes),
             scenes=self.metadata.get('scenes', ''),
         )
-        self.geometry = Geometry(
-            geometry['size'],
-            self.canvas.side,
-            geometry['length'],
-            geometry['flip'],
-            tuple(geometry['scales']),
-            mirrored(parts),
-            mirrored(self.metadata.get('attributes', ())),
-        )
+
+
+class Split:
+    """One split of a data set as tables.
+
+    tables: field -> array with a row a record. texts: the captions of each record. meta: Meta.
+    vocabulary: given, or that of the split's captions. lazy: whether pictures are decoded for each
+    batch. pictures: the reader of pictures. fields, wrong_fields: of a batch.
+    """
+
+    def __init__(self, data, split, needs, vocabulary=None, advice=None):
+        """Read the tables that `needs` asks for.
+
+        data: settings, a dictionary; a Dataset works, too. needs: batch keys.
+        vocabulary: None: made from this split's captions. advice: of the stage, for errors.
+        Raises DataError.
+        """
+        self.dataset = data if isinstance(data, Dataset) else Dataset(dict(data))
+        self.split, self.name = split, self.dataset.name
+        count = self.dataset.check(split, needs, advice)
+        self.fields = fields_of(needs)
+        self.wrong_fields = fields_of(n for n in needs if n.startswith('wrong_'))
+        self.canvas, self.geometry = self.dataset.canvas, self.dataset.geometry
+        self.max_objects, self.metadata = self.dataset.max_objects, self.dataset.metadata
+        self._read_tables(self.dataset.data['cache'], count, vocabulary)
+        self.meta = self.dataset.meta(len(self.vocabulary))
 
     def __len__(self):
         return len(self.texts)
 
-    def _canvas(self, geometry, have):
-        if geometry['resize'] not in ('keep', 'squash'):
-            raise DataError(f'data.resize is {geometry["resize"]!r}; it is squash or keep.')
-        if geometry['crop'] not in CROPS:
-            raise DataError(
-                f'data.crop is {geometry["crop"]!r}; it is bbox, or empty for the whole picture.'
-            )
-        if geometry['crop'] and 'bbox' not in have:
-            raise DataError(
-                f'Data set {self.name} has no bbox to crop to: set data.crop="" (--config.data.crop=).'
-            )
-        return Canvas(
-            geometry['load_size'] or geometry['size'],
-            geometry['resize'] == 'keep',
-            geometry['crop'],
-        )
-
-    def _open(self, data_dir, have, cache, count, vocabulary):
-        self.pictures = self._pictures(
-            data_dir, have, [name for name in self.fields if name in PICTURES]
-        )
+    def _read_tables(self, cache, count, vocabulary):
+        have = self.dataset.features
+        pictures = [name for name in self.fields if field(name).kind == PICTURE]
+        self.pictures = self._pictures(pictures)
         self.lazy = cache == 'none' and bool(self.pictures.fields)
-        if cache == 'device':  # before hours of decoding
-            check_fits(
-                {
-                    self.split: sum(
-                        count * int(np.prod(shape)) for shape in self.picture_shapes().values()
-                    )
-                },
-                self.name,
-                jax.local_devices()[0],
-            )
-        # label, facts and scene are for the plan, wherever they are; texts for the vocabulary and for people
-        names = [
-            name
-            for name in (*self.fields, 'label', 'facts', 'scene', 'texts', *self.picture_shapes())
-            if FEATURE.get(name, name) in have
-        ]
+        drawn = self.picture_shapes()
+        if cache == 'device':
+            # before hours of decoding
+            size = sum(count * int(np.prod(shape)) for shape in drawn.values())
+            check_fits({self.split: size}, self.name, jax.local_devices()[0])
+        names = [n for n in (*self.fields, *ALWAYS, *drawn) if field(n).feature in have]
         names = dict.fromkeys(
-            ENCODED.get(name, name)
-            for name in names
-            if not (self.lazy and name in self.picture_shapes())
+            field(n).encoded_from or n for n in names if not (self.lazy and n in drawn)
         )
-        found = self._find(data_dir, have, names, count)
+        found = self._find(names, count)
         self.texts, rounds = found.pop('texts', [[]] * count), found.pop('rounds', None)
-        self.vocabulary = vocabulary or text.Vocabulary.from_captions(
-            itertools.chain.from_iterable(self.texts + (rounds or []))
-        )
+        every_text = itertools.chain.from_iterable(self.texts + (rounds or []))
+        self.vocabulary = vocabulary or text.Vocabulary.from_captions(every_text)
         self.tables = {'index': np.arange(count, dtype=np.int32)} | found
         if 'tokens' in self.fields:
             self.tables |= zip(('tokens', 'words'), self._encode(self.texts, text.MAX_WORDS))
         if rounds:
             self.tables |= zip(('dialog', 'dialog_length'), self._encode(rounds, ROUND_WORDS))
         if self.lazy:
-            self.tables |= {
-                name: LazyPictures(self.pictures, name) for name in self.picture_shapes()
-            }  # batches draw them all at once
+            # batches draw them all at once
+            self.tables |= {name: LazyPictures(self.pictures, name) for name in drawn}
 
-    def _pictures(self, data_dir, have, names):
-        """What reads the features of records that these tables are made of, and draws their pictures."""
-        read = {FEATURE.get(name, name) for name in names} | ({'file_name'} & have)
-        if not set(PLACED + PICTURES[1:]).isdisjoint(names) and (
-            self.canvas.keep or self.canvas.crop
-        ):  # then the picture's size decides
+    def _pictures(self, names) -> Pictures:
+        """What reads the features of records that these fields come from, and draws pictures."""
+        have, canvas = self.dataset.features, self.canvas
+        read = {field(name).feature for name in names} | ({'file_name'} & have)
+        placed = any(field(name).placed and name != 'image' for name in names)
+        if placed and (canvas.keep or canvas.crop):
+            # the size of the picture decides where things lie
             read |= {'image'} & have
-        read |= {'bbox'} if self.canvas.crop and 'image' in read else set()
-        read |= {'objects'} & have if 'object_masks' in read else set()  # which of them are crowds
-        return Pictures(data_dir, self.split, read, names, self.canvas, self.max_objects)
+        if canvas.crop and 'image' in read:
+            read |= {'bbox'}
+        if 'object_masks' in read:
+            # which of the objects are crowds
+            read |= {'objects'} & have
+        data_dir = self.dataset.builder.data_dir
+        return Pictures(data_dir, self.split, read, names, canvas, self.max_objects)
 
-    def _find(self, data_dir, have, names, count):
-        """{name: table}, of those that were kept and, in one pass over the records, of the others."""
-        shapes = {
-            name: (count, *shape) for name, shape in self.picture_shapes().items() if name in names
-        }
+    def _find(self, names, count):
+        """{name: table}: those that are stored, the others by one pass over the records."""
+        shapes = {n: (count, *shape) for n, shape in self.picture_shapes().items() if n in names}
         size = int(sum(map(np.prod, shapes.values())))
         mapped = tuple(shapes) if size > free_memory() / 4 else ()
-        kept = Kept(data_dir, self.split, count, self.canvas, (*PLACED, *PICTURES, 'extent'))
-        found = kept.find(names, mapped)
+        store = Store(self.dataset.builder.data_dir, self.split, count, self.canvas)
+        found = store.find(names, mapped)
         if len(found) == len(names):
             return found
-        # nobody waits for a process that will not keep its pictures
-        with (
-            kept.alone()
-            if mapped or kept.worth(size)
-            else contextlib.nullcontext(False) as writable
-        ):
-            found |= kept.find(
-                [name for name in names if name not in found], mapped
-            )  # what another process has read meanwhile
-            missing = [
-                name
-                for name in names
-                if name not in found or name in TOGETHER and not found.keys() >= TOGETHER
-            ]
+        # where nothing will be stored, other processes need not wait
+        storing = mapped or store.worth(size)
+        with store.alone() if storing else contextlib.nullcontext(False) as writable:
+            # what another process has read meanwhile
+            found |= store.find([name for name in names if name not in found], mapped)
+            missing = [name for name in names if name not in found]
+            if {'image', 'extent'} & set(missing):
+                # an image is drawn with its extent
+                missing += [n for n in ('image', 'extent') if n in shapes and n not in missing]
             if missing:
-                tables = self._to_fill(
-                    {name: shape for name, shape in shapes.items() if name in missing},
-                    kept,
-                    mapped,
-                    writable,
-                )
-                made = self._read(self._pictures(data_dir, have, missing), missing, tables, count)
+                shapes = {name: shape for name, shape in shapes.items() if name in missing}
+                tables = self._empty(shapes, store, mapped, writable)
+                made = self._read(self._pictures(missing), missing, tables, count)
                 if writable:
-                    kept.put(made)
+                    store.put(made)
                 found |= made
         return found
 
-    def _to_fill(self, shapes, kept, mapped, writable):
-        """Tables of pictures, still empty: in memory, or where that is too small in files. Raises DataError where these cannot be made."""
+    def _empty(self, shapes, store, mapped, writable):
+        """Tables of pictures to be filled, in memory or in files. Raises DataError for no room."""
         types = {name: np.int32 if name == 'extent' else np.uint8 for name in shapes}
         if not (mapped and shapes):
             return {name: np.zeros(shape, types[name]) for name, shape in shapes.items()}
@@ -255,151 +243,93 @@ class Split:
         remedy = 'Set --config.data.cache=none, or --config.data.dir to a folder of yours.'
         if not writable:
             raise DataError(
-                f'The pictures of {self.split} of {self.name} take {size / 1e9:.1f} GB, for which memory is too small, and {kept.folder} cannot be '
-                f'written. {remedy}'
+                f'The pictures of {self.split} of {self.name} take {size / 1e9:.1f} GB, for which '
+                f'memory is too small, and {store.folder} cannot be written. {remedy}'
             )
-        require_space(kept.folder, size, f'for the pictures of {self.split}')
+        require_space(store.folder, size, f'for the pictures of {self.split}')
         print(
-            f'The pictures of {self.split} take {size / 1e9:.1f} GB: they go to {kept.folder}, once.'
+            f'The pictures of {self.split} take {size / 1e9:.1f} GB: they go to {store.folder}, '
+            'once.'
         )
         try:
-            return {name: kept.room(name, shape, types[name]) for name, shape in shapes.items()}
+            return {name: store.room(name, shape, types[name]) for name, shape in shapes.items()}
         except OSError as error:
             raise DataError(
-                f'{kept.folder} has no room for the pictures of {self.split}, {size / 1e9:.1f} GB: {reason(error)}. {remedy}'
+                f'{store.folder} has no room for the pictures of {self.split}, {size / 1e9:.1f} GB: '
+                f'{reason(error)}. {remedy}'
             ) from error
 
     def _read(self, pictures, names, tables, count):
-        """The tables of these names, in one pass over the records, in threads. `tables`: those of pictures, which are filled."""
+        """Read the tables of these names in one pass over the records, in threads.
+
+        tables: those of pictures, which are filled.
+        """
 
         def read(numbers):
             rows = []
-            for number, record in zip(numbers, pictures.records(numbers)):
+            for number, features in zip(numbers, pictures.records(numbers)):
                 if tables:
-                    for name, value in pictures.draw(record).items():
-                        tables[name][number] = value
-                rows.append(self._row(record, names, pictures))
+                    for name, drawn in pictures.draw(features).items():
+                        tables[name][number] = drawn
+                rows.append(self._row(features, names, pictures))
             return rows
 
-        parts, rows = (
-            [range(start, min(start + READ, count)) for start in range(0, count, READ)],
-            [],
-        )
+        parts = [range(start, min(start + READ, count)) for start in range(0, count, READ)]
+        bar = dict(unit=' records', leave=False, mininterval=0.5, disable=None)
+        rows = []
         with (
             concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-            tqdm(
-                desc=f'reading {self.split}',
-                total=count,
-                unit=' records',
-                leave=False,
-                mininterval=0.5,
-                disable=None,
-            ) as progress,
+            tqdm(desc=f'reading {self.split}', total=count, **bar) as progress,
         ):
             for part in pool.map(read, parts):
                 rows += part
                 progress.update(len(part))
-        made = {name: [row[name] for row in rows] for name in rows[0]}
-        return tables | {
-            name: values if name in TEXTS else (filled if name in PER_CAPTION else np.stack)(values)
-            for name, values in made.items()
-        }
+        made = dict(tables)
+        for name in rows[0]:
+            values = [row[name] for row in rows]
+            if field(name).kind == TEXT:
+                made[name] = values
+            else:
+                made[name] = (filled if field(name).per_caption else np.stack)(values)
+        return made
 
     def picture_shapes(self):
-        """{table: shape of its rows} of the pictures."""
+        """{field: shape of a row} of the pictures."""
         h, w = self.canvas.shape
-        shapes = {
-            'image': (h, w, 3),
-            'mask': (h, w, 1),
-            'object_masks': (self.max_objects, *(self.metadata.get('mask_size', 64),) * 2),
-        }
+        side = self.metadata.get('mask_size', 64)
+        masks = self.max_objects, side, side
+        shapes = {'image': (h, w, 3), 'mask': (h, w, 1), 'object_masks': masks}
         shapes = {name: shapes[name] for name in self.pictures.fields}
         return shapes | ({'extent': (2,)} if 'image' in shapes else {})
 
-    def _row(self, record, names, pictures):
-        """One record as a dictionary of arrays of fixed shape and of texts."""
-        row, captions = {}, [caption.decode() for caption in record.get('captions', ())]
-        for name in ('label', 'facts', 'scene', 'attributes', 'image_features'):
-            if name in names:
-                row[name] = np.asarray(record[name])
-        if 'embedding' in names:
-            row['embedding'] = np.asarray(record['embedding'], np.float32)
-        if 'texts' in names:
-            row['texts'] = captions
-        if 'chars' in names:
-            row['chars'] = np.array([text.encode_chars(t) for t in captions], np.uint8).reshape(
-                -1, text.CHARS
-            )
-        if 'captioned' in names:
-            row['captioned'] = np.bool_(len(captions))
-        moved = (
-            (self.canvas.keep or self.canvas.crop)
-            and 'image' in record
-            and not set(PLACED).isdisjoint(names)
-        )
-        one = pictures.frame(record) if moved else WHOLE
-        if 'box' in names:
-            row['box'] = _centred(move_boxes(np.asarray(record['bbox'], np.float32), one))
-        if 'parts' in names:
-            row['parts'] = move_parts(np.asarray(record['parts'], np.float32), one)
-        if 'boxes' in names or 'object_labels' in names:
-            row |= {
-                name: table
-                for name, table in self._objects(record['objects'], one).items()
-                if name in names
-            }
-        if 'rounds' in names:
-            row['rounds'] = [
-                f'{q.decode()} {a.decode()}'
-                for q, a in zip(record['dialog']['questions'], record['dialog']['answers'])
-            ]
-        return row
-
-    def _objects(self, objects, one):
-        """Boxes (R, 4) and labels (R,), -1 where there is none. Crowd regions are no objects."""
-        boxes, labels = (
-            np.zeros((self.max_objects, 4), np.float32),
-            np.full(self.max_objects, -1, np.int32),
-        )
-        n = min(len(objects['label']), self.max_objects)
-        crowd = (
-            np.asarray(objects['is_crowd'][:n], bool)
-            if 'is_crowd' in objects
-            else np.zeros(n, bool)
-        )
-        found = np.asarray(objects['bbox'], np.float32).reshape(-1, 4)[:n]
-        found = np.where(crowd[:, None], 0, move_boxes(found, one))
-        boxes[:n] = _centred(found)
-        labels[:n] = np.where(
-            (found[:, 2:] > found[:, :2]).all(1), np.asarray(objects['label'])[:n], -1
-        )
-        return {'boxes': boxes, 'object_labels': labels}
+    def _row(self, features, names, pictures):
+        """One record as a dictionary of arrays of fixed shape and of texts, without pictures."""
+        names = [name for name in names if field(name).kind != PICTURE]
+        moved = (self.canvas.keep or self.canvas.crop) and 'image' in features
+        moved = moved and any(field(name).placed for name in names)
+        shown = pictures.frame(features) if moved else WHOLE
+        record = Record(features, shown, self.max_objects)
+        return {name: value(record, name) for name in names}
 
     def _encode(self, texts, length):
-        """Sentences of each record -> ids (n, k, length) and numbers of words (n, k) int32, 0 where a record has fewer sentences than another."""
-        number = {
-            sentence: i
-            for i, sentence in enumerate(
-                dict.fromkeys(itertools.chain.from_iterable(texts)), start=1
-            )
-        }  # many repeat
-        encoded = [(np.zeros(length, np.int32), 0)] + [
-            self.vocabulary.encode(sentence, length) for sentence in number
-        ]
-        which = filled(
-            [np.array([number[sentence] for sentence in record], np.int32) for record in texts]
-        )
+        """Encode the sentences of each record -> ids (n, k, length), numbers of words (n, k).
+
+        Both int32, 0 where a record has fewer sentences than another.
+        """
+        # many sentences repeat
+        distinct = dict.fromkeys(itertools.chain.from_iterable(texts))
+        number = {sentence: i for i, sentence in enumerate(distinct, start=1)}
+        encoded = [(np.zeros(length, np.int32), 0)]
+        encoded += [self.vocabulary.encode(sentence, length) for sentence in number]
+        which = filled([np.array([number[s] for s in record], np.int32) for record in texts])
         ids, counts = zip(*encoded)
         return np.stack(ids)[which], np.array(counts, np.int32)[which]
 
-    def kept(self):
+    def batch_tables(self):
         """The tables that a batch is gathered from."""
         names = [n for n in (*self.fields, 'index', 'extent', 'dialog_length') if n in self.tables]
-        return {
-            name: self.tables[name]
-            for name in dict.fromkeys(names)
-            if not isinstance(self.tables[name], LazyPictures)
-        }
+        tables = {name: self.tables[name] for name in dict.fromkeys(names)}
+        return {n: table for n, table in tables.items() if not isinstance(table, LazyPictures)}
 
 
 class LazyPictures:
@@ -412,106 +342,95 @@ class LazyPictures:
         return self.pictures.rows(numbers)[self.name]
 
 
-def stored_fields(needs):
-    """Batch keys -> the fields that are stored for them, `wrong_` ones included once."""
-    fields = {}
-    for need in needs:
-        need = need.removeprefix('wrong_')
-        fields |= dict.fromkeys(STORED.get(need, (need,)))
-    fields.pop('index', None)
-    return tuple(fields)
-
-
 def filled(arrays):
-    """Arrays of records with different numbers of captions -> one, zeros where a record has fewer than another."""
-    out = np.zeros((len(arrays), max(1, *map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    """Stack the arrays of records with different numbers of captions, filled up with zeros."""
+    most = max(1, *map(len, arrays))
+    out = np.zeros((len(arrays), most, *arrays[0].shape[1:]), arrays[0].dtype)
     for row, array in zip(out, arrays):
         row[: len(array)] = array
     return out
 
 
-def _centred(box):
-    """TFDS order ymin xmin ymax xmax -> cx cy w h."""
-    low, high = box[..., [1, 0]], box[..., [3, 2]]
-    return np.concatenate([(low + high) / 2, high - low], -1).astype(np.float32)
+def mirrored(names):
+    """For each part or attribute the number of the one whose place it has in a mirrored picture.
 
-
-def mirrored(parts):
-    """Names of parts or attributes -> for each the number of the one whose place it takes in a mirrored picture: 'left eye' that of 'right eye'."""
-    swap = {'left': 'right', 'right': 'left'}
-    names = [' '.join(swap.get(word, word) for word in name.split()) for name in parts]
-    return tuple(
-        list(parts).index(name if name in parts else own) for name, own in zip(names, parts)
-    )
+    'left eye' has that of 'right eye'.
+    """
+    names, swap = list(names), {'left': 'right', 'right': 'left'}
+    partners = [' '.join(swap.get(word, word) for word in name.split()) for name in names]
+    return tuple(names.index(p if p in names else own) for p, own in zip(partners, names))
 
 
 def free_memory() -> int:
-    """Bytes of memory that are available to this process: of the machine, or of the container where that has less."""
+    """Return the bytes that this process can still have, of the machine or of its container."""
     try:
-        with open('/proc/meminfo') as file:  # on Linux, what caches hold is available, too
-            free = next(
-                int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable')
-            )
+        with open('/proc/meminfo') as file:
+            # on Linux; what caches hold is available, too
+            lines = (line for line in file if line.startswith('MemAvailable'))
+            free = int(next(lines).split()[1]) * 1024
     except (OSError, StopIteration):
         free = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 2
     try:
-        limit, used = (
-            int(pathlib.Path('/sys/fs/cgroup', name).read_text())
-            for name in ('memory.max', 'memory.current')
-        )
-    except (OSError, ValueError):  # no container, or one without a limit ('max')
+        folder = pathlib.Path('/sys/fs/cgroup')
+        limit, used = (int((folder / n).read_text()) for n in ('memory.max', 'memory.current'))
+    except (OSError, ValueError):
+        # no container, or one without a limit ('max')
         return free
     return max(0, min(free, limit - used))
 
 
 def check_fits(sizes, name, device):
-    """Raises DataError where tables of these sizes, {split: bytes}, do not fit into the device's memory."""
+    """Raise DataError where tables, {split: bytes}, do not fit into the memory of a device."""
     stats = device.memory_stats() or {}
-    free = (
-        stats['bytes_limit'] - stats.get('bytes_in_use', 0)
-        if 'bytes_limit' in stats
-        else free_memory() / len(jax.local_devices())
-    )
+    if 'bytes_limit' in stats:
+        free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+    else:
+        free = free_memory() / len(jax.local_devices())
     if sum(sizes.values()) > 0.8 * free:
         what = ' and '.join(f'{split} ({size / 1e9:.2f} GB)' for split, size in sizes.items())
         raise DataError(
-            f'{what} of {name} do not fit into the memory of {device} ({free / 1e9:.2f} GB free, a fifth is left for '
-            'the networks). Set --config.data.cache=host.'
+            f'{what} of {name} do not fit into the memory of {device} ({free / 1e9:.2f} GB free, a '
+            'fifth is left for the networks). Set --config.data.cache=host.'
         )
 
 
 def device_tables(splits, sharding):
-    """The tables of several splits in device memory, replicated. Raises DataError, before anything is sent, where they do not fit."""
+    """Send the tables of several splits to the devices, replicated.
+
+    Raises DataError, before anything is sent, where they do not fit.
+    """
     device = min(sharding.addressable_devices, key=lambda d: d.id)
-    check_fits(
-        {split.split: sum(table.nbytes for table in split.kept().values()) for split in splits},
-        splits[0].name,
-        device,
-    )
-    return [jax.device_put(split.kept(), sharding) for split in splits]
+    tables = {split: split.batch_tables() for split in splits}
+    sizes = {s.split: sum(table.nbytes for table in ts.values()) for s, ts in tables.items()}
+    check_fits(sizes, splits[0].name, device)
+    return [jax.device_put(ts, sharding) for ts in tables.values()]
 
 
-def prepared(config):
-    """The builder of `config.data`, its data built first where they are not there yet. Raises DataError."""
-    kwargs = {'manual_dir': config.manual_dir} if config.manual_dir else {}
-    if config.on_error != 'refuse':
-        kwargs['on_error'] = config.on_error
-    data_dir = os.path.expanduser(config.dir) if config.dir else None
+def prepared(data):
+    """Return the builder of a data set, which is built first where it is not there yet.
+
+    data: settings, a dictionary. Raises DataError.
+    """
+    kwargs = {'manual_dir': data['manual_dir']} if data['manual_dir'] else {}
+    if data['on_error'] != 'refuse':
+        kwargs['on_error'] = data['on_error']
+    data_dir = os.path.expanduser(data['dir']) if data['dir'] else None
     try:
-        builder = tfds_builders.get_builder(config.name, data_dir, **kwargs)
-    except TypeError as error:  # a builder that reads no files of the user's has no such keyword
+        builder = tfds_builders.get_builder(data['name'], data_dir, **kwargs)
+    except TypeError as error:
+        # a builder that reads no files of the user's has no such keyword
         if not any(name in str(error) for name in kwargs):
             raise
-        raise DataError(
-            f'Data set {config.name} takes no {" and no ".join("data." + name for name in kwargs)}. Leave it out.'
-        ) from None
+        given = ' and no '.join(f'data.{name}' for name in kwargs)
+        raise DataError(f'Data set {data["name"]} takes no {given}. Leave it out.') from None
     place = pathlib.Path(builder.data_dir)
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         with open(place.parent / 'building.lock', 'w') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # one process builds, others on this disk wait for it
+            # one process builds, others on this disk wait for it
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if not place.exists():
                 print(f'Building {builder.info.full_name} in {place}')
                 builder.download_and_prepare()
-        builder = tfds_builders.get_builder(config.name, data_dir, **kwargs)
+        builder = tfds_builders.get_builder(data['name'], data_dir, **kwargs)
     return builder
