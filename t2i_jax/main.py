@@ -364,11 +364,12 @@ def run(command):
 
 def train(config, flags):
     """Train, among the processes of the job."""
+    from t2i_jax.run import Run
     from t2i_jax.runtime import hosts
     from t2i_jax.train import train
 
     hosts.start(flags.coordinator, flags.processes, flags.process, flags.join_timeout)
-    train(config, flags.workdir)
+    train(Run.create(config, flags.workdir))
     hosts.done()
 
 
@@ -381,27 +382,22 @@ def texts_of(flags):
 
 def sample(flags):
     """Write pictures of the given conditions."""
-    from t2i_jax.sample import to_files
+    from t2i_jax.run import Run
+    from t2i_jax.sample import DRAWN, to_files
 
-    to_files(
-        flags.workdir,
-        texts_of(flags),
-        flags.num,
-        flags.seed,
-        flags.out,
-        flags.labels,
-        flags.attributes,
-        flags.stage,
-    )
+    stage = Run.open(flags.workdir).last(DRAWN, flags.stage)
+    out = flags.out or os.path.join(flags.workdir, 'samples')
+    conditions = flags.labels, flags.attributes
+    to_files(stage, texts_of(flags), flags.num, flags.seed, out, *conditions)
 
 
 def explore(config, flags):
     """Write what `--what` names."""
     from t2i_jax.explore.explore import explore
+    from t2i_jax.run import Run
 
     explore(
-        config,
-        flags.workdir,
+        Run(config, flags.workdir),
         flags.what,
         flags.num,
         flags.seed,
@@ -433,7 +429,11 @@ def evaluate(mode, config, flags):
                 extractor_weights=flags.extractor_weights,
             )
         else:
-            evaluate(config, flags.workdir, stage=flags.stage)
+            from t2i_jax.run import Run
+            from t2i_jax.sample import DRAWN
+
+            stage = Run(config, flags.workdir).last(DRAWN, flags.stage)
+            evaluate(stage, os.path.join(flags.workdir, 'eval'), **config.eval)
     except ValueError as error:
         raise RunError(str(error)) from error
 

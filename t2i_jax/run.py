@@ -1,10 +1,10 @@
 """A run: a folder, its config, and its stages.
 
-    run = Run.create(config, 'runs/x') | Run.open('runs/x')
-    stage = run['gan']      # .block .meta .module .program() .state(step) .split('test')
+run = Run.create(config, 'runs/x') | Run.open('runs/x')
+stage = run['gan']      # .block .meta .module .program() .state(step) .split('test')
 
-    <workdir>/config.json, vocabulary.json, lock
-    <workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/, samples/<step>.png
+<workdir>/config.json, vocabulary.json, lock
+<workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/, samples/<step>.png
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from t2i_jax.data.tables import Dataset, Split
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.layers import remat
 from t2i_jax.runtime.checkpoint import Checkpoints
-from t2i_jax.runtime.errors import DataError, RunError, choose
+from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.runtime.files import replacing, writes
 from t2i_jax.runtime.lock import Lock
 
@@ -265,7 +265,9 @@ class RunStage:
         for earlier in dict.fromkeys(stage for stage, _ in loads.values()):
             if earlier in self.run.names:
                 other = self.run[earlier].origin()
-                made[earlier] = other.build(other.nominal_meta if meta.nominal else other.meta, seed)
+                made[earlier] = other.build(
+                    other.nominal_meta if meta.nominal else other.meta, seed
+                )
         networks = {
             keyword: getattr(made[stage], network) if stage in made else None
             for keyword, (stage, network) in loads.items()

@@ -1,11 +1,10 @@
-"""Sentences to pictures: the command line, the training grid, notebooks and the evaluator all call this.
+"""Conditions to samples: the command line, the training grid, notebooks and the evaluator use it.
 
 Sampler.load('runs/quick')(['a green circle'], num=4, seed=0)['image']      # uint8 1 4 s s 3
 Sampler.load('runs/layout')(labels=['person, dog'], num=4)['boxes']         # float32 1 4 R 4
 """
 
 import functools
-import json
 import pathlib
 import re
 
@@ -13,335 +12,323 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.data import conditions
-from t2i_jax.data.text import Vocabulary, encode_sentences
-from t2i_jax.draw import attention as attention_pictures
-from t2i_jax.draw import boxes as drawing
+from t2i_jax.data.conditions import CONDITIONS
+from t2i_jax.data.feed import Rows
+from t2i_jax.data.text import encode_sentences
 from t2i_jax.draw import sheets
+from t2i_jax.draw.outputs import (
+    DRAWN,
+    OUTPUTS,
+    Sample,
+    main_output,
+    pictures_of,
+    real_pictures,
+    write_sheet,
+)
+from t2i_jax.run import Run
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
 
-ATTENDED = (
-    256  # pictures of one call, at most, of which attention is drawn: that of many takes gigabytes
-)
-TEXT = {'tokens', 'length', 'chars', 'embedding'}
+# pictures of one call, at most, of which attention is drawn: that of many takes gigabytes
+ATTENDED = 256
+# of a training grid: its rows, and the samples of each
+SHOWN, SAMPLES = 8, 7
 
 
 class Sampler:
-    """A trained stage that draws. `meta`, `step` and `stage` say which."""
+    """A stage that draws, with weights of one step.
+
+    module, meta, vocabulary: of the stage. name: of the stage. step: of its checkpoint.
+    """
 
     def __init__(
-        self, prog, module, params, stats, vocabulary, meta, stage='', step=0, chunk=64, mesh=None
+        self,
+        stage,
+        step: int | None = None,
+        *,
+        averaged: bool = True,
+        chunk: int = 64,
+        mesh=None,
+        weights=None,
+        program=None,
     ):
-        """chunk: rows computed at once; the last chunk is filled up, so that there is one compilation. mesh: devices among which the rows
-        are divided, None: the first one."""
-        self.prog, self.module, self.params, self.stats = prog, module, params, stats
-        self.vocabulary, self.meta, self.stage, self.step, self.chunk = (
-            vocabulary,
-            meta,
-            stage,
-            step,
-            chunk,
-        )
-        self.rows = sharding.by_rows(mesh) if mesh else None
+        """Restore a checkpoint.
+
+        stage: a RunStage.
+        step: of the checkpoint; None: the best or newest.
+        averaged: with the moving average of the weights where there is one.
+        chunk: rows computed at once; the last chunk is filled up, so that there is one compilation.
+        mesh: devices among which the rows are divided; None: the first one.
+        weights: (parameters, statistics) to use instead of those of a checkpoint.
+        program: of the stage; None: made from it.
+
+        Raises RunError where there is no checkpoint.
+        """
+        self.stage, self.name = stage, stage.name
+        self.module, self.meta, self.vocabulary = stage.module, stage.meta, stage.run.vocabulary
+        self.program = program or stage.program()
+        self.step, self.chunk, self.rows = step or 0, chunk, None
+        if weights is None:
+            self.step, state = stage.state(step)
+            ema = state.sampling_params(), state.sampling_stats()
+            weights = ema if averaged else (state.params, state.stats)
         if mesh:
+            self.rows = sharding.by_rows(mesh)
             self.chunk = -(-chunk // mesh.size) * mesh.size
-            self.params, self.stats = jax.device_put((params, stats), sharding.replicated(mesh))
-        self.reads_text = bool(TEXT & set(module.needs))
-        # what it draws from besides; a system that reads text makes boxes and their labels of it
-        self.reads = {
-            what
-            for what, key in (('attributes', 'attributes'), ('labels', 'object_labels'))
-            if key in module.needs
-        }
-        self.reads -= {'labels'} if self.reads_text else set()
-        self._apply = jax.jit(functools.partial(core.apply, prog), static_argnums=0)
+            weights = jax.device_put(weights, sharding.replicated(mesh))
+        self.params, self.stats = weights
+        self._apply = jax.jit(functools.partial(core.apply, self.program), static_argnums=0)
 
     @classmethod
-    def load(cls, workdir, step=None, chunk=64, averaged=True, mesh=None, stage=None):
-        """The last stage of a run that draws (of a run that draws nothing the last one) and has a finished checkpoint, or the one named; step:
-        another than the newest (or best); averaged: with the moving average of the weights where there is one, else with the plain ones.
+    def load(cls, workdir, step=None, *, stage=None, **options) -> 'Sampler':
+        """Load the last stage of a run that draws, or the named one; options as above.
 
-        Raises RunError where there is none.
+        Of a run that draws nothing it is the last stage. Raises RunError where no stage has a
+        checkpoint.
         """
-        config, stages = (
-            run.load_config(workdir),
-            run.system(run.load_config(workdir).system).STAGES,
-        )
-        names = [
-            n for n in run.stage_names(config) if stages[n].sample is not core.Stage.sample
-        ] or run.stage_names(config)
-        if stage and stage not in run.stage_names(config):
-            raise RunError(
-                f'{workdir} has no stage {stage!r}. It has: {", ".join(run.stage_names(config))}.'
-            )
-        names = [stage] if stage else names
-        folder = pathlib.Path(workdir)
-        name = next(
-            (name for name in reversed(names) if (folder / name / 'checkpoints').exists()), None
-        )
-        if name is None:  # one that init.<stage> takes from another run
-            name = next((name for name in reversed(names) if config.init.get(name)), None)
-            if name is None:
-                raise RunError(
-                    f'{workdir} has no finished checkpoint of {" or ".join(names)}. Train on: python -m t2i_jax.main --workdir={workdir}'
-                )
-            config, folder = run.source(config, workdir, name)
-        meta = run.read_meta(folder, name)
-        step, state, prog = run.restore(config, folder, name, step)
-        vocabulary = Vocabulary.load(folder / 'vocabulary.json')
-        params, stats = (
-            (state.sampling_params(), state.sampling_stats())
-            if averaged
-            else (state.params, state.stats)
-        )
-        return cls(
-            prog,
-            run.abstract(config, folder, name, meta),
-            params,
-            stats,
-            vocabulary,
-            meta,
-            name,
-            step,
-            chunk,
-            mesh,
-        )
+        return cls(Run.open(workdir).last(DRAWN, stage), step, **options)
+
+    def __repr__(self):
+        return f'Sampler({self.stage!r}, step {self.step:,})'
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        return self.module.makes
+
+    @property
+    def draws_from(self) -> tuple[str, ...]:
+        return self.module.draws_from
+
+    @property
+    def reads_text(self) -> bool:
+        return 'sentence' in self.draws_from
 
     def __call__(
         self,
         sentences=None,
-        num=8,
-        seed=0,
+        num: int = 8,
+        seed: int = 0,
+        *,
         noise=None,
         layout=None,
         dialog=None,
         image=None,
         labels=None,
         attributes=None,
-        attention=False,
-    ):
-        """Draws `num` samples of each sentence (or label set, attribute vector, row of a layout, a dialogue, a picture); of nothing, where the
-        system is unconditional.
+        attention: bool = False,
+    ) -> dict:
+        """Draw `num` samples of each condition; of nothing, where the system is unconditional.
 
-        sentences: n strings; a system without text reads labels or attributes in them where it can. num: samples of each. seed: the j-th sample
-        of every sentence starts from the same noise, a function of (seed, j), and so does what a sentence leaves open of the attributes.
-        noise: a dictionary as the stage's `noise` makes it, with n * num rows, instead of a seed.
-        labels: n label sets ('person, dog' or lists). attributes: n vectors, or texts of numbers or names ('circle, red'). Both as conditions.py.
-        layout, dialog, image: batch keys and their values for what else the system reads (`boxes`, `dialog`, ...), n rows. For the completion
-        of a layout `given_boxes` and `given_labels`, of each row as many as there are (conditions.given_layouts).
-        attention: whether to give what pixels looked at, of stages that tell it; of many pictures it takes gigabytes.
-        -> {'image': uint8 n num s s 3, ...}, other keys as the stage's `sample` gives them, n num ...
+        sentences: n strings; a system without text reads labels or attributes in them if it can.
+        num: samples of each.
+        seed: the j-th sample of every condition starts from the same noise, a function of
+          (seed, j), and so does what a sentence leaves open of the attributes.
+        noise: as the stage's `noise` makes it, with n * num rows, instead of a seed.
+        labels: n label sets ('person, dog' or lists).
+        attributes: n vectors, or texts of numbers or names ('circle, red').
+        layout, dialog, image: batch keys and their values, n rows, for what else a system reads.
+          For the completion of a layout `given_boxes` and `given_labels`, of each row as many as
+          there are (conditions.given_layouts).
+        attention: whether to return what pixels looked at; of many pictures it takes gigabytes.
+
+        Returns {'image': uint8 n num s s 3, ...}, the other keys as the stage's `sample` has them.
         Raises DataError for what cannot be read and for a condition that is missing.
         """
         self.require_drawing()
-        batch = dict(layout or {}) | dict(dialog or {}) | dict(image or {})
-        given = {name: batch.pop(name) for name in ('given_boxes', 'given_labels') if name in batch}
         if num < 1:
             raise DataError(f'num={num}: ask for at least one sample.')
-        self.refuse_unread(sentences, labels, attributes)
-        if sentences is not None and self.reads_text:
-            batch |= encode_sentences(sentences, self.vocabulary, self.meta.length)
-            sentences = None
-        rows = conditions.asked(
-            self.meta, num, seed, self.reads, sentences, labels, attributes, given
-        )
-        rows |= {
-            name: np.repeat(np.asarray(x)[:, None], num, 1) for name, x in batch.items()
-        }  # n num ...
-        self.require(rows)
-        lengths = {len(x) for x in rows.values()} or {1}
-        if len(lengths) > 1:
-            raise DataError(
-                'Give as many of each: '
-                + ', '.join(f'{len(x)} of {name}' for name, x in rows.items())
-                + '.'
-            )
-        n = lengths.pop()
-        if noise is None:
-            one = self.module.noise(jax.random.key(seed), num)
-            noise = {
-                name: np.tile(np.asarray(x), (n,) + (1,) * (x.ndim - 1)) for name, x in one.items()
-            }
-        return self.draw(
-            {name: x.reshape(n * num, *x.shape[2:]) for name, x in rows.items()},
-            noise,
-            (n, num),
-            attention=attention,
-        )
+        given = dict(sentence=sentences, labels=labels, attributes=attributes)
+        given |= dict(layout=layout, dialog=dialog, image=image)
+        self.refuse_unreadable(sentences)
+        known = conditions.Given(self.meta, self.vocabulary, num, seed)
+        system = type(self.module).__name__
+        rows = conditions.arrays(self.draws_from, given, known, system)
+        n = max([1, *map(len, rows.values())])
+        rows = {name: x.reshape(n * num, *x.shape[2:]) for name, x in rows.items()}
+        noise = self.noise(num, seed, n) if noise is None else noise
+        return self.sample(rows, noise, (n, num), attention=attention)
 
-    def refuse_unread(self, sentences, labels, attributes):
-        """Raises DataError for a condition that the system does not read, and for two ways to say the same."""
-        name = type(self.module).__name__
-        for what, value in (('labels', labels), ('attributes', attributes)):
-            if value is not None and what not in self.reads:
-                raise DataError(f'{name} does not read {what}. Leave them out.')
-        if sentences is None:
-            return
-        if not self.reads_text and not self.reads:
+    def refuse_unreadable(self, sentences):
+        """Raise DataError for sentences where the run has stored vectors and no text encoder."""
+        if sentences is not None and 'embedding' in self.module.needs:
+            raise DataError(
+                'This run was trained on stored sentence vectors and has no text encoder, so it '
+                'cannot read a sentence. Train with --config.data.embedding=none.'
+            )
+
+    def noise(self, num, seed, repeat=1):
+        """Return the noise of `num` samples, the same for each of `repeat` conditions."""
+        one = self.module.noise(jax.random.key(seed), num)
+        return {n: np.tile(np.asarray(x), (repeat,) + (1,) * (x.ndim - 1)) for n, x in one.items()}
+
+    def encode(self, sentences):
+        """Return the stage's view of sentences, or of the rows of a batch: arrays n ...
+
+        `sample` takes it instead of sentences, as `encoded`. Raises DataError.
+        """
+        if not self.reads_text:
+            name = type(self.module).__name__
             raise DataError(f'{name} draws without sentences. Leave them out.')
-        if 'embedding' in self.module.needs:
-            raise DataError(
-                'This run was trained on stored sentence vectors and has no text encoder, so it cannot read a sentence. '
-                'Train with --config.data.embedding=none.'
-            )
-        told = [
-            what
-            for what, value in (('labels', labels), ('attributes', attributes))
-            if value is not None
-        ]
-        if not self.reads_text and self.reads == set(told):
-            raise DataError(
-                f'Give sentences or {" and ".join(told)}, not both: {name} reads {" and ".join(told)} in sentences.'
-            )
-
-    def require(self, rows):
-        """Raises DataError where a condition is missing, and says how to give it."""
-        name = type(self.module).__name__
-        if self.reads_text and not rows:
-            raise DataError(
-                f'{name} draws from sentences: give some, --text="..." on the command line.'
-            )
-        examples = (
-            ('attributes', {'attributes'}, self.meta.attribute_names),
-            ('labels', {'label_set', 'object_labels'}, self.meta.object_names),
-        )
-        for what, keys, names in examples:
-            if what in self.reads and not keys & set(rows):
-                raise DataError(
-                    f'{name} draws from {what}: give some, --{what}="{", ".join(names[:2]) or "..."}" on the command line, {what}=[...] in '
-                    'Python, or sentences that name them, --text="...".'
-                )
-
-    def encode(self, asked):
-        """What the stage makes of sentences, or of rows of a batch: arrays n ..., which `draw` takes instead under `encoded`. Raises DataError."""
-        if not hasattr(self.module, 'encode') or not self.reads_text:
-            raise DataError(
-                f'{type(self.module).__name__} draws without sentences. Leave them out.'
-            )
-        if not isinstance(asked, dict):
-            self.refuse_unread(asked, None, None)
-            asked = encode_sentences(asked, self.vocabulary, self.meta.length)
-        return self.apply(
-            'encode',
-            {name: asked[name] for name in (*self.module.needs, 'encoded') if name in asked},
-        )
+        if not isinstance(sentences, dict):
+            self.refuse_unreadable(sentences)
+            sentences = encode_sentences(sentences, self.vocabulary, self.meta.length)
+        keys = *self.module.needs, 'encoded'
+        return self.apply('encode', {name: sentences[name] for name in keys if name in sentences})
 
     def apply(self, method, *args):
-        """A method of the stage in evaluation mode, compiled -> numpy arrays."""
+        """Call a method of the stage in evaluation mode, compiled -> numpy arrays."""
         return jax.tree.map(np.asarray, self._apply(method, self.params, self.stats, *args))
 
     def require_drawing(self, method='sample'):
-        """Raises RunError for a stage that makes no samples."""
-        if method == 'sample' and type(self.module).sample is core.Stage.sample:
+        """Raise RunError for a stage that makes no samples."""
+        if method == 'sample' and not main_output(self.makes):
             raise RunError(
-                f'Stage {self.stage} draws nothing. Name one that does, if this run has one (--stage), or measure this one: --mode=evaluate '
-                f'--stage={self.stage}.'
+                f'Stage {self.name} draws nothing. Name one that does, if this run has one '
+                f'(--stage), or measure this one: --mode=evaluate --stage={self.name}.'
             )
 
-    def draw(self, batch, noise, shape, method='sample', attention=False):
-        """Rows of a batch and of noise, in chunks -> numpy arrays, the rows arranged as `shape`; pictures as uint8. method: that of the stage;
-        attention: whether its result of that name is kept, too."""
+    def sample(self, batch, noise, shape, method='sample', attention=False):
+        """Compute rows of a batch and of noise in chunks -> numpy arrays.
+
+        shape: how the rows are arranged. method: that of the stage. attention: whether its
+        result of that name is returned as well. Pictures become uint8.
+        """
         self.require_drawing(method)
         rows, outs = int(np.prod(shape)), []
         for start in range(0, rows, self.chunk):
             index = np.minimum(np.arange(start, start + self.chunk), rows - 1)
-            part = jax.tree.map(
-                lambda x, index=index: jax.device_put(np.asarray(x)[index], self.rows),
-                (batch, noise),
-            )
-            out = self._apply(method, self.params, self.stats, *part)
-            kept = {
-                name: to_uint8(x) if name in ('image', 'images') else x
-                for name, x in out.items()
-                if attention or name != 'attention'
-            }
-            outs.append(jax.tree.map(np.asarray, kept))
+
+            def part(x, index=index):
+                return jax.device_put(np.asarray(x)[index], self.rows)
+
+            out = self._apply(method, *self.weights, *jax.tree.map(part, (batch, noise)))
+            out = {name: x for name, x in out.items() if attention or name != 'attention'}
+            out |= {name: to_uint8(out[name]) for name in ('image', 'images') if name in out}
+            outs.append(jax.tree.map(np.asarray, out))
         return jax.tree.map(
             lambda *x: np.concatenate(x)[:rows].reshape(*shape, *x[0].shape[1:]), *outs
         )
 
+    @property
+    def weights(self):
+        return self.params, self.stats
+
 
 @jax.jit
 def to_uint8(images):
-    """Pictures in [-1, 1] (one array or a list of scales) -> uint8, rounded."""
-    return jax.tree.map(
-        lambda x: jnp.clip(jnp.round((x.astype(jnp.float32) + 1) * 127.5), 0, 255).astype(
-            jnp.uint8
-        ),
-        images,
-    )
+    """Turn pictures in [-1, 1] (one array or a list of scales) into uint8, rounded."""
+
+    def one(x):
+        pixels = jnp.round((x.astype(jnp.float32) + 1) * 127.5)
+        return jnp.clip(pixels, 0, 255).astype(jnp.uint8)
+
+    return jax.tree.map(one, images)
 
 
+# ------------------------------------------------------------------------------------- command line
 def read_lines(path):
-    """The sentences of a text file, one a line. Raises DataError for a file that is missing or holds none."""
+    """Read the sentences of a text file, one a line. Raises DataError where there is none."""
     try:
-        lines = [
-            line.strip()
-            for line in pathlib.Path(path).read_text(encoding='utf-8').splitlines()
-            if line.strip()
-        ]
+        text = pathlib.Path(path).read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f'The text file {path} cannot be read: {error}.') from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise DataError(f'The text file {path} is empty. Write one sentence a line.')
     return lines
 
 
-def to_files(workdir, sentences, num, seed, out, labels=(), attributes=(), stage=None):
-    """Draws and writes one PNG for each sentence, label set or attribute vector, and `sheet.png`, the contact sheet. Of boxes the PNGs show drawn
-    boxes, and beside each stands a JSON file with them: for each sample a list of {label, cx, cy, w, h}. Beside
-    the pictures of a stage that tells its attention, `..._attention.png` shows the words that the pixels of the first samples looked at. -> the folder"""
-    sampler = Sampler.load(workdir, stage=stage)
-    out = pathlib.Path(out or pathlib.Path(workdir) / 'samples')
+def to_files(stage, sentences=(), num=8, seed=0, out=None, labels=(), attributes=()):
+    """Draw and write one PNG for each condition, and `sheet.png`, the contact sheet.
+
+    stage: a RunStage. Other files stand next to the PNGs, by what the stage makes: JSON with
+    boxes, `..._attention.png` with the words that the pixels of the first samples looked at.
+    Returns the folder. Raises RunError, DataError.
+    """
+    sampler = Sampler(stage)
+    out = pathlib.Path(out or stage.workdir / 'samples')
+    given = dict(labels=labels or None, attributes=attributes or None)
     attention = 0 < len(sentences or ()) * num <= ATTENDED
-    drawn = sampler(
-        sentences or None,
-        num=num,
-        seed=seed,
-        labels=labels or None,
-        attributes=attributes or None,
-        attention=attention,
-    )
-    images = drawing.pictures_of(drawn, sampler.meta, side=192)
-    if images is None:
-        raise RunError(
-            f'Stage {sampler.stage} makes {", ".join(drawn)}, not pictures: call Sampler from Python.'
-        )
-    vectors = (
-        {'attributes': conditions.attribute_vectors(attributes, sampler.meta)} if attributes else {}
-    )
-    named = conditions.captions_of(vectors, sampler.meta) or attributes  # numbers are told by names
-    asked = [' / '.join(parts) for parts in zip(*filter(None, (sentences, labels, named)))] or None
-    for number, row in enumerate(images):
-        words = (
-            re.sub(r'[^a-z0-9]+', '-', asked[number].lower()).strip('-')[:60]
-            if asked
-            else 'samples'
-        )
-        path = out / f'{number:03d}_{words}.png'
-        sheets.save_png(path, np.concatenate(list(row), 1))
-        if drawn.get('attention'):
-            known = sampler.vocabulary.decode(
-                sampler.vocabulary.encode(sentences[number], sampler.meta.length)[0]
-            )
-            attention_pictures.sample_sheet(
-                drawn, number, known, path.with_name(f'{path.stem}_attention.png')
-            )
-        if 'image' not in drawn:
-            layouts = zip(drawn['boxes'][number], drawn['object_labels'][number])
-            told = [drawing.objects_of(*layout, sampler.meta.object_names) for layout in layouts]
-            path.with_suffix('.json').write_text(json.dumps(told, indent=1) + '\n')
-    sheets.sheet(
-        images,
-        asked,
-        out / 'sheet.png',
-        title=f'{sampler.stage}, step {sampler.step:,}, seed {seed}',
-    )
-    what = 'pictures' if 'image' in drawn else 'layouts'
-    print(
-        f'{len(images)} x {num} {what} of stage {sampler.stage}, step {sampler.step}, are in {out}; all together: {out / "sheet.png"}'
-    )
+    drawn = sampler(sentences or None, num=num, seed=seed, attention=attention, **given)
+    meta, makes = sampler.meta, sampler.makes
+    pictures = pictures_of(drawn, makes, meta, side=192)
+    # numbers are written by their names
+    vectors = conditions.attribute_vectors(attributes, meta) if attributes else None
+    named = conditions.captions_of({'attributes': vectors}, meta) if attributes else None
+    parts = filter(None, (sentences, labels, named or attributes))
+    captions = [' / '.join(one) for one in zip(*parts)] or None
+    encode, decode = sampler.vocabulary.encode, sampler.vocabulary.decode
+    known = [decode(encode(sentence, meta.length)[0]) for sentence in sentences or ()]
+    n = len(next(iter(drawn.values())))
+    for number in range(n):
+        words = re.sub(r'[^a-z0-9]+', '-', captions[number].lower()) if captions else 'samples'
+        path = out / f'{number:03d}_{words.strip("-")[:60]}.png'
+        write_sheet(path, drawn, number, makes, Sample(meta, known), pictures)
+    noun = OUTPUTS[main_output(makes)].noun
+    done = f'{n} x {num} {noun} of stage {sampler.name}, step {sampler.step}, are in {out}'
+    if pictures is not None:
+        title = f'{sampler.name}, step {sampler.step:,}, seed {seed}'
+        sheets.sheet(pictures, captions, out / 'sheet.png', title=title)
+        done += f'; all together: {out / "sheet.png"}'
+    print(done)
     return out
+
+
+def example_flag(stage_class) -> str:
+    """The flag by which a stage is given its condition, ' --text="..."'; '' without any."""
+    flags = [CONDITIONS[name].flag for name in stage_class.draws_from if CONDITIONS[name].flag]
+    return f' --{flags[0]}="..."' if flags else ''
+
+
+# ------------------------------------------------------------------------------------ training grid
+class Grid:
+    """The sample grid of a stage in training.
+
+    Its conditions are a few records of the held-out split, its noise is fixed, and the data's own
+    pictures or layouts stand next to the samples.
+    """
+
+    def __init__(self, stage, program, held_out):
+        self.stage, self.program, self.held_out = stage, program, held_out
+        self.module, self.meta = stage.module, held_out.meta
+        self.draws = bool(main_output(self.module.makes))
+        # compiled functions by chunk; shared by the samplers of all steps
+        self._compiled = {}
+
+    def sampler(self, params, stats, chunk=SHOWN * SAMPLES) -> Sampler:
+        """A Sampler with these weights."""
+        weights, program = (params, stats), self.program
+        sampler = Sampler(self.stage, weights=weights, chunk=chunk, program=program)
+        sampler._apply = self._compiled.setdefault(chunk, sampler._apply)
+        return sampler
+
+    @functools.cached_property
+    def conditions(self):
+        """(batch, captions or None, the data's own pictures or None) of the records shown."""
+        split, module = self.held_out, self.module
+        rows = np.linspace(0, len(split) - 1, SHOWN).astype(np.int32)
+        batch = Rows(split, rows, np.zeros((SHOWN, self.meta.captions), np.int32)).batch()
+        texts = [split.texts[i] for i in rows] if 'sentence' in module.draws_from else None
+        captions = conditions.captions_of(batch, self.meta, texts) if module.draws_from else None
+        shown = {k: np.asarray(to_uint8(x)) if k == 'image' else x for k, x in batch.items()}
+        real = real_pictures(shown, module.makes, self.meta) if captions else None
+        return batch, captions, real
+
+    def write(self, step, params, stats):
+        """Write <stage>/samples/<step>.png -> the picture, h w 3 uint8; None if it has none."""
+        sampler, (batch, captions, real) = self.sampler(params, stats), self.conditions
+        if captions:
+            # each condition with the same few noises
+            noise = sampler.noise(SAMPLES, 0, SHOWN)
+        else:
+            noise = sampler.noise(SHOWN * SAMPLES, 0)
+        rows = jax.tree.map(lambda x: np.repeat(x, SAMPLES, 0), batch)
+        out = sampler.sample(rows, noise, (SHOWN, SAMPLES))
+        pictures = pictures_of(out, self.module.makes, self.meta)
+        if pictures is None:
+            return None
+        path = self.stage.folder / 'samples' / f'{step:08d}.png'
+        title = f'{self.stage.name}, step {step:,}'
+        return sheets.sheet(pictures, captions, path, real=real, title=title)

@@ -16,7 +16,7 @@ from absl import logging
 from t2i_jax import config as settings
 from t2i_jax import sample
 from t2i_jax import stage as core
-from t2i_jax.data.feed import Feed, to_devices
+from t2i_jax.data.feed import CHUNK, Feed, to_devices
 from t2i_jax.data.plan import Plan, check_plan, drawable_records
 from t2i_jax.data.tables import Split
 from t2i_jax.data.text import Vocabulary
@@ -362,7 +362,9 @@ class Trainer:
         phase = self.program.phases[int(state.bad_phase)].loss
         checkpoints.wait()
         good = checkpoints.steps()
-        last = f'The last good checkpoint is step {good[0]:,}' if good else 'No checkpoint exists yet'
+        last = (
+            f'The last good checkpoint is step {good[0]:,}' if good else 'No checkpoint exists yet'
+        )
         raise RunError(
             f'Stage {self.name}, step {bad + 1:,}: the loss of phase {phase}, its gradient or its '
             f'update is not finite. {last}; no later state was saved. Lower '
@@ -392,7 +394,8 @@ class Trainer:
         weights = self.sampling_weights(state)
         if weights:
             picture = self.grid.write(step, *weights)
-            self.log.image(step, 'samples', picture)
+            if picture is not None:
+                self.log.image(step, 'samples', picture)
 
     def evaluate(self, step, state):
         """Log the evaluation on fewer pictures, as `eval.every` asks."""
@@ -400,7 +403,7 @@ class Trainer:
         if not weights:
             return
         try:
-            self.log.write(step, self.evaluation(self.grid.sampler(*weights)), 'evaluation/')
+            self.log.write(step, self.evaluation(self.grid.sampler(*weights, CHUNK)), 'evaluation/')
         except ValueError as error:
             # pictures that are not finite, all alike, ...: training goes on
             print(f'\nStep {step:,} cannot be evaluated: {error}')
@@ -426,6 +429,6 @@ def report(run: Run):
         print(f'  {stage.name}: checkpoints {checkpoints}, losses {losses}{last}')
     print(f'  curves: tensorboard --logdir={run.workdir}')
     again = f't2i_jax --workdir={run.workdir}'
-    if not any(sample.draws(stage.cls) for stage in run.stages):
+    if not any(stage.makes_any(sample.DRAWN) for stage in run.stages):
         return print(f'  numbers: {again} --mode=evaluate')
     print(f'  samples: {again} --mode=sample{sample.example_flag(run.last(sample.DRAWN).cls)}')

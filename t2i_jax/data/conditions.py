@@ -1,20 +1,25 @@
-"""What a person asks for that is no sentence: label sets, attributes, given boxes; sentences for systems that read those.
+"""Conditions that a user gives: sentences, label sets, attributes, layouts -> batch arrays.
 
+One table, CONDITIONS, serves the command line, the sampler, the training grid and explorations.
 A data set may declare functions that read its sentences (`tfds_builders.conditions_of`). For other
 data sets, labels are found in a sentence by their names.
 """
 
 import difflib
 import re
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from t2i_jax.data.text import tokenize
+from t2i_jax.data.text import encode_sentences, tokenize
 from t2i_jax.runtime.errors import DataError
 from tfds_builders import conditions_of
 
-FEW = 24  # names that an error lists
-SHOWN = 8  # those that stand beside a picture, and examples
+# names that an error lists
+FEW = 24
+# names in a caption of a picture, and in examples
+SHOWN = 8
 PLURALS = {
     'person': 'people',
     'mouse': 'mice',
@@ -26,43 +31,151 @@ PLURALS = {
 }
 
 
-def asked(meta, num, seed, reads, sentences=None, labels=None, attributes=None, layout=None):
-    """What is asked of a system that reads `reads` ('attributes', 'labels', or both), as batch keys: {'attributes': (n, num, A), 'label_set':
-    (n, num, C), 'given_boxes': (n, num, R, 4), 'given_labels': (n, num, R)}, those of them that are asked for.
+class Condition(NamedTuple):
+    """One kind of condition.
 
-    sentences: read as attributes, as labels, or as both, where these are not given themselves. labels, attributes: as `label_sets` and
-    `attribute_vectors` take them. layout: `given_boxes` and `given_labels` as `given_layouts` takes them; their labels belong to the set.
+    flag: of the command line, '' where there is none. keyword: of Sampler.
+    keys: the batch keys that carry it.
+    read: (values, Given) -> {batch key: (n, num, ...)}; None: values are such arrays without num.
+    from_sentences: whether sentences can give it, for systems that do not read text.
+    names: field of Meta with the names that a user may write.
+    captions: (batch, meta) -> a caption for each row, or None.
     """
-    out, own = {}, {}
-    if 'attributes' in reads and (attributes is not None or sentences is not None):
-        told = (
-            read_attributes(attributes, meta)
-            if attributes is not None
-            else sentences_as_attributes(sentences, meta)
+
+    flag: str
+    keyword: str
+    keys: tuple[str, ...]
+    read: Callable | None = None
+    from_sentences: bool = False
+    names: str = ''
+    captions: Callable | None = None
+
+
+class Given(NamedTuple):
+    """What readers of conditions know: the data, the words of the run, samples of each, seed."""
+
+    meta: NamedTuple
+    vocabulary: object
+    num: int
+    seed: int
+
+
+def arrays(draws_from, given, known: Given, system='This system'):
+    """Turn what a user gives into batch arrays, {batch key: (n, num, ...)}.
+
+    draws_from: the stage's declaration.
+    given: condition -> its values, those that are given.
+    system: its name, for errors.
+
+    Raises DataError for a condition that the stage does not read, that is given twice, that is
+    missing, or that cannot be read.
+    """
+    given = {name: values for name, values in given.items() if values is not None}
+    sentences = given.get('sentence')
+    readable = [name for name in draws_from if CONDITIONS[name].from_sentences]
+    for name in given:
+        if name in ('labels', 'attributes') and name not in draws_from:
+            raise DataError(f'{system} does not read {name}. Leave them out.')
+    if sentences is not None and 'sentence' not in draws_from:
+        if not readable:
+            raise DataError(f'{system} draws without sentences. Leave them out.')
+        if set(readable) <= set(given):
+            both = ' and '.join(readable)
+            raise DataError(
+                f'Give sentences or {both}, not both: {system} reads {both} in sentences.'
+            )
+        given |= {name: FromSentences(sentences) for name in readable if name not in given}
+        del given['sentence']
+    out = {}
+    for name, values in given.items():
+        read = CONDITIONS[name].read
+        out |= read(values, known) if read else repeated(values, known.num)
+    if completes(given.get('layout')):
+        out |= completed(out, known)
+    missing = [name for name in draws_from if not set(CONDITIONS[name].keys) & set(out)]
+    for name in missing:
+        raise DataError(missing_condition(name, known.meta, system))
+    lengths = {len(x) for x in out.values()}
+    if len(lengths) > 1:
+        each = ', '.join(f'{len(x)} of {name}' for name, x in out.items())
+        raise DataError(f'Give as many of each: {each}.')
+    return out
+
+
+def missing_condition(name, meta, system):
+    """The message for a condition that is not given."""
+    one = CONDITIONS[name]
+    if name == 'sentence':
+        return f'{system} draws from sentences: give some, --text="..." on the command line.'
+    names = ', '.join(getattr(meta, one.names)[:2]) if one.names else ''
+    flag = f'--{one.flag}="{names or "..."}" on the command line, ' if one.flag else ''
+    text = ', or sentences that name them, --text="..."' if one.from_sentences else ''
+    return f'{system} draws from {name}: give some, {flag}{one.keyword}=[...] in Python{text}.'
+
+
+class FromSentences(list):
+    """Sentences in which a condition is to be read."""
+
+    def __init__(self, sentences):
+        super().__init__(listed(sentences))
+
+
+def repeated(values, num):
+    """{key: (n, ...)} -> {key: (n, num, ...)}."""
+    return {name: np.repeat(np.asarray(x)[:, None], num, 1) for name, x in values.items()}
+
+
+def read_sentences(sentences, known):
+    return repeated(encode_sentences(sentences, known.vocabulary, known.meta.length), known.num)
+
+
+def read_label_sets(values, known):
+    from_text = isinstance(values, FromSentences)
+    read = sentences_as_labels if from_text else label_sets
+    return repeated({'label_set': read(values, known.meta)}, known.num)
+
+
+def read_attribute_vectors(values, known):
+    """What is not said is drawn from (seed, j) for the j-th sample of each, where that is known."""
+    from_text = isinstance(values, FromSentences)
+    read = sentences_as_attributes if from_text else read_attributes
+    vectors, said = read(values, known.meta)
+    return {'attributes': filled(vectors, said, known.meta, known.num, known.seed)}
+
+
+def completes(layout) -> bool:
+    """Whether a layout is to be completed: some of its boxes are given."""
+    return bool(layout) and bool({'given_boxes', 'given_labels'} & set(layout))
+
+
+def read_layout(values, known):
+    """Boxes and labels of all objects, or of some, which are completed (`given_layouts`)."""
+    if not completes(values):
+        return repeated(values, known.num)
+    if set(values) != {'given_boxes', 'given_labels'}:
+        raise DataError(
+            'Boxes are given with their labels: layout={"given_boxes": ..., "given_labels": ...}.'
         )
-        own['attributes'] = filled(*told, meta, num, seed)
-    if 'labels' in reads and (labels is not None or sentences is not None):
-        out['label_set'] = (
-            label_sets(labels, meta) if labels is not None else sentences_as_labels(sentences, meta)
+    layouts = given_layouts(values['given_boxes'], values['given_labels'], known.meta)
+    return repeated(layouts, known.num)
+
+
+def completed(out, known):
+    """The label sets of layouts that are completed: what is given, and what is to come."""
+    meta, labels = known.meta, out['given_labels'][:, 0]
+    given = (labels[..., None] == np.arange(meta.object_classes)).sum(1)
+    sets = out['label_set'][:, 0] if 'label_set' in out else np.zeros_like(given, np.float32)
+    if len(sets) != len(given):
+        raise DataError(
+            f'There are {len(sets)} label sets and given boxes of {len(given)} layouts: give as '
+            'many of both.'
         )
-    if layout:
-        if set(layout) != {'given_boxes', 'given_labels'}:
-            raise DataError(
-                'Boxes are given with their labels: layout={"given_boxes": ..., "given_labels": ...}.'
-            )
-        out |= given_layouts(layout['given_boxes'], layout['given_labels'], meta)
-        given = (out['given_labels'][..., None] == np.arange(meta.object_classes)).sum(1)
-        sets = out.get('label_set', np.zeros_like(given, np.float32))
-        if len(sets) != len(given):
-            raise DataError(
-                f'There are {len(sets)} label sets and given boxes of {len(given)} layouts: as many of both.'
-            )
-        if (np.maximum(given, sets).sum(1) > meta.max_objects).any():
-            raise DataError(
-                f'The given boxes and the labels that are still to come are more than {meta.max_objects} objects, the most of {meta.name}.'
-            )
-        out['label_set'] = np.maximum(sets, given > 0).astype(np.float32)
-    return {name: np.repeat(x[:, None], num, 1) for name, x in out.items()} | own
+    if (np.maximum(given, sets).sum(1) > meta.max_objects).any():
+        raise DataError(
+            'The given boxes and the labels that are still to come are more than '
+            f'{meta.max_objects} objects, the most of {meta.name}.'
+        )
+    return repeated({'label_set': np.maximum(sets, given > 0).astype(np.float32)}, known.num)
 
 
 # ----------------------------------------------------------------------------------------------------------------------- labels
@@ -290,40 +403,46 @@ def listed(sentences):
     return sentences
 
 
-# ----------------------------------------------------------------------------------------------------------- beside a picture
+# ------------------------------------------------------------------------------ captions of pictures
 def captions_of(batch, meta, texts=None):
-    """What to write beside each row of a batch: its caption, the attributes that it has, or its set of labels; None where there is nothing.
+    """Return a caption for each row of a batch: its sentence, attributes or labels; or None.
 
-    texts: a caption or a list of them for each row; None where the system reads none. batch: `attributes` (b, A), `label_set` (b, C) or
-    `object_labels` (b, R).
+    texts: a caption or a list of them for each row; None where the system reads none.
+    batch: `attributes` (b, A), `label_set` (b, C) or `object_labels` (b, R).
     """
     if texts is not None and len(texts) and all(texts):
         return [text if isinstance(text, str) else text[0] for text in texts]
-    if 'attributes' in batch and meta.attribute_names:
-        return [
-            some_of(
-                [
-                    name if value == 1 else f'{name} {value:.2g}'
-                    for name, value in zip(meta.attribute_names, row)
-                    if value > 0
-                ]
-            )
-            for row in np.asarray(batch['attributes'], np.float32).tolist()
-        ]
-    if not meta.object_names or not {'label_set', 'object_labels'} & set(batch):
+    for one in CONDITIONS.values():
+        if one.captions and set(one.keys) & set(batch):
+            found = one.captions(batch, meta)
+            if found:
+                return found
+    return None
+
+
+def captions_of_attributes(batch, meta):
+    if not meta.attribute_names:
         return None
-    rows = (
-        [np.flatnonzero(row) for row in np.asarray(batch['label_set'])]
-        if 'label_set' in batch
-        else [np.unique(row[row >= 0]) for row in np.asarray(batch['object_labels'])]
-    )
+    captions = []
+    for row in np.asarray(batch['attributes'], np.float32).tolist():
+        present = [(n, value) for n, value in zip(meta.attribute_names, row) if value > 0]
+        captions.append(some_of([n if value == 1 else f'{n} {value:.2g}' for n, value in present]))
+    return captions
+
+
+def captions_of_labels(batch, meta):
+    if not meta.object_names:
+        return None
+    if 'label_set' in batch:
+        rows = [np.flatnonzero(row) for row in np.asarray(batch['label_set'])]
+    else:
+        rows = [np.unique(row[row >= 0]) for row in np.asarray(batch['object_labels'])]
     return [', '.join(meta.object_names[i] for i in row) for row in rows]
 
 
 def some_of(names):
-    return ', '.join(names[:SHOWN]) + (
-        f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
-    )
+    more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+    return ', '.join(names[:SHOWN]) + more
 
 
 # ------------------------------------------------------------------------------------------------------------------------ boxes
@@ -371,3 +490,32 @@ def given_layouts(boxes, labels, meta):
                 )
         out_boxes[number, : len(some)], out_labels[number, : len(some)] = some, kinds
     return {'given_boxes': out_boxes, 'given_labels': out_labels}
+
+
+CONDITIONS = {
+    'sentence': Condition(
+        'text', 'sentences', ('tokens', 'length', 'chars', 'embedding', 'encoded'), read_sentences
+    ),
+    'attributes': Condition(
+        'attributes',
+        'attributes',
+        ('attributes',),
+        read_attribute_vectors,
+        from_sentences=True,
+        names='attribute_names',
+        captions=captions_of_attributes,
+    ),
+    'labels': Condition(
+        'labels',
+        'labels',
+        ('label_set', 'object_labels'),
+        read_label_sets,
+        from_sentences=True,
+        names='object_names',
+        captions=captions_of_labels,
+    ),
+    'layout': Condition('', 'layout', ('boxes', 'object_labels', 'given_boxes'), read_layout),
+    'dialog': Condition('', 'dialog', ('dialog', 'dialog_length')),
+    'sentences': Condition('', 'sentences', ('tokens', 'length', 'chars')),
+    'image': Condition('', 'image', ('image',)),
+}

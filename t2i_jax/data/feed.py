@@ -24,7 +24,7 @@ from t2i_jax.data.augment import augment
 from t2i_jax.data.fields import field
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import CACHES, Split, device_tables
-from t2i_jax.runtime import hosts, sharding, signals
+from t2i_jax.runtime import sharding, signals
 from t2i_jax.runtime.errors import DataError, choose
 
 # folded into the key of a step for the augmentation, so that no key of a stage equals it
@@ -155,9 +155,7 @@ class Feed:
         iterator when leaving early.
         """
         share = jax.process_index(), jax.process_count()
-        steps = host_batches(
-            self.split, self.plan, start, stop, self.cache, self.workers, share
-        )
+        steps = host_batches(self.split, self.plan, start, stop, self.cache, self.workers, share)
         with contextlib.closing(steps):
             for first in steps:
                 parts = [first, *itertools.islice(steps, together - 1)]

@@ -21,12 +21,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from t2i_jax import run
 from t2i_jax.config import EVAL, defaults
 from t2i_jax.data.conditions import captions_of
-from t2i_jax.data.feed import CHUNK, Asked, ask
-from t2i_jax.data.tables import Split
+from t2i_jax.data.feed import CHUNK, Rows, first_rows
 from t2i_jax.data.text import encode_sentences
+from t2i_jax.draw.outputs import DRAWN
 from t2i_jax.evaluate import layouts as evaluate_layouts
 from t2i_jax.evaluate import matching as evaluate_matching
 from t2i_jax.evaluate import report
@@ -41,7 +40,7 @@ from t2i_jax.metrics.kid import kid
 from t2i_jax.metrics.ms_ssim import ms_ssim
 from t2i_jax.metrics.prdc import density_coverage, precision_recall
 from t2i_jax.runtime import sharding
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.sample import Sampler
 from t2i_jax.scenes import agreement as shape_agreement
 from t2i_jax.scenes.readers import ShapeFeatures, has_features, readers
@@ -206,12 +205,12 @@ def agreement(scenes, asked, facts, truth, reader, seed, attributes=None) -> lis
 
 def varied(sampler, asked, decoders, extract, options) -> list:
     """Several pictures of each of some captions: how different they are."""
-    few = Asked(
+    few = Rows(
         asked.split, asked.rows[: options['diversity']], asked.captions[: options['diversity']]
     )
     m, k, seed = len(few.rows), 16 if decoders else PAIRS, options['seed']
     batch = jax.tree.map(lambda x: np.repeat(np.asarray(x), k, 0), few.batch(0, m))
-    images = sampler.draw(batch, sampler.module.noise(jax.random.key(seed + 1), m * k), (m, k))[
+    images = sampler.sample(batch, sampler.module.noise(jax.random.key(seed + 1), m * k), (m, k))[
         'image'
     ]
     flat = images.reshape(m * k, *images.shape[2:])
@@ -248,7 +247,7 @@ def swapped(sampler, asked, decoders, options) -> list:
     noise = {name: np.asarray(x)[[row for row, *_ in found]] for name, x in noise.items()}
     texts = [asked.texts[row] for row, *_ in found], [text for _, _, text, _ in found]
     pictures = [
-        sampler.draw(
+        sampler.sample(
             encode_sentences(t, sampler.vocabulary, sampler.meta.length), noise, (len(found),)
         )['image']
         for t in texts
@@ -281,13 +280,13 @@ def of_split(name, asked, drawn, train, extract, decoders, mode, options) -> lis
             )
     if not decoders:
         return values
-    other = ask(asked.split, n)  # the captions of other records
-    other = Asked(
+    other = first_rows(asked.split, n)  # the captions of other records
+    other = Rows(
         asked.split, (asked.rows + max(1, len(asked.split) // 2)) % len(asked.split), other.captions
     )
     nearest = np.array(shape_agreement.nearest_records(asked.texts, train.texts))
     remembered = reference(
-        Real(Asked(train, nearest, np.zeros((n, asked.captions.shape[1]), np.int64))),
+        Real(Rows(train, nearest, np.zeros((n, asked.captions.shape[1]), np.int64))),
         None,
         decoders,
         'remembered',
@@ -335,7 +334,7 @@ def of_pictures(config, sampler, train, options, judges):
     num, captions, seed = options['num'], sampler.meta.captions, options['seed']
 
     def measured(name, split):
-        asked = ask(split, num, captions, options['captions'])
+        asked = first_rows(split, num, captions, options['captions'])
         read = evaluate_matching.readings(asked, judges)  # before the drawing, which takes long
         drawn = gathered(Drawn(sampler, asked, seed), extract, decoders | judges, f'drawing {name}')
         values = of_split(name, asked, drawn, train, extract, decoders, mode, options)
@@ -347,7 +346,9 @@ def of_pictures(config, sampler, train, options, judges):
                 ),
                 split=name,
             )
-        own = report.averages(measure(ask(split, min(num, len(split)), captions), seed), seed)
+        own = report.averages(
+            measure(first_rows(split, min(num, len(split)), captions), seed), seed
+        )
         values += report.tagged(
             varied(sampler, asked, decoders, extract, options) + own, split=name, pictures='drawn'
         )
@@ -370,72 +371,51 @@ def of_pictures(config, sampler, train, options, judges):
 
 
 # ------------------------------------------------------------------------------------------------------------------- evaluating
-def evaluate(config, workdir, stage=None, **given):
-    """Evaluates a run and writes <workdir>/eval/<name>.json and .png -> the report as a dictionary. stage: another than the last one that draws;
-    given: options other than the config's.
+def evaluate(stage, out=None, **given):
+    """Evaluate a stage and write <out>/<name>.json and .png -> the report as a dictionary.
 
-    Raises RunError, DataError, and ValueError where a metric cannot be computed from what it is given.
+    stage: a RunStage. out: a folder, <workdir>/eval by default. given: options other than those
+    of the run's config. Raises RunError, DataError, and ValueError where a metric cannot be
+    computed from what it is given.
     """
-    options = {**OPTIONS, **config.get('eval', {}), **given}
-    if options['weights'] not in ('ema', 'raw'):
-        raise RunError(f'eval.weights is {options["weights"]!r}; it is ema or raw.')
+    config = stage.config
+    options = {**OPTIONS, **config.eval, **given}
+    choose('eval.weights', options['weights'], ('ema', 'raw'))
     for name in ('num', 'captions', 'samples'):
         if options[name] < 1:
             raise RunError(f'eval.{name} is {options[name]}: ask for at least one.')
     mesh = sharding.make_mesh(1)
-    sampler = Sampler.load(
-        workdir,
-        options['step'] or None,
-        chunk=CHUNK,
-        averaged=options['weights'] == 'ema',
-        mesh=mesh,
-        stage=stage,
-    )
-    block, meta, boxes = (
-        config.stages[sampler.stage],
-        sampler.meta,
-        evaluate_layouts.draws_boxes(sampler.module),
-    )
-    read = (
-        *(('boxes', 'object_labels') if boxes else ('image',)),
-        *(n for n in sampler.module.needs if not n.startswith('wrong_')),
-    )
-    cache = 'none' if {**config.data, **block.data}['cache'] == 'none' else 'host'
-    opened = functools.cache(
-        lambda name: Split(
-            config.data,
-            name,
-            tuple(dict.fromkeys(read)),
-            sampler.vocabulary,
-            {**block.data, 'cache': cache},
-            sampler.module.advice,
-        )
-    )
-    run.same_sizes(meta, opened(config.data.split).meta, f'Stage {sampler.stage}')
+    averaged = options['weights'] == 'ema'
+    sampler = Sampler(stage, options['step'] or None, chunk=CHUNK, averaged=averaged, mesh=mesh)
+    meta, boxes = sampler.meta, evaluate_layouts.draws_boxes(sampler.module)
+    truth = ('boxes', 'object_labels') if boxes else ('image',)
+    read = [*truth, *(n for n in sampler.module.needs if not n.startswith('wrong_'))]
+    cache = 'none' if stage.data['cache'] == 'none' else 'host'
+    opened = functools.cache(lambda name: stage.split(name, tuple(dict.fromkeys(read)), cache))
     train, judges = opened(config.data.split), {}
     if boxes or evaluate_matching.compares(sampler.module):
         kind = evaluate_layouts.of_layouts if boxes else evaluate_matching.of_pairs
     else:
-        judges = evaluate_matching.scorers(config, workdir, sampler, options['scorer'])
+        judges = evaluate_matching.scorers(stage, sampler, options['scorer'])
         kind = functools.partial(of_pictures, judges=judges)
     measured, usual, many, network = kind(config, sampler, train, options)
     splits = [name.strip() for name in options['split'].split(',') if name.strip()] or usual
     values, grids = [], []
     for name in splits:
-        found, grid = measured(name, opened(name))
-        values += found
+        new, grid = measured(name, opened(name))
+        values += new
         grids.append(grid)
     number = (
         dict(samples=options['samples'])
         if boxes
         else dict(captions=options['captions'], captions_per_row=meta.captions)
     )
-    out = dict(
+    found = dict(
         run=dict(
-            workdir=pathlib.Path(workdir).name,
+            workdir=stage.workdir.name,
             system=config.system,
             data=train.meta.name,
-            stage=sampler.stage,
+            stage=sampler.name,
             step=sampler.step,
             size=meta.size,
         ),
@@ -451,58 +431,14 @@ def evaluate(config, workdir, stage=None, **given):
         date=time.strftime('%Y-%m-%d %H:%M:%S'),
     )
     network += ''.join(f'_scorer-{name.removeprefix("run_")}' for name in judges if name != 'own')
-    usual = f'{"_".join(splits)}_{many}_{options["weights"]}_seed{options["seed"]}{network}{f"_{stage}" if stage else ""}_step{sampler.step}'
-    path = pathlib.Path(workdir) / 'eval' / f'{(options["name"] or usual).replace("/", "_")}.json'
-    report.write(out, path, grids)
-    print(report.table(out))
+    last = '' if stage.run.last(DRAWN) is stage else f'_{stage.name}'
+    usual = f'{"_".join(splits)}_{many}_{options["weights"]}_seed{options["seed"]}{network}{last}_step{sampler.step}'
+    folder = pathlib.Path(out or stage.workdir / 'eval')
+    path = folder / f'{(options["name"] or usual).replace("/", "_")}.json'
+    report.write(found, path, grids)
+    print(report.table(found))
     print(f'\nNumbers with their protocol: {path}; picture: {path.with_suffix(".png")}')
-    return out
-
-
-class During:
-    """The evaluation of a training run: fewer pictures of the held-out split, no baselines; what does not change is computed once."""
-
-    def __init__(self, config, held_out):
-        self.options = {**OPTIONS, **config.get('eval', {})}
-        self.asked = ask(held_out, self.options['every_num'], held_out.meta.captions)
-        mode = held_out.meta.scenes
-        self.decoders = readers(mode)
-        self.attributes = (
-            self.asked.of('attributes')
-            if mode == 'single' and self.decoders and 'attributes' in held_out.tables
-            else None
-        )
-        self.extract = chosen_extractor(self.options, mode if self.decoders else '')
-        self.real = (
-            reference(reals(held_out, self.options['every_num']), self.extract, {}, 'real pictures')
-            if self.extract
-            else None
-        )
-
-    def __call__(self, sampler) -> dict:
-        """{metric: value} of a sampler."""
-        drawn = gathered(
-            Drawn(sampler, self.asked, self.options['seed']),
-            self.extract,
-            self.decoders,
-            'evaluating',
-        )
-        values = (
-            distances(drawn, self.real, self.extract, self.options, lambda message: None)
-            if self.extract
-            else []
-        )
-        out = {one['metric']: one['value'] for one in values}
-        for decoder in self.decoders:
-            found = shape_agreement.agreement(drawn[decoder], self.asked.of('facts'))
-            if self.attributes is not None:
-                found |= shape_agreement.attribute_accuracy(drawn[decoder], self.attributes)
-            out |= {
-                f'{name}_{decoder}': float(np.nanmean(values))
-                for name, values in found.items()
-                if np.isfinite(values).any()
-            }
-        return out
+    return found
 
 
 def evaluate_files(images, captions=None, reference_=None, out=None, **given):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from t2i_jax.data import conditions
-from t2i_jax.data.feed import Asked, ask
+from t2i_jax.data.feed import Rows, first_rows
 from t2i_jax.draw import boxes as drawing
 from t2i_jax.evaluate import report
 from t2i_jax.evaluate.measures import Measure
@@ -25,7 +25,7 @@ SHOWN = 4  # layouts of a record in the picture
 
 def draws_boxes(module) -> bool:
     """Whether a stage draws boxes and no pictures."""
-    return 'boxes' in module.needs and 'image' not in module.needs
+    return 'boxes' in module.makes and 'image' not in module.makes
 
 
 def of_layouts(config, sampler, train, options):
@@ -52,15 +52,15 @@ def of_layouts(config, sampler, train, options):
     )
 
 
-def with_objects(split, num, captions) -> Asked:
+def with_objects(split, num, captions) -> Rows:
     """The first `num` records of a split that have an object, each once. Raises DataError where none has."""
     rows = np.flatnonzero((split.tables['object_labels'] >= 0).any(1))[:num]
     if not len(rows):
         raise DataError(
             f'No record of {split.meta.name}, split {split.split}, has an object, so there is no layout to compare with.'
         )
-    every = ask(split, len(split), captions)
-    return Asked(split, every.rows[rows], every.captions[rows])
+    every = first_rows(split, len(split), captions)
+    return Rows(split, every.rows[rows], every.captions[rows])
 
 
 class Scenes:
@@ -96,10 +96,10 @@ def draw(sampler, true, n, seed) -> Scenes:
         name: np.repeat(value, n, 0)
         for name, value in (true.batch | {'label_set': true.sets}).items()
     }
-    out = sampler.draw(batch, sampler.module.noise(jax.random.key(seed), rows * n), (rows, n))
+    out = sampler.sample(batch, sampler.module.noise(jax.random.key(seed), rows * n), (rows, n))
     if 'boxes' not in out or 'object_labels' not in out:
         raise RunError(
-            f'Stage {sampler.stage} makes {", ".join(out)}, no boxes with labels (`boxes` and `object_labels`): there is nothing to measure.'
+            f'Stage {sampler.name} makes {", ".join(out)}, no boxes with labels (`boxes` and `object_labels`): there is nothing to measure.'
         )
     return Scenes(out['boxes'], out['object_labels'], true.sets)
 

@@ -22,9 +22,8 @@ import pathlib
 import jax
 import numpy as np
 
-from t2i_jax import run
 from t2i_jax import stage as core
-from t2i_jax.data.feed import CHUNK, Asked, ask
+from t2i_jax.data.feed import CHUNK, Rows, first_rows
 from t2i_jax.data.text import encode_chars
 from t2i_jax.evaluate import report
 from t2i_jax.losses import word_scores
@@ -32,6 +31,7 @@ from t2i_jax.metrics.arrays import unit
 from t2i_jax.metrics.r_precision import TIE
 from t2i_jax.metrics.resize import resize
 from t2i_jax.metrics.retrieval import retrieval, share
+from t2i_jax.run import Run
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler, to_uint8
 from tfds_builders.facts import entails
@@ -55,12 +55,12 @@ class Scorer:
         """name: how its numbers are called. sampler: of its stage, by Sampler.load(workdir, stage=...). Raises RunError where it reads no pictures."""
         if 'image' not in sampler.module.needs:
             raise RunError(
-                f'Stage {sampler.stage} of scorer {name} was trained on stored features of pictures and cannot see drawn ones. Take another scorer.'
+                f'Stage {sampler.name} of scorer {name} was trained on stored features of pictures and cannot see drawn ones. Take another scorer.'
             )
         self.name, self.sampler, self.size = name, sampler, sampler.meta.size
         self.tag = dict(
             name=name,
-            stage=sampler.stage,
+            stage=sampler.name,
             step=sampler.step,
             weights=weights_of(sampler),
             size=self.size,
@@ -69,7 +69,8 @@ class Scorer:
             trained_generator=trained_generator,
         )
         self._code, self._sentence = (
-            jax.jit(functools.partial(codes, sampler.prog, which)) for which in ('code', 'sentence')
+            jax.jit(functools.partial(codes, sampler.program, which))
+            for which in ('code', 'sentence')
         )
 
     def decode(self, images):
@@ -130,16 +131,18 @@ def weights_of(sampler) -> str:
     return digest.hexdigest()[:20]
 
 
-def scorers(config, workdir, sampler, other='') -> dict[str, Scorer]:
-    """What judges the pictures of a sampler, {name: Scorer}: 'own', the DAMSM of its run where it has one, and 'run_<name>', that of the workdir `other`
-    (or <workdir>/<stage>).
+def scorers(stage, sampler, other='') -> dict[str, Scorer]:
+    """Return what judges the pictures of a sampler, {name: Scorer}.
 
-    Raises RunError where the other one has none, or the sampler draws from no sentences.
+    'own' is the judge that its stage declares, where the run has it; 'run_<name>' that of the
+    workdir `other` (or <workdir>/<stage>). Raises RunError where the other one has none, or the
+    sampler draws from no sentences.
     """
     if not sampler.reads_text:
         if other:
             raise RunError(
-                f'eval.scorer={other} compares pictures with captions, and {type(sampler.module).__name__} draws without. Leave it out.'
+                f'eval.scorer={other} compares pictures with captions, and '
+                f'{type(sampler.module).__name__} draws without. Leave it out.'
             )
         return {}
     found, mesh, own = {}, sampler.rows.mesh if sampler.rows else None, weights_of(sampler)
@@ -153,60 +156,48 @@ def scorers(config, workdir, sampler, other='') -> dict[str, Scorer]:
         return one
 
     if other:
-        folder, stage = judging(pathlib.Path(other).expanduser().resolve())
-        name = f'run_{folder.name}'
-        found[name] = scorer(name, Sampler.load(folder, chunk=CHUNK, mesh=mesh, stage=stage))
-    if STAGE in run.stage_names(config) and own not in {
-        one.tag['weights'] for one in found.values()
-    }:
+        judge = judging(pathlib.Path(other).expanduser().resolve())
+        name = f'run_{judge.workdir.name}'
+        found[name] = scorer(name, Sampler(judge, chunk=CHUNK, mesh=mesh))
+    for name in sampler.module.judges:
+        if name not in stage.run.names or own in {one.tag['weights'] for one in found.values()}:
+            continue
+        judge = stage.run[name]
         try:
-            found['own'] = scorer('own', Sampler.load(workdir, chunk=CHUNK, mesh=mesh, stage=STAGE))
-        except RunError as error:  # an earlier stage of another run, which is gone
-            if own:  # the stage that draws has kept it
-                found['own'] = scorer('own', kept(config, workdir, sampler, mesh))
+            found['own'] = scorer('own', Sampler(judge.source(), chunk=CHUNK, mesh=mesh))
+        except RunError as error:
+            # an earlier stage of another run, which is gone
+            if own:
+                # the stage that draws has a copy
+                found['own'] = scorer('own', copied(judge, sampler, mesh))
             else:
-                print(f'R-precision by the DAMSM of the run itself is left out: {error}')
+                print(f'R-precision by the judge of the run itself is left out: {error}')
     return found
 
 
 def judging(folder):
-    """(workdir, stage) of the scorer that a folder names: that stage of a run, or its first one that compares. Raises RunError where there is none."""
+    """Return the stage that a folder names: that of a run, or its first one that compares.
+
+    Raises RunError where there is none.
+    """
     stage = None
-    if (folder.parent / 'config.json').exists() and folder.name in run.system(
-        run.load_config(folder.parent).system
-    ).STAGES:
+    if (folder.parent / 'config.json').exists() and folder.name in Run.open(folder.parent).names:
         folder, stage = folder.parent, folder.name
-    config = run.load_config(folder)
-    stages = [
-        name
-        for name in run.stage_names(config)
-        if hasattr(run.system(config.system).STAGES[name], 'codes')
-    ]
+    run = Run.open(folder)
+    stages = [one.name for one in run.stages if one.makes_any(('codes',))]
     if not stages or stage and stage not in stages:
         raise RunError(
-            f'eval.scorer: {folder} has no stage{f" {stage}" if stage else ""} that compares pictures with captions, as a DAMSM does. Name the '
-            'workdir of a run that has one.'
+            f'eval.scorer: {folder} has no stage{f" {stage}" if stage else ""} that compares '
+            'pictures with captions, as a DAMSM does. Name the workdir of a run that has one.'
         )
-    return folder, stage or stages[0]
+    return run[stage or stages[0]]
 
 
-def kept(config, workdir, sampler, mesh):
-    """The DAMSM whose networks the checkpoint of a later stage holds."""
-    config, folder = run.recipe(config, workdir, STAGE)
-    meta = run.read_meta(folder, STAGE)
-    module = run.abstract(config, folder, STAGE, meta)
-    weights = (core.pick(tree, NETWORKS) for tree in (sampler.params, sampler.stats))
-    return Sampler(
-        run.make_program(config, STAGE, module),
-        module,
-        *weights,
-        sampler.vocabulary,
-        meta,
-        STAGE,
-        sampler.step,
-        CHUNK,
-        mesh,
-    )
+def copied(judge, sampler, mesh):
+    """The judge whose networks the checkpoint of a later stage holds."""
+    judge = judge.origin()
+    weights = tuple(core.pick(tree, NETWORKS) for tree in sampler.weights)
+    return Sampler(judge, sampler.step, weights=weights, chunk=CHUNK, mesh=mesh)
 
 
 # ------------------------------------------------------------------------------------------------------------------ wrong captions
@@ -250,7 +241,7 @@ def r_precision(asked, judges, read, pictures, seed, remark=print) -> list:
     for name, judge in judges.items():
         texts, tokens, length = read[name]
         known = np.flatnonzero(length)
-        few = Asked(asked.split, asked.rows[known], asked.captions[known])
+        few = Rows(asked.split, asked.rows[known], asked.captions[known])
         said = np.unique(tokens[known], axis=0, return_inverse=True)[1].reshape(-1)
         text_codes = unit(texts[known], 'text codes')
         image_codes = {
@@ -312,7 +303,7 @@ def ranked(image_codes, text_codes, said, asked, kind):
 # ------------------------------------------------------------------------------------------------------------------ retrieval
 def compares(module) -> bool:
     """Whether a stage compares pictures with captions and draws nothing."""
-    return hasattr(module, 'codes') and type(module).sample is core.Stage.sample
+    return 'codes' in module.makes
 
 
 def of_pairs(config, sampler, train, options):
@@ -326,7 +317,7 @@ def of_pairs(config, sampler, train, options):
     for name, usual in (('scorer', ''), ('captions', 1)):
         if options[name] != usual:
             raise RunError(
-                f'eval.{name}={options[name]} has no part in the evaluation of stage {sampler.stage}, which draws nothing: leave it out.'
+                f'eval.{name}={options[name]} has no part in the evaluation of stage {sampler.name}, which draws nothing: leave it out.'
             )
     if options['num'] > MOST:
         raise RunError(
@@ -334,7 +325,7 @@ def of_pairs(config, sampler, train, options):
         )
 
     def measured(name, split):
-        asked = ask(split, min(options['num'], len(split)), sampler.meta.captions)
+        asked = first_rows(split, min(options['num'], len(split)), sampler.meta.captions)
         found, length, said = codes_of(sampler, asked)
         known = np.flatnonzero(length > 0)
         if len(known) < 2:
@@ -343,7 +334,7 @@ def of_pairs(config, sampler, train, options):
             )
         n, without = len(known), len(asked.rows) - len(known)
         asked, found, length, said = (
-            Asked(split, asked.rows[known], asked.captions[known]),
+            Rows(split, asked.rows[known], asked.captions[known]),
             jax.tree.map(lambda x: x[known], found),
             length[known],
             said[known],
@@ -380,7 +371,7 @@ def of_pairs(config, sampler, train, options):
         ]  # of each caption
 
         def shown(rows):
-            some = Asked(split, asked.rows[rows], asked.captions[rows])
+            some = Rows(split, asked.rows[rows], asked.captions[rows])
             return np.concatenate(
                 [
                     np.asarray(to_uint8(some.batch(start, start + CHUNK)['image']))
@@ -437,7 +428,7 @@ def of_way(way, kind, best, own, seed, protocol) -> list:
 def codes_of(sampler, asked):
     """(codes of all pictures and captions that are asked, how many words or characters of each caption are known, a number for each different caption)"""
     parts, ids, lengths = [], [], []
-    function = jax.jit(functools.partial(core.apply, sampler.prog, 'codes'))
+    function = jax.jit(functools.partial(core.apply, sampler.program, 'codes'))
     for start in range(0, len(asked.rows), CHUNK):
         batch = asked.batch(start, start + CHUNK)
         read = batch['tokens'] if 'tokens' in batch else batch['chars']

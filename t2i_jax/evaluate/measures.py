@@ -9,13 +9,14 @@ ROWS = 64  # at a time; a number that the usual numbers of devices divide, since
 
 
 class Measure:
-    """A function: what is asked (`sources.Asked`) -> {name: (n,) float64} by the stage of a sampler, with its weights; {} where it has none."""
+    """A function: what is asked (`sources.Rows`) -> {name: (n,) float64} by the stage of a sampler, with its weights; {} where it has none."""
 
     def __init__(self, sampler):
-        self.sampler, self.there = sampler, hasattr(sampler.module, 'measure')
+        self.sampler = sampler
+        self.there = type(sampler.module).measure is not core.Stage.measure
         devices = sampler.rows.mesh.size if sampler.rows else 1
         self.rows = -(-ROWS // devices) * devices
-        graph = sampler.prog.graph
+        graph = sampler.program.graph
         self._run = jax.jit(
             lambda params, stats, batch, key: core.call(
                 graph, params, stats, 'measure', batch, key, training=False

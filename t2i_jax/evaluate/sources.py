@@ -7,7 +7,7 @@ import cv2
 import jax
 import numpy as np
 
-from t2i_jax.data.feed import CHUNK, Asked, ask
+from t2i_jax.data.feed import CHUNK, Rows, first_rows
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler, to_uint8
 
@@ -18,7 +18,7 @@ class Drawn(NamedTuple):
     """The pictures of a sampler for what is asked; row i from noise that depends on (seed, i) alone."""
 
     sampler: Sampler
-    asked: Asked
+    asked: Rows
     seed: int
 
     def __len__(self):
@@ -29,13 +29,13 @@ class Drawn(NamedTuple):
         for start in range(0, len(self), CHUNK):
             batch = self.asked.batch(start, start + CHUNK)
             part = {name: np.asarray(x)[start : start + CHUNK] for name, x in noise.items()}
-            yield self.sampler.draw(batch, part, (len(batch['index']),))['image']
+            yield self.sampler.sample(batch, part, (len(batch['index']),))['image']
 
 
 class Real(NamedTuple):
     """The pictures of a split that belong to what is asked."""
 
-    asked: Asked
+    asked: Rows
 
     def __len__(self):
         return len(self.asked.rows)
@@ -47,7 +47,7 @@ class Real(NamedTuple):
 
 def reals(split, num) -> Real:
     """Each record once, `num` at most: as a reference no picture may come twice."""
-    return Real(ask(split, min(num, len(split))))
+    return Real(first_rows(split, min(num, len(split))))
 
 
 class Noise(NamedTuple):

@@ -24,7 +24,7 @@ def explored(ask, sampler, held_out) -> dict:
         )
     return (
         of_words(ask, sampler, held_out)
-        if hasattr(sampler.module, 'attend')
+        if 'attention' in sampler.module.explores
         else of_pixels(ask, sampler, held_out)
     )
 
@@ -38,7 +38,7 @@ def of_words(ask, sampler, held_out):
     """Where the words of captions look in their held-out pictures (DAMSM): the words in their order, each relative to the 99th percentile of all values."""
     if ask.texts:
         raise RunError(
-            f'--what=attention of stage {sampler.stage} shows held-out pictures with their own captions: leave --text out.'
+            f'--what=attention of stage {sampler.name} shows held-out pictures with their own captions: leave --text out.'
         )
     asked = held_out(ask, sampler, count(ask, sampler), ('image',))
     batch = asked.batch(0, len(asked.rows))
@@ -95,10 +95,10 @@ def of_pixels(ask, sampler, held_out):
             asked.texts,
             sampler.module.noise(jax.random.key(ask.seed), len(asked.rows)),
         )
-    drawn = sampler.draw(batch, noise, (len(texts),), attention=True)
+    drawn = sampler.sample(batch, noise, (len(texts),), attention=True)
     if not drawn.get('attention'):
         raise RunError(
-            f'The pixels of stage {sampler.stage}, as this run has it, look at no words: there is no attention to draw.'
+            f'The pixels of stage {sampler.name}, as this run has it, look at no words: there is no attention to draw.'
         )
     words = [sampler.vocabulary.decode(ids) for ids in batch['tokens']]
     lines = [

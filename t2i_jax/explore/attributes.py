@@ -7,6 +7,7 @@ import numpy as np
 
 from t2i_jax.data import canvas, conditions, feed
 from t2i_jax.data.tables import Split
+from t2i_jax.draw.outputs import DRAWN
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler, to_uint8
 
@@ -48,17 +49,17 @@ class Looked(NamedTuple):
 
     def draw(self, noise, attributes):
         """Rows of noise and attributes -> what `sample` makes of them, its pictures as uint8."""
-        return self.sampler.draw(
+        return self.sampler.sample(
             {'attributes': np.asarray(attributes, np.float32)}, noise, (len(attributes),)
         )
 
 
 def look(asked) -> Looked:
     """A run and `num` records of its held-out split, spread over it, or the picture of a file. asked: explore.Ask."""
-    config, num, attributes = asked.config, asked.num, asked.attributes
-    sampler = Sampler.load(asked.workdir)
-    module, block = sampler.module, config.stages[sampler.stage]
-    if 'attributes' not in module.needs or not hasattr(module, 'infer'):
+    num, attributes = asked.num, asked.attributes
+    sampler = Sampler(asked.run.last(DRAWN))
+    module, stage = sampler.module, sampler.stage
+    if 'reconstruction' not in module.explores:
         raise RunError(
             f'--mode=explore draws systems with attributes and latents that can be inferred; {type(module).__name__} is none.'
         )
@@ -66,14 +67,7 @@ def look(asked) -> Looked:
         raise RunError('--attributes belong to a picture of yours: give --image, too.')
     if len(asked.images) > 1:
         raise RunError('Give --image once.')
-    split = Split(
-        config.data,
-        config.data.validation_split,
-        module.needs,
-        sampler.vocabulary,
-        {**block.data, 'cache': 'none'},
-        module.advice,
-    )
+    split = stage.split(stage.data['validation_split'], cache='none')
     if asked.images:
         start = split.tables['attributes'].mean(0)
         told, known = (
@@ -89,7 +83,7 @@ def look(asked) -> Looked:
         }
     else:
         rows = np.linspace(0, len(split) - 1, num).astype(np.int64)
-        batch = feed.Asked(split, rows, np.zeros((num, sampler.meta.captions), np.int64)).batch(
+        batch = feed.Rows(split, rows, np.zeros((num, sampler.meta.captions), np.int64)).batch(
             0, num
         )
         known = np.ones((num, sampler.meta.attributes), bool)

@@ -30,12 +30,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from t2i_jax import run
-from t2i_jax.data import canvas, feed
-from t2i_jax.data import plan as data
-from t2i_jax.data.tables import Split
+from t2i_jax.data import canvas, feed, plan
 from t2i_jax.data.text import tokenize
 from t2i_jax.draw import sheets
+from t2i_jax.draw.outputs import DRAWN
 from t2i_jax.explore import attention as explore_attention
 from t2i_jax.explore import attributes as explore_attributes
 from t2i_jax.runtime.errors import DataError, RunError
@@ -60,7 +58,7 @@ def text_interpolation(sampler, ends, num=8, steps=STEPS, seed=0):
         lambda x: np.stack([(1 - w) * x[0] + w * x[1] for w in weights]), two_of(sampler, ends)
     )
     noise = taken(noise_of(sampler, num, seed), np.repeat(np.arange(num), steps))
-    return sampler.draw(
+    return sampler.sample(
         {'encoded': taken(path, np.tile(np.arange(steps), num))}, noise, (num, steps)
     )['image']
 
@@ -71,8 +69,9 @@ def z_interpolation(sampler, sentences=None, num=1, steps=STEPS, seed=0):
 
     sentences: as Sampler.encode takes them, None for a system that draws from noise alone. Raises DataError.
     """
-    if sampler.reads or (sentences is None) == sampler.reads_text:
-        reads = ' and '.join(sorted(sampler.reads)) or (
+    others = sorted(set(sampler.draws_from) - {'sentence'})
+    if others or (sentences is None) == sampler.reads_text:
+        reads = ' and '.join(others) or (
             'sentences: give some' if sampler.reads_text else 'noise alone: leave the sentences out'
         )
         raise DataError(f'{type(sampler.module).__name__} draws from {reads}.')
@@ -83,7 +82,7 @@ def z_interpolation(sampler, sentences=None, num=1, steps=STEPS, seed=0):
         name: between(z[::2], z[1::2], np.linspace(0, 1, steps)).reshape(rows * steps, *z.shape[1:])
         for name, z in ends.items()
     }
-    return sampler.draw(
+    return sampler.sample(
         taken(encoded, np.arange(rows * steps) // (num * steps)), noise, (rows, steps)
     )['image']
 
@@ -94,9 +93,9 @@ def swap_word(sampler, pair, num=8, seed=0):
     if not isinstance(pair, dict):
         exchanged(*pair)
     noise = taken(noise_of(sampler, num, seed), np.tile(np.arange(num), 2))
-    return sampler.draw({'encoded': taken(encoded, np.repeat(np.arange(2), num))}, noise, (2, num))[
-        'image'
-    ]
+    return sampler.sample(
+        {'encoded': taken(encoded, np.repeat(np.arange(2), num))}, noise, (2, num)
+    )['image']
 
 
 def style(sampler, sentences, images, seed=0):
@@ -104,9 +103,9 @@ def style(sampler, sentences, images, seed=0):
 
     sampler: `Sampler.load(workdir, stage='style')`. sentences: n, as Sampler.encode takes them. images: k s s 3 in [-1, 1]. Raises DataError.
     """
-    if not hasattr(sampler.module, 'transfer'):
+    if 'style' not in sampler.module.explores:
         raise DataError(
-            f"Stage {sampler.stage} is no style encoder: load it by Sampler.load(workdir, stage='style')."
+            f"Stage {sampler.name} is no style encoder: load it by Sampler.load(workdir, stage='style')."
         )
     side = sampler.meta.size
     if np.shape(images)[1:] != (side, side, 3):
@@ -118,7 +117,7 @@ def style(sampler, sentences, images, seed=0):
         'encoded': taken(encoded, np.repeat(np.arange(n), k)),
         'image': np.tile(np.asarray(images, np.float32), (n, 1, 1, 1)),
     }
-    return sampler.draw(batch, noise, (n, k), 'transfer')['image']
+    return sampler.sample(batch, noise, (n, k), 'transfer')['image']
 
 
 def style_correlation(sampler, sentences, num=DRAWS, seed=0):
@@ -127,7 +126,7 @@ def style_correlation(sampler, sentences, num=DRAWS, seed=0):
     encoded, noise = sampler.encode(sentences), noise_of(sampler, num, seed)
     batch = {'encoded': taken(encoded, np.arange(num) % len(jax.tree.leaves(encoded)[0]))}
     found, z = (
-        x - x.mean(0) for x in (sampler.draw(batch, noise, (num,), 'recover')['z'], noise['z'])
+        x - x.mean(0) for x in (sampler.sample(batch, noise, (num,), 'recover')['z'], noise['z'])
     )
     return (found * z).mean(0, dtype=np.float64) / np.maximum(found.std(0) * z.std(0), 1e-12)
 
@@ -196,8 +195,7 @@ def exchanged(first, second):
 class Ask(NamedTuple):
     """What the user asks for; see `explore`."""
 
-    config: Any
-    workdir: Any
+    run: Any
     num: int = 8
     seed: int = 0
     texts: Any = ()
@@ -208,35 +206,17 @@ class Ask(NamedTuple):
 
 def held_out(ask, sampler, count, needs=()):
     """`count` records of the held-out split, spread over it, with one caption each."""
-    needs = tuple(
-        dict.fromkeys(
-            [
-                *needs,
-                *(
-                    name
-                    for name in sampler.module.needs
-                    if not name.startswith('wrong_') and name != 'image'
-                ),
-            ]
-        )
-    )
-    split = Split(
-        ask.config.data,
-        ask.config.data.validation_split,
-        needs,
-        sampler.vocabulary,
-        {**ask.config.stages[sampler.stage].data, 'cache': 'none'},
-        sampler.module.advice,
-    )
-    run.same_sizes(sampler.meta, split.meta, f'Stage {sampler.stage}')
-    usable = data.records(split, needs)
+    own = [n for n in sampler.module.needs if not n.startswith('wrong_') and n != 'image']
+    needs = tuple(dict.fromkeys([*needs, *own]))
+    split = sampler.stage.split(sampler.stage.data['validation_split'], needs, 'none')
+    usable = plan.drawable_records(split, needs)
     if not len(usable):
         raise DataError(
             f'No record of split {split.split} has a caption with a word that the run knows: give sentences, --text="...".'
         )
     rows = usable[np.linspace(0, len(usable) - 1, count).astype(np.int64)]
-    caption = data.readable(split, needs)[rows].argmax(1)
-    return feed.Asked(split, rows, np.repeat(caption[:, None], sampler.meta.captions, 1))
+    caption = plan.drawable_captions(split, needs)[rows].argmax(1)
+    return feed.Rows(split, rows, np.repeat(caption[:, None], sampler.meta.captions, 1))
 
 
 def sentences_of(ask, sampler, count):
@@ -255,7 +235,7 @@ def reading(ask, what):
         raise DataError(
             f'--what={what} takes sentences in pairs, --text="..." --text="...": there are {len(ask.texts)}.'
         )
-    sampler = Sampler.load(ask.workdir, stage=ask.stage)
+    sampler = Sampler(ask.run.last(DRAWN, ask.stage))
     if not sampler.reads_text:
         raise DataError(
             f'--what={what} needs a system that draws from sentences; {type(sampler.module).__name__} does not.'
@@ -288,7 +268,7 @@ def drawn_texts(ask):
 
 
 def drawn_noise(ask):
-    sampler = Sampler.load(ask.workdir, stage=ask.stage)
+    sampler = Sampler(ask.run.last(DRAWN, ask.stage))
     asked, texts = (
         sentences_of(ask, sampler, ask.num) if sampler.reads_text or ask.texts else (None, [''])
     )
@@ -326,7 +306,7 @@ def drawn_swaps(ask):
         asked = held_out(ask, sampler, 1)
         rows, texts = alike(asked.split.texts, max(1, ask.num // 2))
         asked = (
-            feed.Asked(asked.split, *(np.array(x) for x in zip(*rows)))
+            feed.Rows(asked.split, *(np.array(x) for x in zip(*rows)))
             if 'embedding' in sampler.module.needs
             else None
         )
@@ -379,24 +359,24 @@ def alike(texts, count):
 
 
 def drawn_attention(ask):
-    sampler = Sampler.load(ask.workdir, stage=ask.stage)
+    sampler = Sampler(ask.run.last(DRAWN, ask.stage))
     return sampler, explore_attention.explored(ask, sampler, held_out)
 
 
 def drawn_styles(ask):
-    stages = run.system(ask.config.system).STAGES
-    if 'style' not in stages:
+    run = ask.run
+    if 'style' not in run.classes:
         raise RunError(
-            f'--what=style needs a style encoder, which {ask.config.system} does not have.'
+            f'--what=style needs a style encoder, which {run.config.system} does not have.'
         )
-    if stages['style'].skip(ask.config):
+    if 'style' not in run.names:
         raise RunError(
             '--what=style needs a style encoder, the stage `style`, which this run left out: train it with '
-            f'python -m t2i_jax.main --workdir={ask.workdir} --config.stages.style.steps=4000'
+            f't2i_jax --workdir={run.workdir} --config.stages.style.steps=4000'
         )
     if max(len(ask.images), ask.num) > ACROSS:
         raise RunError(f'--what=style shows {ACROSS} pictures at most.')
-    sampler = Sampler.load(ask.workdir, stage='style')
+    sampler = Sampler(run['style'])
     if ask.images:
         images = np.stack([canvas.read_picture(path, sampler.meta.size) for path in ask.images])
     else:
@@ -446,9 +426,7 @@ FLAGS = {
 }  # where the option is called otherwise on the command line
 
 
-def explore(
-    config, workdir, what, num=8, seed=0, texts=(), images=(), attributes=(), stage=None, out=None
-):
+def explore(run, what, num=8, seed=0, texts=(), images=(), attributes=(), stage=None, out=None):
     """Draws `what` and writes <out>/<what>.png and .json (interpolations .gif, too) -> the numbers.
 
     num: held-out sentences or pictures, samples of the user's own sentences. texts: sentences; images: files of pictures; where there are none, those
@@ -466,14 +444,14 @@ def explore(
     for name, value in dict(texts=texts, images=images, attributes=attributes, stage=stage).items():
         if value and name not in options:
             raise RunError(f'--what={what} does not read --{FLAGS.get(name, name)}. Leave it out.')
-    sampler, found = function(Ask(config, workdir, num, seed, texts, images, attributes, stage))
-    folder = pathlib.Path(out or pathlib.Path(workdir) / 'explore')
+    sampler, found = function(Ask(run, num, seed, texts, images, attributes, stage))
+    folder = pathlib.Path(out or run.workdir / 'explore')
     sheets.sheet(
         found['pictures'],
         found['labels'],
         folder / f'{what}.png',
         real=found.get('real'),
-        title=f'{what}: {sampler.stage}, step {sampler.step:,}',
+        title=f'{what}: {sampler.name}, step {sampler.step:,}',
     )
     if 'frames' in found:
         sheets.save_gif(folder / f'{what}.gif', found['frames'])

@@ -8,7 +8,6 @@ docs/import_weights.md.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
@@ -19,10 +18,10 @@ import numpy as np
 from absl import logging
 
 from t2i_jax import config as settings
-from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.encoders.damsm_image import InceptionTrunk
 from t2i_jax.imports.attngan import read_official
+from t2i_jax.run import Run
 from t2i_jax.runtime import lock
 from t2i_jax.runtime.errors import DataError, RunError
 
@@ -52,10 +51,11 @@ def import_attngan(paths, config, workdir, records=0, mask_mode='original'):
     official, workdir = read_official(paths), pathlib.Path(workdir).resolve()
     trunk = workdir / 'damsm' / 'inception.npz'
     fit(config, official.sizes, str(trunk), mask_mode)
+    run = Run(config, workdir)
     with lock.Lock(workdir):
         if any(step.name.isdigit() for step in workdir.glob('*/checkpoints/*')):
             raise RunError(f'{workdir} holds a run already. Choose another --workdir.')
-        run.claim(config, workdir)
+        run.claim()
         official.vocabulary.save(workdir / 'vocabulary.json')
         trunk.parent.mkdir(exist_ok=True)
         # torchvision's layout; its last layer is asked for, and read by nobody
@@ -74,11 +74,11 @@ def import_attngan(paths, config, workdir, records=0, mask_mode='original'):
             {**statistics, 'trunk': core.split(InceptionTrunk(str(trunk), True)).stats},
         )
         states = {
-            name: state_of(config, workdir, name, trees, len(official.vocabulary), records)
+            name: state_of(run[name], trees, len(official.vocabulary), records)
             for name in ('damsm', *(['gan'] if 'G' in trees else []))
         }
         for name, state in states.items():  # all are whole before the first is saved
-            saved, step = run.checkpoints(config, workdir, name), int(state.step)
+            saved, step = run[name].checkpoints(), int(state.step)
             saved.save(
                 step,
                 state,
@@ -123,18 +123,13 @@ def fit(config, sizes, trunk, mask_mode):
     )
 
 
-def state_of(config, workdir, name, trees, words, records):
+def state_of(stage, trees, words, records):
     """The State of a stage at the end of its training; writes its meta.json. trees: network -> (parameters, running statistics); others begin afresh."""
-    meta = run.nominal_meta(config, name)._replace(nominal=False, vocabulary_size=words)
-    folder, block = workdir / name, config.stages[name]
-    folder.mkdir(exist_ok=True)
-    (folder / 'meta.json').write_text(json.dumps(meta._asdict(), indent=2) + '\n')
-    module, steps_per_epoch = (
-        run.abstract(config, workdir, name, meta),
-        max(1, records // block.batch_size),
-    )
-    prog = run.make_program(config, name, module, steps_per_epoch)
-    init = run.fresh_state(config, workdir, name, meta, prog)
+    name, seed = stage.name, stage.config.seed
+    stage.write_meta(stage.nominal_meta._replace(nominal=False, vocabulary_size=words))
+    steps_per_epoch = max(1, records // stage.block.batch_size)
+    prog = stage.program(steps_per_epoch=steps_per_epoch)
+    init = stage.fresh_state(prog)
     shapes = jax.eval_shape(init)
     fresh = [network for network in shapes.params if network not in trees]
     params, stats = (
@@ -147,8 +142,8 @@ def state_of(config, workdir, name, trees, words, records):
     taken = {network: trees[network] for network in shapes.params if network in trees}
     params |= {network: tree for network, (tree, _) in taken.items()}
     stats |= {network: tree for network, (_, tree) in taken.items() if network in shapes.stats}
-    state = core.init_state(prog, *jax.tree.map(jnp.asarray, (params, stats)), config.seed)
-    state = state.replace(step=jnp.int32(run.total_steps(config, name, module, steps_per_epoch)))
+    state = core.init_state(prog, *jax.tree.map(jnp.asarray, (params, stats)), seed)
+    state = state.replace(step=jnp.int32(stage.total_steps(stage.module, steps_per_epoch)))
     different = jax.tree.leaves(
         jax.tree.map(lambda a, b: (a.shape, a.dtype) != (b.shape, b.dtype), shapes, state)
     )  # raises for other names

@@ -11,11 +11,20 @@ import shutil
 
 from tfds_builders.errors import DataError
 
-__all__ = ['DataError', 'RunError', 'reason', 'unwritable']
+__all__ = ['DataError', 'RunError', 'choose', 'reason', 'unwritable']
 
 
 class RunError(ValueError):
     """A mistake in a run: its config, its workdir, a checkpoint."""
+
+
+def choose(name, value, known):
+    """Return `value` if it is among the `known` ones; raise a RunError that lists them if not."""
+    if value not in known:
+        *others, last = map(repr, known)
+        listed = f'{", ".join(others)} or {last}' if others else last
+        raise RunError(f'{name} is {value!r}; it is {listed}.')
+    return value
 
 
 def causes(error):
