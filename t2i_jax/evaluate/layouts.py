@@ -16,7 +16,6 @@ from t2i_jax.evaluate import report
 from t2i_jax.evaluate.measures import Measure
 from t2i_jax.metrics import layout, layout_sets
 from t2i_jax.runtime.errors import DataError, RunError
-from t2i_jax.sample import TEXT
 from t2i_jax.scenes import rules
 
 TRUTH = 'boxes', 'object_labels', 'object_masks'  # what a stage is not told when it draws
@@ -119,7 +118,7 @@ def of_split(sampler, asked, true, drawn, train, by_rule, options) -> list:
     overlap = np.nanmean(layout.arrangement(*true.flat)['overlap'])
     facts = (
         asked.of('facts')
-        if 'facts' in asked.split.tables and TEXT & set(sampler.module.needs)
+        if 'facts' in asked.split.tables and sampler.reads_text
         else None
     )
     values = []

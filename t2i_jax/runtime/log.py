@@ -64,6 +64,22 @@ class Log(contextlib.AbstractContextManager):
             self.close()
 
 
+class NoLog(contextlib.AbstractContextManager):
+    """The log of a process that leaves logging to the first one."""
+
+    def write(self, step, metrics, prefix=''):
+        pass
+
+    def image(self, step, name, picture):
+        pass
+
+    def flush(self):
+        pass
+
+    def __exit__(self, *_):
+        pass
+
+
 def _drop_after(path, step):
     """Drop the lines of later steps, and what a killed process left half written."""
     if not path.exists():
