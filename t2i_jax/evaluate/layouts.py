@@ -116,11 +116,7 @@ def of_split(sampler, asked, true, drawn, train, by_rule, options) -> list:
         'remembered': Scenes(train.boxes[near][:, :, 0], train.labels[near][:, :, 0], true.sets),
     }
     overlap = np.nanmean(layout.arrangement(*true.flat)['overlap'])
-    facts = (
-        asked.of('facts')
-        if 'facts' in asked.split.tables and sampler.reads_text
-        else None
-    )
+    facts = asked.of('facts') if 'facts' in asked.split.tables and sampler.reads_text else None
     values = []
     for kind, scenes in kinds.items():
         found = compared(scenes, true)
