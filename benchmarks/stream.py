@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from t2i_jax import config as settings
 from t2i_jax.data import tables
-from t2i_jax.data.feed import batches
+from t2i_jax.data.feed import host_batches
 from t2i_jax.data.plan import Plan
 
 
@@ -95,7 +95,7 @@ def main():
         )
         plan = Plan(split, args.batch, 0, needs)
         print(f'{len(split):,} records; the tables of captions are read: {resident():,.0f} MB')
-        stream = batches(split, plan, 0, plan.steps_per_epoch, 'none', args.workers)
+        stream = host_batches(split, plan, 0, plan.steps_per_epoch, 'none', args.workers)
         seen = set()
         for step, batch in enumerate(stream):
             seen |= set(batch['index'].tolist())
