@@ -48,13 +48,15 @@ def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_e
         builder = get_builder(name, data_dir=data_dir, file_format=file_format, **options)
     except DataError:
         raise
-    except TypeError as error:  # a builder that reads no files of the user's has no such keyword
+    except TypeError as error:
+        # a builder that reads no files of the user's has no such keyword
         if not any(option in str(error) for option in options):
             raise
         raise DataError(
             f'Data set {name} takes no {" and no ".join("--" + option for option in options)}. Leave it out.'
         ) from None
-    except ValueError as error:  # TFDS: another file format lies in this folder
+    except ValueError as error:
+        # TFDS: another file format lies in this folder
         if 'File format' not in str(error):
             raise
         raise DataError(

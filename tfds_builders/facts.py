@@ -32,17 +32,21 @@ numpy and jax.numpy agree exactly.
 
 import numpy as np
 
-UNIT = 4096  # lengths per frame
+# lengths per frame
+UNIT = 4096
 COLUMNS = 8
 CLASS, COLOUR, SIZE, CX, CY, W, H, DEPTH = range(COLUMNS)
 
 EXISTS, COUNT, PLACE, RELATION, BACKGROUND, NO_RELATION = range(6)
 KINDS = ('exists', 'count', 'place', 'relation', 'background', 'no_relation')
-ATOMS = 6  # facts per caption
+# facts per caption
+ATOMS = 6
 RELATIONS = ('left', 'right', 'above', 'below', 'near')
 LEFT, RIGHT, ABOVE, BELOW, NEAR = range(5)
-APART = round(0.10 * UNIT)  # centres differ by more than this to be left, right, above or below
-CLOSE = round(0.08 * UNIT)  # boxes whose gap is at most this are near
+# centres differ by more than this to be left, right, above or below
+APART = round(0.10 * UNIT)
+# boxes whose gap is at most this are near
+CLOSE = round(0.08 * UNIT)
 
 # A place is x * 4 + y with 0 left/top, 1 middle, 2 right/bottom, 3 any; CORNER is any of the four corners.
 PLACES = {
@@ -93,7 +97,8 @@ def holds(facts, scene, xp=np):
 
     facts: int (..., A, 6), scene: int (..., R + 1, F); leading axes broadcast. xp is numpy or jax.numpy.
     """
-    atoms, objects = facts[..., :, None, :], scene[..., None, :-1, :]  # ... A 1 6, ... 1 R F
+    # ... A 1 6, ... 1 R F
+    atoms, objects = facts[..., :, None, :], scene[..., None, :-1, :]
     kind, argument = facts[..., 0], facts[..., 4]
     exists = objects[..., W] >= 0  # ... 1 R
 
@@ -132,7 +137,8 @@ def _stands(objects, relation, xp):
 
     def difference(column):
         values = objects[..., column]
-        return values[..., None, :] - values[..., :, None]  # j minus i
+        # j minus i
+        return values[..., None, :] - values[..., :, None]
 
     def half(column):
         values = objects[..., column]

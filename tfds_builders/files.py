@@ -58,9 +58,8 @@ def _tar(path):
             for info in archive:
                 if info.isfile():
                     yield info.name, lambda info=info: archive.extractfile(info).read()
-        while file.read(
-            CHUNK
-        ):  # tarfile takes some broken archives for shorter ones, gzip does not
+        # tarfile takes some broken archives for shorter ones, gzip does not
+        while file.read(CHUNK):
             pass
 
 
@@ -74,7 +73,8 @@ def decode(data: bytes, flags=cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
     flags: OpenCV's."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:  # a picture of more pixels than OpenCV takes
+    except cv2.error:
+        # a picture of more pixels than OpenCV takes
         return None
 
 
@@ -169,7 +169,8 @@ def _download(url, part, size):
         return
     request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
     with urllib.request.urlopen(request, timeout=60) as reply:
-        if have and reply.status != 206:  # the server cannot go on in the middle
+        # the server cannot go on in the middle
+        if have and reply.status != 206:
             have = 0
         total = have + int(reply.headers.get('Content-Length') or 0)
         with (

@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tfds_builders import DataError, build, names
 from tfds_builders.sheets import GREY, INK, save_png, wrap
 
-SIDE, MARGIN, LINES = 320, 12, 26  # pixels of a picture's longer side; lines of text below it
+# pixels of a picture's longer side; lines of text below it
+SIDE, MARGIN, LINES = 320, 12, 26
 NEEDS = 'Records are drawn from array_record, which can be read at any place; tfrecord cannot. Build a copy with --file_format=array_record.'
 ENCODED = ('image', 'mask', 'object_masks')
 

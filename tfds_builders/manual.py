@@ -9,7 +9,8 @@ from absl import logging
 from tfds_builders import files, spill
 from tfds_builders.errors import DataError
 
-SHOWN = 20  # of a list of problems
+# of a list of problems
+SHOWN = 20
 
 
 class ManualBuilder(tfds.core.GeneratorBasedBuilder):

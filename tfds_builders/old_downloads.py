@@ -16,12 +16,15 @@ from tfds_builders.files import lines_of, members
 from tfds_builders.foreign import pickles, t7
 from tfds_builders.words import ALPHABET
 
-EMBEDDING = 1024  # of the char-CNN-RNN encoders of Reed et al.
-MOST = (
-    1 << 20
-)  # numbers of an image: parts of a file may be named again and again, so that a small one stands for a huge table
-LONGEST = 1000  # words of a caption
-TELLING = 20  # letters of a sentence that is cut, to be taken for another one's beginning
+# of the char-CNN-RNN encoders of Reed et al.
+EMBEDDING = 1024
+# numbers of an image: parts of a file may be named again and again, so that a small one stands for
+# a huge table
+MOST = 1 << 20
+# words of a caption
+LONGEST = 1000
+# letters of a sentence that is cut, to be taken for another one's beginning
+TELLING = 20
 CLASS_LIST = '|'.join(map(re.escape, LISTS.values()))
 
 
@@ -88,7 +91,8 @@ def _icml_record(record, name):
             f'{name}: "char" has the shape {chars.shape}; expected characters x {n}, a column for each row of "txt". Fetch it again.'
         )
     rows = chars.T if chars.shape[1] == n else chars
-    if not (rows.min() >= 0 and rows.max() <= len(ALPHABET)):  # nor NaN
+    # nor NaN
+    if not (rows.min() >= 0 and rows.max() <= len(ALPHABET)):
         raise DataError(
             f'{name}: "char" holds {rows.min():g}..{rows.max():g}, and its alphabet 1..{len(ALPHABET)}. Fetch it again.'
         )
@@ -273,7 +277,8 @@ def align(captions, texts, embedding):
     )
     row_of, free = {}, list(range(len(have)))
     for same in (
-        lambda row, j: read[row] == whole[j],  # two captions may differ in a comma alone
+        # two captions may differ in a comma alone
+        lambda row, j: read[row] == whole[j],
         lambda row, j: (
             have[row] == want[j] or len(have[row]) >= TELLING and want[j].startswith(have[row])
         ),

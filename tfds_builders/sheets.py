@@ -43,7 +43,8 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
     scale = scale or -(-64 // min(shape[:2]))
     columns = min(n, columns or (math.ceil(n**0.5) if k == 1 else 1))
     side, wide = shape[0] * scale, shape[1] * scale
-    size = min(max(12, side // 9), 20)  # of the letters
+    # of the letters
+    size = min(max(12, side // 9), 20)
     font, small, large = (ImageFont.load_default(s) for s in (size, size - 2, size + 4))
     margin, gap, space, line = 16, 2, size, math.ceil(1.3 * size)
     below = space if any(labels) else gap
@@ -51,7 +52,8 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
     across = k if k <= 12 else math.ceil(k**0.5)
     first = 0 if real is None else wide + space
     high, drawn = -(-k // across) * (side + gap) - gap, first + across * (wide + gap) - gap
-    strips = np.full((n, high, drawn, shape[2]), 255, np.uint8)  # the pictures of each sentence
+    # the pictures of each sentence
+    strips = np.full((n, high, drawn, shape[2]), 255, np.uint8)
     if real is not None:
         strips[:, :side, :wide] = repeat(real, 'n h w c -> n (h y) (w x) c', y=scale, x=scale)
     for i in range(k):
@@ -64,9 +66,8 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
     text = 0 if not any(labels) else drawn if above else min(max(14 * size, wide), 22 * size)
     wrapped = [wrap(label, font, text) for label in labels]
     cell = drawn if above or not text else text + space + drawn
-    groups = [
-        range(i, min(i + columns, n)) for i in range(0, n, columns)
-    ]  # what stands side by side
+    # what stands side by side
+    groups = [range(i, min(i + columns, n)) for i in range(0, n, columns)]
     texts = [line * max(len(wrapped[i]) for i in group) for group in groups]
     heights = [t + high if above else max(t, high) for t in texts]
     y = margin + (2 * line if title else 0) + (line if real is not None else 0)
@@ -82,9 +83,8 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
         for column, i in enumerate(group):
             x, block = margin + column * (cell + 2 * space), line * len(wrapped[i])
             top = y + height - high if above else y + (height - high) // 2
-            start = (
-                top - block - gap if above else top + (max(side, min(block, high)) - block) // 2
-            )  # beside the first line
+            # beside the first line
+            start = top - block - gap if above else top + (max(side, min(block, high)) - block) // 2
             for j, words in enumerate(wrapped[i]):
                 draw.text((x, start + j * line), words, INK, font)
             canvas.paste(Image.fromarray(strips[i]), (x + cell - drawn, top))

@@ -30,7 +30,8 @@ class _Never(Exception):
 def _open(path, mode):
     try:
         return open(path, mode)
-    except OSError as error:  # a thousand files are open at once, some systems allow as many
+    except OSError as error:
+        # a thousand files are open at once, some systems allow as many
         if error.errno != errno.EMFILE:
             raise
         shuffle._increase_open_files_limit()

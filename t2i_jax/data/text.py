@@ -23,9 +23,11 @@ __all__ = [
 ]
 
 
-PAD = 0  # id of padding, for words and characters alike
+# id of padding, for words and characters alike
+PAD = 0
 
-_POSITIONS = bytes(ALPHABET.rfind(chr(code)) + 1 for code in range(256))  # 0 for what is not in it
+# 0 for what is not in it
+_POSITIONS = bytes(ALPHABET.rfind(chr(code)) + 1 for code in range(256))
 
 
 def encode_chars(text: str, length: int = CHARS) -> np.ndarray:
@@ -71,9 +73,8 @@ class Vocabulary:
         return hashlib.sha256('\n'.join(self.words).encode()).hexdigest()
 
     def save(self, path):
-        temporary = pathlib.Path(path).with_suffix(
-            '.tmp'
-        )  # a process that is killed must not leave half of it
+        # a process that is killed must not leave half of it
+        temporary = pathlib.Path(path).with_suffix('.tmp')
         temporary.write_text(json.dumps({'words': self.words}) + '\n', encoding='utf-8')
         temporary.replace(path)
 

@@ -14,9 +14,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from t2i_jax.draw import sheets
 
-WORDS = 5  # of a map that are shown
-SIDE, STRIP = 128, 20  # pixels of a cell, at least, and of the words beneath
-SAMPLES = 4  # pictures of a sentence whose attention is shown
+# of a map that are shown
+WORDS = 5
+# pixels of a cell, at least, and of the words beneath
+SIDE, STRIP = 128, 20
+# pictures of a sentence whose attention is shown
+SAMPLES = 4
 HEAT = colormaps['inferno']
 
 
@@ -24,7 +27,8 @@ HEAT = colormaps['inferno']
 def strongest(maps, count=WORDS) -> np.ndarray:
     """The words with most mass in maps, s s t -> their numbers, the strongest first. As in AttnGAN's code only what is more than twice an even share
     counts; where nothing is, all does."""
-    t = max(1, maps.shape[-1])  # a caption may have no word that the run knows
+    # a caption may have no word that the run knows
+    t = max(1, maps.shape[-1])
     above = (maps * (maps > 2 / t)).sum((0, 1))
     return np.lexsort((-maps.sum((0, 1)), -above))[:count]
 

@@ -9,7 +9,8 @@ import scipy
 
 from tfds_builders.facts import CLASS, COLUMNS, CX, NEAR, RELATION, UNIT, H, holds, pack, unpack
 
-RASTER = 256  # cells of a side, for areas of unions
+# cells of a side, for areas of unions
+RASTER = 256
 
 
 def ious(a, b):

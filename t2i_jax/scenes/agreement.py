@@ -35,7 +35,8 @@ ATTRIBUTES = {
     'size': (SIZE, SIZE_WORDS),
 }
 
-NEAR = 0.03  # of the frame: one pixel of 32
+# of the frame: one pixel of 32
+NEAR = 0.03
 
 
 def agreement(scenes, facts) -> dict:
@@ -303,7 +304,8 @@ def nearest_records(texts, captions_of_records):
         raise ValueError(
             f'{len(captions_of_records)} records without a caption: there is nothing that a text could be like'
         )
-    where = collections.defaultdict(list)  # word -> the bags that hold it
+    # word -> the bags that hold it
+    where = collections.defaultdict(list)
     for i, bag in enumerate(bags):
         for word in bag:
             where[word].append(i)

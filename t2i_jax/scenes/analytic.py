@@ -31,11 +31,11 @@ from tfds_builders.shape_scenes.scenes import (
 
 # White, grey and black take part so that pixels of the background belong to no colour.
 _PALETTE = np.array([*RGB, (255, 255, 255), (128, 128, 128), (0, 0, 0)], np.float32) / 255
-_SIDE = 32  # of the templates
+# of the templates
+_SIDE = 32
 MIN_AREA, MIN_CORE, MIN_IOU = 0.008, 0.12, 0.45
-MAX_FOUND = (
-    8  # rows of a decoded scene: more than a scene has, so that too many objects are noticed
-)
+# rows of a decoded scene: more than a scene has, so that too many objects are noticed
+MAX_FOUND = 8
 
 
 @functools.cache
@@ -50,9 +50,8 @@ def _templates():
 def colour_map(image):
     """uint8 (S, S): the nearest colour of each pixel of uint8 (S, S, 3), 0..6 as in COLOURS, 7 to 9 white, grey, black."""
     pixels = image.reshape(-1, 3).astype(np.float32) / 255
-    closeness = (
-        pixels @ _PALETTE.T - (_PALETTE**2).sum(1) / 2
-    )  # argmax of it is argmin of the Euclidean distance
+    # argmax of it is argmin of the Euclidean distance
+    closeness = pixels @ _PALETTE.T - (_PALETTE**2).sum(1) / 2
     return closeness.argmax(1).astype(np.uint8).reshape(image.shape[:2])
 
 

@@ -20,9 +20,11 @@ def mask_of(scene, column, value, side):
     """Where one sees objects with a value: float32 (side, side), the share of each cell. Zeros where there is none."""
     pixels = 8 * side if side < 32 else 2 * side
     scene = np.array(scene)
-    scene[:-1][scene[:-1, CLASS] < 0] = -1  # a decoded patch of no shape has no mask
+    # a decoded patch of no shape has no mask
+    scene[:-1][scene[:-1, CLASS] < 0] = -1
     objects = scene[:-1]
-    top = render.segmentation(render.masks(scene, pixels))  # pixels pixels
+    # pixels pixels
+    top = render.segmentation(render.masks(scene, pixels))
     which = np.concatenate([[False], (objects[:, W] >= 0) & (objects[:, column] == value)])
     return cv2.resize(which[top].astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
 

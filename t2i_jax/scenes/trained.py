@@ -19,11 +19,12 @@ from t2i_jax.scenes.analytic import MAX_FOUND
 from t2i_jax.systems.shape_net import COLOURS, ShapeNetwork
 from tfds_builders.shape_scenes.scenes import COLUMNS, MODES, THRESHOLDS, UNIT
 
-SIDE, CHUNK = 64, 100  # pixels that it reads; pictures at a time
-OBJECT, OVERLAP = (
-    0.1,
-    0.2,
-)  # an object: probability above (it is shared by cells beside its centre); the same one: boxes whose IoU is above
+# side of the pictures that it reads, and how many at a time
+SIDE, CHUNK = 64, 100
+# an object has a probability above this, which the cells around its centre share
+OBJECT = 0.1
+# boxes with an IoU above this are of one object
+OVERLAP = 0.2
 
 
 def weights_path(mode):
@@ -84,9 +85,8 @@ def outputs(images, mode):
         how = cv2.INTER_AREA if images.shape[1] > SIDE else cv2.INTER_LINEAR
         images = np.stack([cv2.resize(image, (SIDE, SIDE), interpolation=how) for image in images])
     for start in range(0, len(images), CHUNK):
-        rows = np.minimum(
-            np.arange(start, start + CHUNK), len(images) - 1
-        )  # the last chunk is filled up: one compilation
+        # the last chunk is filled up: one compilation
+        rows = np.minimum(np.arange(start, start + CHUNK), len(images) - 1)
         parts.append(jax.tree.map(np.asarray, read(images[rows])))
     return jax.tree.map(lambda *x: np.concatenate(x)[: len(images)], *parts)
 

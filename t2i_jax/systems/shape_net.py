@@ -26,7 +26,8 @@ from t2i_jax.stage import Phase, Stage
 from tfds_builders.shape_scenes.scenes import RGB
 
 CLASSES, COLOURS, UNIT = 6, 7, 4096
-HEADS = dict(object=1, kind=CLASSES, colour=COLOURS, box=4)  # of each cell
+# of each cell
+HEADS = dict(object=1, kind=CLASSES, colour=COLOURS, box=4)
 
 
 class ShapeNetwork(nnx.Module):
@@ -47,7 +48,8 @@ class ShapeNetwork(nnx.Module):
     def __call__(self, x, *, train):
         maps = []
         for conv, norm in zip(self.convs, self.norms):
-            x = jax.nn.relu(norm(conv(x), train=train))  # b 32 32 c, b 16 16 2c, b 8 8 4c, b 4 4 8c
+            # b 32 32 c, b 16 16 2c, b 8 8 4c, b 4 4 8c
+            x = jax.nn.relu(norm(conv(x), train=train))
             maps.append(x)
         features = x.mean((1, 2))  # b 8c
         cells = self.cells(
@@ -112,10 +114,12 @@ def targets(scene, grid):
     there = objects[..., 5] > 0
     centre, side = objects[..., 3:5] / UNIT, objects[..., 5:7] / UNIT
     cell = jnp.clip((centre * grid).astype(int), 0, grid - 1)
-    inside = cell[..., 1] * grid + cell[..., 0]  # rows of the grid are y
+    # rows of the grid are y
+    inside = cell[..., 1] * grid + cell[..., 0]
     hit = (inside[..., None] == jnp.arange(grid * grid)) & there[..., None]  # b 5 64
     first = jnp.where(hit, jnp.arange(1, 6)[None, :, None], 0).argmax(1)  # b 64
-    box = jnp.concatenate([centre * grid - cell, side], -1)  # dx, dy in cells, w, h in frames
+    # dx, dy in cells, w, h in frames
+    box = jnp.concatenate([centre * grid - cell, side], -1)
 
     def at(values):
         return jnp.take_along_axis(values, first.reshape(first.shape + (1,) * (values.ndim - 2)), 1)

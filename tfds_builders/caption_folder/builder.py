@@ -13,7 +13,8 @@ from tfds_builders.caption_folder.scan import scan
 from tfds_builders.errors import DataError
 from tfds_builders.manual import ManualBuilder
 
-THREADS = 8  # that check pictures
+# that check pictures
+THREADS = 8
 
 
 class CaptionFolder(ManualBuilder):

@@ -6,8 +6,10 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-SMALLEST, LONGEST = 8, 2048  # pixels of a side
-UPRIGHT = (None, 1)  # of EXIF's orientation
+# pixels of a side
+SMALLEST, LONGEST = 8, 2048
+# of EXIF's orientation
+UPRIGHT = (None, 1)
 
 
 class NotUsable(ValueError):
@@ -22,7 +24,8 @@ def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # large pictures are shrunk
+            # large pictures are shrunk
+            warnings.simplefilter('ignore')
             with Image.open(io.BytesIO(data)) as image:
                 return _stored(data, image)
     except UnidentifiedImageError:
@@ -31,13 +34,15 @@ def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
         raise NotUsable('has too many pixels; shrink it') from None
     except NotUsable:
         raise
-    except Exception as error:  # PIL has many ways to say that a file is broken
+    except Exception as error:
+        # PIL has many ways to say that a file is broken
         raise NotUsable(f'cannot be decoded ({type(error).__name__}: {error})') from None
 
 
 def _stored(data, image):
     frames = getattr(image, 'n_frames', 1)
-    if frames > 1 and image.format != 'MPO':  # MPO: a JPEG of a camera with a preview
+    # MPO: a JPEG of a camera with a preview
+    if frames > 1 and image.format != 'MPO':
         raise NotUsable(f'is animated ({frames} frames); save one of them')
     if min(image.size) < SMALLEST:
         raise NotUsable(f'is {image.width} x {image.height} pixels; a side needs {SMALLEST}')
@@ -68,7 +73,8 @@ def to_rgb(image):
     if image.mode.startswith('I') or image.mode == 'F':
         levels = np.nan_to_num(np.asarray(image, np.float64))
         if image.mode == 'F' and levels.max() <= 1:
-            levels = levels * 255  # of 0..1
+            # of 0..1
+            levels = levels * 255
         image = Image.fromarray(
             (levels / (257 if levels.max() > 255 else 1)).clip(0, 255).astype(np.uint8)
         )

@@ -10,7 +10,8 @@ from tfds_builders.caption_folder.pictures import stored
 from tfds_builders.caption_folder.scan import MOST
 from tfds_builders.words import CHARS, MAX_WORDS, count_words, tokenize
 
-SHOWN, SIDE = 25, 128  # pictures of the sheet, pixels
+# pictures of the sheet, pixels
+SHOWN, SIDE = 25, 128
 PERCENTILES = (0, 5, 50, 95, 100)
 
 
@@ -50,9 +51,8 @@ def write(builder, folder) -> str:
         *(f'  {name}: {reason}' for name, reason in skipped.items()),
     ]
     _sheet(builder.manual_dir, train, builder.info.full_name, place / 'report.png')
-    (place / 'report.txt').write_text(
-        '\n'.join(lines) + '\n', encoding='utf-8'
-    )  # last: where it lies, all of it does
+    # last: where it lies, all of it does
+    (place / 'report.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
     shown = lines if len(lines) < 30 else [*lines[:29], f'  and {len(lines) - 29} more']
     return '\n'.join([*shown, f'See {place / "report.txt"} and {place / "report.png"}.'])
 

@@ -27,30 +27,40 @@ SPLITS = {
     'test': 'test',
 }
 FILE_NAMES, TEXTS = ('file_name', 'filename', 'file', 'image'), ('captions', 'caption', 'text')
-HELD_OUT = 0.1  # of the pictures, for each of validation and test
-MOST = 100  # captions of a picture
-END = 4096  # bytes at each end of a file, which tell files of one size apart
+# of the pictures, for each of validation and test
+HELD_OUT = 0.1
+# captions of a picture
+MOST = 100
+# bytes at each end of a file, which tell files of one size apart
+END = 4096
 NO_TEXT = 'holds NUL characters: save it as UTF-8, or as UTF-16 with a byte order mark'
 NO_UTF8 = 'is no UTF-8: rename the file'
 
 
 class Entry(NamedTuple):
-    file: str  # path in the folder, with /
+    # path in the folder, with /
+    file: str
     captions: list[str]
     split: str = ''
     label: str = ''
-    boxes: list = []  # of (x, y, width, height) in pixels
+    # of (x, y, width, height) in pixels
+    boxes: list = []
     box_labels: list = []
 
 
 class Folder(NamedTuple):
     entries: list[Entry]
-    problems: dict[str, str]  # record -> why it cannot be used
+    # record -> why it cannot be used
+    problems: dict[str, str]
     layout: str
-    unnamed: int  # pictures that no caption file names
-    crowded: int  # pictures of more than MOST captions, of which the first are kept
-    rule: str  # by which the pictures were split
-    digest: str  # of file names, sizes, the ends of files of one size, and captions
+    # pictures that no caption file names
+    unnamed: int
+    # pictures of more than MOST captions, of which the first are kept
+    crowded: int
+    # by which the pictures were split
+    rule: str
+    # of file names, sizes, the ends of files of one size, and captions
+    digest: str
 
 
 def scan(root) -> Folder:
@@ -103,7 +113,8 @@ def _ends(path):
             data = file.read(END)
             file.seek(max(0, file.seek(0, os.SEEK_END) - END))
             return hashlib.sha256(data + file.read()).hexdigest()
-    except OSError:  # the check of the pictures says so
+    except OSError:
+        # the check of the pictures says so
         return ''
 
 
@@ -148,7 +159,8 @@ def _from_table(root, table, sizes, problems):
         if posixpath.isabs(file) or file.split('/')[0] == '..':
             problems[where] = f'{entry.file} leaves the folder'
         elif file not in sizes:
-            there = os.path.exists(root / file)  # False for names that no disk takes
+            # False for names that no disk takes
+            there = os.path.exists(root / file)
             problems[where] = f'{entry.file} is ' + (
                 f'no picture ({", ".join(PICTURES)}), or in a linked folder' if there else 'missing'
             )
@@ -159,9 +171,8 @@ def _from_table(root, table, sizes, problems):
 
 
 def _json_lines(table, place, problems):
-    for number, line in enumerate(
-        text_of(table.read_bytes()).split('\n'), start=1
-    ):  # strings of JSON may hold other line separators
+    # strings of JSON may hold other line separators
+    for number, line in enumerate(text_of(table.read_bytes()).split('\n'), start=1):
         if not line.strip():
             continue
         try:

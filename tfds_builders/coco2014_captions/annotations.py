@@ -14,8 +14,10 @@ from tfds_builders.coco2014_captions.categories import CATEGORIES, LABELS
 from tfds_builders.errors import DataError
 from tfds_builders.files import clean, members
 
-MAX_OBJECTS = 10  # slots of a record, as in the layout papers
-MASK_SIZE = 64  # side of one object mask in a record
+# slots of a record, as in the layout papers
+MAX_OBJECTS = 10
+# side of one object mask in a record
+MASK_SIZE = 64
 
 
 class Picture(NamedTuple):
@@ -135,7 +137,8 @@ def read_objects(path, split) -> dict[int, list[Object]]:
 
 
 def _instance(entry):
-    if 'file_name' in entry:  # the captions' file has the images, too
+    # the captions' file has the images, too
+    if 'file_name' in entry:
         return None
     if (
         'bbox' not in entry

@@ -18,9 +18,12 @@ from tfds_builders.old_downloads import EMBEDDING, Texts
 
 URL = 'http://images.cocodataset.org/'
 ANNOTATIONS = 'annotations_trainval2014.zip'
-SPLITS = {'train': 'train', 'validation': 'val'}  # ours -> COCO's
+# ours -> COCO's
+SPLITS = {'train': 'train', 'validation': 'val'}
 CAPTIONS_PER_IMAGE = 5
-ASPECT = 1.05  # how far the shape of a picture may be from that of its annotations: a smaller copy is rounded to whole pixels
+# how far the shape of a picture may be from that of its annotations: a smaller copy is rounded to
+# whole pixels
+ASPECT = 1.05
 VISDIAL = [
     f'visdial_{part}.{kind}'
     for part in ('1.0_train', '0.9_train', '0.9_val')
@@ -188,9 +191,8 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
             for part in parts
         }
         urls = [f'{URL}zips/{name}.zip' for name, path in own.items() if path is None]
-        if (
-            urls
-        ):  # room for the archives and for their copies in the data set, before hours of downloads
+        # room for the archives and for their copies in the data set, before hours of downloads
+        if urls:
             sizes = {url: self.url_infos[url].size for url in urls}
             downloads = pathlib.Path(self._data_dir_root) / 'downloads'
             come = sum(files.come(url, downloads, size) for url, size in sizes.items())

@@ -42,9 +42,8 @@ def read(paths) -> tuple[dict[str, Texts], dict[int, str]]:
             for number, value in getattr(found, field).items():
                 part = texts.setdefault(part_of[number], Texts({}, {}, {}))
                 getattr(part, field)[number] = value
-    texts |= {
-        part: Texts({}, {}, {}) for part in source if part not in texts
-    }  # all of its files are broken
+    # all of its files are broken
+    texts |= {part: Texts({}, {}, {}) for part in source if part not in texts}
     if not texts:
         raise DataError(
             f'{" and ".join(map(str, paths))} holds no vectors of images named COCO_train2014_000000000009 and so on. Fetch it again.'

@@ -5,7 +5,8 @@ import numpy as np
 from tfds_builders.coco2014_captions.annotations import lists, load
 from tfds_builders.errors import DataError
 
-ROUNDS = 10  # questions with an answer
+# questions with an answer
+ROUNDS = 10
 
 
 class Dialogs:

@@ -19,14 +19,18 @@ from tfds_builders.class_splits import LISTS
 from tfds_builders.errors import DataError
 from tfds_builders.files import decode, lines_of, members
 
-IMAGES, CLASSES, PARTS, ATTRIBUTES = 11_788, 200, 15, 312  # the first only scales progress bars
-BIRD = r'(\d+)\.[^/]+/[^/.][^/]*?((?:_\d+)+)'  # class folder and file
+# the first only scales progress bars
+IMAGES, CLASSES, PARTS, ATTRIBUTES = 11_788, 200, 15, 312
+# class folder and file
+BIRD = r'(\d+)\.[^/]+/[^/.][^/]*?((?:_\d+)+)'
 PICTURE = BIRD + r'\.jpe?g'
 CAPTIONS = rf'text(?:_c10)?/{BIRD}\.txt'
 CLASS_LIST = '|'.join(map(re.escape, LISTS.values()))
-NOT_VISIBLE = b'1'  # of attributes/certainties.txt
+# of attributes/certainties.txt
+NOT_VISIBLE = b'1'
 ATTRIBUTE_NAMES = 'attributes.txt'
-TABLES = {  # file -> what one of its lines says
+# file -> what one of its lines says
+TABLES = {
     'images.txt': '<image_id> <NNN.Class/Name_0001_23.jpg>',
     'image_class_labels.txt': '<image_id> <class_id>',
     'classes.txt': '<class_id> <NNN.Class>',
@@ -41,11 +45,15 @@ TABLES = {  # file -> what one of its lines says
 class Birds(NamedTuple):
     """What the tables say, by image id; a dictionary lacks the images that its table lacks."""
 
-    files: dict  # key, file name
+    # key, file name
+    files: dict
     labels: dict  # 1..200
-    boxes: dict  # x, y, width, height in pixels
-    parts: dict  # (15, 3): x, y in pixels, visible 0 or 1
-    attributes: dict  # (312,) bool
+    # x, y, width, height in pixels
+    boxes: dict
+    # (15, 3): x, y in pixels, visible 0 or 1
+    parts: dict
+    # (312,) bool
+    attributes: dict
     class_names: list
     part_names: list
     attribute_names: list
@@ -81,11 +89,11 @@ def read(path) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
         if match[3]:
             tables[match[3]] = data
         else:
-            pixels = decode(data)  # boxes and parts are measured in the stored pixels
+            # boxes and parts are measured in the stored pixels
+            pixels = decode(data)
             _add(sizes, key_of(match), None if pixels is None else pixels.shape[:2], path)
-    beside = (
-        path.parent / ATTRIBUTE_NAMES
-    )  # the archive has it beside its folder, where it easily gets lost
+    # the archive has it beside its folder, where it easily gets lost
+    beside = path.parent / ATTRIBUTE_NAMES
     if ATTRIBUTE_NAMES not in tables and beside.is_file():
         tables[ATTRIBUTE_NAMES] = beside.read_bytes()
     missing = [file for file in TABLES if file not in tables and file != ATTRIBUTE_NAMES]

@@ -17,7 +17,8 @@ MASKS_URL = 'https://data.caltech.edu/records/w9d68-gec53/files/segmentations.tg
 IMAGES = ('CUB_200_2011.tgz', 'CUB_200_2011')
 MASKS = ('segmentations.tgz', 'segmentations', 'CUB_200_2011/segmentations')
 CAPTIONS_PER_IMAGE = 10
-SPLIT = (100, 50, 50)  # classes
+# classes
+SPLIT = (100, 50, 50)
 
 
 class Cub200Captions(ManualBuilder):
@@ -51,13 +52,12 @@ Put these into the manual folder:
     ]
 
     def _info(self):
+        # its names are known when the files are read
         features = {
             'image': tfds.features.Image(shape=(None, None, 3)),
             'captions': tfds.features.Sequence(tfds.features.Text()),
             'file_name': tfds.features.Text(),
-            'label': tfds.features.ClassLabel(
-                num_classes=archives.CLASSES
-            ),  # its names are known when the files are read
+            'label': tfds.features.ClassLabel(num_classes=archives.CLASSES),
             'class_name': tfds.features.Text(),
             'bbox': tfds.features.BBoxFeature(),
             'parts': tfds.features.Tensor(shape=(archives.PARTS, 3), dtype=np.float32),

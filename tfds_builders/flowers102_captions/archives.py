@@ -46,7 +46,8 @@ def read_labels(path) -> np.ndarray:
     """imagelabels.mat -> (N,) int, the classes 1..102 of the images 1..N."""
     try:
         labels = np.asarray(scipy.io.loadmat(str(path))['labels']).reshape(-1).astype(int)
-    except Exception as error:  # SciPy raises a dozen kinds for a file that is not MATLAB's
+    except Exception as error:
+        # SciPy raises a dozen kinds for a file that is not MATLAB's
         raise DataError(
             f'{path} cannot be read as MATLAB file with the key "labels" ({error!r}). Fetch it again.'
         ) from None

@@ -15,7 +15,8 @@ from tfds_builders.texts import report_replaced
 URL = 'https://www.robots.ox.ac.uk/~vgg/data/flowers/102/'
 IMAGES, LABELS, MASKS = '102flowers.tgz', 'imagelabels.mat', '102segmentations.tgz'
 CAPTIONS_PER_IMAGE = 10
-SPLIT = (62, 20, 20)  # classes
+# classes
+SPLIT = (62, 20, 20)
 
 
 class Flowers102Captions(ManualBuilder):
@@ -44,13 +45,12 @@ Put these into the manual folder:
     ]
 
     def _info(self):
+        # its names are known when the files are read
         features = {
             'image': tfds.features.Image(shape=(None, None, 3)),
             'captions': tfds.features.Sequence(tfds.features.Text()),
             'file_name': tfds.features.Text(),
-            'label': tfds.features.ClassLabel(
-                num_classes=len(CLASS_NAMES)
-            ),  # its names are known when the files are read
+            'label': tfds.features.ClassLabel(num_classes=len(CLASS_NAMES)),
             'class_name': tfds.features.Text(),
         }
         if self.builder_config.name == 'masks':

@@ -13,7 +13,8 @@ import numpy as np
 from tfds_builders.errors import DataError
 from tfds_builders.foreign.pickle_codes import OPERATIONS
 
-SCALARS = (str, bytes, int, float, type(None))  # what may be a key
+# what may be a key
+SCALARS = (str, bytes, int, float, type(None))
 TYPES = (
     'list',
     'dict',
@@ -66,7 +67,8 @@ def loads(data: bytes, name='the pickle'):
         return value
     except DataError:
         raise
-    except Exception as error:  # whatever a damaged file makes of the machine
+    except Exception as error:
+        # whatever a damaged file makes of the machine
         raise DataError(
             f'{name} is damaged or no pickle: byte {machine.at} of {len(data)} ({type(error).__name__}: {error}). Fetch it again.'
         ) from None
@@ -82,14 +84,14 @@ class _Dtype:
 
 
 class _Machine:
-    names = NAMES  # a subclass that reads more than plain data adds rules here and to `value`
+    # a subclass that reads more than plain data adds rules here and to `value`
+    names = NAMES
 
     def __init__(self, data, name, at=0):
         self.data, self.name, self.at = data, name, at
         self.stack, self.marks, self.memo = [], [], {}
-        self.room = 4096 + 8 * len(
-            data
-        )  # bytes that may be copied: what is made from one string again and again must end
+        # bytes that may be copied: what is made from one string again and again must end
+        self.room = 4096 + 8 * len(data)
 
     def run(self):
         data, operations = self.data, OPERATIONS
@@ -185,7 +187,8 @@ class _Machine:
     def value(self, name, rule, args):
         """What a name stands for with these arguments."""
         if rule == '_reconstruct' and type(args[0]) is _Name and self.names[args[0]] == 'ndarray':
-            value = np.empty(0)  # `build` fills it
+            # `build` fills it
+            value = np.empty(0)
         elif rule == '_frombuffer':
             value = np.empty(0)
             self.fill(value, *(args[i] for i in (2, 1)), args[3] == 'F', args[0])
@@ -195,10 +198,11 @@ class _Machine:
             value = np.empty(0)
             self.fill(value, (), args[0], False, args[1])
             value = value[()]
+        # how Python 3 writes bytes for Python 2
         elif rule == 'encode' and args[1] in (
             'latin1',
             'latin-1',
-        ):  # how Python 3 writes bytes for Python 2
+        ):
             value = self.copied(args[0]).encode('latin1')
         elif rule == 'bytes' and not args:
             value = b''
@@ -266,9 +270,8 @@ class _Machine:
             rows *= size or 1
         if count != len(data):
             raise ValueError(f'an array of {shape} {dtype} has {len(data)} bytes')
-        if rows > 4096 + len(
-            self.data
-        ):  # of nothing, e.g. a thousand million times 0, which becomes a list of that length
+        # of nothing, e.g. a thousand million times 0, which becomes a list of that length
+        if rows > 4096 + len(self.data):
             raise ValueError(f'an array of {shape} has more rows than the file has bytes')
         array.__setstate__((1, tuple(shape), dtype, bool(fortran), data))
 
@@ -282,7 +285,8 @@ class _Machine:
         text = self.line().strip()
         if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
             raise ValueError('a string has no quotes')
-        self.stack.append(text[1:-1].decode('unicode_escape'))  # \xff is U+00FF, as in Latin-1
+        # \xff is U+00FF, as in Latin-1
+        self.stack.append(text[1:-1].decode('unicode_escape'))
 
     def long(self, size):
         self.stack.append(int.from_bytes(self.take(size), 'little', signed=True))

@@ -20,9 +20,8 @@ TYPES = {
     'Int': '<i4',
     'Long': '<i8',
 }
-ARRAY = re.compile(
-    rf'torch\.(?:Cuda|(?:Cuda)?({"|".join(TYPES)}))(Tensor|Storage)'
-)  # CudaTensor is of floats
+# CudaTensor is of floats
+ARRAY = re.compile(rf'torch\.(?:Cuda|(?:Cuda)?({"|".join(TYPES)}))(Tensor|Storage)')
 MODULE = re.compile(r'(?:nn|nngraph|graph|cudnn)\.[\w.]+')
 MAX_DIMENSIONS = 32
 
@@ -58,10 +57,11 @@ def loads(data: bytes, name='the .t7 file'):
     module is a `Module`. Raises DataError for functions, other classes, and files that are damaged or something else.
     """
     reader = _Reader(data, name)
+    # reading is a chain of generators, so that the depth of a file has no limit
     calls, value = (
         [reader.object()],
         None,
-    )  # reading is a chain of generators, so that the depth of a file has no limit
+    )
     while calls:
         try:
             calls.append(calls[-1].send(value))
@@ -140,7 +140,8 @@ class _Reader:
 
     def torch(self, index):
         name = self.string()
-        if re.fullmatch(r'V \d+', name):  # older files have no version before the class
+        # older files have no version before the class
+        if re.fullmatch(r'V \d+', name):
             name = self.string()
         match = ARRAY.fullmatch(name)
         if match:

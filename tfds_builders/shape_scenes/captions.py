@@ -260,7 +260,8 @@ def realise(atoms, draws):
         text = _realise(atoms, [draws.random() for _ in range(4 + 2 * ATOMS)])
         if len(phrases.words(text)) <= MAX_TOKENS:
             return text
-    return _realise(atoms, [0.0] * (4 + 2 * ATOMS))  # the bare frame and the shortest words
+    # the bare frame and the shortest words
+    return _realise(atoms, [0.0] * (4 + 2 * ATOMS))
 
 
 def _realise(atoms, choices):

@@ -64,7 +64,8 @@ class _Talk(Questions):
         self.rows, self.background, self.draws = objects_of(scene), int(scene[-1, 0]), draws
         self.regions = [region(row) for row in self.rows]
         self.known = known_from(self.rows, atoms)
-        self.asked = set()  # what has been asked in so many words: (kind, ...)
+        # what has been asked in so many words: (kind, ...)
+        self.asked = set()
         self.yes_no, self.last, self.group = 0, None, ()
         named = {k for k, *_ in (fact for fact in self.known if isinstance(fact, tuple))}
         if len(named) == 1:

@@ -13,7 +13,8 @@ from tfds_builders.shape_scenes import phrases, scenes
 from tfds_builders.shape_scenes.sample import make
 from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, CX, CY, UNIT, Draws, H, W
 
-OPTIONS = 100  # answers to choose from in each VisDial round
+# answers to choose from in each VisDial round
+OPTIONS = 100
 CIRCLE_CORNERS = 48
 
 
@@ -144,7 +145,8 @@ def _mask(segmentation, size):
         return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(
             segmentation['size'], order='F'
         )
-    fine = 16  # cv2 fills between whole pixels: draw large, then sample the centres
+    # cv2 fills between whole pixels: draw large, then sample the centres
+    fine = 16
     canvas = np.zeros((size * fine, size * fine), np.uint8)
     for corners in segmentation:
         cv2.fillPoly(
@@ -158,7 +160,8 @@ def export_visdial(path, samples, split='train', first_id=1, seed=0):
     with 100 answer options of which `gt_index` is the right one. Image ids as in `export_coco`."""
     draws = Draws(seed, 'single', 'train', 0, stream=1 << 20)
     pool = dict.fromkeys(answer for one in samples for answer in one['answers'])
-    while len(pool) < OPTIONS:  # a small export has too few different answers
+    # a small export has too few different answers
+    while len(pool) < OPTIONS:
         pool[
             phrases.phrase(
                 draws.below(6), draws.below(7), draws.below(3), (draws.random(), draws.random())

@@ -5,7 +5,8 @@ import re
 from tfds_builders.facts import ABOVE, BELOW, LEFT, NEAR, PLACES, RIGHT
 from tfds_builders.shape_scenes.scenes import COLOURS
 
-SHAPES = (  # singular and plural of the synonyms of each class; the first has one word
+# singular and plural of the synonyms of each class; the first has one word
+SHAPES = (
     (('circle', 'circles'), ('disc', 'discs'), ('dot', 'dots'), ('round shape', 'round shapes')),
     (('square', 'squares'), ('box', 'boxes'), ('block', 'blocks')),
     (('triangle', 'triangles'),),

@@ -34,6 +34,7 @@ from tfds_builders.shape_scenes.scenes import (
 
 ATTRIBUTES = {'shape': CLASS, 'colour': COLOUR, 'size': SIZE}
 VALUES = {'shape': len(CLASSES), 'colour': len(COLOURS), 'size': len(SIZES)}
+# x * 4 + y, as in facts.PLACES
 REGIONS = {
     0: 'top left',
     1: 'middle left',
@@ -44,7 +45,7 @@ REGIONS = {
     8: 'top right',
     9: 'middle right',
     10: 'bottom right',
-}  # x * 4 + y, as in facts.PLACES
+}
 ATTRIBUTE_QUESTIONS = {
     'shape': ('what shape is {it}', 'what is {it}'),
     'colour': ('what colour is {it}', 'what is the colour of {it}'),
@@ -72,12 +73,14 @@ SIDES = {LEFT: 'to the left of', RIGHT: 'to the right of', ABOVE: 'above', BELOW
 class Round(NamedTuple):
     question: str
     answer: str
-    type: str  # count_all, count_other, count_attribute, exist, attribute, place, relation, background
-    fact: tuple  # what the answer says: an atom
-    reference: (
-        tuple | None
-    )  # (shape, colour, size, place) of the object that the question names; None: none, or 'it'
-    revealed: frozenset  # the facts known after this round
+    # count_all, count_other, count_attribute, exist, attribute, place, relation, background
+    type: str
+    # what the answer says: an atom
+    fact: tuple
+    # (shape, colour, size, place) of the object that the question names; None: none, or 'it'
+    reference: tuple | None
+    # the facts known after this round
+    revealed: frozenset
 
 
 def region(row):

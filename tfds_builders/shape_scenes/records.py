@@ -18,10 +18,12 @@ import numpy as np
 from tfds_builders.shape_scenes import render, scenes
 from tfds_builders.shape_scenes.sample import make
 
-CHUNK = 200  # records that a worker makes before it is the next one's turn
+# records that a worker makes before it is the next one's turn
+CHUNK = 200
 PICTURES = ('image', 'mask', 'object_masks')
 TABLES = {'attributes': np.float32, 'scene': np.int32, 'facts': np.int32}
-FEW = 300  # below this a second process does not pay
+# below this a second process does not pay
+FEW = 300
 
 
 def png(pixels, bits=8):
@@ -81,13 +83,14 @@ def records(count, workers=None, chunk=CHUNK, **arguments):
     environment = {**os.environ, 'PYTHONPATH': paths, 'OPENBLAS_NUM_THREADS': '1'}
     command = [sys.executable, '-m', 'tfds_builders.shape_scenes.records']
     share = {**arguments, 'count': count, 'chunk': chunk, 'step': chunk * workers}
+    # Ctrl-C is for the parent, which ends its workers
     processes = [
         subprocess.Popen(
             [*command, json.dumps({**share, 'first': chunk * i})],
             stdout=subprocess.PIPE,
             env=environment,
             start_new_session=True,
-        )  # Ctrl-C is for the parent, which ends its workers
+        )
         for i in range(workers)
     ]
     try:
@@ -123,7 +126,8 @@ def from_json(line):
 
 def _work(count, first, chunk, step, **arguments):
     out = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
-    sys.stdout = sys.stderr  # nothing else may write into the stream of records
+    # nothing else may write into the stream of records
+    sys.stdout = sys.stderr
     for start in range(first, count, step):
         for index in range(start, min(start + chunk, count)):
             out.write(to_json(record(index=index, **arguments)) + '\n')

@@ -9,7 +9,8 @@ import numpy as np
 from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, COLOUR, CX, CY, RGB, UNIT, H, W
 
 _RGB = np.array(RGB, np.float32)
-MASK_SIZE = 64  # side of one object mask in a record
+# side of one object mask in a record
+MASK_SIZE = 64
 
 
 def distance(name, x, y, radius):
@@ -22,9 +23,11 @@ def distance(name, x, y, radius):
         return np.maximum(ax, ay) - radius
     if name == 'diamond':
         return (ax + ay - radius) * np.float32(0.5**0.5)
-    if name == 'triangle':  # apex up: (0, -r), (r, r), (-r, r)
+    # apex up: (0, -r), (r, r), (-r, r)
+    if name == 'triangle':
         return np.maximum((2 * ax - y - radius) * np.float32(0.2**0.5), y - radius)
-    if name == 'cross':  # arms a third of the side wide
+    # arms a third of the side wide
+    if name == 'cross':
         return np.minimum(
             np.maximum(ax - radius, ay - radius / 3), np.maximum(ax - radius / 3, ay - radius)
         )
@@ -46,17 +49,21 @@ def patch(row, size):
 def background(kind, variant, size):
     """float32 (size, size, 3) in 0..255. Desaturated on purpose: no background is mistaken for one of the seven colours."""
     canvas = np.empty((size, size, 3), np.float32)
-    if kind in (0, 1, 2):  # white, grey, black
+    # white, grey, black
+    if kind in (0, 1, 2):
         canvas[:] = (255.0, 128.0, 0.0)[kind]
-    elif kind == 6:  # pastel: near white, a tint
+    elif kind == 6:
+        # pastel: near white, a tint
         canvas[:] = [226 + (variant >> shift & 7) * 3 for shift in (0, 3, 6)]
     else:
         position = (np.arange(size, dtype=np.float32) + 0.5) / size
+        # darker greys are near green
         low, high = (
             104 + (variant & 15) * 2,
             165 + (variant >> 4 & 15) * 3,
-        )  # darker greys are near green
-        if kind == 3:  # a linear ramp in one of 8 directions
+        )
+        # a linear ramp in one of 8 directions
+        if kind == 3:
             angle = (variant >> 8 & 7) * np.pi / 4
             t = position[None, :] * np.cos(angle) + position[:, None] * np.sin(angle)
             grey = low + (high - low) * (t - t.min()) / (t.max() - t.min())
@@ -68,7 +75,8 @@ def background(kind, variant, size):
         elif kind == 5:
             bar = (position * (4 + 2 * (variant >> 8 & 3))).astype(np.int32)
             grey = low + (high - low) * ((bar[None, :] + bar[:, None]) % 2)
-        else:  # noise in 32 x 32 cells: the same at every picture size
+        else:
+            # noise in 32 x 32 cells: the same at every picture size
             cells = 132 + 56 * (
                 np.random.Generator(np.random.Philox(key=[variant, 1])).random((32, 32)) - 0.5
             )

@@ -33,9 +33,12 @@ PLACES = (
     ((0.4, 0.5), (0.4, 0.5), (0.15, 0.15)),
     ((0.3, 0.5), (0.3, 0.5), (0.08, 0.08)),
 )
-BESIDE, OVER = 0.05, 0.25  # a C stands so far beside the first B at most, and so far over it
-TOLERANCE = 0.05  # of `checks`, for what a model draws
-STREAM = 3  # of the random numbers; 0 to 2 are those of scenes with pictures (`sample.py`)
+# a C stands so far beside the first B at most, and so far over it
+BESIDE, OVER = 0.05, 0.25
+# of `checks`, for what a model draws
+TOLERANCE = 0.05
+# of the random numbers; 0 to 2 are those of scenes with pictures (`sample.py`)
+STREAM = 3
 
 
 def sample(split, index, seed=0):
@@ -127,9 +130,8 @@ def box_floor(boxes, labels, sigma=0.02):
     No mixture reaches it: at sigma = .02, the best one lies above log W by .13 nats at W = .1, by .06 at .2 and by .03 at .4, and by more where
     the box before cuts the range, as sorting does it. Over all scenes that makes about .18 nats a box.
     """
-    known = sigma * math.sqrt(
-        2 * math.pi
-    )  # no mixture is denser than 1 / known along any coordinate
+    # no mixture is denser than 1 / known along any coordinate
+    known = sigma * math.sqrt(2 * math.pi)
     floors = []
     for counts in counts_of(labels).tolist():
         nats = 0.0

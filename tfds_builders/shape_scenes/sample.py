@@ -7,9 +7,8 @@ from tfds_builders.shape_scenes.captions import captions, table_of
 from tfds_builders.shape_scenes.dialog import dialog
 from tfds_builders.shape_scenes.scenes import Draws
 
-SCENES, CAPTIONS, DIALOG = range(
-    3
-)  # streams: a change of the captions leaves the scenes as they are
+# streams: a change of the captions leaves the scenes as they are
+SCENES, CAPTIONS, DIALOG = range(3)
 
 
 def make(

@@ -22,10 +22,10 @@ RGB = (
 )
 SIZES = ('small', 'medium', 'large')
 BACKGROUNDS = ('white', 'grey', 'black', 'gradient', 'stripes', 'checker', 'pastel', 'noise')
-PLAIN = ('white', 'grey', 'black', 'gradient', 'pastel')  # those without a pattern
-CLASS_IDS = tuple(
-    f'{colour} {name}' for name in CLASSES for colour in COLOURS
-)  # class_id = class * 7 + colour
+# those without a pattern
+PLAIN = ('white', 'grey', 'black', 'gradient', 'pastel')
+# class_id = class * 7 + colour
+CLASS_IDS = tuple(f'{colour} {name}' for name in CLASSES for colour in COLOURS)
 
 MAX_OBJECTS = 5
 
@@ -110,9 +110,8 @@ def sample(mode, split, index, seed=0, overlap='none', backgrounds=BACKGROUNDS):
         scene = np.full((MAX_OBJECTS + 1, COLUMNS), -1, np.int32)
         scene[:count] = objects
         scene[-1, :2] = BACKGROUNDS.index(draws.pick(backgrounds)), draws.below(UNIT)
-        while mode == 'single' and not _belongs(
-            scene, mode, split
-        ):  # keep the object, look for a place that is this split's
+        # keep the object, look for a place that is this split's
+        while mode == 'single' and not _belongs(scene, mode, split):
             _move(scene, draws)
         if _belongs(scene, mode, split):
             return scene
@@ -126,9 +125,8 @@ def _belongs(scene, mode, split):
 
 
 def _side(mode, size, draws):
-    return 2 * round(
-        draws.uniform(*SIDES[mode][size]) * UNIT / 2
-    )  # even: the box has whole corners
+    # even: the box has whole corners
+    return 2 * round(draws.uniform(*SIDES[mode][size]) * UNIT / 2)
 
 
 def _centre(side, draws):

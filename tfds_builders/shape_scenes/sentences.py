@@ -14,14 +14,16 @@ from tfds_builders.errors import DataError
 from tfds_builders.shape_scenes import phrases
 from tfds_builders.shape_scenes.scenes import CLASSES, COLOURS, MAX_OBJECTS, SIZES, attribute_names
 
+# of the attributes of `single`: first entry and length of class, colour, size, x, y
 GROUPS = (
     (0, 6),
     (6, 7),
     (13, 3),
     (16, 3),
     (19, 3),
-)  # of the attributes of `single`: first entry and length of class, colour, size, x, y
-SAID = 'shape', 'colour', 'size'  # the groups that describe the object itself
+)
+# the groups that describe the object itself
+SAID = 'shape', 'colour', 'size'
 SCENERY = re.compile(
     r'\b(?:on|against|with|in front of)? ?(?:a|an|the) (?:\w+ ){0,2}background(?: is \w+)?'
     r'|\b(?:in|of) (?:the|this|a) (?:picture|image|drawing)\b'
@@ -88,12 +90,13 @@ def _found(sentence):
 def described(sentence):
     """([Described], [places]): a place is (axis, 0 or 2) with axis 0 for x and 1 for y, 'middle' or 'corner'. Raises DataError for an object of
     two colours or sizes."""
+    # words: what is said of an object before its name; predicate: of one after it
     objects, places, words, predicate = (
         [],
         [],
         {},
         False,
-    )  # words: what is said of an object before its name; predicate: of one after it
+    )
 
     def tell(one, kind, value):
         if one.setdefault(kind, value) != value:
@@ -105,7 +108,8 @@ def described(sentence):
     for kind, value in _found(sentence):
         if kind == 'place':
             places.append(value)
-        elif kind == 'is':  # 'the circle is red'
+        elif kind == 'is':
+            # 'the circle is red'
             predicate = bool(objects)
         elif kind == 'shape':
             shape, plural = value
@@ -116,10 +120,11 @@ def described(sentence):
             words |= {'n': value} if kind == 'number' else {}
         else:
             tell(objects[-1] if predicate else words, kind, value)
+    # '... large and red': of the last one, or of an object without a name
     if words.keys() & {
         'colour',
         'size',
-    }:  # '... large and red': of the last one, or of an object without a name
+    }:
         if not objects:
             objects.append({'n': words.get('n', 1)})
         for kind in words.keys() - {'n'}:
@@ -180,18 +185,21 @@ def _single(sentence):
         if one.n:
             for group, value in said:
                 tell(group, value)
-        elif len(said) == 1:  # 'no circle', 'no green shape': what it is not
+        elif len(said) == 1:
+            # 'no circle', 'no green shape': what it is not
             known[GROUPS[said[0][0]][0] + said[0][1]] = True
     for place in places:
         if place not in ('middle', 'corner'):
             tell(3 + place[0], place[1])
-    for group in (3, 4):  # of the axes that no other word tells
+    # of the axes that no other word tells
+    for group in (3, 4):
         first, length = GROUPS[group]
         if not vector[first : first + length].any():
             if 'middle' in places:
                 tell(group, 1)
             elif 'corner' in places:
-                known[first + 1] = True  # on either side
+                # on either side
+                known[first + 1] = True
     return vector, known
 
 
