@@ -1,8 +1,10 @@
-"""ShapeNet-cls, the trained reader of shape_scenes that evaluation uses beside the analytic one.
+"""ShapeNet-cls, the trained reader of shape_scenes for evaluation.
 
-    python -m t2i_jax.main --config=experiments/shape_net.py --workdir=runs/shape_net                # pictures of one object
-    python -m t2i_jax.main --config=experiments/shape_net.py:multi --workdir=runs/shape_net_multi    # of one to five
-    python -m benchmarks.shape_net --workdir=runs/shape_net                                           # check it, write it into the library
+    # pictures of one object, then of one to five
+    python -m t2i_jax.main --config=experiments/shape_net.py --workdir=runs/shape_net
+    python -m t2i_jax.main --config=experiments/shape_net.py:multi --workdir=runs/shape_net_multi
+    # compare it with the analytic reader, and write its weights into the library
+    python -m benchmarks.shape_net --workdir=runs/shape_net
 
 All numbers ours. About ten minutes each on two CPU cores. Variant `:tiny`, seconds, for tests.
 """

@@ -42,7 +42,8 @@ def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_e
     }
     if file_format == 'tfrecord' and importlib.util.find_spec('tensorflow') is None:
         raise DataError(
-            '--file_format=tfrecord needs TensorFlow: pip install tensorflow. array_record needs nothing more.'
+            '--file_format=tfrecord needs TensorFlow: pip install tensorflow. array_record needs '
+            'nothing more.'
         )
     try:
         builder = get_builder(name, data_dir=data_dir, file_format=file_format, **options)
@@ -53,14 +54,16 @@ def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_e
         if not any(option in str(error) for option in options):
             raise
         raise DataError(
-            f'Data set {name} takes no {" and no ".join("--" + option for option in options)}. Leave it out.'
+            f'Data set {name} takes no {" and no ".join("--" + option for option in options)}. '
+            'Leave it out.'
         ) from None
     except ValueError as error:
         # TFDS: another file format lies in this folder
         if 'File format' not in str(error):
             raise
         raise DataError(
-            f'{name} was built there as another file format ({error}). Give another --data_dir for a copy as {file_format}.'
+            f'{name} was built there as another file format ({error}). Give another --data_dir for '
+            f'a copy as {file_format}.'
         ) from None
     builder.download_and_prepare()
     return builder
@@ -85,7 +88,8 @@ def report(builder) -> str:
 def main(argv):
     if len(argv) != 2:
         sys.exit(
-            f'Name one data set: python -m tfds_builders.build NAME. There are: {", ".join(names())}.'
+            'Name one data set: python -m tfds_builders.build NAME. There are: '
+            f'{", ".join(names())}.'
         )
     try:
         builder = build(
@@ -95,7 +99,8 @@ def main(argv):
         sys.exit(f'Error: {error}')
     except OSError as error:
         sys.exit(
-            f'Error: cannot build {argv[1]}: {error}. Check that --data_dir can be written and has room.'
+            f'Error: cannot build {argv[1]}: {error}. Check that --data_dir can be written and has '
+            'room.'
         )
     print(report(builder))
 

@@ -23,7 +23,8 @@ def published(lists: dict[str, str], pattern, classes) -> dict[str, set[int]]:
             match = re.fullmatch(pattern, line)
             if not match or not 1 <= int(match[1]) <= classes:
                 raise DataError(
-                    f'{LISTS[name]} has the line {line!r}; expected one of {classes} class folders ({pattern}) a line. '
+                    f'{LISTS[name]} has the line {line!r}; expected one of {classes} class folders '
+                    f'({pattern}) a line. '
                     'Fetch the caption archive again.'
                 )
             split[name].add(int(match[1]))
@@ -34,7 +35,8 @@ def published(lists: dict[str, str], pattern, classes) -> dict[str, set[int]]:
     )
     if twice:
         raise DataError(
-            f'Class {min(twice)} stands in two of {", ".join(LISTS.values())}, which must share no class. '
+            f'Class {min(twice)} stands in two of {", ".join(LISTS.values())}, which must share no '
+            'class. '
             'Fetch the caption archive again.'
         )
     return split
@@ -65,8 +67,10 @@ def choose(lists, folder, pattern, sizes, warn):
     if missing:
         rule = f'random{sizes[0] + sizes[1]}_seed0'
         warn(
-            f'No {", ".join(missing)} in the caption archive: the classes are split by our own draw, {rule} '
-            f'({", ".join(map(str, sizes))} classes). Results are not comparable with published numbers.'
+            f'No {", ".join(missing)} in the caption archive: the classes are split by our own '
+            f'draw, {rule} '
+            f'({", ".join(map(str, sizes))} classes). Results are not comparable with published '
+            'numbers.'
         )
         return rule, drawn(*sizes)
     return PUBLISHED, published(lists, pattern, sum(sizes))

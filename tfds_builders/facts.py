@@ -48,7 +48,8 @@ APART = round(0.10 * UNIT)
 # boxes whose gap is at most this are near
 CLOSE = round(0.08 * UNIT)
 
-# A place is x * 4 + y with 0 left/top, 1 middle, 2 right/bottom, 3 any; CORNER is any of the four corners.
+# A place is x * 4 + y with 0 left/top, 1 middle, 2 right/bottom, 3 any; CORNER is any of the four
+# corners.
 PLACES = {
     'left': 3,
     'right': 11,

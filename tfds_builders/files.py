@@ -152,13 +152,15 @@ def fetch(url, folder, *, size=0, checksum='', retries=3) -> pathlib.Path:
                 and error.code in (403, 404)
             ):
                 raise DataError(
-                    f'Cannot fetch {url} ({error}). Try again: it goes on where it stopped. Or fetch it by hand and put it '
+                    f'Cannot fetch {url} ({error}). Try again: it goes on where it stopped. Or '
+                    'fetch it by hand and put it '
                     'into the manual folder.'
                 ) from None
     if size and part.stat().st_size != size or checksum and sha256(part) != checksum:
         part.unlink()
         raise DataError(
-            f'{url} is not the file that was expected (its size or SHA-256 differs); what came was removed. Try again, or fetch it elsewhere.'
+            f'{url} is not the file that was expected (its size or SHA-256 differs); what came was '
+            'removed. Try again, or fetch it elsewhere.'
         )
     return part.rename(path)
 

@@ -32,7 +32,8 @@ def inspect(builder, split='train', num=16, out='records.png'):
         builder.info.splits[split]
     except ValueError as error:
         raise DataError(
-            f'{builder.info.full_name} has no split {split!r} ({error}). It has: {", ".join(builder.info.splits)}.'
+            f'{builder.info.full_name} has no split {split!r} ({error}). It has: '
+            f'{", ".join(builder.info.splits)}.'
         ) from None
     decoders = {
         name: tfds.decode.SkipDecoding() for name in ENCODED if name in builder.info.features
@@ -217,7 +218,8 @@ def main():
     except DataError as error:
         sys.exit(f'Error: {error}')
     print(
-        f'{out}: {min(args.num, builder.info.splits[args.split].num_examples)} records of {builder.info.full_name}, {args.split}'
+        f'{out}: {min(args.num, builder.info.splits[args.split].num_examples)} records of '
+        f'{builder.info.full_name}, {args.split}'
     )
 
 

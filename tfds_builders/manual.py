@@ -33,7 +33,8 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         folder = self.manual_dir or pathlib.Path(self._data_dir_root) / 'downloads' / 'manual'
         if not folder.is_dir() or not any(folder.iterdir()):
             raise DataError(
-                f'Manual folder {folder} {"is empty" if folder.is_dir() else "does not exist"}.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
+                f'Manual folder {folder} '
+                f'{"is empty" if folder.is_dir() else "does not exist"}.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
             )
         return folder
 
@@ -43,7 +44,8 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         found = files.first_of(folder, *names)
         if found is None and not optional:
             raise DataError(
-                f'{what or names[0]} is not in {folder} (looked for {", ".join(names)}).\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
+                f'{what or names[0]} is not in {folder} (looked for '
+                f'{", ".join(names)}).\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
             )
         return found
 
@@ -77,8 +79,10 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         )
         if self.on_error == 'refuse':
             raise DataError(
-                f'{len(problems)} records of {source} cannot be used as they are: {listed}. Repair the files, or leave these '
-                "out with on_error='skip' (--on_error=skip; in training --config.data.on_error=skip)."
+                f'{len(problems)} records of {source} cannot be used as they are: {listed}. Repair '
+                'the files, or leave these '
+                "out with on_error='skip' (--on_error=skip; in training "
+                '--config.data.on_error=skip).'
             )
         logging.warning('Left out %d records: %s', len(problems), listed)
 
@@ -107,6 +111,7 @@ def require_space(folder, size, purpose):
     free = shutil.disk_usage(there).free
     if free < 1.05 * size:
         raise DataError(
-            f'{folder} needs {size / 1e9:.2f} GB {purpose}, and its disk has {free / 1e9:.2f} GB free. Make room, or give another '
+            f'{folder} needs {size / 1e9:.2f} GB {purpose}, and its disk has {free / 1e9:.2f} GB '
+            'free. Make room, or give another '
             '--data_dir (in training --config.data.dir).'
         )

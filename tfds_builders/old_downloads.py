@@ -65,7 +65,8 @@ def read_icml(path, key, problems=None) -> Texts:
         texts.captions[number], texts.embeddings[number] = captions, embedding
     if not found:
         raise DataError(
-            f'{path} holds no .t7 file of an image of this data set; expected <class>/<image>.t7 and so on. Fetch it again.'
+            f'{path} holds no .t7 file of an image of this data set; expected <class>/<image>.t7 '
+            'and so on. Fetch it again.'
         )
     return texts
 
@@ -74,7 +75,8 @@ def _icml_record(record, name):
     """The sentences (or none) and the vectors of one image."""
     if not isinstance(record, dict) or 'txt' not in record:
         raise DataError(
-            f'{name} is no table with "txt" (and "char"), as the files of the icml archives are. Fetch it again.'
+            f'{name} is no table with "txt" (and "char"), as the files of the icml archives are. '
+            'Fetch it again.'
         )
     embedding = _vectors(record['txt'], name)
     if 'char' not in record:
@@ -88,13 +90,15 @@ def _icml_record(record, name):
     n = len(embedding)
     if chars.ndim != 2 or n not in chars.shape:
         raise DataError(
-            f'{name}: "char" has the shape {chars.shape}; expected characters x {n}, a column for each row of "txt". Fetch it again.'
+            f'{name}: "char" has the shape {chars.shape}; expected characters x {n}, a column for '
+            'each row of "txt". Fetch it again.'
         )
     rows = chars.T if chars.shape[1] == n else chars
     # nor NaN
     if not (rows.min() >= 0 and rows.max() <= len(ALPHABET)):
         raise DataError(
-            f'{name}: "char" holds {rows.min():g}..{rows.max():g}, and its alphabet 1..{len(ALPHABET)}. Fetch it again.'
+            f'{name}: "char" holds {rows.min():g}..{rows.max():g}, and its alphabet '
+            f'1..{len(ALPHABET)}. Fetch it again.'
         )
     return [decode_chars(row) for row in rows], embedding
 
@@ -132,14 +136,16 @@ def read_stackgan(path, key) -> Texts:
         vectors = part.get('char-CNN-RNN-embeddings')
         if vectors is None:
             raise DataError(
-                f'{path} has {split}/filenames.pickle, but no {split}/char-CNN-RNN-embeddings.pickle. Fetch it again.'
+                f'{path} has {split}/filenames.pickle, but no '
+                f'{split}/char-CNN-RNN-embeddings.pickle. Fetch it again.'
             )
         for file, rows in part.items():
             is_list = isinstance(rows, list | tuple) or isinstance(rows, np.ndarray) and rows.ndim
             if not is_list or len(rows) != len(names):
                 what = f'{len(rows)} rows' if is_list else 'no rows'
                 raise DataError(
-                    f'{path}: {split}/{file}.pickle has {what}, and {split}/filenames.pickle {len(names)}; '
+                    f'{path}: {split}/{file}.pickle has {what}, and {split}/filenames.pickle '
+                    f'{len(names)}; '
                     'row i of the one belongs to row i of the other. Fetch both again.'
                 )
         for name, rows in zip(names, vectors):
@@ -162,7 +168,8 @@ def read_attngan(path, key) -> Texts:
         found[match[1] or 'captions'] = pickles.loads(data, match.string)
     if 'captions' not in found:
         raise DataError(
-            f'{path} holds no captions.pickle. Fetch it again, or put another caption archive into the manual folder.'
+            f'{path} holds no captions.pickle. Fetch it again, or put another caption archive into '
+            'the manual folder.'
         )
     content = found['captions']
     if (
@@ -172,7 +179,8 @@ def read_attngan(path, key) -> Texts:
         or not isinstance(content[2], dict)
     ):
         raise DataError(
-            f'{path}: captions.pickle is not [train captions, test captions, id -> word, word -> id]. Fetch it again.'
+            f'{path}: captions.pickle is not [train captions, test captions, id -> word, word -> '
+            'id]. Fetch it again.'
         )
     texts, words = Texts({}, {}, {}), content[2]
     for split, captions in zip(('train', 'test'), content):
@@ -182,7 +190,8 @@ def read_attngan(path, key) -> Texts:
         each, rest = divmod(len(captions), max(1, len(names)))
         if rest or not each or not names:
             raise DataError(
-                f'{path}: captions.pickle has {len(captions)} {split} captions for the {len(names)} images of {split}/filenames.pickle; '
+                f'{path}: captions.pickle has {len(captions)} {split} captions for the '
+                f'{len(names)} images of {split}/filenames.pickle; '
                 'expected the same number for each. Fetch both again.'
             )
         for i, name in enumerate(names):
@@ -201,7 +210,8 @@ def _sentence(ids, words, path):
         return ' '.join(words[int(i)] for i in ids if int(i))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise DataError(
-            f'{path}: captions.pickle holds the caption {reprlib.repr(ids)}, which is no list of ids of its words. Fetch it again.'
+            f'{path}: captions.pickle holds the caption {reprlib.repr(ids)}, which is no list of '
+            'ids of its words. Fetch it again.'
         ) from None
 
 
@@ -209,7 +219,8 @@ def _names(part, split, path):
     names = part.get('filenames')
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise DataError(
-            f'{path}: {split}/filenames.pickle is {"missing" if names is None else "no list of names"}. Fetch it again.'
+            f'{path}: {split}/filenames.pickle is '
+            f'{"missing" if names is None else "no list of names"}. Fetch it again.'
         )
     return names
 
@@ -252,7 +263,8 @@ def _vectors(rows, name):
             else 'numbers that are not finite'
         )
         raise DataError(
-            f'{name}: sentence vectors have {what}; expected captions x {EMBEDDING}. Fetch it again.'
+            f'{name}: sentence vectors have {what}; expected captions x {EMBEDDING}. Fetch it '
+            'again.'
         )
     return vectors
 

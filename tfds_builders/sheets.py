@@ -12,19 +12,23 @@ INK, GREY = (32, 32, 32), (128, 128, 128)
 
 
 def save_png(path, picture):
-    """Writes a picture (h w 3 or h w, uint8) so that nobody ever sees half of it."""
+    """Write a picture (h w 3 or h w, uint8), so that it appears whole or not at all."""
     with replacing(path) as temporary:
         Image.fromarray(np.asarray(picture)).save(temporary, format='PNG')
 
 
 def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, scale=None):
-    """A contact sheet: the samples of each sentence in a row, beside the sentence -> picture, h w 3 uint8.
+    """Draw a contact sheet: the samples of each sentence in a row, next to the sentence.
 
-    rows: n k s s 3 uint8, k samples of each of n sentences; more than 12 fill several lines. labels: the sentences, None without any.
-    path: where the picture is written as PNG. columns: how many sentences stand side by side, by default one, and where there is one
-    sample of each as many as make a square; sentences stand above wide pictures then. real: n s s 3 uint8, the picture that belongs
-    to each sentence, in a column of its own. scale: how many pixels wide and high each pixel is drawn, by default so that a side has 64.
-    Raises ValueError for another type or number of pictures.
+    rows: n k s s 3 uint8, k samples of each of n sentences; more than 12 fill several lines
+    labels: the sentences, None without any
+    path: where the picture is written as PNG
+    columns: how many sentences stand side by side, by default one, and where there is one sample of
+        each as many as make a square; sentences stand above wide pictures then
+    real: n s s 3 uint8, the picture that belongs to each sentence, in a column of its own
+    scale: how many pixels wide and high each pixel is drawn, by default so that a side has 64
+
+    Returns the sheet, h w 3 uint8. Raises ValueError for another type or number of pictures.
     """
     rows, real = np.asarray(rows), None if real is None else np.asarray(real)
     n, k, *shape = rows.shape if rows.ndim == 5 else (0, 0)
@@ -37,7 +41,8 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
         or given[1:] not in ([], [((n, *shape), np.uint8)])
     ):
         raise ValueError(
-            'A sheet is drawn from n k s s 3 samples, n s s 3 real pictures, both uint8, and n labels, '
+            'A sheet is drawn from n k s s 3 samples, n s s 3 real pictures, both uint8, and n '
+            'labels, '
             f'not from {given} and {len(labels)} labels.'
         )
     scale = scale or -(-64 // min(shape[:2]))
@@ -99,7 +104,7 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
 
 
 def wrap(text, font, width):
-    """The lines of a text that fit into a width; a word that is wider than that is broken."""
+    """Return the lines of a text that fit into a width; a wider word is broken."""
     lines = []
     for paragraph in text.splitlines():
         lines.append('')

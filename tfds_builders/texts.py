@@ -48,7 +48,8 @@ def read(captions_path, vectors_path, per_image, key, raw, icml) -> Joined:
         captions, lists = texts.captions, texts.lists
     if not captions and not problems:
         raise DataError(
-            f'{captions_path} holds no captions of this data set. Put another caption archive into the manual folder.'
+            f'{captions_path} holds no captions of this data set. Put another caption archive into '
+            'the manual folder.'
         )
     if vectors is None:
         return Joined(

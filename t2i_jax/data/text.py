@@ -1,4 +1,7 @@
-"""Sentences to arrays: characters, words, the vocabulary. The same code in training, sampling and the demo."""
+"""Sentences to arrays: characters, words, the vocabulary.
+
+The same code in training and sampling.
+"""
 
 import hashlib
 import json
@@ -31,9 +34,10 @@ _POSITIONS = bytes(ALPHABET.rfind(chr(code)) + 1 for code in range(256))
 
 
 def encode_chars(text: str, length: int = CHARS) -> np.ndarray:
-    """Positions in ALPHABET, counted from 1 as in Reed's files: (length,) int32, 0..70.
+    """Return positions in ALPHABET, counted from 1 as in Reed's files: (length,) int32, 0..70.
 
-    0 is padding, and what an unknown character becomes (no other character takes its place). What exceeds `length` is cut.
+    0 is padding, and what an unknown character becomes (no other character takes its place). What
+    exceeds `length` is cut.
     """
     codes = re.sub(r'[^\0-\x7f]', '\0', normalise(text)[:length]).encode()
     return np.frombuffer(codes.translate(_POSITIONS).ljust(length, b'\0'), np.uint8).astype(
@@ -42,19 +46,27 @@ def encode_chars(text: str, length: int = CHARS) -> np.ndarray:
 
 
 class Vocabulary:
-    """The words that a model knows. Ids count from 1 in the order of `words`; id 0 is padding, which `len(vocabulary)` counts, too."""
+    """The words that a model knows.
+
+    Ids count from 1 in the order of `words`; id 0 is padding, which `len(vocabulary)` counts, too.
+    Raises DataError for a word that is repeated.
+    """
 
     def __init__(self, words):
         self.words = tuple(words)
         self._ids = {word: i for i, word in enumerate(self.words, start=1)}
         if len(self._ids) != len(self.words):
             raise DataError(
-                'A vocabulary lists each word once; this one repeats some. Build it again from the training captions.'
+                'A vocabulary lists each word once; this one repeats some. Build it again from the '
+                'training captions.'
             )
 
     @classmethod
     def from_captions(cls, captions):
-        """All words of the captions (any iterable of str), by falling frequency, then alphabetically. Give it training captions only."""
+        """Build the vocabulary of captions, any iterable of str; give it training captions only.
+
+        It has all their words, by falling frequency, then alphabetically.
+        """
         counts = count_words(captions)
         return cls(sorted(counts, key=lambda word: (-counts[word], word)))
 
@@ -69,54 +81,69 @@ class Vocabulary:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the words in their order: two models with equal hashes read a sentence alike."""
+        """SHA-256 of the words in their order.
+
+        Two models with equal hashes read a sentence alike.
+        """
         return hashlib.sha256('\n'.join(self.words).encode()).hexdigest()
 
     def save(self, path):
         # a process that is killed must not leave half of it
+        """Write the vocabulary as JSON."""
         temporary = pathlib.Path(path).with_suffix('.tmp')
         temporary.write_text(json.dumps({'words': self.words}) + '\n', encoding='utf-8')
         temporary.replace(path)
 
     @classmethod
     def load(cls, path):
-        """Reads what `save` wrote. Raises DataError where the file is missing or is something else."""
+        """Read a file that `save` wrote.
+
+        Raises DataError where the file is missing or is something else.
+        """
         try:
             words = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))['words']
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                 raise TypeError('words')
         except FileNotFoundError:
             raise DataError(
-                f'There is no vocabulary at {path}. Training writes it; point to the folder of a run.'
+                f'There is no vocabulary at {path}. Training writes it; point to the folder of a '
+                'run.'
             ) from None
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(
-                f'{path} is no vocabulary: expected JSON {{"words": [...]}}. Restore it from the run that wrote it.'
+                f'{path} is not a vocabulary: expected JSON {{"words": [...]}}. Restore it from the '
+                'run that wrote it.'
             ) from None
         return cls(words)
 
     def encode(self, text: str, length: int) -> tuple[np.ndarray, int]:
-        """The first `length` known words: ((length,) int32 filled up with 0, how many there are). Unknown words are left out."""
+        """Return the ids of the first `length` known words, and their number.
+
+        Ids are (length,) int32, filled up with 0. Unknown words are left out.
+        """
         known = [self._ids[word] for word in tokenize(text) if word in self._ids][:length]
         ids = np.zeros(length, np.int32)
         ids[: len(known)] = known
         return ids, len(known)
 
     def decode(self, ids) -> list[str]:
-        """The words of these ids, without padding."""
+        """Return the words of these ids, without padding."""
         return [self.words[i - 1] for i in ids if i != PAD]
 
     def unknown(self, text: str) -> list[str]:
-        """The words of the text that are not in the vocabulary, each once, in the order of the text."""
+        """Return the words of a text that are not in the vocabulary, each once, in their order."""
         return [word for word in dict.fromkeys(tokenize(text)) if word not in self._ids]
 
 
 def encode_sentences(
     sentences, vocabulary: Vocabulary, length: int, chars: int = CHARS
 ) -> dict[str, np.ndarray]:
-    """Sentences a person typed, as a batch: tokens (B, length) int32, length (B,) int32, chars (B, chars) int32.
+    """Encode the sentences of a user as batch arrays.
 
-    Unknown words are left out and named in a warning. Raises DataError for no sentence, an empty one, or one without any known word.
+    tokens (B, length), length (B,) and chars (B, chars), all int32.
+
+    Unknown words are left out and named in a warning. Raises DataError for no sentence, an empty
+    one, or one without any known word.
     """
     sentences = [sentences] if isinstance(sentences, str) else list(sentences)
     if not sentences:
@@ -135,7 +162,8 @@ def encode_sentences(
 def _encode_sentence(sentence, number, vocabulary, length):
     if not tokenize(sentence):
         raise DataError(
-            f'Sentence {number} ({sentence!r}) has no words. Write what the picture shows, in plain letters.'
+            f'Sentence {number} ({sentence!r}) has no words. Write what the picture shows, in '
+            'plain letters.'
         )
     ids, n = vocabulary.encode(sentence, length)
     unknown = ', '.join(vocabulary.unknown(sentence))

@@ -1,10 +1,11 @@
-"""What words and pixels have to do with each other, drawn: for each map of attention its strongest words, as heat over the picture.
+"""Attention, drawn: the strongest words of each map as heat over the picture.
 
-    Sampler.load(workdir)(['a red circle'], num=4, attention=True)['attention']      # of each map n num s s t: how much each pixel looks at each word
-    attention_pictures.rows(picture, words, maps)                                    # cells with the words beneath
+    # how much each pixel looks at each word: of each map n num s s t
+    maps = Sampler.load(workdir)(['a red circle'], num=4, attention=True)['attention']
+    rows(picture, words, maps)    # cells with the words beneath
 
-AttnGAN's pixels look at words (each pixel's attention sums to 1), DAMSM's words look at regions (each word's does). On shape_scenes the words for
-colours and classes are compared with the objects that they are true of.
+AttnGAN's pixels look at words (each pixel's attention sums to 1), DAMSM's words look at regions
+(each word's does). scenes/attention.py measures whether they look at the right objects.
 """
 
 import cv2
@@ -23,10 +24,12 @@ SAMPLES = 4
 HEAT = colormaps['inferno']
 
 
-# ------------------------------------------------------------------------------------------------------------------ drawing
 def strongest(maps, count=WORDS) -> np.ndarray:
-    """The words with most mass in maps, s s t -> their numbers, the strongest first. As in AttnGAN's code only what is more than twice an even share
-    counts; where nothing is, all does."""
+    """Return the numbers of the words with most mass in maps (s, s, t), the strongest first.
+
+    As in AttnGAN's code, only what is more than twice an even share counts; where nothing is, all
+    does.
+    """
     # a caption may have no word that the run knows
     t = max(1, maps.shape[-1])
     above = (maps * (maps > 2 / t)).sum((0, 1))
@@ -34,7 +37,10 @@ def strongest(maps, count=WORDS) -> np.ndarray:
 
 
 def overlay(picture, heat) -> np.ndarray:
-    """A map (h, w) in [0, 1] over a picture uint8 s s 3: grey where it is 0, of the heat's colour where it is 1."""
+    """Return a picture (s, s, 3) uint8 with a map (h, w) in [0, 1] over it.
+
+    It is grey where the map is 0 and has the heat's colour where it is 1.
+    """
     s = len(picture)
     heat = np.clip(
         cv2.resize(np.asarray(heat, np.float32), (s, s), interpolation=cv2.INTER_LINEAR), 0, 1
@@ -46,7 +52,10 @@ def overlay(picture, heat) -> np.ndarray:
 
 
 def cell(picture, label) -> np.ndarray:
-    """A picture, enlarged to SIDE or more by whole factors, with a label beneath: uint8 (s + STRIP) s 3."""
+    """Return a picture with a label beneath it, uint8 (s + STRIP, s, 3).
+
+    It is enlarged by a whole factor to SIDE pixels or more.
+    """
     scale = -(-SIDE // len(picture))
     picture = np.repeat(np.repeat(picture, scale, 0), scale, 1)
     canvas = Image.new('RGB', (len(picture), len(picture) + STRIP), 'white')
@@ -62,8 +71,18 @@ def cell(picture, label) -> np.ndarray:
 
 
 def row(picture, words, maps, order, count, label='', most=None) -> np.ndarray:
-    """The picture, then the maps h w t of the words of `order` over it, relative to `most`, by default their largest value -> count + 1 cells, white
-    where there are fewer."""
+    """Return the picture, then some words' maps over it: `count + 1` cells.
+
+    Where there are fewer words, cells are white.
+
+    picture: uint8 (s, s, 3)
+    words: of the sentence
+    maps: (h, w, t)
+    order: numbers of the words that are shown
+    count: cells after the first one
+    label: of the picture
+    most: the value that is drawn as 1, by default the largest of these maps
+    """
     most = most or float(maps[..., order].max(initial=1e-9))
     cells = [cell(picture, label)] + [
         cell(overlay(picture, maps[..., i] / most), words[i]) for i in order
@@ -72,7 +91,13 @@ def row(picture, words, maps, order, count, label='', most=None) -> np.ndarray:
 
 
 def rows(picture, words, maps, count=WORDS) -> np.ndarray:
-    """Of each attention map, s s t, the strongest words over the picture uint8 s s 3 -> maps, count + 1, cells. words: of the sentence, at most t."""
+    """Return the strongest words of each map over the picture: maps, count + 1, cells.
+
+    picture: uint8 (s, s, 3)
+    words: of the sentence, at most t
+    maps: each (s, s, t), in its own size
+    count: words of each map
+    """
     known = [np.asarray(one, np.float32)[..., : len(words)] for one in maps]
     return np.stack(
         [
@@ -83,7 +108,13 @@ def rows(picture, words, maps, count=WORDS) -> np.ndarray:
 
 
 def sample_sheet(drawn, number, words, path):
-    """Writes the attention of the samples of one sentence: a line for each of the first samples and map. drawn: what Sampler gave."""
+    """Write the attention of one sentence's samples as a contact sheet.
+
+    It has a line for each map of the first samples.
+
+    drawn: the pictures and maps that Sampler gave
+    number: of the sentence
+    """
     found = [
         rows(picture, words, [one[number, i] for one in drawn['attention']])
         for i, picture in enumerate(drawn['image'][number][:SAMPLES])

@@ -16,10 +16,10 @@ GAP = 2
 
 
 def save_gif(path, frames, scale=None, seconds=3.0):
-    """Write a film as GIF that runs there and back for ever.
+    """Write a film as GIF, there and back, for ever.
 
-    frames: t n s s 3 uint8, n pictures in a near-square grid
-    scale: pixels wide and high of each pixel, by default so many that a side has 64
+    frames: t n s s 3 uint8, n pictures side by side in a near-square grid
+    scale: how many pixels wide and high each pixel is drawn, by default so that a side has 64
     seconds: from the first frame to the last
     """
     t, n, *shape = np.asarray(frames).shape

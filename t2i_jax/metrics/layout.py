@@ -1,7 +1,8 @@
-"""Layouts, scene by scene: labelled boxes against those that are true, and against what layouts look like. layout_sets.py compares whole sets.
+"""Measures of layouts, scene by scene; layout_sets.py compares whole sets.
 
-A scene is boxes (R, 4), cx cy w h in [0, 1], with labels (R,), -1 where there is none. Each function takes many scenes, (N, R, 4) and (N, R),
-and returns a value for each, NaN where a scene has nothing to measure; means and bootstrap intervals are the caller's.
+A scene is boxes (R, 4), cx cy w h in [0, 1], with labels (R,), -1 where there is none. Each
+function takes many scenes, (N, R, 4) and (N, R), and returns a value for each, NaN where a scene
+has nothing to measure; means and bootstrap intervals are the caller's.
 """
 
 import numpy as np
@@ -14,22 +15,27 @@ RASTER = 256
 
 
 def ious(a, b):
-    """Intersection over union of boxes (n, 4) with (m, 4) -> (n, m)."""
+    """Return the intersection over union of boxes (n, 4) with (m, 4), (n, m)."""
     common = intersections(a, b)
     areas = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
     return common / np.maximum(areas[0][:, None] + areas[1] - common, 1e-12)
 
 
 def intersections(a, b):
+    """Return the areas of intersection of boxes (n, 4) with (m, 4), (n, m)."""
     low = np.maximum((a[:, :2] - a[:, 2:] / 2)[:, None], (b[:, :2] - b[:, 2:] / 2)[None])
     high = np.minimum((a[:, :2] + a[:, 2:] / 2)[:, None], (b[:, :2] + b[:, 2:] / 2)[None])
     return np.clip(high - low, 0, None).prod(-1)
 
 
 def matching(boxes, labels, true_boxes, true_labels, thresholds=(0.3, 0.5)) -> dict:
-    """Boxes of equal labels matched so that their IoUs sum to most (Hungarian): `iou`, mean over the true boxes, those without a match
-    counting 0; `precision_<t>` and `recall_<t>`, shares of the boxes (true boxes) whose match has an IoU of t or more; of the matched
-    `size_error`, |log (w h / w* h*)| / 2, which is |log w / w*| where the shape is right, and `aspect_error`, |log (w / h) - log (w* / h*)|."""
+    """Match boxes of equal labels (Hungarian), and measure the matches.
+
+    Their IoUs sum to most. `iou`: mean over the true boxes, those without a match counting 0.
+    `precision_<t>` and `recall_<t>`: shares of the boxes (true boxes) whose match has an IoU of t
+    or more. Of the matched boxes `size_error`, |log (w h / w* h*)| / 2, which is |log w / w*| where
+    the shape is right, and `aspect_error`, |log (w / h) - log (w* / h*)|.
+    """
     names = (
         'iou',
         'size_error',
@@ -64,14 +70,21 @@ def matching(boxes, labels, true_boxes, true_labels, thresholds=(0.3, 0.5)) -> d
 
 
 def best_of(values, n):
-    """Values (N * n,), those of the n layouts drawn for one record together -> (N,): the largest of each, NaN where there is none."""
+    """Return the largest of the values of the n layouts of each record: (N * n,) -> (N,).
+
+    Values of one record stand together; NaN where all of them are.
+    """
     values = np.where(np.isnan(values), -np.inf, values).reshape(-1, n).max(1)
     return np.where(np.isinf(values), np.nan, values)
 
 
 def counts(labels, true_labels) -> dict:
-    """`count_error`, |number of boxes - true one|; `label_count_error`, the same for each label that either has, and their mean;
-    `label_precision`, `label_recall`, `label_f1`, of the multisets of labels; `labels_exact`, 1 where they are equal."""
+    """Return how far the numbers of boxes and labels are from the true ones.
+
+    `count_error`: |number of boxes - true one|. `label_count_error`: the same for each label that
+    either has, and their mean. `label_precision`, `label_recall`, `label_f1`: of the multisets of
+    labels. `labels_exact`: 1 where these are equal.
+    """
     names = (
         'count_error',
         'label_count_error',
@@ -100,8 +113,11 @@ def counts(labels, true_labels) -> dict:
 
 
 def arrangement(boxes, labels) -> dict:
-    """What needs no truth: `overlap`, sum over ordered pairs of intersection / area of the first; `pairwise_iou`, mean over pairs;
-    `coverage`, area of the union. Compare with the values of real layouts."""
+    """Return what needs no truth; compare it with the values of real layouts.
+
+    `overlap`: sum over ordered pairs of intersection / area of the first. `pairwise_iou`: mean over
+    pairs. `coverage`: area of the union.
+    """
     out = {name: np.full(len(boxes), np.nan) for name in ('overlap', 'pairwise_iou', 'coverage')}
     for i, (found, said) in enumerate(zip(boxes, labels)):
         found = found[said >= 0]
@@ -126,8 +142,12 @@ def arrangement(boxes, labels) -> dict:
 
 
 def alignment(boxes, labels):
-    """Of documents, whose parts stand in lines: (N,), mean over the boxes of -log(1 - d), d the least difference of left, centre, right, top,
-    middle or bottom to the same of another box (LayoutGAN's successors). 0 where every box is in line with one; NaN below two boxes."""
+    """Return how far boxes are out of line, (N,), for documents, whose parts stand in lines.
+
+    Mean over the boxes of -log(1 - d), d the least difference of left, centre, right, top, middle
+    or bottom to the same of another box (LayoutGAN's successors). 0 where every box is in line with
+    one; NaN below two boxes.
+    """
     out = np.full(len(boxes), np.nan)
     for i, (found, said) in enumerate(zip(boxes, labels)):
         found = found[said >= 0]
@@ -143,11 +163,14 @@ def alignment(boxes, labels):
 
 
 def relations(boxes, labels, facts, true_labels):
-    """How much of what captions of shape_scenes say of left, right, above and below holds: (N,), the share of such atoms.
+    """Return the share of a caption's left, right, above and below that holds, (N,).
 
-    facts (N, A, 6): of the caption of each layout. Boxes have no colour and no size, so descriptions are read by their class: an atom counts
-    where it names two classes of each of which the caption's own scene, `true_labels` (N, R), has one object ('the red circle is left of
-    the square' in a scene of one circle); about half of them. NaN where a caption has none.
+    facts: (N, A, 6), of the caption of each layout
+    true_labels: (N, R), of the scene that the caption was written for
+
+    Boxes have no colour and no size, so descriptions are read by their class: an atom counts where
+    it names two classes of each of which the caption's own scene has one object ('the red circle is
+    left of the square' in a scene of one circle); about half of them. NaN where a caption has none.
     """
     scenes = np.full((*labels.shape[:1], labels.shape[1] + 1, COLUMNS), -1)
     scenes[:, :-1, CX : H + 1] = np.where(labels[..., None] >= 0, np.round(boxes * UNIT), -1)
@@ -157,17 +180,20 @@ def relations(boxes, labels, facts, true_labels):
     def alone(named):
         return (named >= 0) & ((true_labels[:, None] == named[..., None]).sum(-1) == 1)
 
-    asked = (facts[..., 0] == RELATION) & (facts[..., 4] < NEAR) & alone(first) & alone(second)
-    blind = np.where(asked[..., None], facts, -1)
+    said = (facts[..., 0] == RELATION) & (facts[..., 4] < NEAR) & alone(first) & alone(second)
+    blind = np.where(said[..., None], facts, -1)
     blind[..., 2:4] = -1
-    blind[..., 5] = np.where(asked, pack(second), -1)
+    blind[..., 5] = np.where(said, pack(second), -1)
     with np.errstate(invalid='ignore'):
-        return (holds(blind, scenes) & asked).sum(-1) / asked.sum(-1)
+        return (holds(blind, scenes) & said).sum(-1) / said.sum(-1)
 
 
 def against(boxes, labels, true_boxes, true_labels) -> dict:
-    """`matching`, `counts` and `arrangement` of layouts, and `coverage_gap`, |coverage - true coverage| (no boxes cover nothing; NaN where
-    neither has any), each name with `layout_` before it."""
+    """Return `matching`, `counts` and `arrangement` of layouts in one.
+
+    Each name has `layout_` before it. And `layout_coverage_gap`, |coverage - true coverage|: no
+    boxes cover nothing; NaN where neither has any.
+    """
     found = arrangement(boxes, labels)
     covered, true = found['coverage'], arrangement(true_boxes, true_labels)['coverage']
     gap = np.where(

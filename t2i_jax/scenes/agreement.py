@@ -1,8 +1,9 @@
-"""Does a picture of shape_scenes show what its caption says, in how many ways, and how varied is it otherwise?
+"""Measures of shape scenes: whether they show what captions say, how varied they are.
 
-Everything here reads scene tables, (N, R + 1, 8) as `shape_scenes.decode` and the trained decoder give them, and facts (N, A, 6), one caption
-for each picture. A function returns {name: values of each picture or caption, NaN where the caption asks nothing of the kind}, so that means
-and bootstrap intervals can be taken over the rest.
+All functions read scene tables (N, R + 1, 8), as the readers of `readers.py` give them, and facts
+(N, A, 6), one caption for each picture. They return {name: values of each picture or caption}, NaN
+where the caption says nothing of the kind, so that means and bootstrap intervals can be taken over
+the rest.
 """
 
 import collections
@@ -40,18 +41,19 @@ NEAR = 0.03
 
 
 def agreement(scenes, facts) -> dict:
-    """Each 0 or 1, but `sem_acc`, the share of a caption's atoms that hold.
+    """Return how well scenes agree with captions, each 0 or 1 except `sem_acc`.
 
-    `sem_exact`: all of them hold. `colour`, `class`, `class_colour`, `size`, `place`, `relation`, `count`: see
-    `shape_scenes.caption_results`. `exists_class`, `colour_of_class`, `size_of_class_colour`: each attribute given that the one before is
-    right, so that a missing shape is not counted twice.
+    `sem_acc`: the share of a caption's atoms that hold. `sem_exact`: all of them hold. `colour`,
+    `class`, `class_colour`, `size`, `place`, `relation`, `count`: see `analytic.caption_results`.
+    `exists_class`, `colour_of_class`, `size_of_class_colour`: each attribute given that the one
+    before is right, so that a missing shape is not counted twice.
     """
     true, used = holds(facts, scenes), facts[..., 0] >= 0
     with np.errstate(invalid='ignore', divide='ignore'):
         out = {'sem_acc': np.where(used, true, 0).sum(-1) / used.sum(-1)}
     results = {
-        name: np.where(asked, right, np.nan)
-        for name, (right, asked) in caption_results(scenes, facts).items()
+        name: np.where(said, right, np.nan)
+        for name, (right, said) in caption_results(scenes, facts).items()
     }
     out['sem_exact'] = results.pop('exact')
     out |= results
@@ -62,11 +64,15 @@ def agreement(scenes, facts) -> dict:
 
 
 def attribute_accuracy(scenes, attributes) -> dict:
-    """Whether the largest object of each picture is what its attribute vector asks for, (N, 22) of `single` scenes: {name: (N,)}, each 0 or 1.
+    """Return whether the largest objects are what attribute vectors say, 0 or 1, (N,) each.
 
-    `attribute_class`, `attribute_colour`, `attribute_size`, `attribute_x`, `attribute_y` (the third of the room), `attribute_position` (both), and
-    `attribute_position_near`, with places that are off by no more than NEAR: by so much readers err, and a third of a large object's room is a
-    tenth of the frame. NaN where a vector asks nothing of the kind (its bits are all 0); a picture without an object is wrong.
+    attributes: (N, 22), those of `single` scenes
+
+    `attribute_class`, `attribute_colour`, `attribute_size`, `attribute_x`, `attribute_y` (the third
+    of the room), `attribute_position` (both), and `attribute_position_near`, with places that are
+    off by no more than NEAR: by so much readers err, and a third of a large object's room is a
+    tenth of the frame. NaN where a vector says nothing of the kind (its bits are all 0); a picture
+    without an object is wrong.
     """
     largest = scenes[:, 0]
 
@@ -101,7 +107,7 @@ def attribute_accuracy(scenes, attributes) -> dict:
 
 
 def descriptions(facts):
-    """What one caption (A, 6) says is there: a list of (class, colour, size, how many), -1 for any."""
+    """Return what one caption (A, 6) describes: [(class, colour, size, how many)], -1 for any."""
     found = []
     for kind, shape, colour, size, number, other in facts.tolist():
         if kind in (EXISTS, PLACE) and number != 0:
@@ -112,7 +118,10 @@ def descriptions(facts):
 
 
 def layout(scenes):
-    """Scene tables as boxes (N, R, 4), cx cy w h in [0, 1], and labels (N, R): the class, -1 where there is no object or its class is unknown."""
+    """Return scene tables as boxes (N, R, 4), cx cy w h in [0, 1], and labels (N, R).
+
+    A label is the class, -1 where there is no object or its class is unknown.
+    """
     objects = scenes[:, :-1]
     return objects[..., [CX, CY, W, H]] / UNIT, np.where(
         objects[..., W] >= 0, objects[..., CLASS], -1
@@ -120,7 +129,7 @@ def layout(scenes):
 
 
 def _rows(scene):
-    """The (class, colour, size) of each object."""
+    """Return the (class, colour, size) of each object."""
     return [tuple(row[:3]) for row in scene[:-1].tolist() if row[W] >= 0]
 
 
@@ -129,9 +138,15 @@ def _fits(row, description):
 
 
 def hallucination(scenes, facts, truth) -> np.ndarray:
-    """Objects of each picture that its caption does not license, for captions whose descriptions are of as many objects as the scene has that
-    they were written for (`truth`): those left when as many as possible have been given to descriptions. Where a caption describes fewer,
-    but says how many there are, those above that number; NaN for the others."""
+    """Return how many objects of each picture its caption does not license, (N,).
+
+    truth: the scenes that the captions were written for
+
+    For captions that describe as many objects as their own scene has: the objects that are left
+        when as many as possible have been given to descriptions. Where a caption describes fewer,
+        but says how
+    many there are: those above that number. NaN for the others.
+    """
     out = np.full(len(scenes), np.nan)
     for i, (scene, one, real) in enumerate(zip(scenes, facts, truth)):
         said = [description for description in descriptions(one) for _ in range(description[3])]
@@ -147,8 +162,12 @@ def hallucination(scenes, facts, truth) -> np.ndarray:
 
 
 def binding(scenes, facts) -> np.ndarray:
-    """For captions of exactly two objects, each described alone with class and colour, which differ in both: 1 where both pairs are in the
-    picture, -1 where both are there with the colours exchanged, else 0; NaN for the others ('two red circles and a blue square', too)."""
+    """Return whether the colours of two objects are right (1), exchanged (-1) or neither (0).
+
+    A value for each picture.
+    For captions of exactly two objects, each described alone with class and colour, which differ in
+    both; NaN for the others ('two red circles and a blue square', too).
+    """
     out = np.full(len(scenes), np.nan)
     for i, (scene, one) in enumerate(zip(scenes, facts)):
         said, alone = [d[:2] for d in descriptions(one)], all(d[3] == 1 for d in descriptions(one))
@@ -167,8 +186,17 @@ def binding(scenes, facts) -> np.ndarray:
 
 
 def oracle_r_precision(scenes, facts, truth, pool, negatives=99, seed=0) -> np.ndarray:
-    """1 where the own caption fits a picture better (share of its atoms) than each of `negatives` captions of the pool (M, A, 6) that are
-    false of the scene it was written for (N, R + 1, 8); a tie is a failure."""
+    """Return whether the own caption fits a picture best among many false ones, 0 or 1, (N,).
+
+    scenes: (N, R + 1, 8), of the pictures
+    facts: (N, A, 6), of their captions
+    truth: (N, R + 1, 8), the scenes that the captions were written for
+    pool: (M, A, 6), captions, of which those that are false of the true scene are drawn
+    negatives: how many of them
+    seed: of the draw
+
+    A caption fits by the share of its atoms that hold; a tie is a failure.
+    """
     rng, out = np.random.default_rng(seed), np.zeros(len(scenes))
     for i, (scene, one, real) in enumerate(zip(scenes, facts, truth)):
         others = np.zeros((0, *pool.shape[1:]), pool.dtype)
@@ -182,11 +210,13 @@ def oracle_r_precision(scenes, facts, truth, pool, negatives=99, seed=0) -> np.n
     return out
 
 
-# -------------------------------------------------------------------------------------------------------------- one word exchanged
+# ------------------------------------------------------------------------------- one word exchanged
 def swaps(texts, facts, seed=0, per_attribute=32):
-    """Captions of one description with a single word exchanged: a list of (row, attribute, changed text, changed facts (A, 6)).
+    """Return captions of one description with one word exchanged.
 
-    The word names the class, the colour or the size of what is described; it is replaced by one of the same kind, a plural by a plural.
+    A list of (row, attribute, changed text, changed facts (A, 6)). The word names the class, the
+    colour or the size of what is described; it is replaced by one of the same kind, a plural by a
+    plural.
     """
     rng, out = np.random.default_rng(seed), []
     for attribute, (column, names) in ATTRIBUTES.items():
@@ -228,12 +258,15 @@ def swaps(texts, facts, seed=0, per_attribute=32):
 
 
 def swap_results(before, after, swapped, facts) -> dict:
-    """For pictures drawn from the same noise before and after a word was exchanged, (n, R + 1, 8) each, n = len(swapped); `swapped` and
-    `facts` (N, A, 6): what `swaps` returned and was given.
+    """Return what an exchanged word did to pictures that were drawn from the same noise.
 
-    `swap_<attribute>`: 1 where the changed atom holds afterwards. `swap_keeps`: 1 where everything else stayed: the multiset of
-    (class, colour, size) is the one before, but for the exchanged attribute of as many objects as the caption describes, which fitted it
-    before (where none did, any object may be the one that is meant); 0 where there was no object of known class before.
+    before, after: (n, R + 1, 8) each, n = len(swapped)
+    swapped, facts: what `swaps` returned, and the facts (N, A, 6) that it was given
+
+    `swap_<attribute>`: 1 where the changed atom holds afterwards. `swap_keeps`: 1 where everything
+    else stayed: the multiset of (class, colour, size) is the one before, except for the exchanged
+    attribute of as many objects as the caption describes, which fitted it before (where none did,
+    any object may be the one that is meant); 0 where there was no object of known class before.
     """
     out = {f'swap_{name}': np.full(len(swapped), np.nan) for name in ATTRIBUTES} | {
         'swap_keeps': np.full(len(swapped), np.nan)
@@ -263,9 +296,15 @@ def _kept(before, after, description, column):
 
 
 def diversity(scenes, facts) -> dict:
-    """Scenes (M, k, R + 1, 8) decoded from k pictures of each of M captions (M, A, 6): standard deviation over the k of the largest object's
-    place and side, in fractions of the frame, a value a caption. One picture for every noise gives 0; the place is NaN where the caption
-    says where something is (a place or a relation), the side where it says how large something is."""
+    """Return how varied the pictures of a caption are, `diversity_place`, `diversity_size`.
+
+    scenes: (M, k, R + 1, 8), decoded from k pictures of each of M captions
+    facts: (M, A, 6)
+
+    Standard deviation over the k of the largest object's place and side, in fractions of the frame.
+    One picture for every noise gives 0; the place is NaN where the caption says where something is
+    (a place or a relation), the side where it says how large something is.
+    """
     largest = scenes[:, :, 0].astype(float)
     largest[largest[..., W] < 0] = np.nan
     side = np.maximum(largest[..., W], largest[..., H])
@@ -280,7 +319,7 @@ def diversity(scenes, facts) -> dict:
 
 
 def _variance(values):
-    """Over the last axis, without NaN; NaN where fewer than two are left."""
+    """Return the variance over the last axis without NaN; NaN where fewer than two are left."""
     there = np.isfinite(values)
     count = there.sum(-1)
     mean = np.where(there, values, 0).sum(-1) / np.maximum(count, 1)
@@ -289,20 +328,29 @@ def _variance(values):
 
 
 def nearest_captions(texts, train_texts):
-    """For each text the number of the training text most like it by the words that they share (Jaccard, the first of equal ones): the
-    pictures of these records are what a system that only remembers would show."""
+    """Return for each text the number of the training text most like it.
+
+    By the words that they share (Jaccard), the first of equal ones. The pictures of these records
+    are what a system that only remembers would show.
+    """
     return nearest_records(texts, [[text] for text in train_texts])
 
 
 def nearest_records(texts, captions_of_records):
-    """The same among all captions of all records, a list of texts for each: for each text the number of the record."""
+    """Return for each text the number of the record with the caption most like it.
+
+    captions_of_records: a list of texts for each record
+
+    As `nearest_captions`. Raises ValueError where no record has a caption.
+    """
     bags = {}
     for number, captions in enumerate(captions_of_records):
         for caption in captions:
             bags.setdefault(frozenset(words(caption)), number)
     if not bags:
         raise ValueError(
-            f'{len(captions_of_records)} records without a caption: there is nothing that a text could be like'
+            f'{len(captions_of_records)} records without a caption: there is nothing that a text '
+            'could be like'
         )
     # word -> the bags that hold it
     where = collections.defaultdict(list)

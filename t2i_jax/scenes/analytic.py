@@ -1,9 +1,11 @@
-"""Does a picture show what its caption says? An exact reader of `shape_scenes` pictures, and scores from it.
+"""An exact reader of `shape_scenes` pictures, and scores of captions from it.
 
-The reader (`decode`) finds flat patches of the seven colours, names them by template and writes the table in which the data set
-describes its scenes, so that `holds` and `entails` answer for generated pictures, too. It is no network: nothing is trained, so nothing
-can be exploited. Sharp pictures of 64 px and more are read without error; blur of 2 px at 64 px costs a third of the objects, so report
-the scores of the real test pictures (upper bound) and of shuffled captions (lower bound) beside those of a model.
+The reader (`decode`) finds flat patches of the seven colours, names them by template and writes
+the table in which the data set describes its scenes, so that `holds` and `entails` answer for
+generated pictures, too. It is not a network: nothing is trained, so nothing can be exploited. Sharp
+pictures of 64 px and more are read without error; blur of 2 px at 64 px costs a third of the
+objects, so report the scores of the real test pictures (upper bound) and of shuffled captions
+(lower bound) with those of a model.
 """
 
 import functools
@@ -40,7 +42,7 @@ MAX_FOUND = 8
 
 @functools.cache
 def _templates():
-    """bool (6, 32, 32): each class filling its box."""
+    """Return the shape of each class filling its box, bool (6, 32, 32)."""
     line = ((np.arange(_SIDE) + 0.5) / _SIDE * 2 - 1).astype(np.float32)
     return np.stack(
         [distance(name, line[None, :], line[:, None], np.float32(1)) <= 0 for name in CLASSES]
@@ -48,7 +50,10 @@ def _templates():
 
 
 def colour_map(image):
-    """uint8 (S, S): the nearest colour of each pixel of uint8 (S, S, 3), 0..6 as in COLOURS, 7 to 9 white, grey, black."""
+    """Return the nearest colour of each pixel of uint8 (S, S, 3), uint8 (S, S).
+
+    0 to 6 as in COLOURS, 7 to 9 white, grey, black.
+    """
     pixels = image.reshape(-1, 3).astype(np.float32) / 255
     # argmax of it is argmin of the Euclidean distance
     closeness = pixels @ _PALETTE.T - (_PALETTE**2).sum(1) / 2
@@ -56,11 +61,14 @@ def colour_map(image):
 
 
 def decode(image, mode, keep_unknown=True):
-    """The scene table, int32 (9, 8), of one picture: up to 8 objects, the largest first, and the background.
+    """Return the scene table of one picture, int32 (9, 8): up to 8 objects and the background.
 
-    image: uint8 (S, S, 3), S >= 32 (pictures below 64 px are doubled first). mode: 'single' or 'multi', which sets the limits of the sizes.
-    A patch whose IoU with every template is below 0.45 has class -1 (or is left out where `keep_unknown` is false).
-    Background: 0 white, 1 grey, 2 black where the border is plain, otherwise -1.
+    image: uint8 (S, S, 3), S >= 32 (pictures below 64 px are doubled first)
+    mode: 'single' or 'multi', which sets the limits of the sizes
+    keep_unknown: whether a patch whose IoU with every template is below 0.45 stays, with class -1
+
+    The largest object comes first. Background: 0 white, 1 grey, 2 black where the border is plain,
+    otherwise -1. Raises ValueError for another mode and for pictures of another kind.
     """
     if mode not in MODES:
         raise ValueError(f'mode is {mode!r}; shape scenes are {" or ".join(MODES)}')
@@ -102,7 +110,7 @@ def decode(image, mode, keep_unknown=True):
 
 
 def _patches(mask, colour, size, mode):
-    """The objects of one colour, rows without the depth."""
+    """Return the objects of one colour, rows without the depth."""
     if mask.sum() < MIN_AREA * size * size:
         return []
     mask = mask.view(np.uint8)
@@ -120,7 +128,8 @@ def _patches(mask, colour, size, mode):
             continue
         where = slice(y, y + h), slice(x, x + w)
         patch = labels[where] == i
-        # Anti-aliased rims between two colours can be nearest to a third one; they are thin and do not survive an erosion.
+        # Anti-aliased rims between two colours can be nearest to a third one; they are thin and do
+        # not survive an erosion.
         if core[where][patch].sum() < MIN_CORE * area:
             continue
         shape = (
@@ -130,7 +139,8 @@ def _patches(mask, colour, size, mode):
         common = (_templates() & shape).sum((1, 2))
         iou = common / np.maximum((_templates() | shape).sum((1, 2)), 1)
         small, medium = THRESHOLDS[mode]
-        # Corners get lost and noise sticks out: the side by area, averaged with that of the box, is wrong less often than the box alone.
+        # Corners get lost and noise sticks out: the side by area, averaged with that of the box, is
+        # wrong less often than the box alone.
         side = (max(w, h) + (area / _templates()[iou.argmax()].mean()) ** 0.5) / 2 / size
         rows.append(
             (
@@ -147,16 +157,19 @@ def _patches(mask, colour, size, mode):
 
 
 def decode_all(images, mode):
-    """int32 (N, 9, 8) of uint8 (N, S, S, 3)."""
+    """Return the scene tables of uint8 (N, S, S, 3), int32 (N, 9, 8)."""
     return np.stack([decode(image, mode) for image in images])
 
 
 def recall(decoded, truth, near=0.10):
-    """How much of a true scene was read: dict of `objects`, and of how many of them are right in `class_colour`, `+ size`, `+ position`;
-    `exact`: all are right and nothing else was found.
+    """Return how much of a true scene was read, {name: number}.
 
-    decoded, truth: scene tables. An object matches one of its class and colour, the nearest first, each once; its position is right within
-    `near` of the frame.
+    decoded, truth: scene tables
+    near: how far, of the frame, a position may be off
+
+    `objects`, and of how many of them are right in `class_colour`, `+ size`, `+ position`; `exact`:
+    all are right and nothing else was found. An object matches one of its class and colour, the
+    nearest first, each once.
     """
     found = [row for row in decoded[:-1].tolist() if row[CLASS] >= 0]
     extra = len(found)
@@ -180,7 +193,10 @@ def recall(decoded, truth, near=0.10):
 
 
 def _descriptions(facts):
-    """(shape, colour, size), each (N, 2A), -1 for any: what the captions describe as present, the second objects of relations last."""
+    """Return what captions describe as present: (shape, colour, size), each (N, 2A).
+
+    -1 is any. The second objects of relations come last.
+    """
     kind = facts[..., 0]
     present = (kind == RELATION) | (((kind == EXISTS) | (kind == PLACE)) & (facts[..., 4] != 0))
     first = np.where(present[..., None], facts[..., 1:4], -1)
@@ -190,7 +206,7 @@ def _descriptions(facts):
 
 
 def _shown(scenes, shape, colour, size, wanted):
-    """(right, asked), bool (N,): whether all the wanted descriptions of a caption have an object in its scene, and whether it has any."""
+    """Return whether scenes show all wanted descriptions, and whether there are any: (N,)."""
     facts = np.full((*wanted.shape, 6), -1, np.int32)
     facts[..., 0] = np.where(wanted, EXISTS, -1)
     facts[..., 1], facts[..., 2], facts[..., 3] = shape, colour, size
@@ -198,9 +214,13 @@ def _shown(scenes, shape, colour, size, wanted):
 
 
 def caption_results(scenes, facts):
-    """{name: (right, asked)}, bool (N,) each: what is right of each caption, and whether the caption says anything of the kind.
+    """Return what is right of each caption, {name: (right, said)}, bool (N,) each.
 
-    scenes: (N, R + 1, 8), decoded or true. facts: (N, A, 6), the caption of each picture. Names:
+    scenes: (N, R + 1, 8), decoded or true
+    facts: (N, A, 6), the caption of each picture
+
+    `said` is whether the caption says anything of the kind. Names:
+
     colour, class       each colour (class) that is mentioned is somewhere in the picture
     class_colour        each class mentioned with its colour is there as one object
     size                each object mentioned with a size is there, as described
@@ -227,11 +247,14 @@ def caption_results(scenes, facts):
 
 
 def score(scenes, facts):
-    """{name: share} of `caption_results` over the captions that ask (nan where none does), and `atoms`, the share of facts that hold."""
+    """Return the shares of `caption_results` over the captions that say anything of the kind.
+
+    NaN where none does. `atoms` is the share of facts that hold.
+    """
     results = caption_results(scenes, facts).items()
     shares = {
-        name: float(right[asked].mean()) if asked.any() else float('nan')
-        for name, (right, asked) in results
+        name: float(right[said].mean()) if said.any() else float('nan')
+        for name, (right, said) in results
     }
     used = facts[..., 0] >= 0
     shares['atoms'] = float(holds(facts, scenes)[used].mean()) if used.any() else float('nan')
@@ -239,15 +262,20 @@ def score(scenes, facts):
 
 
 def caption_scores(images, facts, mode):
-    """Shares of pictures that show what their captions say.
+    """Return the shares of pictures that show what their captions say.
 
-    images: uint8 (N, S, S, 3); facts: int (N, A, 6), those of the caption from which each picture was made; mode: 'single' or 'multi'.
-    Returns the names of `caption_results` and `atoms`: `colour` counts only captions that mention a colour, `class_colour` only those that
-    mention both of one object, and so on; nan where no caption does.
+    images: uint8 (N, S, S, 3)
+    facts: int (N, A, 6), those of the caption from which each picture was made
+    mode: 'single' or 'multi'
+
+    The names are those of `caption_results` and `atoms`: `colour` counts only captions that mention
+    a colour, `class_colour` only those that mention both of one object, and so on; NaN where no
+    caption does. Raises ValueError for other numbers of images and captions.
     """
     images, facts = np.asarray(images), np.asarray(facts)
     if len(images) != len(facts):
         raise ValueError(
-            f'{len(images)} images and the facts of {len(facts)} captions: give one caption for each image'
+            f'{len(images)} images and the facts of {len(facts)} captions: give one caption for '
+            'each image'
         )
     return score(decode_all(images, mode), facts)

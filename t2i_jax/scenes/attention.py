@@ -9,7 +9,7 @@ from tfds_builders.shape_scenes.sentences import TERMS
 
 
 def named(word):
-    """What a word of shape_scenes says of an object: (COLOUR or CLASS, value), None for other words."""
+    """Return what a word of shape_scenes says of an object: (COLOUR or CLASS, value), or None."""
     kind, value = TERMS.get((word,), ('', None))
     if kind == 'colour':
         return COLOUR, value
@@ -17,7 +17,11 @@ def named(word):
 
 
 def mask_of(scene, column, value, side):
-    """Where one sees objects with a value: float32 (side, side), the share of each cell. Zeros where there is none."""
+    """Return where objects with a value can be seen, float32 (side, side).
+
+    A cell has the share of its area. scene: a table; column, value: as `named` returns them. Zeros
+    where there is no such object.
+    """
     pixels = 8 * side if side < 32 else 2 * side
     scene = np.array(scene)
     # a decoded patch of no shape has no mask
@@ -30,10 +34,16 @@ def mask_of(scene, column, value, side):
 
 
 def inside(maps, words, scenes) -> dict:
-    """How much of the attention of words for colours and classes lies on the objects that they are true of, against these objects' share of the frame.
+    """Measure how much attention of words lies on the objects that they are true of.
 
-    maps: n s s t; words: of each sentence; scenes: tables, true or decoded. Words that are true of nothing there are left out.
-    -> {'colour': {'inside': mean, 'share': mean, 'n': words}, 'class': ...}
+    The words are those for colours and classes.
+
+    maps: (n, s, s, t)
+    words: of each of the n sentences
+    scenes: tables, true or decoded
+
+    Returns {'colour': {'inside': mean, 'share': mean, 'n': words}, 'class': ...}, where `share` is
+    these objects' share of the frame. Words that are true of nothing in their scene are left out.
     """
     found = {COLOUR: [], CLASS: []}
     for one, sentence, scene in zip(maps, words, scenes):

@@ -14,8 +14,8 @@ def read(mode: str, pictures) -> dict:
     mode: `Meta.scenes`
     pictures: uint8 (n, k, s, s, 3)
 
-    {'decoder': name, 'colour': {name: share of the n whose largest object has it, at each of k},
-    'class': ...}, with the colours and classes that some step has in more than a tenth.
+    Returns {'decoder': name, 'colour': {name: share of the n whose largest object has it, at each
+    of k}, 'class': ...}, with the colours and classes that some step has in more than a tenth.
     """
     reader = best_reader(mode)
     if reader is None:

@@ -28,16 +28,22 @@ OVERLAP = 0.2
 
 
 def weights_path(mode):
+    """Return the file of the weights for a mode, whether it exists or not."""
     return pathlib.Path(__file__).with_name(f'shape_net_{mode}.npz')
 
 
 @functools.cache
 def load(mode):
-    """(function uint8 n 64 64 3 -> outputs of the Reader, SHA-256 of the weights). Raises DataError for a mode without weights."""
+    """Return (the network as a function, SHA-256 of its weights) of a mode.
+
+    The function takes uint8 (n, 64, 64, 3) and returns the outputs of `ShapeNetwork`. Raises
+    DataError for a mode without weights.
+    """
     path = weights_path(mode)
     if mode not in MODES or not path.exists():
         raise DataError(
-            f'There are no weights of ShapeNet-cls for {mode!r} ({path.name}). Train them: experiments/shape_net.py says how.'
+            f'There are no weights of ShapeNet-cls for {mode!r} ({path.name}). Train them: '
+            'experiments/shape_net.py says how.'
         )
     with np.load(path, allow_pickle=False) as stored:
         flat = {name: np.float32(stored[name]) for name in stored.files}
@@ -57,7 +63,7 @@ def load(mode):
 
 
 def unflat(flat):
-    """{'a.0.b': x} -> {'a': {0: {'b': x}}}"""
+    """Return {'a.0.b': x} as {'a': {0: {'b': x}}}."""
     out = {}
     for name, value in flat.items():
         *path, last = (int(part) if part.isdigit() else part for part in name.split('.'))
@@ -69,6 +75,7 @@ def unflat(flat):
 
 
 def flatten(tree, prefix=''):
+    """Return the inverse of `unflat`, with NumPy arrays."""
     if not isinstance(tree, dict):
         return {prefix[:-1]: np.asarray(tree)}
     return {
@@ -79,7 +86,10 @@ def flatten(tree, prefix=''):
 
 
 def outputs(images, mode):
-    """What the network says of uint8 (N, S, S, 3), brought to 64 pixels first: see `ShapeNetwork`."""
+    """Return the outputs of the network for uint8 (N, S, S, 3).
+
+    Pictures are brought to 64 pixels first. See `ShapeNetwork`.
+    """
     read, parts = load(mode)[0], []
     if images.shape[1] != SIDE:
         how = cv2.INTER_AREA if images.shape[1] > SIDE else cv2.INTER_LINEAR
@@ -92,12 +102,12 @@ def outputs(images, mode):
 
 
 def features(images, mode):
-    """(N, 256) float32."""
+    """Return the features of pictures, (N, 256) float32."""
     return outputs(images, mode)['features']
 
 
 def decode_all(images, mode):
-    """Scene tables int32 (N, 9, 8), the largest object first, as `shape_scenes.decode_all` gives them; the background is unknown."""
+    """Return scene tables int32 (N, 9, 8), the largest object first, without backgrounds."""
     cells = outputs(images, mode)['cells']
     return np.stack(
         [
@@ -146,7 +156,10 @@ def _iou(a, b):
 
 
 def presence(images, mode, truth):
-    """Share of the 42 pairs of class and colour whose presence is right; truth: scene tables (N, R + 1, 8)."""
+    """Return the share of the 42 pairs of class and colour whose presence is right.
+
+    truth: scene tables (N, R + 1, 8)
+    """
     said = outputs(images, mode)['pairs'] > 0
     true = np.zeros_like(said)
     for i, scene in enumerate(truth):

@@ -1,15 +1,18 @@
 """ShapeNet-cls: a small network that reads shape_scenes, for evaluation alone.
 
-The analytic reader (scenes/analytic.py) wants flat patches of colour; pictures of VAEs and of young GANs are blurred. This network is
-trained on blurred, noisy, tinted and coarsely quantised pictures, and gives two things: a reading of the scene (objects on a grid of
-cells of 8 x 8 pixels, each with class, colour and box) and 256 features for distances between sets of pictures. Never use it, or one trained with the same
-seed, inside the loss of a system: its scores would become over-optimistic.
+The analytic reader (scenes/analytic.py) needs flat patches of colour; pictures of VAEs and of young
+GANs are blurred. This network is trained on blurred, noisy, tinted and coarsely quantised pictures,
+and gives two things: a reading of the scene (objects on a grid of cells of 8 x 8 pixels, each with
+class, colour and box) and 256 features for distances between sets of pictures. Never use it, or one
+trained with the same seed, inside the loss of a system: its scores would become over-optimistic.
 
     L = bce(object in cell) + ce(class) + ce(colour) + 5 |box| over cells with an object
-      + bce(42 pairs of class and colour that are there) + ce(count of each class) + ce(number of objects)
+      + bce(42 pairs of class and colour that are there) + ce(count of each class)
+      + ce(number of objects)
 
-Ours; there is no paper. Trained by `python -m t2i_jax.main --config=experiments/shape_net.py --workdir=runs/shape_net` and written into the
-library by `python -m benchmarks.shape_net --workdir=runs/shape_net`.
+Ours; there is no paper. Trained by
+`python -m t2i_jax.main --config=experiments/shape_net.py --workdir=runs/shape_net` and written into
+the library by `python -m benchmarks.shape_net --workdir=runs/shape_net`.
 """
 
 import itertools
@@ -31,7 +34,11 @@ HEADS = dict(object=1, kind=CLASSES, colour=COLOURS, box=4)
 
 
 class ShapeNetwork(nnx.Module):
-    """Picture in [-1, 1], b 64 64 3 -> {'cells': {head: b 8 8 k}, 'pairs': b 42, 'counts': b 6 6, 'total': b 6, 'features': b 256}"""
+    """The reader of pictures b 64 64 3 in [-1, 1].
+
+    Returns {'cells': {head: b 8 8 k}, 'pairs': b 42, 'counts': b 6 6, 'total': b 6,
+    'features': b 256}.
+    """
 
     def __init__(self, width, *, rngs):
         c = [3, width, 2 * width, 4 * width, 8 * width]
@@ -69,7 +76,10 @@ class ShapeNetwork(nnx.Module):
 
 
 def spoil(image, key):
-    """What generated pictures suffer from: blur of 0 to 2.5 pixels, noise of 0 to 0.2, a tint, coarse quantisation; of each none in some rows."""
+    """Make pictures like generated ones: blur, noise, a tint, coarse quantisation.
+
+    Blur of 0 to 2.5 pixels, noise of 0 to 0.2; of each none in some rows.
+    """
     b, size = len(image), image.shape[1]
     keys = jax.random.split(key, 6)
 
@@ -95,8 +105,11 @@ def spoil(image, key):
 
 
 def recolour(image, scene, masks, key):
-    """Half of the pictures with other colours of their objects, so that the network sees every pair of class and colour, those too that no
-    picture for training shows. masks b 5 h w in [0, 1] -> (image, scene)."""
+    """Give the objects of half of the pictures other colours -> (image, scene).
+
+    So the network sees every pair of class and colour, also those that no training picture shows.
+    masks: b 5 h w in [0, 1]
+    """
     b, size = len(image), image.shape[1]
     keys = jax.random.split(key)
     old = scene[:, :-1, 1]
@@ -109,7 +122,10 @@ def recolour(image, scene, masks, key):
 
 
 def targets(scene, grid):
-    """Scene tables b 6 8 -> what the heads should say. Cells: the object whose centre lies in one; of two the one painted last."""
+    """Return what the heads should give for scene tables b 6 8.
+
+    A cell is of the object whose centre lies in it; of two, of the one painted last.
+    """
     objects = scene[:, :-1]  # b 5 8
     there = objects[..., 5] > 0
     centre, side = objects[..., 3:5] / UNIT, objects[..., 5:7] / UNIT
@@ -140,6 +156,8 @@ def targets(scene, grid):
 
 
 class ShapeNet(Stage):
+    """The stage that trains ShapeNet-cls."""
+
     phases = (Phase('loss', trains=('net',)),)
     ema, needs = ('net',), ('image', 'scene', 'object_masks')
     tiny = dict(width=8)

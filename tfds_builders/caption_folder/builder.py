@@ -103,7 +103,8 @@ Splits: by "split" (train, validation, test), else by folders train/, validation
         }
         if not splits['train']:
             raise DataError(
-                f'{root} has no picture for training that can be used ({len(usable)} for other splits, {len(problems)} problems). '
+                f'{root} has no picture for training that can be used ({len(usable)} for other '
+                f'splits, {len(problems)} problems). '
                 'Complete it, or change its splits.'
             )
         return {

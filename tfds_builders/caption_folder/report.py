@@ -43,7 +43,8 @@ def write(builder, folder) -> str:
         + ', '.join(
             f'{p}: {v:.0f}' for p, v in zip(PERCENTILES, np.percentile(letters, PERCENTILES))
         ),
-        f'cut when they are read: {sum(n > MAX_WORDS for n in words):,} captions of more than {MAX_WORDS} words, '
+        f'cut when they are read: {sum(n > MAX_WORDS for n in words):,} captions of more than '
+        f'{MAX_WORDS} words, '
         f'{sum(n > CHARS for n in letters):,} of more than {CHARS} letters',
         f'pictures of more than {MOST} captions, of which the first are kept: {folder.crowded:,}',
         f'pictures that the captions do not name: {folder.unnamed:,}',

@@ -73,7 +73,8 @@ def scan(root) -> Folder:
     }
     if not sizes:
         raise DataError(
-            f'{root} holds no picture ({", ".join(PICTURES)}). Point manual_dir to a folder that does.'
+            f'{root} holds no picture ({", ".join(PICTURES)}). Point manual_dir to a folder that '
+            'does.'
         )
     tables = {name: sorted(root.rglob(name)) for name in TABLES}
     name = next((name for name in TABLES if tables[name]), None)
@@ -88,8 +89,10 @@ def scan(root) -> Folder:
     if not entries:
         first = ''.join(f' {record}: {problem}.' for record, problem in list(problems.items())[:1])
         raise DataError(
-            f'{root} has {len(sizes)} pictures and no caption for any of them. Write {TABLES[0]} (one {{"file_name": "a.jpg", '
-            f'"text": "..."}} a line), captions.csv (file,caption), or a .txt beside each picture, one caption a line.{first}'
+            f'{root} has {len(sizes)} pictures and no caption for any of them. Write {TABLES[0]} '
+            f'(one {{"file_name": "a.jpg", '
+            f'"text": "..."}} a line), captions.csv (file,caption), or a .txt beside each picture, '
+            f'one caption a line.{first}'
         )
     crowded = sum(len(entry.captions) > MOST for entry in entries)
     entries, rule = _split([entry._replace(captions=entry.captions[:MOST]) for entry in entries])
@@ -154,7 +157,8 @@ def _from_table(root, table, sizes, problems):
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             problems[where] = str(error)
             continue
-        # by the names alone: a picture may be a link to where Hugging Face, DVC or git-annex keep it
+        # by the names alone: a picture may be a link to where Hugging Face, DVC or git-annex keep
+        # it
         file = posixpath.normpath(posixpath.join(posixpath.dirname(place), entry.file))
         if posixpath.isabs(file) or file.split('/')[0] == '..':
             problems[where] = f'{entry.file} leaves the folder'
@@ -203,7 +207,8 @@ def _csv_rows(table, place, problems):
             values = next(csv.reader([line], strict=True), [])
         except csv.Error as error:
             problems[f'{place} line {number}'] = (
-                f'no row of CSV ({error}); a row is one line, quotes around a caption are closed, inside it doubled'
+                f'no row of CSV ({error}); a row is one line, quotes around a caption are closed, '
+                'inside it doubled'
             )
             continue
         if number == 1:
@@ -255,7 +260,8 @@ def _entry(row) -> Entry:
     objects = row.get('objects', {})
     if not isinstance(objects, dict):
         raise ValueError(
-            f'objects of {file} must be {{"bbox": [[x, y, width, height], ...], "categories": [...]}}'
+            f'objects of {file} must be {{"bbox": [[x, y, width, height], ...], "categories": '
+            f'[...]}}'
         )
     objects = {'bbox': [], 'categories': []} | {
         name: value for name, value in objects.items() if value is not None
@@ -281,7 +287,8 @@ def _boxes(file, boxes):
         right = False
     if not right:
         raise ValueError(
-            f'the boxes of {file} must be a list of [x, y, width, height] in pixels, finite and not empty'
+            f'the boxes of {file} must be a list of [x, y, width, height] in pixels, finite and '
+            'not empty'
         )
     return boxes
 

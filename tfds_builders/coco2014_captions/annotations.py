@@ -64,7 +64,8 @@ def lists(content, source, *keys):
     found = [content.get(key) if isinstance(content, dict) else None for key in keys]
     if not all(isinstance(entries, list) for entries in found):
         raise DataError(
-            f'{source} has not the layout of COCO 2014: {{{", ".join(keys)}}} with a list each. Fetch it again.'
+            f'{source} has not the layout of COCO 2014: {{{", ".join(keys)}}} with a list each. '
+            'Fetch it again.'
         )
     return found
 
@@ -83,7 +84,8 @@ def read_captions(path, split) -> tuple[list[Picture], dict[int, list[str]]]:
     ]
     if bad:
         raise DataError(
-            f'{path}: {name} has the entry {str(bad[0])[:80]}; images have id, file_name, height and width (numbers), '
+            f'{path}: {name} has the entry {str(bad[0])[:80]}; images have id, file_name, height '
+            'and width (numbers), '
             'captions id, image_id and caption. Fetch it again.'
         )
     twice = len(pictures) - min(len({p.id for p in pictures}), len({p.file_name for p in pictures}))
@@ -127,7 +129,8 @@ def read_objects(path, split) -> dict[int, list[Object]]:
     bad = other or [entry for entry in entries if not isinstance(entry, tuple)]
     if bad:
         raise DataError(
-            f'{path}: {name} has the entry {str(bad[0])[:80]}; expected categories of COCO 2014, and objects with id, image_id, '
+            f'{path}: {name} has the entry {str(bad[0])[:80]}; expected categories of COCO 2014, '
+            'and objects with id, image_id, '
             'category_id, bbox and segmentation. Fetch it again.'
         )
     objects = {}
@@ -242,7 +245,8 @@ def _box(box, height, width):
 def pixels(segmentation, height, width):
     """uint8 (height, width), 0 or 1, from polygons or runs. Raises ValueError for what describes no mask of that size."""
     if isinstance(segmentation, list):
-        # pycocotools takes two points for a box, and memory for every pixel of an outline, however far out it runs
+        # pycocotools takes two points for a box, and memory for every pixel of an outline, however
+        # far out it runs
         whole = [
             p
             for p in segmentation

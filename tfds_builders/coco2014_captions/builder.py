@@ -160,7 +160,8 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
             good = {image.file_name: image for image in chosen if image.file_name not in bad}
             if not good and self.on_error == 'skip' or not chosen:
                 raise DataError(
-                    f'Split {split} has no image: none of the {len(images)} in captions_{part}2014.json can be used. '
+                    f'Split {split} has no image: none of the {len(images)} in '
+                    f'captions_{part}2014.json can be used. '
                     f'Complete {archives[part]}{" and the dialogues" if dialogs else ""}.'
                 )
             problems |= bad
@@ -226,7 +227,8 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
             *vectors.STACKGAN,
             *vectors.ICML['val'],
             what=(
-                f'{vectors.ICML["train"][0]} with the sentence vectors (or build coco2014_captions/plain, which has none)'
+                f'{vectors.ICML["train"][0]} with the sentence vectors (or build '
+                'coco2014_captions/plain, which has none)'
             ),
         )
 

@@ -42,6 +42,7 @@ def sizes(path, names) -> dict[str, tuple[int, int] | None]:
 
 
 def _size(data):
-    # half the time of colours, and as strict about bytes that are missing; annotations are of the stored pixels
+    # half the time of colours, and as strict about bytes that are missing; annotations are of the
+    # stored pixels
     pixels = decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     return None if pixels is None else pixels.shape

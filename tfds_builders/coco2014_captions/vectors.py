@@ -46,6 +46,7 @@ def read(paths) -> tuple[dict[str, Texts], dict[int, str]]:
     texts |= {part: Texts({}, {}, {}) for part in source if part not in texts}
     if not texts:
         raise DataError(
-            f'{" and ".join(map(str, paths))} holds no vectors of images named COCO_train2014_000000000009 and so on. Fetch it again.'
+            f'{" and ".join(map(str, paths))} holds no vectors of images named '
+            'COCO_train2014_000000000009 and so on. Fetch it again.'
         )
     return texts, problems

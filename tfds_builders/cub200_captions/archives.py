@@ -67,7 +67,8 @@ def key_of(match) -> tuple[int, ...]:
 def _add(found, key, value, path):
     if key in found:
         raise DataError(
-            f'{path} has two files of class {key[0]:03d} with the numbers {key[1:]} at the end of their names, which must be '
+            f'{path} has two files of class {key[0]:03d} with the numbers {key[1:]} at the end of '
+            'their names, which must be '
             'unique. Remove one of them, or fetch it again.'
         )
     found[key] = value
@@ -99,7 +100,8 @@ def read(path) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
     missing = [file for file in TABLES if file not in tables and file != ATTRIBUTE_NAMES]
     if missing:
         raise DataError(
-            f'{path} lacks {", ".join(missing)}. Fetch CUB_200_2011.tgz again; as a folder it must be unpacked whole.'
+            f'{path} lacks {", ".join(missing)}. Fetch CUB_200_2011.tgz again; as a folder it must '
+            'be unpacked whole.'
         )
     return parse(tables, path), sizes
 
@@ -127,7 +129,8 @@ def parse(tables: dict[str, bytes], path) -> Birds:
     ):
         if image in files:
             parts.setdefault(image, np.zeros((PARTS, 3), np.float32))[part - 1] = location
-    # A few lines have fields too many behind the certainty: all that follows it is taken for the time.
+    # A few lines have fields too many behind the certainty: all that follows it is taken for the
+    # time.
     for image, attribute, present, certainty, _ in rows(
         'attributes/image_attribute_labels.txt',
         int,
@@ -153,7 +156,8 @@ def parse(tables: dict[str, bytes], path) -> Birds:
         named = dict(rows(file, _within(1, count), _text))
         if len(set(named.values())) != count:
             raise DataError(
-                f'{path}: {file} has {len(set(named.values()))} different names, expected {count}. Fetch CUB_200_2011.tgz again.'
+                f'{path}: {file} has {len(set(named.values()))} different names, expected {count}. '
+                'Fetch CUB_200_2011.tgz again.'
             )
         names[file] = [named[k] for k in range(1, count + 1)]
     return Birds(
@@ -178,7 +182,8 @@ def _rows(data, kinds, file, path):
             row = [kind(field) for kind, field in zip(kinds, fields)]
         except ValueError:
             raise DataError(
-                f'{path}: {file}, line {number} is {line.decode("utf-8", "replace").strip()!r}; expected {TABLES[file]}. '
+                f'{path}: {file}, line {number} is {line.decode("utf-8", "replace").strip()!r}; '
+                f'expected {TABLES[file]}. '
                 'Put it right, or fetch CUB_200_2011.tgz again.'
             ) from None
         yield row
@@ -240,7 +245,8 @@ def read_captions(path) -> tuple[dict[tuple, list[str]], dict[str, str]]:
             _add(captions, key_of(match), lines_of(data), path)
     if not captions:
         raise DataError(
-            f'{path} holds no captions; expected text_c10/002.Laysan_Albatross/Laysan_Albatross_0002_1027.txt and so on '
+            f'{path} holds no captions; expected '
+            'text_c10/002.Laysan_Albatross/Laysan_Albatross_0002_1027.txt and so on '
             '(or text/...). Fetch it again.'
         )
     return captions, lists

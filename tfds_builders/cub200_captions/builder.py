@@ -130,7 +130,8 @@ Put these into the manual folder:
         unlisted = {record['label'] + 1 for record in records.values()}.difference(*split.values())
         if unlisted:
             raise DataError(
-                f'Class {min(unlisted)} ({len(unlisted)} such classes) stands in none of {", ".join(class_splits.LISTS.values())}. '
+                f'Class {min(unlisted)} ({len(unlisted)} such classes) stands in none of '
+                f'{", ".join(class_splits.LISTS.values())}. '
                 'Fetch the caption archive again.'
             )
         self.info.features['label'].names = birds.class_names
@@ -150,7 +151,8 @@ Put these into the manual folder:
             }
             if not part:
                 raise DataError(
-                    f'Split {name} ({rule}) has no image: none that can be used is of its classes. Complete {picture} and {text}.'
+                    f'Split {name} ({rule}) has no image: none that can be used is of its classes. '
+                    f'Complete {picture} and {text}.'
                 )
             generators[name] = self._generate_examples(picture, part)
         return generators

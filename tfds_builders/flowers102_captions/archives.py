@@ -49,7 +49,8 @@ def read_labels(path) -> np.ndarray:
     except Exception as error:
         # SciPy raises a dozen kinds for a file that is not MATLAB's
         raise DataError(
-            f'{path} cannot be read as MATLAB file with the key "labels" ({error!r}). Fetch it again.'
+            f'{path} cannot be read as MATLAB file with the key "labels" ({error!r}). Fetch it '
+            'again.'
         ) from None
     if not len(labels) or labels.min() < 1 or labels.max() > len(CLASS_NAMES):
         raise DataError(

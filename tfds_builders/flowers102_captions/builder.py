@@ -129,7 +129,8 @@ Put these into the manual folder:
         unlisted = set(labels.tolist()).difference(*split.values())
         if unlisted:
             raise DataError(
-                f'Class {min(unlisted)} ({len(unlisted)} such classes) stands in none of {", ".join(class_splits.LISTS.values())}. '
+                f'Class {min(unlisted)} ({len(unlisted)} such classes) stands in none of '
+                f'{", ".join(class_splits.LISTS.values())}. '
                 'Fetch the caption archive again.'
             )
         names = folder / 'class_names.txt'
@@ -149,7 +150,8 @@ Put these into the manual folder:
             }
             if not numbers:
                 raise DataError(
-                    f'Split {name} ({rule}) has no image: none that can be used is of its classes. Complete {picture} and {text}.'
+                    f'Split {name} ({rule}) has no image: none that can be used is of its classes. '
+                    f'Complete {picture} and {text}.'
                 )
             generators[name] = self._generate_examples(
                 picture, numbers, labels, captions, masks, embeddings, names

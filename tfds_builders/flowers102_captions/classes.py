@@ -2,7 +2,8 @@
 
 from tfds_builders.errors import DataError
 
-# In the order of the labels: CLASS_NAMES[i] is label i + 1 of imagelabels.mat (the order of TFDS' oxford_flowers102).
+# In the order of the labels: CLASS_NAMES[i] is label i + 1 of imagelabels.mat (the order of TFDS'
+# oxford_flowers102).
 CLASS_NAMES = (
     'pink primrose',
     'hard-leaved pocket orchid',
@@ -114,7 +115,9 @@ def read_class_names(path) -> list[str]:
     names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
     if len(set(names)) != len(CLASS_NAMES) or len(names) != len(CLASS_NAMES):
         raise DataError(
-            f'{path} has {len(names)} names, {len(set(names))} of them different; expected {len(CLASS_NAMES)} different ones, '
-            'line k for label k. Put it right, or remove it: the usual English names are then taken.'
+            f'{path} has {len(names)} names, {len(set(names))} of them different; expected '
+            f'{len(CLASS_NAMES)} different ones, '
+            'line k for label k. Put it right, or remove it: the usual English names are then '
+            'taken.'
         )
     return names

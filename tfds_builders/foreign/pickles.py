@@ -70,7 +70,8 @@ def loads(data: bytes, name='the pickle'):
     except Exception as error:
         # whatever a damaged file makes of the machine
         raise DataError(
-            f'{name} is damaged or no pickle: byte {machine.at} of {len(data)} ({type(error).__name__}: {error}). Fetch it again.'
+            f'{name} is damaged or no pickle: byte {machine.at} of {len(data)} '
+            f'({type(error).__name__}: {error}). Fetch it again.'
         ) from None
 
 
@@ -106,11 +107,13 @@ class _Machine:
 
     def refused(self, what):
         return DataError(
-            f'{self.name} asks for {what}, which was refused: only lists, dictionaries, strings, numbers and numeric arrays are '
-            'read, and nothing was executed. Fetch it from its authors, or save it again as plain lists and arrays.'
+            f'{self.name} asks for {what}, which was refused: only lists, dictionaries, strings, '
+            'numbers and numeric arrays are '
+            'read, and nothing was executed. Fetch it from its authors, or save it again as plain '
+            'lists and arrays.'
         )
 
-    # ---------------------------------------------------------------------------------------------------------- reading
+    # -------------------------------------------------------------------------------------- reading
     def take(self, size):
         if not 0 <= size <= len(self.data) - self.at:
             raise EOFError(f'{size} bytes are named, and not there')
@@ -143,7 +146,7 @@ class _Machine:
             raise TypeError(f'a {kind.__name__} is missing')
         return self.stack[-1]
 
-    # ---------------------------------------------------------------------------------------------------------- containers
+    # ----------------------------------------------------------------------------------- containers
     def extend(self, items):
         self.last(list).extend(items)
 
@@ -165,7 +168,7 @@ class _Machine:
             raise self.refused(f'a key of the type {type(value).__name__}')
         return value
 
-    # ---------------------------------------------------------------------------------------------------------- names
+    # ---------------------------------------------------------------------------------------- names
     def find(self, module, name):
         full = f'{module}.{name}'
         if full not in self.names:
@@ -231,7 +234,8 @@ class _Machine:
 
     def instance(self):
         raise self.refused(
-            f'an instance of {next((str(x) for x in reversed(self.stack) if type(x) is _Name), "a class")}'
+            'an instance of '
+            f'{next((str(x) for x in reversed(self.stack) if type(x) is _Name), "a class")}'
         )
 
     def build(self):

@@ -78,14 +78,17 @@ class _Reader:
 
     def damaged(self, what):
         return DataError(
-            f'{self.name} cannot be read: {what} (byte {self.at} of {len(self.data)}). It is damaged, or no binary Torch7 file. '
+            f'{self.name} cannot be read: {what} (byte {self.at} of {len(self.data)}). It is '
+            'damaged, or no binary Torch7 file. '
             'Fetch it again.'
         )
 
     def refused(self, what):
         return DataError(
-            f'{self.name} holds {what} (byte {self.at}), which was refused: only numbers, strings, tables, tensors and nn modules '
-            'are read, and nothing is executed. Fetch it from its authors, or save it again without that.'
+            f'{self.name} holds {what} (byte {self.at}), which was refused: only numbers, strings, '
+            'tables, tensors and nn modules '
+            'are read, and nothing is executed. Fetch it from its authors, or save it again '
+            'without that.'
         )
 
     def take(self, size):
@@ -186,7 +189,8 @@ class _Reader:
             or elements > len(self.data)
         ):
             raise self.damaged(
-                f'a tensor of {sizes} with the strides {strides} from {offset} on leaves its storage of {len(storage)}'
+                f'a tensor of {sizes} with the strides {strides} from {offset} on leaves its '
+                f'storage of {len(storage)}'
             )
         return np.lib.stride_tricks.as_strided(
             storage[offset - 1 :],

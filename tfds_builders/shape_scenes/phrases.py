@@ -45,7 +45,8 @@ FRAMES = (
     'in this image there {is} {x}',
     'someone drew {x}',
 )
-# One described object and its attributes as a predicate: {head} is the noun without them, {adjectives} e.g. 'small and red'.
+# One described object and its attributes as a predicate: {head} is the noun without them,
+# {adjectives} e.g. 'small and red'.
 PREDICATES = (
     'the {head} in the picture is {adjectives}',
     'there is a {head} that is {adjectives}',

@@ -78,7 +78,8 @@ def records(count, workers=None, chunk=CHUNK, **arguments):
             yield index, record(index=index, **arguments)
         return
     root = str(pathlib.Path(__file__).resolve().parents[2])
-    # One thread each: OpenCV and BLAS gain nothing on patches of this size and would compete for the cores.
+    # One thread each: OpenCV and BLAS gain nothing on patches of this size and would compete for
+    # the cores.
     paths = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
     environment = {**os.environ, 'PYTHONPATH': paths, 'OPENBLAS_NUM_THREADS': '1'}
     command = [sys.executable, '-m', 'tfds_builders.shape_scenes.records']
@@ -99,7 +100,8 @@ def records(count, workers=None, chunk=CHUNK, **arguments):
             line = process.stdout.readline()
             if not line.endswith(b'\n'):
                 raise RuntimeError(
-                    f'a worker that draws shape scenes ended with status {process.wait()}; its message stands above'
+                    f'a worker that draws shape scenes ended with status {process.wait()}; its '
+                    'message stands above'
                 )
             yield index, from_json(line)
     finally:

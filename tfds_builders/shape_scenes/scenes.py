@@ -32,7 +32,8 @@ MAX_OBJECTS = 5
 MODES = ('single', 'multi')
 OVERLAPS = ('none', 'mild')
 SPLITS = ('train', 'validation', 'test', 'test_unseen')
-# Sides of the boxes as fractions of the frame; the gaps between them make the size decidable from a picture (see THRESHOLDS).
+# Sides of the boxes as fractions of the frame; the gaps between them make the size decidable from a
+# picture (see THRESHOLDS).
 SIDES = {
     'single': ((0.36, 0.42), (0.50, 0.56), (0.64, 0.72)),
     'multi': ((0.20, 0.23), (0.29, 0.33), (0.40, 0.46)),
@@ -40,16 +41,20 @@ SIDES = {
 THRESHOLDS = {'single': (0.46, 0.60), 'multi': (0.26, 0.365)}
 MARGIN, GAP, MAX_IOU = 0.01, 0.04, 0.12
 
-# Pairs (class, colour) that no picture of train, validation and test shows: every class keeps 5 colours, every colour at least 4 classes.
+# Pairs (class, colour) that no picture of train, validation and test shows: every class keeps 5
+# colours, every colour at least 4 classes.
 HELD_OUT = frozenset((c, (c + 3 * k) % len(COLOURS)) for c in range(len(CLASSES)) for k in (0, 1))
 ALL_PAIRS = tuple((c, k) for c in range(len(CLASSES)) for k in range(len(COLOURS)))
 SEEN_PAIRS = tuple(pair for pair in ALL_PAIRS if pair not in HELD_OUT)
 UNSEEN_PAIRS = tuple(sorted(HELD_OUT))
 
 SPLIT_RULE = (
-    'A scene is a function of (seed, mode, split, index). Scenes whose key hashes to 0-7 modulo 10 belong to train, 8 to validation, 9 to '
-    'test; the key is the multiset of (class, colour, size), in mode single with the position in 1/64 and the background. '
-    'The 12 held-out pairs (class, colour) occur in test_unseen only, where every scene has at least one.'
+    'A scene is a function of (seed, mode, split, index). Scenes whose key hashes to 0-7 modulo 10 '
+    'belong to train, 8 to validation, 9 to '
+    'test; the key is the multiset of (class, colour, size), in mode single with the position in '
+    '1/64 and the background. '
+    'The 12 held-out pairs (class, colour) occur in test_unseen only, where every scene has at '
+    'least one.'
 )
 
 

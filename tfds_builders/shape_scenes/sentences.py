@@ -102,7 +102,8 @@ def described(sentence):
         if one.setdefault(kind, value) != value:
             names = COLOURS if kind == 'colour' else SIZES
             raise DataError(
-                f'{sentence!r} says {names[one[kind]]} and {names[value]} of one object: leave one of them out.'
+                f'{sentence!r} says {names[one[kind]]} and {names[value]} of one object: leave one '
+                'of them out.'
             )
 
     for kind, value in _found(sentence):
@@ -168,14 +169,16 @@ def _single(sentence):
         if said.any() and not said[value]:
             names = attribute_names('single')[first : first + length]
             raise DataError(
-                f'{sentence!r} says {names[said.argmax()]} and {names[value]}, but these pictures show one object: leave one out.'
+                f'{sentence!r} says {names[said.argmax()]} and {names[value]}, but these pictures '
+                'show one object: leave one out.'
             )
         said[value], known[first : first + length] = 1, True
 
     for one in objects:
         if one.n > 1:
             raise DataError(
-                f'{sentence!r} speaks of {phrases.NUMBERS[one.n]} objects, but these pictures show one.'
+                f'{sentence!r} speaks of {phrases.NUMBERS[one.n]} objects, but these pictures show '
+                'one.'
             )
         said = [
             (group, getattr(one, kind))
@@ -209,7 +212,8 @@ def _multi(sentence):
     objects = [one for one in described(sentence)[0] if one.shape >= 0]
     if sum(one.n for one in objects) > MAX_OBJECTS:
         raise DataError(
-            f'{sentence!r} speaks of {sum(one.n for one in objects)} objects; there are at most {MAX_OBJECTS}.'
+            f'{sentence!r} speaks of {sum(one.n for one in objects)} objects; there are at most '
+            f'{MAX_OBJECTS}.'
         )
     for one in objects:
         pair, count = one.shape * len(COLOURS) + one.colour, pairs + one.shape
@@ -226,7 +230,8 @@ def check(vector, names):
         said = [names[first + i] for i in np.flatnonzero(vector[first : first + length] == 1)]
         if len(said) > 1:
             raise DataError(
-                f'{" and ".join(said)} cannot both be true of one object: leave all but one out, or give shares, "{said[0]}=.5, {said[1]}=.5".'
+                f'{" and ".join(said)} cannot both be true of one object: leave all but one out, '
+                f'or give shares, "{said[0]}=.5, {said[1]}=.5".'
             )
 
 
