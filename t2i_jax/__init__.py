@@ -2,8 +2,9 @@
 
     from t2i_jax import Run, Sampler, evaluate, explore, train
 
-These names are imported when they are first used, so that `import t2i_jax` alone is fast. `train`,
-`evaluate` and `explore` are the functions; their modules are reached by `from t2i_jax.train import ...`.
+These names are imported when they are first used, so that `import t2i_jax` alone is fast.
+`train`, `evaluate` and `explore` are functions here; what else their modules have is reached by
+`from t2i_jax.train import ...`.
 """
 
 import importlib

@@ -2,8 +2,8 @@
 
     config = load('gan_cls_shapes:quick', {'stages.gan.steps': '100'})
 
-This file imports neither JAX nor what needs it, so that a typing error is answered at once. The stages' own
-keywords, `stages.<stage>.model`, come from the classes of the system, which `variant` imports.
+This file imports neither JAX nor what needs it, so that a typing error is answered at once. The
+keywords of stages, `stages.<stage>.model`, come from their classes, which `variant` imports.
 """
 
 import ast
@@ -151,7 +151,7 @@ def defaults(table):
 
 
 def setting(path):
-    """The Setting of a path such as 'data.size', or the table of a block; None for what no table has."""
+    """The Setting of a path such as 'data.size', the table of a block, or None."""
     found = SETTINGS
     for part in path.split('.'):
         if isinstance(found, Setting):
@@ -222,7 +222,10 @@ def complete(cls, name, written):
 
 
 def keywords(cls):
-    """The keywords of a stage with their values; those of its parents, where it takes `**others`."""
+    """The keywords of a stage with their values.
+
+    Those of its parents belong to them as far as it takes `**others`.
+    """
     out = {}
     for one in cls.__mro__:
         if '__init__' not in vars(one):
@@ -240,7 +243,7 @@ def keywords(cls):
 
 
 def tiny(c):
-    """Shrink sizes, steps and batch to seconds on a laptop; widths come from each stage's `tiny`."""
+    """Shrink a config to seconds on a laptop; widths come from each stage's `tiny`."""
     c.data.size, c.data.load_size, c.data.cache = 16, 0, 'host'
     if c.data.name in ('shape_scenes/single', 'shape_scenes/multi'):
         c.data.name += '_quick'
@@ -265,7 +268,7 @@ def system(name):
     return importlib.import_module(f't2i_jax.systems.{name}')
 
 
-# ---------------------------------------------------------------------------------- experiment files
+# -------------------------------------------------------------------------------- experiment files
 @functools.cache
 def shipped():
     """{name: file} of the experiments that come with the package."""
@@ -296,8 +299,8 @@ def find(name):
         close = difflib.get_close_matches(path.stem, ours, 1)
         guess = f' Did you mean {close[0]}?' if close else ''
         raise RunError(
-            f'There is no experiment {name!r}.{guess} --config takes the path of a file, or one of: '
-            f'{", ".join(ours)}.'
+            f'There is no experiment {name!r}.{guess} --config takes the path of a file, or one of '
+            f'these: {", ".join(ours)}.'
         )
     if not hasattr(module, 'get_config'):
         raise RunError(

@@ -25,12 +25,15 @@ from t2i_jax.runtime.signals import Interrupted
 
 
 class Flag(NamedTuple):
-    """One flag: its kind (str, int, bool, or list: given several times), default, and help."""
+    """One flag: what stands for its value in the help, the help, its kind and default.
 
-    kind: type
-    default: object
+    kind: str, int, bool, or list for a flag that may be given several times.
+    """
+
     value: str
     help: str
+    kind: type = str
+    default: object = None
 
 
 class Mode(NamedTuple):
@@ -42,85 +45,68 @@ class Mode(NamedTuple):
 
 
 FLAGS = {
-    'mode': Flag(str, 'train', 'MODE', ''),
+    'mode': Flag('MODE', '', str, 'train'),
     'config': Flag(
-        str,
-        None,
         'EXPERIMENT',
-        'An experiment, <name> or <name>:<variant>, or the path of a file. Without it a run is '
-        'taken with its own config. --config.<setting>=<value> changes a setting of either.',
+        """An experiment, <name> or <name>:<variant>, or the path of a file. Without it a run is
+        taken with its own config. --config.<setting>=<value> changes a setting of either.""",
     ),
-    'workdir': Flag(str, None, 'FOLDER', 'The run: config, checkpoints, losses, pictures.'),
+    'workdir': Flag('FOLDER', 'The run: config, checkpoints, losses, pictures.'),
     'coordinator': Flag(
-        str,
-        None,
         'HOST:PORT',
-        'Several processes: the address of process 0, or auto, where JAX can find the others itself '
-        '(a TPU pod). Not needed under SLURM and Open MPI.',
+        """Several processes: the address of process 0, or auto, where JAX can find the others
+        itself (a TPU pod). Not needed under SLURM and Open MPI.""",
     ),
-    'processes': Flag(int, None, 'N', 'How many processes there are, with --coordinator.'),
-    'process': Flag(int, None, 'N', 'Which of them this one is, from 0, with --coordinator.'),
-    'join_timeout': Flag(int, 300, 'N', 'Seconds to wait for the other processes at the start.'),
-    'text': Flag(list, None, 'SENTENCE', 'A sentence; may be given several times.'),
-    'text_file': Flag(str, None, 'FILE', 'A file with one sentence a line.'),
+    'processes': Flag('N', 'How many processes there are, with --coordinator.', int),
+    'process': Flag('N', 'Which of them this one is, from 0, with --coordinator.', int),
+    'join_timeout': Flag('N', 'Seconds to wait for the other processes at the start.', int, 300),
+    'text': Flag('SENTENCE', 'A sentence; may be given several times.', list),
+    'text_file': Flag('FILE', 'A file with one sentence a line.'),
     'labels': Flag(
-        list,
-        None,
         'NAMES',
-        'Systems that draw from a set of labels (LayoutVAE): "person, dog, frisbee"; may be given '
-        'several times. --text works, too: the labels that a sentence names.',
+        """Systems that draw from a set of labels (LayoutVAE): "person, dog, frisbee"; may be given
+        several times. --text works, too: the labels that a sentence names.""",
+        list,
     ),
     'attributes': Flag(
-        list,
-        None,
         'NAMES',
-        'Systems that draw from attributes (Attribute2Image): names, "circle, red", where what is '
-        'not said is drawn or 0, or all numbers in [0, 1], "1 0 0 ..."; may be given several times. '
-        '--text works, too, where the data set can read it.',
+        """Systems that draw from attributes (Attribute2Image): names, "circle, red", where the
+        others are drawn or 0, or all numbers in [0, 1], "1 0 0 ..."; may be given several times. --text
+        works, too, where the data set can read it. explore: what is known of --image.""",
+        list,
     ),
     'num': Flag(
+        'N',
+        """Pictures (or layouts) for each sentence, set of labels or vector of attributes; 8 by
+        default. explore: how many are looked at.""",
         int,
         8,
-        'N',
-        'sample: pictures (or layouts) for each sentence, set of labels or vector of attributes; '
-        'explore: how many are looked at.',
     ),
-    'seed': Flag(int, 0, 'N', 'Seed of the noise.'),
-    'stage': Flag(str, None, 'NAME', 'The stage of the run, if not the last one that draws.'),
+    'seed': Flag('N', 'Seed of the noise.', int, 0),
+    'stage': Flag('NAME', 'The stage of the run, if not the last one that draws.'),
     'out': Flag(
-        str,
-        None,
         'PATH',
-        'Folder of the results: <workdir>/samples or <workdir>/explore by default. compare: the PNG '
-        'of the plot, compare.png by default.',
+        """Folder of the results; <workdir>/samples or <workdir>/explore by default. compare: the
+        PNG of the plot, compare.png by default.""",
     ),
     'what': Flag(
-        str,
-        None,
         'NAME',
-        'text_interpolation, z_interpolation, swap_word, attention, style, attributes, layers, '
-        'reconstruction or completion; see t2i_jax/explore/explore.py.',
+        """text_interpolation, z_interpolation, swap_word, attention, style, attributes, layers,
+        reconstruction or completion; see t2i_jax/explore/explore.py.""",
     ),
     'image': Flag(
+        'FILE',
+        'A picture of yours instead of held-out ones; for --what=style several times.',
         list,
-        None,
-        'FILE',
-        'A picture of yours instead of held-out ones; --what=style takes several, others '
-        '--attributes as far as they are known.',
     ),
-    'settings': Flag(bool, False, '', 'Print every setting as a line --config.a.b=value.'),
-    'images': Flag(str, None, 'FOLDER', 'The pictures that are measured.'),
-    'captions': Flag(
-        str,
-        None,
-        'FILE',
-        'The sentence of each picture, one a line, in the order of file names.',
-    ),
-    'reference': Flag(str, None, 'PATH', 'A folder of real pictures, or statistics as .npz.'),
-    'extractor': Flag(str, '', 'NAME', 'The feature network; efficientnet_lite0 by default.'),
-    'extractor_weights': Flag(str, '', 'FILE', 'Its weights.'),
+    'settings': Flag('', 'Print every setting as a line --config.a.b=value.', bool, False),
+    'images': Flag('FOLDER', 'The pictures that are measured.'),
+    'captions': Flag('FILE', 'The sentence of each picture, a line each, in the order of files.'),
+    'reference': Flag('PATH', 'A folder of real pictures, or statistics as .npz.'),
+    'extractor': Flag('NAME', 'The feature network; efficientnet_lite0 by default.', str, ''),
+    'extractor_weights': Flag('FILE', 'Its weights.', str, ''),
     'force': Flag(
-        bool, False, '', 'Distances from fewer pictures than features, marked as biased.'
+        '', 'Distances from fewer pictures than features, marked as biased.', bool, False
     ),
 }
 FILES = 'evaluate --images'
@@ -178,7 +164,8 @@ class Command(NamedTuple):
 def parse(words):
     """The Command of the words behind the program's name; None where help was printed.
 
-    Raises RunError for an unknown mode, flag, experiment or setting, and for a flag of another mode.
+    Raises RunError for an unknown mode, flag, experiment or setting, a flag of another mode, and
+    a number out of range.
     """
     given, overrides, paths = read(words)
     mode = given.get('mode', 'train')
@@ -220,22 +207,23 @@ def read(words):
         if name in ('h', 'help', 'helpfull', 'helpshort'):
             given['help'] = True
             continue
-        kind = str if name.startswith('config.') else known_flag(name).kind
-        if not equals and kind is not bool:
-            # a bare switch is true, as in --config.data.flip
-            bare = not words or words[0].startswith('--')
-            if bare and kind is str and name.startswith('config.'):
+        setting = name.startswith('config.')
+        kind = str if setting else known_flag(name).kind
+        if not equals:
+            last = not words or words[0].startswith('--')
+            # a switch: --settings, --config.data.flip
+            if kind is bool or setting and last:
                 text = 'true'
-            elif not words:
+            elif last:
                 raise RunError(f'--{name} needs a value: --{name}=<value>.')
             else:
                 text = words.pop(0)
-        if name.startswith('config.'):
+        if setting:
             overrides[name.removeprefix('config.')] = text
         elif kind is list:
             given.setdefault(name, []).append(text)
         else:
-            given[name] = value_of(name, kind, text if equals or kind is not bool else 'true')
+            given[name] = value_of(name, kind, text)
     return given, overrides, paths
 
 
@@ -337,6 +325,7 @@ def row(flag, text):
 
 def wrapped(text, first, rest):
     """Lines of at most WIDTH columns."""
+    text = ' '.join(text.split())
     return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=rest)
 
 
