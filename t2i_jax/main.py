@@ -8,6 +8,7 @@ Flags are read before JAX is imported, so that a typing error is answered at onc
 `python -m t2i_jax` is the same program.
 """
 
+import contextlib
 import difflib
 import logging as python_logging
 import os
@@ -71,8 +72,8 @@ FLAGS = {
     'attributes': Flag(
         'NAMES',
         """Systems that draw from attributes (Attribute2Image): names, "circle, red", where the
-        others are drawn or 0, or all numbers in [0, 1], "1 0 0 ..."; may be given several times. --text
-        works, too, where the data set can read it. explore: what is known of --image.""",
+        others are drawn or 0, or all numbers in [0, 1], "1 0 0 ..."; may be given several times.
+        --text works, too, where the data set can read it. explore: what is known of --image.""",
         list,
     ),
     'num': Flag(
@@ -86,8 +87,8 @@ FLAGS = {
     'stage': Flag('NAME', 'The stage of the run, if not the last one that draws.'),
     'out': Flag(
         'PATH',
-        """Folder of the results; <workdir>/samples or <workdir>/explore by default. compare: the
-        PNG of the plot, compare.png by default.""",
+        """Folder of the results; <workdir>/samples, explore or eval by default. compare: the PNG
+        of the plot, compare.png by default.""",
     ),
     'what': Flag(
         'NAME',
@@ -134,7 +135,7 @@ MODES = {
     ),
     'evaluate': Mode(
         'Measure a run; --config.eval.num=2000 and its kin say how.',
-        ('config', 'workdir', 'stage'),
+        ('config', 'workdir', 'stage', 'out'),
         '--workdir=runs/quick --mode=evaluate',
     ),
     FILES: Mode(
@@ -330,35 +331,33 @@ def wrapped(text, first, rest):
 
 
 # ------------------------------------------------------------------------------------------ running
-def run(command):
-    """Do what a command says."""
-    flags, config = command.flags, command.config
-    if command.mode == 'compare':
+def perform(command):
+    """Do what a command says. Modules are imported as they are needed."""
+    mode, flags = command.mode, command.flags
+    if mode == 'compare':
         from t2i_jax.evaluate import report
 
         print(report.compare(command.paths, flags.out or 'compare.png'))
-    elif command.mode == 'describe':
+    elif mode == 'describe':
         from t2i_jax.run import describe
 
-        print(describe(config))
-    elif command.mode == 'train':
-        train(config, flags)
-    elif command.mode == 'sample':
-        sample(flags)
-    elif command.mode == 'explore':
-        explore(config, flags)
+        print(describe(command.config))
+    elif mode == FILES:
+        measured(flags)
     else:
-        evaluate(command.mode, config, flags)
+        from t2i_jax.run import Run
+
+        verbs = dict(train=train, sample=sample, explore=explore, evaluate=evaluate)
+        verbs[mode](Run.create(command.config, flags.workdir), flags)
 
 
-def train(config, flags):
+def train(run, flags):
     """Train, among the processes of the job."""
-    from t2i_jax.run import Run
     from t2i_jax.runtime import hosts
     from t2i_jax.train import train
 
     hosts.start(flags.coordinator, flags.processes, flags.process, flags.join_timeout)
-    train(Run.create(config, flags.workdir))
+    train(run)
     hosts.done()
 
 
@@ -369,60 +368,50 @@ def texts_of(flags):
     return flags.text + (read_lines(flags.text_file) if flags.text_file else [])
 
 
-def sample(flags):
+def sample(run, flags):
     """Write pictures of the given conditions."""
-    from t2i_jax.run import Run
     from t2i_jax.sample import DRAWN, to_files
 
-    stage = Run.open(flags.workdir).last(DRAWN, flags.stage)
-    out = flags.out or os.path.join(flags.workdir, 'samples')
-    conditions = flags.labels, flags.attributes
-    to_files(stage, texts_of(flags), flags.num, flags.seed, out, *conditions)
+    stage, texts = run.last(DRAWN, flags.stage), texts_of(flags)
+    # the stage may be that of another run, which `init` names
+    out = flags.out or run.workdir / 'samples'
+    to_files(stage, texts, flags.num, flags.seed, out, flags.labels, flags.attributes)
 
 
-def explore(config, flags):
+def explore(run, flags):
     """Write what `--what` names."""
     from t2i_jax.explore.explore import explore
-    from t2i_jax.run import Run
 
-    explore(
-        Run(config, flags.workdir),
-        flags.what,
-        flags.num,
-        flags.seed,
-        texts_of(flags),
-        flags.image,
-        flags.attributes,
-        flags.stage,
-        flags.out,
-    )
+    given = texts_of(flags), flags.image, flags.attributes
+    explore(run, flags.what, flags.num, flags.seed, *given, flags.stage, flags.out)
 
 
-def evaluate(mode, config, flags):
-    """Measure a run or a folder of pictures.
+def evaluate(run, flags):
+    """Measure a stage of a run."""
+    from t2i_jax.evaluate.evaluate import evaluate
+    from t2i_jax.sample import DRAWN
 
-    Metrics refuse their input by ValueError, as functions of a library do; here it becomes the
-    program's one message.
-    """
-    from t2i_jax.evaluate.evaluate import evaluate, evaluate_files
+    # the stage may be that of another run, which `init` names
+    with one_message():
+        stage = run.last(DRAWN, flags.stage)
+        evaluate(stage, flags.out or run.workdir / 'eval', **run.config.eval)
 
+
+def measured(flags):
+    """Measure a folder of pictures."""
+    from t2i_jax.evaluate.evaluate import evaluate_files
+
+    options = dict(force=flags.force, extractor_weights=flags.extractor_weights)
+    options['extractor'] = flags.extractor or 'efficientnet_lite0'
+    with one_message():
+        evaluate_files(flags.images, flags.captions, flags.reference, flags.out, **options)
+
+
+@contextlib.contextmanager
+def one_message():
+    """Metrics refuse their input by ValueError, as functions of a library do; here by RunError."""
     try:
-        if mode == FILES:
-            evaluate_files(
-                flags.images,
-                flags.captions,
-                flags.reference,
-                flags.out,
-                force=flags.force,
-                extractor=flags.extractor or 'efficientnet_lite0',
-                extractor_weights=flags.extractor_weights,
-            )
-        else:
-            from t2i_jax.run import Run
-            from t2i_jax.sample import DRAWN
-
-            stage = Run(config, flags.workdir).last(DRAWN, flags.stage)
-            evaluate(stage, os.path.join(flags.workdir, 'eval'), **config.eval)
+        yield
     except ValueError as error:
         raise RunError(str(error)) from error
 
@@ -452,7 +441,7 @@ def execute(command):
 
     try:
         start_jax()
-        run(command)
+        perform(command)
     except (DataError, RunError) as error:
         hosts.leave(f'Error: {error}')
     except Interrupted as error:
