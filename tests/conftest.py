@@ -1,27 +1,55 @@
-"""What all tests share: eight small CPU devices, compiled programs kept between runs, one small data set, one tiny trained run."""
+"""What all tests share: small CPU devices, kept programs, data and runs, and a budget of CPU time.
 
+**Two suites.** `python -m pytest` runs what is not marked `slow`, and XLA compiles without optimising, which takes a third
+less time. `python -m pytest -m 'slow or not slow'` (`.ci/run --all`) runs everything at level 1, since slow tests compare
+the bits of processes of their own and train longer. The level is a function of `-m`, which workers of xdist get, too.
+
+**Kept between runs** under $XDG_CACHE_HOME/t2i_jax/tests (~/.cache): compiled programs (`compiled`), and, each under a
+hash of the code that makes it, the small data set (`data`) and one tiny trained run a system (`runs`; the fixture
+`run_of`). They are made under a file lock, so that two workers share them. Remove the folder for a cold start.
+
+**Budget.** CPU seconds (user and system, of this process and of children that have ended) of each test with its
+fixtures, less what is made once and kept: compiling programs that are not in the cache, making data and runs. So the
+limits hold on a cold machine, too. The suite fails where a file exceeds FILE_LIMIT, a system (its own file and its
+cases of test_contract.py and test_systems.py) SYSTEM_LIMIT, or all of them SUITE_LIMIT. With `-m slow` they do not apply.
+"""
+
+import contextlib
+import fcntl
+import hashlib
 import importlib
+import json
 import os
 import pathlib
+import resource
+import shutil
+import time
 
-os.environ['XLA_FLAGS'] = (
-    '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1'
-)
+CACHE = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
+CACHE = CACHE / 't2i_jax' / 'tests'
+ROOT = pathlib.Path(__file__).parents[1]
+FILE_LIMIT, SYSTEM_LIMIT, SUITE_LIMIT = 40, 30, 960
+DEVICES = '--xla_force_host_platform_device_count=8'
+
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['JAX_COMPILATION_CACHE_DIR'] = str(
-    pathlib.Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 't2i_jax' / 'tests'
-)
-os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE / 'compiled')
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
 import jax  # noqa: E402
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags, logging  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()
+SYSTEMS = {path.stem for path in (ROOT / 't2i_jax' / 'systems').glob('[!_]*.py')}
 
 
 def pytest_configure(config):
+    # read by XLA when the first array is made
+    level = 0 if config.option.markexpr == 'not slow' else 1
+    os.environ['XLA_FLAGS'] = f'{DEVICES} --xla_backend_optimization_level={level}'
+    config.stash[BUDGET] = Budget()
+    jax.monitoring.register_event_listener(config.stash[BUDGET].on_event)
+    jax.monitoring.register_event_duration_secs_listener(config.stash[BUDGET].on_duration)
     # Orbax leaves coroutines behind where a restore fails
     left = '(?s)Exception ignored in.*(_read_array|Event loop is closed)'
     config.addinivalue_line(
@@ -29,47 +57,170 @@ def pytest_configure(config):
     )
 
 
-def bit_equal(a, b):
-    """Whether two trees have the same leaves, NaN included."""
-    a, b = jax.tree.leaves(a), jax.tree.leaves(b)
-    return len(a) == len(b) and all(
-        np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True) for x, y in zip(a, b)
+# ----------------------------------------------------------------------------------------- budget
+def cpu_seconds():
+    """Of this process and of its children that have ended."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+class Budget:
+    """CPU seconds of each file and system, without what is made once and kept."""
+
+    def __init__(self):
+        self.used, self.once, self.cached, self.making = {}, 0.0, False, 0
+
+    def on_event(self, event, **_):
+        self.cached = self.cached or event == '/jax/compilation_cache/cache_hits'
+
+    def on_duration(self, event, seconds, **_):
+        if event == '/jax/core/compile/backend_compile_duration':
+            # what was read from the cache is part of a warm run; within `making` all is counted there
+            if not self.cached and not self.making:
+                self.once += seconds
+            self.cached = False
+
+    @contextlib.contextmanager
+    def made_once(self):
+        """A block that makes what is kept."""
+        began, self.making = cpu_seconds(), self.making + 1
+        try:
+            yield
+        finally:
+            self.making -= 1
+            if not self.making:
+                self.once += cpu_seconds() - began
+
+    def add(self, name, seconds):
+        self.used[name] = self.used.get(name, 0.0) + seconds
+
+
+BUDGET = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    budget = item.config.stash[BUDGET]
+    began, once = cpu_seconds(), budget.once
+    try:
+        return (yield)
+    finally:
+        seconds = cpu_seconds() - began
+        made = min(seconds, budget.once - once)
+        budget.add(owner(item), seconds - made)
+        budget.add('(made once)', made)
+
+
+def owner(item):
+    """The file or system to which the time of a test is charged."""
+    name = pathlib.Path(item.path).stem
+    given = item.callspec.params.get('system') if hasattr(item, 'callspec') else None
+    system = given or name.removeprefix('test_')
+    return f'system {system}' if system in SYSTEMS else f'tests/{name}.py'
+
+
+def over_budget(used):
+    """Messages, one for each limit that is exceeded."""
+    found = []
+    for name, seconds in used.items():
+        limit = SYSTEM_LIMIT if name.startswith('system ') else FILE_LIMIT
+        if seconds > limit and name != '(made once)':
+            found.append(f'{name} takes {seconds:.0f} CPU seconds; the limit is {limit}.')
+    total = sum(seconds for name, seconds in used.items() if name != '(made once)')
+    if total > SUITE_LIMIT:
+        found.append(f'The suite takes {total:.0f} CPU seconds; the limit is {SUITE_LIMIT}.')
+    return found
+
+
+def pytest_testnodedown(node, error):
+    for name, seconds in getattr(node, 'workeroutput', {}).get('cpu', {}).items():
+        node.config.stash[BUDGET].add(name, seconds)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session):
+    budget = session.config.stash[BUDGET]
+    output = getattr(session.config, 'workeroutput', None)
+    if output is not None:
+        output['cpu'] = budget.used
+    elif session.config.option.markexpr == 'not slow' and over_budget(budget.used):
+        session.exitstatus = session.exitstatus or 1
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    used = dict(config.stash[BUDGET].used)
+    once = used.pop('(made once)', 0.0)
+    terminalreporter.section('CPU seconds')
+    largest = sorted(used.items(), key=lambda pair: -pair[1])
+    terminalreporter.write_line(
+        f'{sum(used.values()):.0f}, and {once:.0f} for what is kept. '
+        + ', '.join(f'{name} {seconds:.0f}' for name, seconds in largest[:12])
     )
+    if config.option.markexpr == 'not slow':
+        for message in over_budget(used):
+            terminalreporter.write_line(
+                f'FAILED {message} Move what is dear to @pytest.mark.slow, or compile less.'
+            )
 
 
-def kept_files(split):
-    """The files in which tables of a split's data set are kept, by name and time."""
-    return {
-        path.name: path.stat().st_mtime_ns
-        for path in (pathlib.Path(split.pictures.data_dir) / 'tables').glob('*/*')
-    }
-
-
-@pytest.fixture
-def warnings(monkeypatch):
-    """The warnings that are logged, as texts."""
-    messages = []
-    monkeypatch.setattr(logging, 'warning', lambda message, *args: messages.append(message % args))
-    return messages
+# -------------------------------------------------------------------------- made once and kept
+def code_hash(*folders):
+    """Of the Python files in folders of the repository, and of the version of JAX."""
+    digest = hashlib.sha256(jax.__version__.encode())
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob('*.py')):
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @pytest.fixture(scope='session')
-def data_dir(tmp_path_factory):
+def keep(pytestconfig):
+    """A function (kind, name, key, make) -> folder; `make(folder)` fills it where it is not there."""
+
+    def keep(kind, name, key, make):
+        place = CACHE / kind
+        place.mkdir(parents=True, exist_ok=True)
+        folder = place / f'{name}-{key}'
+        with open(place / f'{name}.lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                for old in place.glob(f'{name}-*'):
+                    # those of other working copies stay, while they are used
+                    if time.time() - old.stat().st_mtime > 86_400:
+                        shutil.rmtree(old)
+                half = place / f'{name}-half'
+                shutil.rmtree(half, ignore_errors=True)
+                with pytestconfig.stash[BUDGET].made_once():
+                    make(half)
+                half.rename(folder)
+            os.utime(folder)
+        return folder
+
+    return keep
+
+
+@pytest.fixture(scope='session')
+def data_dir(keep, tmp_path_factory):
     """A folder that holds the first scenes of shape_scenes/single_quick."""
     from tfds_builders import get_builder
     from tfds_builders.shape_scenes.builder import QUICK
 
-    folder = tmp_path_factory.mktemp('data')
-    with pytest.MonkeyPatch.context() as patch:
-        for split, count in (('train', 400), ('validation', 60), ('test', 20), ('test_unseen', 20)):
-            patch.setitem(QUICK['single'], split, count)
-        get_builder('shape_scenes/single_quick', folder).download_and_prepare()
-    return folder
+    def make(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            counts = ('train', 400), ('validation', 60), ('test', 20), ('test_unseen', 20)
+            for split, count in counts:
+                patch.setitem(QUICK['single'], split, count)
+            get_builder('shape_scenes/single_quick', folder).download_and_prepare()
+
+    kept = keep('data', 'shape_scenes', code_hash('tfds_builders'), make)
+    # a copy, since tables of a data set are kept in its folder
+    return shutil.copytree(kept, tmp_path_factory.mktemp('data') / 'shape_scenes')
 
 
+# ---------------------------------------------------------------------------------------- configs
 @pytest.fixture(scope='session')
 def on_shapes(data_dir):
-    """A function: the name of an experiment -> its tiny variant, reading the first records of shape_scenes/single_quick."""
+    """A function: the name of an experiment -> its tiny variant, on the first records of shape_scenes/single_quick."""
 
     def make(experiment):
         config = importlib.import_module(f'experiments.{experiment}').get_config('tiny').unlock()
@@ -102,25 +253,23 @@ def odd(monkeypatch, tmp_path_factory, on_shapes):
 
 @pytest.fixture(scope='session')
 def tiny(on_shapes):
-    """A function: keywords of the stages of gan_cls_shapes -> its tiny variant with networks of a few channels, a few steps long."""
+    """A function: keywords of the stages of gan_cls_shapes -> its tiny variant, of a few channels and steps."""
 
     def make(text=(), gan=(), style=()):
         config = on_shapes('gan_cls_shapes')
-        config.stages.text.model.update(
-            encoder=dict(variant='icml_flowers', channels=(8, 8), hidden=8, embedding=8),
-            image_channels=(4, 8),
-        )
-        config.stages.text.optim.joint_loss.update(name='adam', lr=0.05)
-        config.stages.gan.model.update(
-            ngf=4, ndf=4, nz=128, nt=8
-        )  # one kernel is large enough to be sharded
+        stages = config.stages
+        encoder = dict(variant='icml_flowers', channels=(8, 8), hidden=8, embedding=8)
+        stages.text.model.update(encoder=encoder, image_channels=(4, 8))
+        stages.text.optim.joint_loss.update(name='adam', lr=0.05)
+        # one kernel is large enough to be sharded
+        stages.gan.model.update(ngf=4, ndf=4, nz=128, nt=8)
         every = dict(log_every=1, validate_every=3, checkpoint_every=3)
-        config.stages.text.update(steps=4, sample_every=0, **every)
-        config.stages.gan.update(steps=6, sample_every=3, **every)
-        config.stages.style.update(steps=0)  # left out
-        config.stages.style.update(every)
+        stages.text.update(steps=4, sample_every=0, **every)
+        stages.gan.update(steps=6, sample_every=3, **every)
+        # left out, as steps=0 says
+        stages.style.update(steps=0, **every)
         for name, changes in (('text', text), ('gan', gan), ('style', style)):
-            config.stages[name].update(dict(changes))
+            stages[name].update(dict(changes))
         return config.lock()
 
     return make
@@ -132,23 +281,62 @@ def dense(on_shapes):
 
     def make(**gan):
         config = on_shapes('dcgan_shapes')
-        config.stages.gan.model.update(
-            variant='mlp', ngf=16, ndf=4, nz=8
-        )  # one kernel is large enough to be sharded
-        config.stages.gan.update(
-            steps=6, log_every=1, validate_every=0, sample_every=0, checkpoint_every=3
-        )
+        # one kernel is large enough to be sharded
+        config.stages.gan.model.update(variant='mlp', ngf=16, ndf=4, nz=8)
+        every = dict(log_every=1, validate_every=0, sample_every=0, checkpoint_every=3)
+        config.stages.gan.update(steps=6, **every)
         config.stages.gan.update(gan)
         return config.lock()
 
     return make
 
 
+# ------------------------------------------------------------------------------------------- runs
 @pytest.fixture(scope='session')
-def trained(tiny, tmp_path_factory):
-    """The workdir of a finished run of `tiny()`, which nothing interrupted."""
-    from t2i_jax.train import train
+def run_of(on_shapes, tiny, data_dir, keep, tmp_path_factory):
+    """A function: a system -> the workdir of a finished tiny run of it, trained once and kept on disk.
 
-    workdir = tmp_path_factory.mktemp('trained')
-    train(tiny(), workdir, jax.devices()[:1])
-    return workdir
+    The folder is this session's copy. Who writes into it or trains it further copies it before.
+    """
+    from helpers import brief, experiment_of
+
+    copies = {}
+
+    def run_of(system):
+        if system not in copies:
+            config = tiny() if system == 'gan_cls' else brief(on_shapes(experiment_of(system)))
+            copies[system] = copy_of(system, config)
+        return copies[system]
+
+    def copy_of(system, config):
+        from t2i_jax.train import train
+
+        def make(folder):
+            train(config, folder, jax.devices()[:1])
+
+        code = code_hash('t2i_jax', 'tfds_builders') + os.environ['XLA_FLAGS']
+        code += config.to_json().replace(str(data_dir), '')
+        kept = keep('runs', system, hashlib.sha256(code.encode()).hexdigest()[:16], make)
+        folder = shutil.copytree(kept, tmp_path_factory.mktemp('runs') / system)
+        # data are read from this session's folder
+        for path in [folder / 'config.json', *folder.glob('*/config.json')]:
+            found = json.loads(path.read_text())
+            found['data']['dir'] = str(data_dir)
+            path.write_text(json.dumps(found, indent=2) + '\n')
+        return folder
+
+    return run_of
+
+
+@pytest.fixture(scope='session')
+def trained(run_of):
+    """The workdir of a finished run of `tiny()`, which nothing interrupted."""
+    return run_of('gan_cls')
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """The warnings that are logged, as texts."""
+    messages = []
+    monkeypatch.setattr(logging, 'warning', lambda message, *args: messages.append(message % args))
+    return messages
