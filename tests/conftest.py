@@ -114,8 +114,9 @@ def pytest_runtest_protocol(item):
 def owner(item):
     """The file or system to which the time of a test is charged."""
     name = pathlib.Path(item.path).stem
-    given = item.callspec.params.get('system') if hasattr(item, 'callspec') else None
-    system = given or name.removeprefix('test_')
+    given = item.callspec.params if hasattr(item, 'callspec') else {}
+    given = next((given[key] for key in ('system', 'trial', 'trial_of') if key in given), name)
+    system = given.removeprefix('test_').partition('.')[0]
     return f'system {system}' if system in SYSTEMS else f'tests/{name}.py'
 
 
@@ -309,10 +310,11 @@ def run_of(on_shapes, tiny, data_dir, keep, tmp_path_factory):
         return copies[system]
 
     def copy_of(system, config):
+        from t2i_jax.run import Run
         from t2i_jax.train import train
 
         def make(folder):
-            train(config, folder, jax.devices()[:1])
+            train(Run.create(config, folder), jax.devices()[:1])
 
         code = code_hash('t2i_jax', 'tfds_builders') + os.environ['XLA_FLAGS']
         code += config.to_json().replace(str(data_dir), '')

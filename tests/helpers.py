@@ -71,7 +71,7 @@ def filled(split, scale=0.1, draws=None):
 
     graph, params, stats = split
     with_path = jax.tree_util.tree_map_with_path
-    return core.Split(graph, with_path(fill, params), with_path(fill, stats))
+    return core.Parts(graph, with_path(fill, params), with_path(fill, stats))
 
 
 def start(split, lr=2e-4):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import bit_equal
 from flax import nnx
+from helpers import bit_equal, count, filled, shapes_of
 
 from t2i_jax import stage as core
 from t2i_jax.stage import Meta
@@ -15,34 +15,14 @@ from t2i_jax.systems.attribute2image import COMPOSE, Attribute2Image, box_mean, 
 META = Meta('shapes', attributes=22, size=16)
 
 
-def count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
 def parts(meta=META, **keywords):
     """Shapes only: (structure, parameters, running statistics)."""
-    return core.split(nnx.eval_shape(lambda: Attribute2Image(meta, **keywords, rngs=nnx.Rngs(0))))
+    return shapes_of(lambda: Attribute2Image(meta, **keywords, rngs=nnx.Rngs(0)))
 
 
 def tiny(**keywords):
-    """(structure, parameters, running statistics) of a small stage, filled by numpy because initialisers take long to compile."""
-    draws = np.random.default_rng(0)
-
-    def fill(path, leaf):
-        if path[-1].key in ('scale', 'var'):
-            return jnp.ones(leaf.shape)
-        return (
-            jnp.zeros(leaf.shape)
-            if path[-1].key in ('bias', 'mean')
-            else jnp.float32(draws.normal(0, 0.1, leaf.shape))
-        )
-
-    graph, params, stats = parts(**(dict(width=4, nz=4, nz_b=4) | keywords))
-    return (
-        graph,
-        jax.tree_util.tree_map_with_path(fill, params),
-        jax.tree_util.tree_map_with_path(fill, stats),
-    )
+    """(structure, parameters, running statistics) of a small stage."""
+    return filled(parts(**(dict(width=4, nz=4, nz_b=4) | keywords)))
 
 
 def batch(b=6, size=16):
@@ -232,6 +212,7 @@ def test_layers_have_their_own_causes():
     np.testing.assert_allclose(drawn['image'], image, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layered', [True, False])
 def test_a_step_moves_every_network(layered):
     graph, params, stats = tiny(layered=layered, standardise=True, warmup=4, rotation=0.08)
@@ -248,6 +229,7 @@ def test_a_step_moves_every_network(layered):
     assert not bit_equal(new.stats['standard'], stats['standard'])
 
 
+@pytest.mark.slow
 def test_attributes_are_standardised_by_statistics_of_training():
     stage = tiny(standardise=True, layered=False)
     y = jax.random.bernoulli(jax.random.key(1), 0.1, (64, 22)).astype(jnp.float32)

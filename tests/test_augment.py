@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import bit_equal
+from helpers import bit_equal
 
 from t2i_jax.data.augment import Geometry, augment, choose_words
 from t2i_jax.data.feed import gather

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import bit_equal
+from helpers import bit_equal
 
 from t2i_jax.runtime.checkpoint import Checkpoints
 from t2i_jax.runtime.errors import RunError

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import bit_equal
+from helpers import bit_equal
 
 from t2i_jax.data import conditions
 from t2i_jax.runtime.errors import DataError

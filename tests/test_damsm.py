@@ -10,6 +10,7 @@ import optax
 import pytest
 from einops import rearrange
 from flax import nnx
+from helpers import count, shapes_of
 
 from t2i_jax import run
 from t2i_jax import stage as core
@@ -27,13 +28,9 @@ META = Meta('birds', vocabulary_size=12, length=6, size=16, classes=4)
 SMALL = dict(d=8, embedding=6, trunk='small', channels=(4, 6))
 
 
-def count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
 def parts(meta=META, **keywords):
     """Shapes only: (structure, parameters, running statistics)."""
-    return core.split(nnx.eval_shape(lambda: Damsm(meta, **keywords, rngs=nnx.Rngs(0))))
+    return shapes_of(lambda: Damsm(meta, **keywords, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture(scope='module')
@@ -105,6 +102,7 @@ def test_taps_of_pretrained_trunks(trunk, side, local, whole):
     assert regions.shape == (2, side * side, 10) and code.shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_a_pretrained_trunk_has_the_networks_arrays():
     def make():  # as training starts, inside a jitted function
         return core.split(
@@ -135,6 +133,7 @@ def test_pictures_are_resized_as_both_pytorchs_do(n, size):
     assert bilinear(image, n, True) is image
 
 
+@pytest.mark.slow
 def test_pretrained_trunks_stay_as_they_are_and_let_gradients_through(monkeypatch):
     monkeypatch.setattr(
         EfficientNetTrunk, 'size', 32
@@ -383,6 +382,7 @@ def test_words_look_at_a_map_and_scores_are_those_of_the_loss(split):
     assert evaluated(split, data, 'loss', None, None)[1]['top1'] == pytest.approx(float(top.mean()))
 
 
+@pytest.mark.slow
 def test_six_pairs_are_learnt_by_heart():
     stage, data = Damsm(META, **SMALL, dropout=0.1, leave_out='none', rngs=nnx.Rngs(0)), batch()
     prog, (_, params, stats) = core.program(stage, [optax.adam(1e-2)]), core.split(stage)

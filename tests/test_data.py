@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import bit_equal, kept_files
+from helpers import bit_equal, kept_files
 
 from t2i_jax.data import tables
 from t2i_jax.data.feed import batches, by_processes, gather

@@ -1,7 +1,7 @@
 """Boxes as pictures: where they are, in the colour of their label, with names that can be read."""
 
 import numpy as np
-from conftest import bit_equal
+from helpers import bit_equal
 
 from t2i_jax.draw import boxes as drawing
 from tfds_builders.coco2014_captions.categories import CATEGORIES

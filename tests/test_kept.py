@@ -9,7 +9,7 @@ import types
 
 import numpy as np
 import pytest
-from conftest import bit_equal, kept_files
+from helpers import bit_equal, kept_files
 
 from t2i_jax.data import store as kept
 from t2i_jax.data import tables

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import bit_equal
 from flax import nnx
+from helpers import bit_equal
 from jax.sharding import NamedSharding, PartitionSpec
 
 from t2i_jax import stage as core

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import bit_equal
+from helpers import bit_equal
 
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split

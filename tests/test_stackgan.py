@@ -6,10 +6,9 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from conftest import bit_equal
 from flax import nnx
+from helpers import bit_equal, count, filled, moved, start
 
 from t2i_jax import optim, run
 from t2i_jax import stage as core
@@ -68,28 +67,15 @@ def pair(small=64, size=256, encoder=False, embedding_dim=1024, one=(), two=()):
 
 
 def tiny(one=(), two=(), **keywords):
-    """A pair of small stages, filled by numpy because initialisers take long to compile; Stage-II holds Stage-I's weights."""
+    """A pair of small stages; Stage-II holds Stage-I's weights."""
     draws = np.random.default_rng(0)
-
-    def fill(path, leaf):
-        if path[-1].key in ('scale', 'var'):
-            return jnp.ones(leaf.shape)
-        return (
-            jnp.zeros(leaf.shape)
-            if path[-1].key in ('bias', 'mean')
-            else jnp.float32(draws.normal(0, 0.1, leaf.shape))
-        )
-
     two = {'ratio': 2, 'blocks': 1, **NARROW, **dict(two)}
-    parts = pair(
-        16, 32, **{'encoder': True, **keywords}, one={'nz': 5, **NARROW, **dict(one)}, two=two
-    )
-    first, second = (
-        jax.tree_util.tree_map_with_path(fill, (part.params, part.stats)) for part in parts
-    )
-    for mine, others in zip(second, first):
+    one = {'nz': 5, **NARROW, **dict(one)}
+    shapes = pair(16, 32, **{'encoder': True, **keywords}, one=one, two=two)
+    first, second = (filled(part, draws=draws) for part in shapes)
+    for mine, others in zip(second[1:], first[1:]):
         mine |= {name: others[name] for name in ('text', 'G1') if name in mine}
-    return (parts[0].graph, *first), (parts[1].graph, *second)
+    return first, second
 
 
 def batch(size, **others):
@@ -100,10 +86,6 @@ def batch(size, **others):
         'chars': np.stack([encode_chars(sentence) for sentence in SENTENCES]),
         **others,
     }
-
-
-def count(tree):
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 # ------------------------------------------------------------------------------------------------------------------- networks
@@ -371,31 +353,12 @@ def stages():
 
 
 def stepped(parts, size, **keywords):
-    graph, params, stats = parts
-    prog = core.program(nnx.merge(*parts), [optax.adam(2e-4, b1=0.5)] * 2)
-    state = core.init_state(prog, params, stats, 0)
-    return state, *jax.jit(lambda state: core.train_step(prog, state, batch(size, **keywords)))(
-        state
-    )
+    prog, state = start(parts)
+    step = jax.jit(lambda state: core.train_step(prog, state, batch(size, **keywords)))
+    return state, *step(state)
 
 
-def moved(a, b):
-    return {name for name in a if not bit_equal(a[name], b[name])}
-
-
-def test_a_step_of_stage_one(stages):
-    graph, params, stats = stages[0]
-    params['D1']['logit']['kernel'] *= 0
-    state, new, metrics = stepped((graph, params, stats), 16)
-    assert (
-        metrics['d_loss'] == pytest.approx(2 * np.log(2))
-        and np.isfinite(list(metrics.values())).all()
-        and new.bad_step == -1
-    )
-    assert moved(state.params, new.params) == moved(state.stats, new.stats) == {'G1', 'D1'}
-    assert not bit_equal(state.params['G1']['augment'], new.params['G1']['augment'])
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize('two', [dict(stage_one_statistics='batch'), dict(variant='pytorch')])
 def test_stage_one_is_bit_unchanged_by_a_step_of_stage_two(two):
     state, new, metrics = stepped(tiny(two=two)[1], 32)
@@ -492,6 +455,7 @@ def test_rates_are_halved(name, factors, phase):
 
 
 # ---------------------------------------------------------------------------------------------------------------- sampling
+@pytest.mark.slow
 def test_samples_depend_on_the_noise_key_alone(stages):
     one, two = stages
     first, second = nnx.merge(*one), nnx.merge(*two)
@@ -638,6 +602,7 @@ def narrow(trained, tmp_path):
     return config, shutil.copytree(workdir, tmp_path / 'run')
 
 
+@pytest.mark.slow
 def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(
     narrow, tmp_path, warnings
 ):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import bit_equal
 from flax import nnx
+from helpers import bit_equal, moved
 
 from t2i_jax import run
 from t2i_jax import stage as core
@@ -102,11 +102,6 @@ def seldom():
 
 def batch(seed=0):
     return {'x': np.random.default_rng(seed).normal(size=(8, 3)).astype(np.float32)}
-
-
-def moved(before, after):
-    """The names of the networks that are not bit-equal."""
-    return {name for name in before if not bit_equal(before[name], after[name])}
 
 
 def test_only_what_is_trained_moves(shared):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import bit_equal
+from helpers import bit_equal
 from PIL import Image
 
 from t2i_jax import run
