@@ -1,9 +1,11 @@
 """How many images a second the loader gives, alone: no step, no augmentation.
 
-    python -m benchmarks.data --name=coco2014_captions --manual_dir=<folder> --sizes=64,256 --workers=0,2
+    python -m benchmarks.data --name=coco2014_captions --manual_dir=<folder> --sizes=64,256
+    --workers=0,2
 
-Each cache mode runs in a process of its own, `--seconds` long after a warm-up, `--repeats` times; the median counts. A batch has
-images, wrong images and captions, as GAN-CLS reads them; images of both are counted. For 'device' the rows are gathered on the device, too.
+Each cache mode runs in a process of its own, `--seconds` long after a warm-up, `--repeats` times;
+the median counts. A batch has images, wrong images and captions, as GAN-CLS reads them; images of
+both are counted. For 'device' the rows are gathered on the device, too.
 """
 
 import argparse

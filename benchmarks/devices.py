@@ -1,19 +1,24 @@
-"""What a training step does on several devices, read off the compiled program: operations and memory of each device, and what they exchange.
+"""What a training step does on several devices, read off the compiled program: operations and
+memory of each device, and what they exchange.
 
-    python -m benchmarks.devices --config=experiments/gan_cls_shapes.py --stage=gan --devices=1,2,4,8
-    python -m benchmarks.devices --config=experiments/stackgan_pp_birds.py:tiny --config.data.name=shape_scenes/single_quick --fsdp
+    python -m benchmarks.devices --config=experiments/gan_cls_shapes.py --stage=gan
+    --devices=1,2,4,8 python -m benchmarks.devices --config=experiments/stackgan_pp_birds.py:tiny
+    --config.data.name=shape_scenes/single_quick --fsdp
 
-Nothing runs, so the virtual devices of a CPU will do. A step has work for each row of the batch, which n devices share, and work for each parameter
-(optimiser, average, the test for finite values), which each device does for all that it holds. What the rows cost is the difference to a batch of twice
-the size. `x n` is n times the operations of a device over those of one device alone: 1 where nothing is computed twice.
+Nothing runs, so the virtual devices of a CPU will do. A step has work for each row of the batch,
+which n devices share, and work for each parameter (optimiser, average, the test for finite values),
+which each device does for all that it holds. What the rows cost is the difference to a batch of
+twice the size. `x n` is n times the operations of a device over those of one device alone: 1 where
+nothing is computed twice.
 
 An exchanged array is told by the code that computes it, and lists what is none of the first four:
 
-    BatchNorm    sums over the batch in a batch normalisation, forward and backward, and the gradients of its scale and bias
-    gradient     of a trained array: the same number of entries, or of a convolution's kernel, parts and rearrangements of it included. An array that is
+    BatchNorm    sums over the batch in a batch normalisation, forward and backward, and the
+    gradients of its scale and bias gradient     of a trained array: the same number of entries, or
+    of a convolution's kernel, parts and rearrangements of it included. An array that is
                  used several times has several: XLA on CPU adds them up after they are exchanged
-    parameter    under --fsdp, where state is sharded: gathered before it is used, the same number of entries
-    scalar       losses, what is logged, norms
+    parameter    under --fsdp, where state is sharded: gathered before it is used, the same number
+    of entries scalar       losses, what is logged, norms
     other        everything else; listed with its source
 """
 
@@ -76,7 +81,8 @@ class Sent(NamedTuple):
         return self.size * BYTES[self.dtype]
 
     def what(self, trained, sharded=()):
-        """trained: numbers of entries of the trained arrays; sharded: those of the arrays that may be sharded, frozen ones, too."""
+        """trained: numbers of entries of the trained arrays; sharded: those of the arrays that may
+        be sharded, frozen ones, too."""
         if self.kind == 'all-reduce' and any('layers/norm.py' in line for line in self.source):
             return 'BatchNorm'
         if self.size == 1:
@@ -128,7 +134,8 @@ def collectives(text) -> list[Sent]:
 
 
 def sources(text):
-    """A function: number of a Python stack frame in HLO text -> ('file:line', ...) from the innermost on; () where the text has no such table."""
+    """A function: number of a Python stack frame in HLO text -> ('file:line', ...) from the
+    innermost on; () where the text has no such table."""
 
     def table(name, pattern):
         rows = re.search(rf'^{name}\n((?:\d+ .*\n)*)', text, re.MULTILINE)
@@ -159,7 +166,8 @@ def sources(text):
 
 
 def open_trainer(config, stage, folder):
-    """The trainer of a stage with its data, and the earlier ones' `meta.json`, without any training."""
+    """The trainer of a stage with its data, and the earlier ones' `meta.json`, without any
+    training."""
     import jax
 
     from t2i_jax import run

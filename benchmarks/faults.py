@@ -1,10 +1,12 @@
-"""How hard training is to kill: the real program, in processes of its own, with everything going wrong that we could think of.
+"""Faults that training must survive: the real program, killed, filled, damaged and resumed.
 
     python -m benchmarks.faults --out=faults.json                         # all cases
     python -m benchmarks.faults --cases=kills,disk --kills=60             # some
 
-After every case the run is resumed and must end bit for bit as one that nothing disturbed (`program.differences`), no more steps may be lost than the
-case allows, and what the program says must name the thing and the remedy and hold no traceback. As root, disks are small tmpfs mounts.
+After every case the run is resumed and must end bit for bit as an undisturbed one
+(`program.differences`), no more steps may be lost than the case allows, and the output must name
+the fault and the remedy and have no traceback. As root, disks are small tmpfs mounts. The docstring
+of a case is its row in the table.
 """
 
 import argparse
@@ -36,28 +38,29 @@ TEXT = [
 ]
 
 
-# ------------------------------------------------------------------------------------------------------------------ signals
+# ------------------------------------------------------------------------------------------ signals
 def signals(lab):
     """SIGTERM, SIGINT: during steps, while saving, before the first step"""
     case = Case(lab)
-    for number, while_saving in (
+    moments = (
         (signal.SIGTERM, False),
         (signal.SIGINT, False),
         (signal.SIGTERM, True),
         (signal.SIGINT, True),
         (signal.SIGTERM, None),
-    ):
+    )
+    for number, while_saving in moments:
         workdir = lab.new()
         process = lab.begin(workdir)
         if while_saving is None:
-            while (
-                process.poll() is None and not (workdir / 'gan' / 'metrics.jsonl').exists()
-            ):  # opened before the first step is compiled
+            # the file is opened before the first step is compiled
+            losses = workdir / 'gan' / 'metrics.jsonl'
+            while process.poll() is None and not losses.exists():
                 time.sleep(0.001)
         else:
             until(process, workdir, random.randrange(1, STEPS // 2), while_saving)
         process.send_signal(number)
-        case.told(
+        case.ended(
             process,
             130,
             rf'{signal.Signals(number).name}: stage gan (is saved|had not begun)',
@@ -72,75 +75,70 @@ def signals(lab):
 def kills(lab):
     """SIGKILL at random moments of one run"""
     case, workdir, every, length = Case(lab), lab.new(), 4 * EVERY, 120 * lab.kills
-    flags = [
-        f'--config.stages.gan.{name}={value}'
-        for name, value in dict(steps=length, checkpoint_every=every, sample_every=200).items()
-    ]
+    settings = dict(steps=length, checkpoint_every=every, sample_every=200)
+    flags = [f'--config.stages.gan.{name}={value}' for name, value in settings.items()]
     whole = lab.undisturbed('long', *flags)
     while_saving = moments = 0
     process = lab.begin(workdir, *flags)
     while moments < lab.kills and process.poll() is None:
         before, kind, enough = steps(workdir), random.random(), random.randrange(1, 60)
         if kind < 0.1:
-            time.sleep(random.uniform(0.5, 8))  # while it starts, too
+            # while it starts, too
+            time.sleep(random.uniform(0.5, 8))
         else:
             until(process, workdir, min(before + enough, length - 2), kind > 0.5)
             time.sleep(random.uniform(0, 0.02))
         process.kill()
         moments += 1
-        case.told(
-            process,
-            -signal.SIGKILL,
-            lost=2 * every,
-            workdir=workdir if (workdir / 'gan').exists() else None,
-        )
+        there = workdir if (workdir / 'gan').exists() else None
+        case.ended(process, -signal.SIGKILL, lost=2 * every, workdir=there)
         while_saving += saving(workdir)
-        print(
-            f'    kill {moments} at step {steps(workdir)}{", while saving" if saving(workdir) else ""}',
-            flush=True,
-        )
+        when = ', while saving' if saving(workdir) else ''
+        print(f'    kill {moments} at step {steps(workdir)}{when}', flush=True)
         process = lab.begin(workdir, *flags)
-    said = finish(process)[1]
+    output = finish(process)[1]
     case.expect(moments >= lab.kills, f'only {moments} kills before it ended')
     case.resume(workdir, reference=whole)
-    case.message = f'{while_saving} of {moments} while saving; then: {next((shorten(x) for x in said.splitlines() if "resumed at" in x), said[-200:])}'
+    resumed = [shorten(line) for line in output.splitlines() if 'resumed at' in line]
+    then = resumed[0] if resumed else output[-200:]
+    case.message = f'{while_saving} of {moments} while saving; then: {then}'
     return case.result()
 
 
 def groups(lab):
-    """Ctrl-C and a closed terminal: all processes get it, those that decode, too, and nobody reads what is said any more"""
+    """Ctrl-C and a closed terminal: all processes get it, and nothing reads the output any more"""
     case = Case(lab)
     for number in (signal.SIGINT, signal.SIGHUP) * 3:
         workdir = lab.new()
         process = lab.begin_group(workdir)
         until(process, workdir, random.randrange(1, STEPS // 2))
-        time.sleep(random.uniform(0, 1))  # decoding processes are begun again for each save
+        # decoding processes start again for each save
+        time.sleep(random.uniform(0, 1))
         process.stdout.close()
         os.killpg(process.pid, number)
-        case.told(process, 130, lost=0, workdir=workdir)
+        case.ended(process, 130, lost=0, workdir=workdir)
         case.resume(workdir)
     return case.result()
 
 
 def workers(lab):
-    """SIGKILL of a run with processes that decode: they go, the lock is free; SIGKILL of one of these"""
+    """SIGKILL of a run with processes that decode: they go, the lock is free; SIGKILL of one of
+    these"""
     case, workdir = Case(lab), lab.new()
     process = lab.begin_group(workdir)
     until(process, workdir, 8)
     decode = decoding(process)
     process.kill()
-    case.told(process, -signal.SIGKILL, lost=2 * EVERY, workdir=workdir)
-    said = case.resume(workdir)
-    case.expect(
-        len(decode) >= 2 and not any(pathlib.Path(f'/proc/{pid}').exists() for pid in decode),
-        f'of {decode} some are left',
-    )
-    case.said(said, 'taken over')
+    case.ended(process, -signal.SIGKILL, lost=2 * EVERY, workdir=workdir)
+    output = case.resume(workdir)
+    left = [pid for pid in decode if pathlib.Path(f'/proc/{pid}').exists()]
+    case.expect(len(decode) >= 2 and not left, f'of {decode} some are left: {left}')
+    case.printed(output, 'taken over')
     workdir = lab.new()
     process = lab.begin_group(workdir)
     until(process, workdir, 8)
     os.kill(decoding(process)[0], signal.SIGKILL)
-    case.told(
+    case.ended(
         process,
         1,
         'Error: A process that decodes pictures has ended',
@@ -153,10 +151,9 @@ def workers(lab):
 
 
 def decoding(process):
-    """The ids of the processes that decode for one."""
-    lines = subprocess.run(
-        ['ps', '-o', 'pid=,args=', '--ppid', str(process.pid)], capture_output=True, text=True
-    ).stdout.splitlines()
+    """List the ids of the processes that decode for another."""
+    command = ['ps', '-o', 'pid=,args=', '--ppid', str(process.pid)]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     return [int(line.split()[0]) for line in lines if 'spawn_main' in line]
 
 
@@ -169,16 +166,16 @@ def paused(lab):
         process.send_signal(signal.SIGSTOP)
         time.sleep(2)
         process.send_signal(signal.SIGCONT)
-    case.told(process, 0)
+    case.ended(process, 0)
     case.resume(workdir)
     workdir = lab.new()
-    case.told(lab.begin(workdir, inject='asleep:3600'), 0)
+    case.ended(lab.begin(workdir, inject='asleep:3600'), 0)
     case.resume(workdir)
     case.message = 'none: they go on'
     return case.result()
 
 
-# -------------------------------------------------------------------------------------------------------------------- disks
+# -------------------------------------------------------------------------------------------- disks
 def disk(lab):
     """Disk full: from the start, while logging, while saving"""
     case = Case(lab)
@@ -187,7 +184,7 @@ def disk(lab):
             workdir = small.folder / 'run'
             shutil.copytree(lab.half(), workdir)
             newest, options = saved(workdir / 'gan')[-1], small.fill(leave)
-            case.told(
+            case.ended(
                 lab.start(workdir, **options),
                 1,
                 r'Error: .* cannot be written: (No space left|File too large)',
@@ -208,7 +205,7 @@ def read_only(lab):
         workdir = small.folder / 'run'
         shutil.copytree(lab.half(), workdir)
         small.read_only(True)
-        case.told(
+        case.ended(
             lab.start(workdir),
             1,
             r'Error: workdir \S+ cannot be written: (Read-only|Permission)',
@@ -219,27 +216,28 @@ def read_only(lab):
     return case.result()
 
 
-# ------------------------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 def flip(path, seed=0, bits=16):
-    content, draw = bytearray(path.read_bytes()), random.Random(seed)
+    """Flip random bits of a file."""
+    content, rng = bytearray(path.read_bytes()), random.Random(seed)
     for _ in range(bits):
-        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
 
 
 def arrays(step):
-    """The files of a checkpoint's arrays, the largest first."""
-    return sorted(
-        (path for path in (step / 'state').rglob('*') if path.parent.name == 'd'),
-        key=lambda path: -path.stat().st_size,
-    )
+    """List the files of a checkpoint's arrays, the largest first."""
+    files = [path for path in (step / 'state').rglob('*') if path.parent.name == 'd']
+    return sorted(files, key=lambda path: -path.stat().st_size)
 
 
 def cut(path, share=0.5):
+    """Cut a file short."""
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
 
 def empty(step):
+    """Empty the folder of a checkpoint."""
     shutil.rmtree(step)
     step.mkdir()
 
@@ -260,7 +258,16 @@ DAMAGES = dict(
 )
 
 
+TITLES = dict(
+    flipped='flipped bits',
+    cut='a file cut short',
+    missing='a file, the arrays or all gone',
+)
+
+
 def damaged(kind):
+    """Make the case of one kind of damage to the newest checkpoint."""
+
     def run(lab):
         case = Case(lab)
         for harm in DAMAGES[kind]:
@@ -268,9 +275,9 @@ def damaged(kind):
             before, newest = saved(workdir / 'gan')[-2:]
             harm(workdir / 'gan' / 'checkpoints' / str(newest))
             case.times += 1
-            said = case.resume(workdir)
-            case.said(
-                said,
+            output = case.resume(workdir)
+            case.printed(
+                output,
                 f'checkpoint of step {newest} .* is damaged .* is skipped',
                 f'kept as .*/{newest}.damaged',
                 f'resumed at step {before} of',
@@ -281,11 +288,11 @@ def damaged(kind):
             )
             case.lost = max(case.lost, newest - before)
             case.message = case.message or next(
-                (shorten(line) for line in said.splitlines() if 'is skipped' in line), ''
+                (shorten(line) for line in output.splitlines() if 'is skipped' in line), ''
             )
         return case.result()
 
-    run.__doc__ = f'Newest checkpoint: {dict(flipped="flipped bits", cut="a file cut short", missing="a file, the arrays or all gone")[kind]}'
+    run.__doc__ = f'Newest checkpoint: {TITLES[kind]}'
     return run
 
 
@@ -296,7 +303,7 @@ def all_damaged(lab):
     for step in saved(workdir / 'gan'):
         cut(arrays(folder / str(step))[0])
     before = sorted(path.relative_to(folder) for path in folder.rglob('*'))
-    case.told(
+    case.ended(
         lab.start(workdir),
         1,
         'Error: No checkpoint in .* can be read',
@@ -320,17 +327,18 @@ def files(lab):
             workdir = lab.half()
             harm(workdir / name)
             if name == 'config.json':
-                case.told(
+                case.ended(
                     lab.start(workdir),
                     1,
                     'Error: .*config.json',
                     r'--config=experiments/<name>\.py',
                 )
-                finish(lab.begin(workdir))  # the whole command, as at first
+                # the whole command, as at first
+                finish(lab.begin(workdir))
             case.times += name != 'config.json'
-            said = case.resume(workdir)
+            output = case.resume(workdir)
             case.message = case.message or next(
-                (shorten(line) for line in said.splitlines() if 'again' in line), ''
+                (shorten(line) for line in output.splitlines() if 'again' in line), ''
             )
     workdir = lab.half()
     with open(workdir / 'gan' / 'metrics.jsonl', 'a') as file:
@@ -340,37 +348,39 @@ def files(lab):
     return case.result()
 
 
-# -------------------------------------------------------------------------------------------------------------------- clock
+# -------------------------------------------------------------------------------------------- clock
 def clock(lab):
     """Clock set back: by a day between two processes, by a day while one runs"""
     case, workdir = Case(lab), lab.new()
     process = lab.begin(workdir, inject='clock:86400')
     until(process, workdir, STEPS // 3)
     process.send_signal(signal.SIGTERM)
-    case.told(process, 130, 'Resume with: python -m', lost=0, workdir=workdir)
+    case.ended(process, 130, 'Resume with: python -m', lost=0, workdir=workdir)
     for path in workdir.rglob('*'):
         os.utime(path, (time.time() + 86400,) * 2)
     case.resume(workdir)
     workdir = lab.new()
-    case.told(lab.begin(workdir, inject='clock:-86400:500'), 0)
+    case.ended(lab.begin(workdir, inject='clock:-86400:500'), 0)
     case.resume(workdir)
     return case.result()
 
 
-# ---------------------------------------------------------------------------------------------------------------- processes
+# ---------------------------------------------------------------------------------------- processes
 def lock(lab):
-    """Second process refused, first unharmed; locks of a killed process and of a pid that is another's now"""
+    """Second process refused, first unharmed; locks of a killed process and of a pid that is
+    another's now"""
     case, workdir = Case(lab), lab.new()
     first = lab.begin(workdir)
     until(first, workdir, 10)
     first.send_signal(signal.SIGSTOP)
-    case.told(
+    case.ended(
         lab.start(workdir),
         1,
-        rf'Error: workdir \S+ is in use by process {first.pid} on .*; wait for it, stop it, or choose another --workdir',
+        rf'Error: workdir \S+ is in use by process {first.pid} on .*; wait for it, stop it, or '
+        rf'choose another --workdir',
     )
     first.send_signal(signal.SIGCONT)
-    case.told(first, 0)
+    case.ended(first, 0)
     case.resume(workdir)
     for pid in (None, os.getpid(), 1):
         workdir = lab.half()
@@ -384,23 +394,24 @@ def lock(lab):
             process.kill()
             finish(process)
         case.times += 1
-        case.said(case.resume(workdir), 'taken over from process')
+        case.printed(case.resume(workdir), 'taken over from process')
     return case.result()
 
 
-# ---------------------------------------------------------------------------------------------------------------- not finite
+# --------------------------------------------------------------------------------------- not finite
 def nan(lab):
     """NaN: loss, gradient and shared forward of each phase; a stage without a shared forward"""
     case, bad = Case(lab), 23
-    for fault, phase in (
-        ('nan:gan:d_loss', 'd_loss'),
-        ('nan:gan:g_loss', 'g_loss'),
-        ('nan:gan:forward', 'd_loss'),
-        ('gradient:gan:d_loss', 'd_loss'),
-        ('gradient:gan:g_loss', 'g_loss'),
-    ):
+    faults = {
+        'nan:gan:d_loss': 'd_loss',
+        'nan:gan:g_loss': 'g_loss',
+        'nan:gan:forward': 'd_loss',
+        'gradient:gan:d_loss': 'd_loss',
+        'gradient:gan:g_loss': 'g_loss',
+    }
+    for fault, phase in faults.items():
         workdir = lab.new()
-        case.told(
+        case.ended(
             lab.begin(workdir, inject=f'{fault}:{bad}'),
             1,
             rf'Error: Stage gan, step {bad}: the loss of phase {phase}',
@@ -409,13 +420,11 @@ def nan(lab):
         finite(case, workdir, 'gan', bad)
         case.lost = max(case.lost, bad - 1 - saved(workdir / 'gan')[-1])
         case.resume(workdir)
-    flags = [
-        f'--config.stages.text.{name}={value}'
-        for name, value in dict(steps=STEPS // 2, log_every=1, checkpoint_every=EVERY).items()
-    ]
+    settings = dict(steps=STEPS // 2, log_every=1, checkpoint_every=EVERY)
+    flags = [f'--config.stages.text.{name}={value}' for name, value in settings.items()]
     flags += ['--config.stages.gan.steps=2']
     whole, workdir = lab.undisturbed('text', *flags, first=TEXT), lab.new()
-    case.told(
+    case.ended(
         lab.begin(workdir, *flags, first=TEXT, inject=f'nan:text:joint_loss:{bad}'),
         1,
         rf'Error: Stage text, step {bad}: the loss of phase joint_loss',
@@ -426,14 +435,13 @@ def nan(lab):
 
 
 def finite(case, workdir, stage, bad):
+    """Check that all checkpoints are finite, and older than the bad step."""
     steps = saved(workdir / stage)
     case.expect(steps and steps[-1] < bad, f'checkpoints are {steps}')
     for step in steps:
-        arrays = program.state(workdir, stage, step)[1]
-        case.expect(
-            all(np.isfinite(x).all() for x in arrays),
-            f'the checkpoint of step {step} is not finite',
-        )
+        _, values = program.state(workdir, stage, step)
+        are_finite = all(np.isfinite(x).all() for x in values)
+        case.expect(are_finite, f'the checkpoint of step {step} is not finite')
 
 
 CASES = dict(
@@ -473,10 +481,9 @@ def main():
         lab = Lab(pathlib.Path(folder), args.kills)
         for name in args.cases.split(','):
             began = time.monotonic()
-            found[name] = CASES[name](lab)._asdict() | {
-                'what': CASES[name].__doc__,
-                'seconds': round(time.monotonic() - began),
-            }
+            result, title = CASES[name](lab)._asdict(), ' '.join(CASES[name].__doc__.split())
+            seconds = round(time.monotonic() - began)
+            found[name] = result | {'what': title, 'seconds': seconds}
             print(row(found[name]), flush=True)
             for problem in found[name]['problems']:
                 print(f'    {problem}', flush=True)
@@ -489,9 +496,9 @@ def main():
 
 
 def row(one):
-    return (
-        f'| {one["what"]} | {one["times"]} | {one["survived"]} | {one["lost"]} | {one["message"]} |'
-    )
+    """A case as a row of the table."""
+    keys = ('what', 'times', 'survived', 'lost', 'message')
+    return f'| {" | ".join(str(one[key]) for key in keys)} |'
 
 
 if __name__ == '__main__':

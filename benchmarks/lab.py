@@ -1,4 +1,4 @@
-"""Where the program is disturbed, resumed and compared: what benchmarks/faults.py and tests/test_faults.py share."""
+"""A place to disturb, resume and compare the program, for benchmarks/faults.py and its tests."""
 
 import re
 import shutil
@@ -11,7 +11,9 @@ from typing import NamedTuple
 from benchmarks import program
 from benchmarks.program import DENSE, finish, logged, saved
 
-STEPS, EVERY = 60, 5  # steps of a run, and between two checkpoints
+# steps of a run, and between two checkpoints
+STEPS, EVERY = 60, 5
+# words of the lines that say how things go on
 MEND = (
     'Resume with',
     'resume with',
@@ -28,87 +30,99 @@ MEND = (
 
 
 class Result(NamedTuple):
+    """What came of a case.
+
+    times, survived: disturbances, and those without a problem
+    lost: steps, at most
+    message: an example of what the program prints
+    """
+
     times: int
     survived: int
-    lost: int  # steps, at most
+    lost: int
     message: str
     problems: list[str]
 
 
 class Case:
-    """What happened in one case: every disturbance is one `time`."""
+    """The disturbances of one case, and their problems."""
 
     def __init__(self, lab):
-        self.lab, self.times, self.lost, self.message, self.problems, self.failed = (
-            lab,
-            0,
-            0,
-            '',
-            [],
-            set(),
-        )
+        self.lab, self.times, self.lost, self.message = lab, 0, 0, ''
+        # problems as sentences, and the numbers of the disturbances that have one
+        self.problems, self.failed = [], set()
 
     def expect(self, true, problem):
+        """Note a problem of the present disturbance unless `true`."""
         if not true:
             self.failed.add(self.times)
             self.problems.append(problem)
 
-    def told(self, process, status, *parts, lost=None, workdir=None, seconds=300):
-        """One disturbed process has ended, or will: its status, what it must have said, the steps that a resumed one will repeat."""
+    def ended(self, process, status, *parts, lost=None, workdir=None, seconds=300):
+        """Wait for the end of a disturbed process, and check it -> its output.
+
+        status: its exit status
+        parts: patterns that must be in its output
+        lost, workdir: the most logged steps without a checkpoint in the workdir; None: not checked
+        seconds: to wait
+        """
         self.times += 1
-        found, said = finish(process, seconds)
-        self.expect(found == status, f'status {found} instead of {status}: {said[-600:]}')
-        self.expect('Traceback' not in said, f'a traceback: {said[-3000:]}')
-        self.said(said, *parts)
-        lines = [line for line in said.splitlines() if parts and any(word in line for word in MEND)]
+        found, output = finish(process, seconds)
+        self.expect(found == status, f'status {found} instead of {status}: {output[-600:]}')
+        self.expect('Traceback' not in output, f'a traceback: {output[-3000:]}')
+        self.printed(output, *parts)
+        lines = [
+            line for line in output.splitlines() if parts and any(word in line for word in MEND)
+        ]
         lines.sort(key=lambda line: not line.startswith('Error: '))
         self.message = self.message or (shorten(lines[0]) if lines else '')
         if workdir and lost is not None:
-            self.expect(
-                (gone := steps_lost(workdir)) <= lost, f'{gone} steps lost, {lost} are allowed'
-            )
+            gone = steps_lost(workdir)
+            self.expect(gone <= lost, f'{gone} steps lost, {lost} are allowed')
             self.lost = max(self.lost, gone)
-        return said
+        return output
 
-    def said(self, text, *parts):
+    def printed(self, output, *parts):
+        """Check that patterns are in the output of a process."""
         for part in parts:
-            self.expect(re.search(part, text), f'{part!r} is not in what it said: {text[-800:]}')
+            self.expect(re.search(part, output), f'{part!r} is not in the output: {output[-800:]}')
 
     def resume(self, workdir, reference=None, stage='gan'):
-        """Runs to the end, undisturbed, and compares."""
-        status, said = finish(self.lab.start(workdir))
-        self.expect(
-            status == 0 and 'Traceback' not in said,
-            f'resuming ended with status {status}: {said[-2000:]}',
-        )
+        """Run to the end, undisturbed, and compare with the `reference` -> output."""
+        status, output = finish(self.lab.start(workdir))
+        ended_well = status == 0 and 'Traceback' not in output
+        self.expect(ended_well, f'resuming ended with status {status}: {output[-2000:]}')
         if status == 0:
             found = program.differences(workdir, reference or self.lab.whole, stage)
             self.expect(not found, f'not as undisturbed: {"; ".join(found)}')
-        return said
+        return output
 
     def result(self):
-        return Result(
-            self.times, self.times - len(self.failed), self.lost, self.message, self.problems
-        )
+        """The Result of the whole case."""
+        survived = self.times - len(self.failed)
+        return Result(self.times, survived, self.lost, self.message, self.problems)
 
 
 def shorten(line):
-    """A message without what differs from machine to machine."""
+    """Cut from a message the parts that differ from machine to machine."""
     line = re.sub(r'[^\s=]*/t2i_faults\w*/(disk\d/|ro/)?\w+', '<workdir>', line)
     return re.sub(r'^(WARNING:absl:|W\d{4} \S+ +\d+ \S+\] )', '', line.strip())
 
 
 def steps_lost(workdir, stage='gan'):
-    """Logged steps after the newest finished checkpoint: a resumed run repeats them."""
+    """Count the logged steps after the newest finished checkpoint, which a resumed run repeats."""
     lines, steps = logged(workdir / stage), saved(workdir / stage)
     return max([line['step'] for line in lines], default=0) - max(steps, default=0)
 
 
 class Lab:
-    """A folder with the data, a compilation cache and runs."""
+    """A folder with the data, a compilation cache and runs.
+
+    kills: number of kills of the case `kills`
+    data, cache: folders of the data set and of compiled programs, where they exist
+    """
 
     def __init__(self, folder, kills=4, data=None, cache=None):
-        """data, cache: folders of the data set and of compiled programs, where they are there."""
         self.folder, self.kills, self.runs = folder, kills, 0
         self.environment = {'JAX_COMPILATION_CACHE_DIR': str(cache or folder / 'cache')}
         if not data:
@@ -117,45 +131,43 @@ class Lab:
         self.whole = self.undisturbed('whole')
 
     def undisturbed(self, name, *flags, first=DENSE):
-        status, said = finish(self.begin(self.folder / name, *flags, first=first))
+        """Train a run to its end -> its workdir."""
+        status, output = finish(self.begin(self.folder / name, *flags, first=first))
         if status:
-            sys.exit(f'The undisturbed run failed: {said}')
+            sys.exit(f'The undisturbed run failed: {output}')
         return self.folder / name
 
     def new(self):
+        """Name the workdir of a further run."""
         self.runs += 1
         return self.folder / f'run{self.runs}'
 
     def begin(self, workdir, *flags, first=DENSE, **options):
-        """A run that nobody has begun; later flags win."""
-        every = [
-            f'--config.stages.gan.{name}={value}'
-            for name, value in dict(
-                steps=STEPS, log_every=1, validate_every=10, sample_every=30, checkpoint_every=EVERY
-            ).items()
-        ]
+        """Start a new run; later flags win."""
+        settings = dict(
+            steps=STEPS, log_every=1, validate_every=10, sample_every=30, checkpoint_every=EVERY
+        )
+        every = [f'--config.stages.gan.{name}={value}' for name, value in settings.items()]
         return self.start(workdir, *first, *self.flags, *every, *flags, **options)
 
     def start(self, workdir, *flags, **options):
+        """Start the program in a workdir; without flags it resumes."""
         return program.start(workdir, *flags, variables=self.environment, **options)
 
     def begin_group(self, workdir, *flags):
-        """A run with processes that decode, and a group of processes of its own, as a shell in a terminal begins it."""
-        before = signal.signal(
-            signal.SIGHUP, signal.SIG_DFL
-        )  # what is ignored here (nohup) would be there, too
-        process = self.begin(
-            workdir,
-            '--config.data.cache=none',
-            '--config.data.workers=2',
-            *flags,
-            start_new_session=True,
-        )
+        """Start a new run with processes that decode, in a process group of its own.
+
+        As a shell in a terminal starts it.
+        """
+        # if it is ignored here (nohup), it would be ignored there, too
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        cache = ('--config.data.cache=none', '--config.data.workers=2')
+        process = self.begin(workdir, *cache, *flags, start_new_session=True)
         signal.signal(signal.SIGHUP, before)
         return process
 
     def half(self):
-        """A copy of a run that was stopped on its way, with two whole checkpoints."""
+        """Copy a run that was stopped on its way, with two whole checkpoints -> workdir."""
         if not (self.folder / 'half').exists():
             process = self.begin(self.folder / 'half')
             until(process, self.folder / 'half', STEPS // 3)
@@ -167,18 +179,22 @@ class Lab:
 
 
 def steps(workdir):
+    """Count the steps that are logged."""
     path = workdir / 'gan' / 'metrics.jsonl'
-    return (
-        sum(b'"train/' in line for line in path.read_bytes().splitlines()) if path.exists() else 0
-    )
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return sum(b'"train/' in line for line in lines)
 
 
 def saving(workdir):
+    """Say whether a checkpoint is being written."""
     return next((workdir / 'gan' / 'checkpoints').glob('*orbax-checkpoint-tmp*'), None) is not None
 
 
 def until(process, workdir, step, while_saving=None, seconds=120):
-    """Waits until a step is logged, and a checkpoint is (or is not) being written then or later; or until the process has ended."""
+    """Wait until a step is logged, or until the process has ended.
+
+    while_saving: wait further until a checkpoint is being written (True) or is not (False)
+    """
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
         if steps(workdir) >= step and while_saving in (None, saving(workdir)):
@@ -189,24 +205,20 @@ def until(process, workdir, step, while_saving=None, seconds=120):
 
 
 class Disk:
-    """A small file system where we may mount one; elsewhere a folder, and the size of a file is limited."""
+    """A small file system where we may mount one; elsewhere a folder, and the size of a file is
+    limited."""
 
     def __init__(self, folder):
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        self.mounted = (
-            subprocess.run(
-                ['mount', '-t', 'tmpfs', '-o', 'size=32m', 'tmpfs', str(folder)],
-                capture_output=True,
-            ).returncode
-            == 0
-        )
+        mount = ['mount', '-t', 'tmpfs', '-o', 'size=32m', 'tmpfs', str(folder)]
+        self.mounted = subprocess.run(mount, capture_output=True).returncode == 0
 
     def __enter__(self):
         return self
 
     def fill(self, leave):
-        """Leaves so many bytes. -> options of `start`"""
+        """Fill the disk but for `leave` bytes -> options of `start`."""
         if not self.mounted:
             return dict(inject=f'room:{leave + 1}')
         room = shutil.disk_usage(self.folder).free - leave
@@ -214,16 +226,18 @@ class Disk:
         return {}
 
     def make_room(self):
+        """Empty the disk again."""
         (self.folder / 'filler').unlink(missing_ok=True)
 
     def read_only(self, on):
+        """Forbid writing, or allow it again."""
         if self.mounted:
-            subprocess.run(
-                ['mount', '-o', f'remount,{"ro" if on else "rw"}', str(self.folder)], check=True
-            )
-        else:
-            for path in [self.folder, *self.folder.rglob('*')]:
-                path.chmod((path.stat().st_mode & ~0o222) if on else path.stat().st_mode | 0o200)
+            options = f'remount,{"ro" if on else "rw"}'
+            subprocess.run(['mount', '-o', options, str(self.folder)], check=True)
+            return
+        for path in [self.folder, *self.folder.rglob('*')]:
+            mode = path.stat().st_mode
+            path.chmod(mode & ~0o222 if on else mode | 0o200)
 
     def __exit__(self, *_):
         if self.mounted:

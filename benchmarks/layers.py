@@ -97,7 +97,7 @@ def padding(layer):
     return ((layer.kernel // 2 - (layer.stride == 2 and layer.kernel == 4),) * 2,) * 2
 
 
-# ------------------------------------------------------------------------------------------------------- ways to write a layer
+# ---------------------------------------------------------------------------- ways to write a layer
 def forms(layer):
     """{name: function of x, b h w c, and the kernel, k k c d}, `plain` first."""
     import jax
@@ -220,7 +220,7 @@ def torch_form(layer):
     return lambda x, kernel: F.conv2d(x, kernel, stride=layer.stride, padding=padding(layer)[0][0])
 
 
-# ------------------------------------------------------------------------------------------------------------------- measure
+# ------------------------------------------------------------------------------------------ measure
 def contestants(layer, names, with_torch):
     """{direction: {name: function without arguments that computes and waits}}. Raises RuntimeError where a form gives other numbers than `plain`."""
     import jax

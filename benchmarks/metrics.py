@@ -1,7 +1,7 @@
-"""What the metrics cost, and whether EfficientNet-Lite0 sees what photographs show.
+"""Time and memory of the metrics, and what EfficientNet-Lite0 sees in photographs.
 
-python -m benchmarks.metrics                              # time and memory of the distances, features a second
-python -m benchmarks.metrics --photographs=DIR            # the five most probable classes of a few of them
+python -m benchmarks.metrics                       # distances, and features a second
+python -m benchmarks.metrics --photographs=DIR     # the five most probable classes of a few
 """
 
 import argparse
@@ -21,29 +21,31 @@ from t2i_jax.metrics.prdc import density_coverage, precision_recall
 
 
 def timed(name, function):
+    """Print the time of a call, and the peak memory of the process so far."""
     start = time.perf_counter()
     function()
+    seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f'{name:<40} {time.perf_counter() - start:>8.1f} s   peak so far {peak:.2f} GiB', flush=True
-    )
+    print(f'{name:<40} {seconds:>8.1f} s   peak so far {peak:.2f} GiB', flush=True)
 
 
 def distances(n, d):
-    """Two sets of features whose spectrum falls like that of a network's."""
+    """Time the distances of two sets (n, d) whose spectrum falls like that of a network's."""
     rng = np.random.default_rng(0)
     scale = (1 / np.arange(1, d + 1)).astype(np.float32)
     real, fake = (rng.standard_normal((n, d), np.float32) * scale + shift for shift in (0, 0.01))
-    for name, function in (
-        ('fid', fid),
-        ('kid, 100 x 1,000', kid),
-        ('precision_recall', precision_recall),
-        ('density_coverage', density_coverage),
-    ):
+    metrics = {
+        'fid': fid,
+        'kid, 100 x 1,000': kid,
+        'precision_recall': precision_recall,
+        'density_coverage': density_coverage,
+    }
+    for name, function in metrics.items():
         timed(f'{name}, 2 x {n:,} x {d:,}', lambda function=function: function(real, fake))
 
 
 def features(name, size=64, repeats=5):
+    """Print how many features a second a network gives, the median of `repeats` batches."""
     network = extractor(name)
     images = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), np.uint8)
     network(images)
@@ -56,6 +58,7 @@ def features(name, size=64, repeats=5):
 
 
 def photographs(folder, count=10):
+    """Print the most probable classes of the first photographs of a folder."""
     network = extractor('efficientnet_lite0')
     for path in sorted(pathlib.Path(folder).expanduser().rglob('*.jpg'))[:count]:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)

@@ -1,10 +1,13 @@
-"""What a long run costs its process: memory, open files, threads over thousands of tiny steps with logging, samples, evaluation and checkpoints.
+"""Memory, open files and threads of a process over thousands of tiny steps.
 
-    python -m benchmarks.soak --steps=5000 --out=soak                     # a table, soak.json, soak.png
-    MALLOC_ARENA_MAX=1 python -m benchmarks.soak                          # what is kept, without what glibc spreads over the arenas of a hundred threads
+    python -m benchmarks.soak --steps=5000 --out=soak      # a table, soak.json, soak.png
+    MALLOC_ARENA_MAX=1 python -m benchmarks.soak           # one arena instead of one a thread
 
-The real program runs in a process of its own and is looked at from outside (/proc, so on Linux). Slopes are least squares over what was seen after
-`--warmup` steps, with their standard errors; `batches` of neighbouring looks are averaged first, since what is measured changes slowly.
+The steps log, sample, evaluate and save. The real program runs in a process of its own and is
+observed from outside (/proc, so on Linux). With one arena the memory in use is seen, without the
+part that glibc spreads over the arenas of a hundred threads. Slopes are least squares over
+measurements after `--warmup` steps, with their standard errors; neighbouring measurements are
+averaged first, in BATCHES groups, since the values change slowly.
 """
 
 import argparse
@@ -22,10 +25,13 @@ from benchmarks import program
 EVERY = dict(log_every=5, validate_every=50, sample_every=100, checkpoint_every=50)
 EVALUATE = 500
 BATCHES = 20
+LABELS = dict(
+    memory='resident memory, MB', files='open files', threads='threads', checkpoints='checkpoints'
+)
 
 
 def look(pid, folder):
-    """One row of measurements; None where the process has just ended."""
+    """Measure once -> a row; None where the process has just ended."""
     try:
         status = dict(
             line.split(':', 1)
@@ -45,30 +51,24 @@ def look(pid, folder):
 
 
 def newest_step(path):
-    """Of the last whole line."""
+    """Read the step of the last whole line."""
     if not path.exists():
         return 0
     with open(path, 'rb') as file:
         file.seek(max(0, path.stat().st_size - 4096))
-        lines = [
-            line
-            for line in file.read().split(b'\n')[:-1]
-            if line.startswith(b'{') and line.endswith(b'}')
-        ]
+        lines = file.read().split(b'\n')[:-1]
+    lines = [line for line in lines if line.startswith(b'{') and line.endswith(b'}')]
     return json.loads(lines[-1])['step'] if lines else 0
 
 
 def slope(steps, values):
-    """(change in 1,000 steps, its standard error), from the means of BATCHES neighbouring groups."""
-    x, y = (
-        np.array(
-            [
-                part.mean()
-                for part in np.array_split(np.asarray(what, float), min(BATCHES, len(steps)))
-            ]
-        )
-        for what in (steps, values)
-    )
+    """Fit a line to the means of BATCHES groups -> (change in 1,000 steps, its standard error)."""
+
+    def means(of):
+        groups = np.array_split(np.asarray(of, float), min(BATCHES, len(steps)))
+        return np.array([group.mean() for group in groups])
+
+    x, y = means(steps), means(values)
     x = x / 1000 - x.mean() / 1000
     change = (x * y).sum() / (x * x).sum()
     rest = y - y.mean() - change * x
@@ -76,14 +76,13 @@ def slope(steps, values):
 
 
 def plot(rows, warmup, path):
+    """Plot all measurements over the steps."""
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(3, 1, figsize=(8, 7), layout='constrained', sharex=True)
     steps = [row['step'] for row in rows]
-    for axis, (name, label) in zip(
-        axes, (('memory', 'resident memory, MB'), ('files', 'open files'), ('threads', 'threads'))
-    ):
+    for axis, (name, label) in zip(axes, LABELS.items()):
         axis.plot(steps, [row[name] for row in rows], '.', markersize=3)
         axis.axvline(warmup, color='grey', linewidth=0.8)
         axis.set(ylabel=label, ylim=(0, None))
@@ -105,14 +104,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix='t2i_soak') as folder:
         folder = pathlib.Path(folder)
         program.make_data(folder / 'data')
-        workdir, flags = (
-            folder / 'run',
-            [
-                f'--config.stages.gan.{name}={value}'
-                for name, value in {**EVERY, 'steps': args.steps}.items()
-            ],
-        )
-        with open(folder / 'said', 'w+') as said:
+        workdir, settings = folder / 'run', {**EVERY, 'steps': args.steps}
+        flags = [f'--config.stages.gan.{name}={value}' for name, value in settings.items()]
+        with open(folder / 'output', 'w+') as output:
             process = program.start(
                 workdir,
                 *program.DENSE,
@@ -121,51 +115,42 @@ def main():
                 f'--config.eval.every={EVALUATE}',
                 '--config.eval.every_num=40',
                 *args.flags,
-                stdout=said,
+                stdout=output,
             )
             rows = []
             while process.poll() is None:
                 rows.append(look(process.pid, workdir / 'gan'))
                 time.sleep(args.every)
-            said.seek(0)
+            output.seek(0)
             if process.returncode:
-                sys.exit(said.read())
-        drawn, kept = (
-            len(list((workdir / 'gan' / 'samples').glob('*.png'))),
-            program.saved(workdir / 'gan'),
+                sys.exit(output.read())
+        stage = workdir / 'gan'
+        grids, left = len(list((stage / 'samples').glob('*.png'))), program.saved(stage)
+        evaluations = sum(
+            any(name.startswith('evaluation/') for name in line) for line in program.logged(stage)
         )
-        evaluated = sum(
-            any(name.startswith('evaluation/') for name in line)
-            for line in program.logged(workdir / 'gan')
-        )
-    rows = [
-        row for row in rows if row and 0 < row['step'] < args.steps
-    ]  # without the start and the end of the process
+    # without the start and the end of the process
+    rows = [row for row in rows if row and 0 < row['step'] < args.steps]
     late = [row for row in rows if row['step'] >= args.warmup]
-    found = {}
     print(
-        f'{args.steps:,} steps; {args.steps // EVERY["checkpoint_every"]} checkpoints, of which {kept} are left; {drawn} sample grids, '
-        f'{evaluated} evaluations; {len(late)} looks after step {args.warmup:,}\n'
+        f'{args.steps:,} steps; {args.steps // EVERY["checkpoint_every"]} checkpoints, of which '
+        f'{left} are left; {grids} sample grids, {evaluations} evaluations; {len(late)} looks '
+        f'after step {args.warmup:,}\n'
     )
-    print(
-        "| | at the warm-up's end | at the end | most | change in 1,000 steps |\n|---|---|---|---|---|"
-    )
-    for name, label in (
-        ('memory', 'resident memory, MB'),
-        ('files', 'open files'),
-        ('threads', 'threads'),
-        ('checkpoints', 'checkpoints'),
-    ):
+    print("| | at the warm-up's end | at the end | most | change in 1,000 steps |")
+    print('|---|---|---|---|---|')
+    slopes = {}
+    for name, label in LABELS.items():
         values = [row[name] for row in late]
         change, error = slope([row['step'] for row in late], values)
-        found[name] = dict(change=change, error=error)
+        slopes[name] = dict(change=change, error=error)
         print(
-            f'| {label} | {values[0]:,.0f} | {values[-1]:,.0f} | {max(values):,.0f} | {change:+.2f} ± {error:.2f} |'
+            f'| {label} | {values[0]:,.0f} | {values[-1]:,.0f} | {max(values):,.0f} '
+            f'| {change:+.2f} ± {error:.2f} |'
         )
     plot(rows, args.warmup, f'{args.out}.png')
-    pathlib.Path(f'{args.out}.json').write_text(
-        json.dumps(dict(slopes=found, kept=kept, looks=rows)) + '\n'
-    )
+    report = dict(slopes=slopes, kept=left, looks=rows)
+    pathlib.Path(f'{args.out}.json').write_text(json.dumps(report) + '\n')
 
 
 if __name__ == '__main__':

@@ -54,7 +54,7 @@ COLUMNS = (  # title, key, factor, format
 )
 
 
-# ------------------------------------------------------------------------------------------------------------------ settings
+# ----------------------------------------------------------------------------------------- settings
 def configured(experiment, changes):
     """The config of an experiment with settings `key=value` laid over it. Raises RunError for what does not exist."""
     for change in changes:
@@ -71,7 +71,7 @@ def stages_of(config, only):
     return [only] if only else names
 
 
-# ------------------------------------------------------------------------------------------------------------------- measure
+# ------------------------------------------------------------------------------------------ measure
 class Measured:
     """The compiled step of one stage, its state and its stream of batches."""
 
@@ -226,7 +226,7 @@ def resident_peak():
     return 0
 
 
-# ------------------------------------------------------------------------------------------------------------------- reports
+# ------------------------------------------------------------------------------------------ reports
 def alone(args, experiment, stage):
     """The row of one stage, measured in a process of its own. Ends the program where that fails."""
     command = [

@@ -30,8 +30,8 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(lab):
         process = lab.begin(workdir)
         until(process, workdir, steps(workdir) + draw.randrange(4, 10), while_saving)
         process.send_signal(signal.SIGKILL)
-        case.told(process, -signal.SIGKILL, lost=2 * EVERY, workdir=workdir)
-    case.said(case.resume(workdir), 'taken over from process', 'resumed at step')
+        case.ended(process, -signal.SIGKILL, lost=2 * EVERY, workdir=workdir)
+    case.printed(case.resume(workdir), 'taken over from process', 'resumed at step')
     survived(case)
 
 
@@ -42,17 +42,17 @@ def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_re
     first = lab.begin(workdir)
     until(first, workdir, 10)
     first.send_signal(signal.SIGSTOP)
-    case.told(lab.start(workdir), 1, rf'Error: workdir \S+ is in use by process {first.pid} on')
+    case.ended(lab.start(workdir), 1, rf'Error: workdir \S+ is in use by process {first.pid} on')
     first.send_signal(signal.SIGCONT)
     until(first, workdir, 12, while_saving=True)
     first.send_signal(signal.SIGTERM)
-    case.told(
+    case.ended(
         first, 130, 'SIGTERM: stage gan is saved', 'Resume with: python -m', lost=0, workdir=workdir
     )
 
     before, newest = saved(workdir / 'gan')
     flip(arrays(workdir / 'gan' / 'checkpoints' / str(newest))[0])
-    case.told(
+    case.ended(
         lab.start(workdir, inject=f'room:{100 << 10}'),
         1,  # the log has room, a checkpoint has not
         rf'checkpoint of step {newest} in .* is damaged',
@@ -72,5 +72,5 @@ def test_a_run_whose_terminal_is_closed_saves_though_nobody_reads_what_it_says_a
     until(process, workdir, 8)
     process.stdout.close()
     os.killpg(process.pid, signal.SIGHUP)
-    case.told(process, 130, lost=0, workdir=workdir)
+    case.ended(process, 130, lost=0, workdir=workdir)
     survived(case)
