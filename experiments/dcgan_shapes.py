@@ -1,8 +1,10 @@
 """DCGAN on shape_scenes/single, 64 px, without sentences (Radford, Metz, Chintala, ICLR 2016).
 
-    python -m t2i_jax.main --config=experiments/dcgan_shapes.py --workdir=runs/dcgan_shapes
+    t2i_jax --config=dcgan_shapes --workdir=runs/dcgan_shapes
 
-Variants: `:quick`, 32 px, minutes on a laptop; `:tiny`, seconds, for tests. Deviation: pictures are neither cropped nor mirrored.
+Hardware: a GPU; `:quick` minutes on a laptop.
+Variants: `:quick`, 32 px; `:tiny`, seconds, for tests.
+Deviation: pictures are neither cropped nor mirrored.
 """
 
 from t2i_jax.experiments import common
@@ -10,11 +12,15 @@ from t2i_jax.experiments import common
 
 def get_config(arg=''):
     c = common.base('dcgan', data=common.shapes('single'))
+    # dcgan.torch
+    adam = dict(lr=2e-4, b1=0.5)
     c.stages.gan = dict(
+        # dcgan.torch
         epochs=25,
         batch_size=64,
-        ema=0.999,  # dcgan.torch; ema: ours
-        optim=dict(d_loss=dict(lr=2e-4, b1=0.5), g_loss=dict(lr=2e-4, b1=0.5)),
+        optim=dict(d_loss=adam, g_loss=adam),
+        # ours
+        ema=0.999,
     )
     return common.variant(c, arg, quick=quick)
 
@@ -22,7 +28,6 @@ def get_config(arg=''):
 def quick(c):
     """All numbers ours."""
     c.data.name, c.data.size = 'shape_scenes/single_quick', 32
-    c.stages.gan.update(
-        epochs=0, steps=2000, sample_every=500, validate_every=1000, checkpoint_every=500
-    )
+    c.stages.gan.update(epochs=0, steps=2000)
+    c.stages.gan.update(sample_every=500, validate_every=1000, checkpoint_every=500)
     c.stages.gan.model.update(ngf=32, ndf=32)

@@ -1,12 +1,16 @@
 """GAN-CLS on shape_scenes/single, 64 px (Reed et al., ICML 2016, on the embedded data set).
 
-    python -m t2i_jax.main --config=experiments/gan_cls_shapes.py --workdir=runs/gan_cls_shapes
+    t2i_jax --config=gan_cls_shapes:quick --workdir=runs/quick
 
-Variants: `:quick`, 32 px and narrow networks, the first run of a newcomer on a laptop; `:laptop`, the same at 64 px on the whole data
-set, about an hour of two CPU cores; `:style`, as `:quick` with little noise, and the style encoder; `:tiny`, seconds, for tests.
-Deviations from the paper's settings for birds and flowers: pictures are neither cropped nor mirrored (the captions say left and
-large); one caption a row instead of the mean of four. Of the paper's 100 numbers of noise a style encoder reads little off such pictures, of the
-four of `:style` all: the correlations, and what else was measured, stand in docs/results.md.
+Hardware: `:quick` minutes on a laptop, `:laptop` about an hour of two CPU cores; else a GPU.
+Variants: `:quick`, 32 px and narrow networks, the first run of a newcomer; `:laptop`, the same at
+64 px on the whole data set; `:style`, as `:quick` with little noise, and the style encoder;
+`:tiny`, seconds, for tests.
+
+Expected: docs/results.md. Of the paper's 100 numbers of noise a style encoder reads little off such
+pictures, of the four of `:style` all.
+Deviations from the paper's settings for birds and flowers: pictures are neither cropped nor
+mirrored (the captions say left and large); one caption a row instead of the mean of four.
 """
 
 from t2i_jax.experiments import common
@@ -15,55 +19,57 @@ from t2i_jax.experiments import common
 def get_config(arg=''):
     c = common.base('gan_cls', data=common.shapes('single'))
     c.stages.text = dict(
+        # ours
         steps=6000,
+        # 30 training classes; the paper has batches of 40 of 82 to 150
         batch_size=30,
-        sampler='distinct_classes',  # 30 training classes; the paper has batches of 40 of 82 to 150
+        sampler='distinct_classes',
         model=dict(encoder=dict(variant='icml_flowers')),
-        optim=dict(joint_loss=dict(name='rmsprop', lr=7e-4)),  # official code
+        # official code
+        optim=dict(joint_loss=dict(name='rmsprop', lr=7e-4)),
     )
+    # paper
+    adam = dict(lr=2e-4, b1=0.5)
     c.stages.gan = dict(
+        # paper
         epochs=600,
         batch_size=64,
-        ema=0.999,  # epochs and batch: paper; ema: ours
-        optim=dict(d_loss=dict(lr=2e-4, b1=0.5), g_loss=dict(lr=2e-4, b1=0.5)),
+        optim=dict(d_loss=adam, g_loss=adam),
+        # ours
+        ema=0.999,
     )
+    # ours: nothing of it was published
+    cosine = dict(kind='cosine', floor=0.02)
     c.stages.style = dict(
         steps=20_000,
         batch_size=64,
         validate_batches=16,
-        optim=dict(
-            style_loss=dict(lr=1e-3, b1=0.9, schedule=dict(kind='cosine', floor=0.02))
-        ),  # ours: nothing of it was published
+        optim=dict(style_loss=dict(lr=1e-3, b1=0.9, schedule=cosine)),
     )
     return common.variant(c, arg, quick=quick, style=style, laptop=laptop)
 
 
 def small(c):
-    """All numbers ours, chosen for pictures within a few minutes of two CPU cores. Not in the paper: sentence vectors of unit length
-    (`unit_text`), a D that normalises each picture alone (`d_norm`), and wrong pictures that differ from the sentence by little (`near_wrong`)."""
+    """All numbers ours, chosen for pictures within a few minutes of two CPU cores.
+
+    Not in the paper: sentence vectors of unit length (`unit_text`), a D that normalises each
+    picture alone (`d_norm`), and wrong pictures that differ from the sentence by little
+    (`near_wrong`).
+    """
     text = dict(variant='icml_birds', channels=(96, 128), hidden=128, embedding=128)
     c.stages.text.update(steps=5000, validate_every=1000, checkpoint_every=1000)
     c.stages.text.model.update(encoder=text, image_channels=(48, 96, 128), image_flat=True)
     c.stages.text.optim.joint_loss.update(name='adam', lr=2.5e-3)
     c.stages.text.optim.joint_loss.schedule.update(kind='cosine', floor=0.02)
-    c.stages.gan.update(
-        epochs=0,
-        batch_size=32,
-        near_wrong=0.5,
-        ema=0.99,
-        sample_every=1000,
-        validate_every=0,
-        checkpoint_every=1000,
-    )
-    c.stages.gan.model.update(
-        ngf=32, ndf=32, nt=64, third_activation=True, unit_text=True, d_norm='layer'
-    )
+    gan = c.stages.gan
+    gan.update(epochs=0, batch_size=32, near_wrong=0.5, ema=0.99)
+    gan.update(sample_every=1000, validate_every=0, checkpoint_every=1000)
+    gan.model.update(ngf=32, ndf=32, nt=64, third_activation=True, unit_text=True, d_norm='layer')
     for phase in ('d_loss', 'g_loss'):
-        c.stages.gan.optim[phase].update(lr=1e-3, b1=0.0, b2=0.99)
-        c.stages.gan.optim[phase].schedule.update(kind='cosine', floor=0.02)
-    c.stages.style.steps = (
-        0  # of 100 numbers of noise hardly any can be read off a picture: see `style`
-    )
+        gan.optim[phase].update(lr=1e-3, b1=0.0, b2=0.99)
+        gan.optim[phase].schedule.update(kind='cosine', floor=0.02)
+    # of 100 numbers of noise hardly any can be read off a picture: see `style`
+    c.stages.style.steps = 0
 
 
 def quick(c):
@@ -73,8 +79,12 @@ def quick(c):
 
 
 def style(c):
-    """Quick, and the style encoder. z has about as many dimensions as a scene leaves open (place, size, ground), so that they can be read off it, and
-    the sentence not many more, so that G hears z beside it: with nt=64 it draws the same picture for every z."""
+    """`quick`, and the style encoder.
+
+    z has about as many dimensions as a scene leaves open (place, size, ground), so that they can be
+    read off it, and the sentence not many more, so that G uses z as well: with nt=64 it draws the
+    same picture for every z.
+    """
     quick(c)
     c.stages.gan.steps = 3500
     c.stages.gan.model.update(nz=4, nt=8)
@@ -84,7 +94,6 @@ def style(c):
 
 def laptop(c):
     small(c)
-    c.stages.text.data.update(
-        size=32
-    )  # 2 x 2 pixels become one: classes are as plain, and a step is four times as fast
+    # 2 x 2 pixels become one: classes are as plain, and a step is four times as fast
+    c.stages.text.data.update(size=32)
     c.stages.gan.update(steps=10_000, ema=0.995)

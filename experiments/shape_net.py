@@ -1,8 +1,8 @@
 """ShapeNet-cls, the trained reader of shape_scenes for evaluation.
 
     # pictures of one object, then of one to five
-    python -m t2i_jax.main --config=experiments/shape_net.py --workdir=runs/shape_net
-    python -m t2i_jax.main --config=experiments/shape_net.py:multi --workdir=runs/shape_net_multi
+    t2i_jax --config=shape_net --workdir=runs/shape_net
+    t2i_jax --config=shape_net:multi --workdir=runs/shape_net_multi
     # compare it with the analytic reader, and write its weights into the library
     python -m benchmarks.shape_net --workdir=runs/shape_net
 

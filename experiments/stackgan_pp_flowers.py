@@ -1,30 +1,36 @@
 """StackGAN++ on Oxford-102 flowers, 64, 128 and 256 px (Zhang et al., TPAMI 2018).
 
-    python -m t2i_jax.main --config=experiments/stackgan_pp_flowers.py --workdir=runs/stackgan_pp_flowers --config.data.manual_dir=<folder>
+    t2i_jax --config=stackgan_pp_flowers --workdir=runs/pp_flowers --config.data.manual_dir=<folder>
 
-The folder holds the files that tfds_builders/flowers102_captions/README.md names. The text encoder is that of gan_cls_flowers; one that is trained
-can be shared: --config.init.text=runs/gan_cls_flowers. Variant: `:tiny`, seconds, for tests.
-Deviations: those of stackgan_pp.py. The authors released no settings for flowers: these are those of birds, with whole pictures. Without Reed's
-class lists the split is ours, and numbers are not comparable with published ones.
+The folder holds the files that tfds_builders/flowers102_captions/README.md names. The text encoder
+is that of gan_cls_flowers; one that is trained can be shared:
+--config.init.text=runs/flowers.
+Hardware: a GPU; not trained here at full size.
+Variant: `:tiny`, seconds, for tests.
+
+Deviations: those of stackgan_pp.py. The authors released no settings for flowers: these are those
+of birds, with whole pictures. Without Reed's class lists the split is ours, and numbers are not
+comparable with published ones.
 """
 
 from t2i_jax.experiments import common, gan_cls_flowers
 
 
 def get_config(arg=''):
-    c = common.base(
-        'stackgan_pp', data=common.flowers(size=256, load_size=304, resize='keep', flip=True)
-    )
+    data = common.flowers(size=256, load_size=304, resize='keep', flip=True)
+    c = common.base('stackgan_pp', data=data)
     c.stages.text = common.stage_of(gan_cls_flowers, 'text')
-    c.stages.text.data.update(size=64, load_size=76, resize='squash')  # as there
+    # as there
+    c.stages.text.data.update(size=64, load_size=76, resize='squash')
+    # birds, official code
+    adam = dict(lr=2e-4, b1=0.5)
     c.stages.gan = dict(
+        # birds, official code, one caption a row as well
         epochs=600,
         batch_size=24,
         ema=0.999,
-        data=dict(scales=(64, 128)),  # birds, official code, one caption a row as well
-        optim=dict(d_loss=dict(lr=2e-4, b1=0.5), g_loss=dict(lr=2e-4, b1=0.5)),  # official code
-        sample_every=2000,
-        validate_every=2000,
-        checkpoint_every=2000,
+        data=dict(scales=(64, 128)),
+        optim=dict(d_loss=adam, g_loss=adam),
+        **common.every(2000),
     )
     return common.variant(c, arg)

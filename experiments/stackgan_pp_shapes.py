@@ -1,14 +1,19 @@
-"""StackGAN++ on shape_scenes/single, pictures of 16, 32 and 64 px (Zhang et al., TPAMI 2018, on the embedded data set).
+"""StackGAN++ on shape_scenes/single, pictures of 16, 32 and 64 px (Zhang et al., TPAMI 2018).
 
-    python -m t2i_jax.main --config=experiments/stackgan_pp_shapes.py --workdir=runs/stackgan_pp_shapes
+    t2i_jax --config=stackgan_pp_shapes --workdir=runs/stackgan_pp_shapes
 
-Narrow networks, for an hour or two of two CPU cores. The text encoder is that of gan_cls_shapes:laptop; one that is trained can be shared:
---config.init.text=<run>. Variants: `:quick`, 16 and 32 px, with the text encoder of gan_cls_shapes:quick; `:full`, the paper's networks and sizes, 64,
-128 and 256 px, for a GPU; `:tiny`, seconds, for tests.
-Deviations from the paper's settings for birds: pictures are neither cropped nor mirrored (the captions say left and large). Except in `:full`,
-not in the paper either, and found to be needed on these data with GAN-CLS: sentence vectors of unit length (`unit_text`), discriminators that
-normalise each picture alone (`d_norm`), wrong pictures that differ from the sentence by little (`near_wrong`).
+Hardware: an hour or two of two CPU cores, for narrow networks; `:full` a GPU.
+The text encoder is that of gan_cls_shapes:laptop; one that is trained can be shared:
+--config.init.text=<run>.
+Variants: `:quick`, 16 and 32 px, with the text encoder of gan_cls_shapes:quick; `:full`, the
+paper's networks and sizes, 64, 128 and 256 px; `:tiny`, seconds, for tests.
+
 Measured (4,500 steps, 42 minutes of one core): docs/results.md.
+Deviations from the paper's settings for birds: pictures are neither cropped nor mirrored (the
+captions say left and large). Except in `:full`, not in the paper either, and found to be needed on
+these data with GAN-CLS: sentence vectors of unit length (`unit_text`), discriminators that
+normalise each picture alone (`d_norm`), wrong pictures that differ from the sentence by little
+(`near_wrong`).
 """
 
 from t2i_jax.experiments import common, gan_cls_shapes
@@ -40,13 +45,16 @@ def quick(c):
 
 
 def full(c):
-    """The paper's settings for birds; the text encoder stays the narrow one, which these captions do not outgrow."""
+    """The paper's settings for birds.
+
+    The text encoder stays the narrow one, which these captions do not outgrow.
+    """
     c.data.name, c.data.size = 'shape_scenes/single_256', 256
-    c.stages.gan.update(
-        steps=210_000, batch_size=24, near_wrong=0.0, ema=0.999
-    )  # steps: of the released model
-    c.stages.gan.data.scales = (64, 128)
-    c.stages.gan.model.update(gf=64, df=64, nc=128, residuals=2, d_norm='batch', unit_text=False)
+    gan = c.stages.gan
+    # steps: of the released model
+    gan.update(steps=210_000, batch_size=24, near_wrong=0.0, ema=0.999)
+    gan.data.scales = (64, 128)
+    gan.model.update(gf=64, df=64, nc=128, residuals=2, d_norm='batch', unit_text=False)
     for phase in ('d_loss', 'g_loss'):
-        c.stages.gan.optim[phase].update(lr=2e-4, b1=0.5, b2=0.999)
-        c.stages.gan.optim[phase].schedule.kind = 'constant'
+        gan.optim[phase].update(lr=2e-4, b1=0.5, b2=0.999)
+        gan.optim[phase].schedule.kind = 'constant'
