@@ -186,6 +186,13 @@ def lines(workdir, stage):
     return [{name: value for name, value in line.items() if name not in CLOCK} for line in found]
 
 
+def restored(config, workdir, name, step=None):
+    """(step, state) of a stage's checkpoint."""
+    from t2i_jax.run import Run
+
+    return Run(config, workdir)[name].state(step)
+
+
 def saved_steps(workdir, stage='gan'):
     """The steps of the checkpoints of a stage."""
     folder = pathlib.Path(workdir) / stage / 'checkpoints'

@@ -39,6 +39,7 @@ def one_step(trainer, state, number):
     )
 
 
+@pytest.mark.slow
 def test_one_device_equals_four_and_sharded_parameters_equal_whole_ones(tiny, trained, tmp_path):
     config = tiny().unlock()
     config.init.text = str(trained)
@@ -139,6 +140,7 @@ def test_any_number_of_devices_gives_the_same_losses_and_each_holds_its_share(de
     assert exported.platforms == ('tpu',) and exported.nr_devices == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('system, fsdp', [('gan_cls', 1), ('dcgan', 1), ('dcgan', 8)])
 def test_a_device_does_its_share_of_a_step_and_exchanges_gradients_statistics_and_losses_alone(
     system, fsdp, tiny, dense, trained, tmp_path
@@ -272,6 +274,7 @@ def test_what_one_process_began_two_finish(whole, tmp_path):
     assert saved_steps(here) == [4, 8] and (here / 'gan' / 'samples' / '00000008.png').exists()
 
 
+@pytest.mark.slow
 def test_two_processes_skip_a_damaged_checkpoint(whole, tmp_path):
     config, there = whole
     here = tmp_path / 'run'
@@ -293,6 +296,7 @@ def test_two_processes_skip_a_damaged_checkpoint(whole, tmp_path):
     same_run(config, there, here)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_stops_both_and_one_finishes(dense, whole, tmp_path):
     config, there = whole
     first, second = start_two(config, tmp_path)
@@ -310,6 +314,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_one_finishes(dense, who
     same_run(config, there, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_process_whose_partner_is_killed_ends_with_a_message(dense, tmp_path):
     config = settings(dense, fsdp=2, steps=100_000, checkpoint_every=60, log_every=1000)
     first, second = start_two(config, tmp_path)
@@ -422,6 +427,7 @@ def test_a_port_that_is_taken():
         hosts.start(f'127.0.0.1:{taken.getsockname()[1]}', 2, 0)
 
 
+@pytest.mark.slow
 def test_a_coordinator_for_whom_nobody_comes(dense, tmp_path):
     run.claim(settings(dense), tmp_path)
     address = f'127.0.0.1:{free_port()}'

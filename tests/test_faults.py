@@ -24,6 +24,7 @@ def survived(case):
     assert case.times and not case.problems, case.problems
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(lab):
     case, workdir, draw = Case(lab), lab.new(), random.Random(0)
     for while_saving in (False, True, False, True):
@@ -35,6 +36,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(lab):
     survived(case)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_resumed_without_room_and_with_a_damaged_checkpoint(
     lab,
 ):
@@ -64,6 +66,7 @@ def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_re
     survived(case)
 
 
+@pytest.mark.slow
 def test_a_run_whose_terminal_is_closed_saves_though_nobody_reads_what_it_says_and_all_its_processes_are_told(
     lab,
 ):

@@ -599,6 +599,7 @@ def test_build_names_an_option_that_the_data_set_lacks(tmp_path, monkeypatch):
         build.build('drawn', tmp_path, manual_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_command_line_prints_one_message_and_no_traceback(tmp_path):
     command = [sys.executable, '-m', 'tfds_builders.build', 'flowers102_captions']
     run = subprocess.run(

@@ -180,13 +180,14 @@ def test_nothing_is_unpickled():
 
 
 # ------------------------------------------------------------------------------------------- tests
+KINDS = ast.Name, ast.arg
 STARTS = {'subprocess', 'Popen', 'Lab', 'multiprocessing'}
 
 
 def used(node):
     """Names that a function uses, its parameters (fixtures) too."""
-    named = (x for x in ast.walk(node) if isinstance(x, (ast.Name, ast.arg)))
-    return {x.id if isinstance(x, ast.Name) else x.arg for x in named}
+    named = (x for part in (node.args, *node.body) for x in ast.walk(part))
+    return {x.id if isinstance(x, ast.Name) else x.arg for x in named if isinstance(x, KINDS)}
 
 
 def is_slow(node):

@@ -482,6 +482,7 @@ def test_noise_never_gives_anything_but_data_or_one_error():
                 read(bytes(spoilt))
 
 
+@pytest.mark.slow
 def test_the_readers_need_no_jax():
     code = 'import sys, tfds_builders.foreign.t7, tfds_builders.foreign.pickles, tfds_builders.old_downloads; sys.exit("jax" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0

@@ -174,6 +174,7 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path):
     ) == 1
 
 
+@pytest.mark.slow
 def test_a_workdir_lets_one_process_in(tmp_path):
     other = (
         'import sys\nfrom t2i_jax.runtime.lock import Lock\nfrom t2i_jax.runtime.errors import RunError\n'

@@ -423,6 +423,7 @@ def test_an_experiment_or_a_run_is_described(cli):
     assert 'give one of them' in message
 
 
+@pytest.mark.slow
 def test_the_program_itself():
     def program(module, *arguments):
         return subprocess.run(

@@ -45,6 +45,7 @@ def test_a_run_under_nohup_outlives_its_terminal(handlers):
     assert noted.received is None
 
 
+@pytest.mark.slow
 def test_processes_that_are_begun_while_signals_are_withheld_never_see_them():
     blocked = [
         sys.executable,
