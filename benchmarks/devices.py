@@ -1,9 +1,9 @@
 """What a training step does on several devices, read off the compiled program: operations and
 memory of each device, and what they exchange.
 
-    python -m benchmarks.devices --config=experiments/gan_cls_shapes.py --stage=gan
-    --devices=1,2,4,8 python -m benchmarks.devices --config=experiments/stackgan_pp_birds.py:tiny
-    --config.data.name=shape_scenes/single_quick --fsdp
+    python -m benchmarks.devices --config=gan_cls_shapes --stage=gan --devices=1,2,4,8
+    python -m benchmarks.devices --config=stackgan_pp_birds:tiny \\
+        --config.data.name=shape_scenes/single_quick --fsdp
 
 Nothing runs, so the virtual devices of a CPU will do. A step has work for each row of the batch,
 which n devices share, and work for each parameter (optimiser, average, the test for finite values),

@@ -28,7 +28,7 @@ from benchmarks.lab import EVERY, STEPS, Case, Disk, Lab, saving, shorten, steps
 from benchmarks.program import SCENES, finish, saved
 
 TEXT = [
-    '--config=experiments/gan_cls_shapes.py:tiny',
+    '--config=gan_cls_shapes:tiny',
     *SCENES,
     '--config.stages.style.steps=0',
     '--config.stages.gan.model.ngf=4',
@@ -331,7 +331,7 @@ def files(lab):
                     lab.start(workdir),
                     1,
                     'Error: .*config.json',
-                    r'--config=experiments/<name>\.py',
+                    r'--config=<experiment>',
                 )
                 # the whole command, as at first
                 finish(lab.begin(workdir))

@@ -23,7 +23,7 @@ SCENES = [
 MODEL = ('variant=mlp', 'ngf=16', 'ndf=4', 'nz=8')
 # layers that compile fast
 DENSE = [
-    '--config=experiments/dcgan_shapes.py:tiny',
+    '--config=dcgan_shapes:tiny',
     *SCENES,
     *(f'--config.stages.gan.model.{setting}' for setting in MODEL),
 ]

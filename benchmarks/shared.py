@@ -1,6 +1,6 @@
 """What sharing saves in a step: convolutions and FLOPs of the compiled program with and without it.
 
-    python -m benchmarks.shared experiments/gan_cls_shapes.py:laptop experiments/stackgan_pp_shapes.py experiments/attngan_shapes.py
+    python -m benchmarks.shared gan_cls_shapes:laptop stackgan_pp_shapes attngan_shapes
 
 `as it is` is the trainer's step. `forward in each loss` runs the generator again in every phase instead of once a step. `one batch after another` gives
 the discriminators real, wrong and drawn pictures in one call each, where they see them in one pass. `features twice` computes the features of real pictures
@@ -115,7 +115,7 @@ def main():
         for name, (convolutions, flops) in rows.items():
             ratio = flops / rows['as it is'][1]
             print(
-                f'| {experiment.removeprefix("experiments/")} | {name} | {convolutions} | {flops / 1e9:,.1f} | {ratio:.2f} |',
+                f'| {experiment} | {name} | {convolutions} | {flops / 1e9:,.1f} | {ratio:.2f} |',
                 flush=True,
             )
 

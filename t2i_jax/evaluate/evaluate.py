@@ -1,7 +1,7 @@
 """A run, or a folder of pictures, to numbers that can be compared: each with the protocol that made it.
 
-    python -m t2i_jax.main --workdir=runs/quick --mode=evaluate [--config.eval.num=1000]
-    python -m t2i_jax.main --mode=evaluate --images=DIR [--captions=FILE] --reference=DIR-or-npz --out=DIR
+    t2i_jax --workdir=runs/quick --mode=evaluate [--config.eval.num=1000]
+    t2i_jax --mode=evaluate --images=DIR [--captions=FILE] --reference=DIR-or-npz --out=DIR
 
 Pictures are drawn once, in chunks, and handed to everything that reads them: feature networks (distances to the real pictures), readers of
 shape scenes (agreement with the caption), pairs of the same caption (diversity). Beside the run's numbers stand those of pictures that

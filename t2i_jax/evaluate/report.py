@@ -100,7 +100,7 @@ def read(path) -> dict:
         found = sorted((path / 'eval').glob('*.json'), key=lambda p: p.stat().st_mtime)
         if not found:
             raise RunError(
-                f'{path} has no evaluation. Make one: python -m t2i_jax.main --workdir={path} --mode=evaluate'
+                f'{path} has no evaluation. Make one: t2i_jax --workdir={path} --mode=evaluate'
             )
         path = found[-1]
     try:

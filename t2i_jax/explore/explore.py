@@ -1,8 +1,8 @@
 """What a trained run has learnt, drawn: one condition moves, everything else stays.
 
-    python -m t2i_jax.main --workdir=runs/quick --mode=explore --what=text_interpolation --text="a red circle" --text="a blue circle"
-    python -m t2i_jax.main --workdir=runs/quick --mode=explore --what=style --text="a red circle" --image=FILE
-    python -m t2i_jax.main --workdir=runs/attribute2image --mode=explore --what=attributes --image=FILE --attributes="red, circle"
+    t2i_jax --workdir=runs/quick --mode=explore --what=text_interpolation --text="a red circle" --text="a blue circle"
+    t2i_jax --workdir=runs/quick --mode=explore --what=style --text="a red circle" --image=FILE
+    t2i_jax --workdir=runs/attribute2image --mode=explore --what=attributes --image=FILE --attributes="red, circle"
 
 | what | draws |
 |---|---|

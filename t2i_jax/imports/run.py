@@ -1,6 +1,6 @@
 """Weights that others trained in PyTorch -> a run that samples, evaluates and trains on.
 
-    python -m t2i_jax.imports.run --system=attngan --config=experiments/attngan_birds.py --workdir=runs/official \\
+    python -m t2i_jax.imports.run --system=attngan --config=attngan_birds --workdir=runs/official \\
         --file=netG_epoch_600.pth netD0.pth netD1.pth netD2.pth text_encoder200.pth image_encoder200.pth captions.pickle
 
 Nothing in the files is executed, each of their tensors is accounted for, and nothing is written where something does not fit. See
@@ -169,7 +169,7 @@ def cli(argv=None):
     parser.add_argument(
         '--config',
         required=True,
-        help='experiments/<name>.py or experiments/<name>.py:variant: the data and the settings of training.',
+        help='An experiment, <name> or <name>:<variant>: the data and the settings of training.',
     )
     parser.add_argument('--workdir', required=True, help='Folder of the run to be written.')
     parser.add_argument(
@@ -209,7 +209,7 @@ def cli(argv=None):
     print(
         f'{told} in {workdir}.'
         + (
-            f' Pictures: python -m t2i_jax.main --workdir={workdir} --mode=sample --text="..."'
+            f' Pictures: t2i_jax --workdir={workdir} --mode=sample --text="..."'
             if 'gan' in steps
             else f' For another run: --config.init.damsm={workdir}'
         )

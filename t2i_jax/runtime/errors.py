@@ -64,5 +64,5 @@ def unwritable(workdir, error, what=None):
         remedy = f'{free / 1e6:,.1f} MB are free there. Make room'
     return RunError(
         f'{what or f"workdir {workdir}"} cannot be written: {reason(error)}. {remedy}, then begin '
-        f'or resume with: python -m t2i_jax.main --workdir={workdir}. Or choose another --workdir.'
+        f'or resume with: t2i_jax --workdir={workdir}. Or choose another --workdir.'
     )

@@ -11,7 +11,7 @@ trained with the same seed, inside the loss of a system: its scores would become
       + ce(number of objects)
 
 Ours; there is no paper. Trained by
-`python -m t2i_jax.main --config=experiments/shape_net.py --workdir=runs/shape_net` and written into
+`t2i_jax --config=shape_net --workdir=runs/shape_net` and written into
 the library by `python -m benchmarks.shape_net --workdir=runs/shape_net`.
 """
 
