@@ -20,7 +20,7 @@ _HOMES = {
     'Run': 't2i_jax.run',
     'Sampler': 't2i_jax.sample',
     'evaluate': 't2i_jax.evaluate.evaluate',
-    'explore': 't2i_jax.explore.explore',
+    'explore': 't2i_jax.explore',
     'train': 't2i_jax.train',
 }
 

@@ -78,8 +78,13 @@ class Stage(nnx.Module):
       cosine says how well they fit: for stages whose `makes` has 'codes'.
     measure(batch, key) -> {name: (b,) float32}: numbers of each record, NaN where one does not
       apply; the evaluation reports their means.
+    explorations of its own, each a static method (sampler, batch, texts, num, seed) -> (pictures
+      uint8 n k s s 3, n labels), which `explores` names. sampler: a Sampler of the stage. batch,
+      texts: the given sentences (as `encoded`), or `num` held-out records with the keys of `needs`.
+      A row of the result is one condition, with what moves from left to right; rows of a batch and
+      noise (sampler.noise(num, seed, n)) are drawn by sampler.sample(batch, noise, (n, num)).
 
-    phases, needs, draws_from, makes may also be set in `__init__`, where keywords decide.
+    phases, needs, draws_from, makes, explores may also be set in `__init__`, where keywords decide.
     """
 
     phases: tuple[Phase, ...] = ()
@@ -95,7 +100,7 @@ class Stage(nnx.Module):
     makes: tuple[str, ...] = ()
     # the earlier stages that can score its pictures against sentences
     judges: tuple[str, ...] = ()
-    # exploration -> the method that it is made with; see explore/
+    # exploration -> the method that it is made with: of the table explore.EXPLORATIONS, or its own
     explores: dict[str, str] = {}
     # constructor keywords of the small variant
     tiny: dict[str, Any] = {}
@@ -129,6 +134,10 @@ class Stage(nnx.Module):
     def sample(self, batch, noise):
         """Return what the stage makes, one array or list of arrays for each name in `makes`."""
         raise TypeError(f'{type(self).__name__} makes no samples.')
+
+    def exploration(self, name):
+        """Return the function of an exploration of its own."""
+        return getattr(self, self.explores[name])
 
     def measure(self, batch, key):
         """Return numbers of each record, {name: (b,) float32}."""

@@ -1,115 +1,96 @@
-"""Attention in explored pictures: what each pixel of a drawn picture looked at, and where each word looks in a real one."""
+"""Attention as pictures: what pixels of samples look at, and where words look in real pictures.
 
-import jax
+Pixels: of a stage whose `makes` has 'attention'. Words: of a stage that declares `explores =
+{'attention': method}`, whose method (batch) -> b t h w returns where each word of a caption looks in
+its picture (DAMSM).
+"""
+
 import numpy as np
 
 from t2i_jax.data.text import encode_sentences
 from t2i_jax.draw.attention import row, rows
+from t2i_jax.explore.request import Found, held_out
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import to_uint8
 from t2i_jax.scenes.attention import inside
 from t2i_jax.scenes.readers import best_reader
 
-ACROSS = 8  # words of a line
-MEASURED = (
-    200  # held-out pictures of shape scenes in which it is measured where words look, at least
-)
+# words of a line
+ACROSS = 8
+# held-out pictures of shape scenes in which it is measured where words look, at least
+MEASURED = 200
 
 
-def explored(ask, sampler, held_out) -> dict:
-    """What --mode=explore --what=attention draws, as explore.py takes it; held_out: its function of that name. Raises RunError, DataError."""
-    if 'tokens' not in sampler.module.needs:
+def attention_sheet(request) -> Found:
+    """Show the attention of pixels or of words, whichever the stage has."""
+    if 'attention' in request.sampler.module.explores:
+        return of_words(request)
+    return of_pixels(request)
+
+
+def count(request) -> int:
+    """Return for how many held-out records attention is computed; the first `num` are shown."""
+    measured = best_reader(request.sampler.meta.scenes)
+    return max(request.num, MEASURED) if measured else request.num
+
+
+def of_words(request) -> Found:
+    """Show where the words of captions look in their held-out pictures.
+
+    The words stand in their order, each relative to the 99th percentile of all values.
+    """
+    sampler = request.sampler
+    if request.texts:
         raise RunError(
-            f"--what=attention needs a system whose pixels look at words, as AttnGAN's do; {type(sampler.module).__name__} does not read words."
+            f'--what=attention of stage {sampler.name} shows held-out pictures with their own '
+            'captions: leave --text out.'
         )
-    return (
-        of_words(ask, sampler, held_out)
-        if 'attention' in sampler.module.explores
-        else of_pixels(ask, sampler, held_out)
-    )
-
-
-def count(ask, sampler) -> int:
-    """Of how many held-out pictures the attention is computed; the first `num` are shown."""
-    return max(ask.num, MEASURED) if best_reader(sampler.meta.scenes) else ask.num
-
-
-def of_words(ask, sampler, held_out):
-    """Where the words of captions look in their held-out pictures (DAMSM): the words in their order, each relative to the 99th percentile of all values."""
-    if ask.texts:
-        raise RunError(
-            f'--what=attention of stage {sampler.name} shows held-out pictures with their own captions: leave --text out.'
-        )
-    asked = held_out(ask, sampler, count(ask, sampler), ('image',))
-    batch = asked.batch(0, len(asked.rows))
-    maps = sampler.apply('attend', {name: batch[name] for name in ('image', 'tokens', 'length')})
-    maps, words = (
-        np.moveaxis(maps, 1, -1),
-        [sampler.vocabulary.decode(ids) for ids in batch['tokens']],
-    )  # n h w t
-    lines, labels = [], []
-    for picture, sentence, one, text in zip(
-        np.asarray(to_uint8(batch['image'][: ask.num])), words, maps, asked.texts
-    ):
-        for start in range(0, max(1, len(sentence)), ACROSS):
-            lines.append(
-                row(
-                    picture,
-                    sentence,
-                    one,
-                    np.arange(start, min(start + ACROSS, len(sentence))),
-                    ACROSS,
-                    most=float(np.quantile(one, 0.99)),
-                )
-            )
-            labels.append('' if start else text)
-    numbers = (
-        {f'map_{maps.shape[1]}': inside(maps, words, asked.of('scene'))}
-        if 'scene' in asked.split.tables
-        else {}
-    )
-    return dict(pictures=np.stack(lines), labels=labels, numbers=numbers)
-
-
-def of_pixels(ask, sampler, held_out):
-    """Which words each map looked at: a line for each picture and map, `num` pictures of each of the user's sentences or one of each held-out one."""
-    if ask.texts:
-        batch, texts = (
-            encode_sentences(ask.texts, sampler.vocabulary, sampler.meta.length),
-            [text for text in ask.texts for _ in range(ask.num)],
-        )
-        batch = {
-            name: np.repeat(batch[name], ask.num, 0)
-            for name in sampler.module.needs
-            if name in batch
-        }
-        noise = jax.tree.map(
-            lambda x: np.tile(np.asarray(x), (len(ask.texts),) + (1,) * (x.ndim - 1)),
-            sampler.module.noise(jax.random.key(ask.seed), ask.num),
-        )
-        shown = len(texts)
-    else:
-        shown, asked = ask.num, held_out(ask, sampler, count(ask, sampler))
-        batch, texts, noise = (
-            asked.batch(0, len(asked.rows)),
-            asked.texts,
-            sampler.module.noise(jax.random.key(ask.seed), len(asked.rows)),
-        )
-    drawn = sampler.sample(batch, noise, (len(texts),), attention=True)
-    if not drawn.get('attention'):
-        raise RunError(
-            f'The pixels of stage {sampler.name}, as this run has it, look at no words: there is no attention to draw.'
-        )
+    records = held_out(sampler, count(request), ('image',))
+    batch = records.batch()
+    batch = {name: batch[name] for name in ('image', 'tokens', 'length')}
+    maps = np.moveaxis(sampler.apply(request.method, batch), 1, -1)  # n h w t
     words = [sampler.vocabulary.decode(ids) for ids in batch['tokens']]
-    lines = [
-        rows(drawn['image'][i], words[i], [one[i] for one in drawn['attention']])
-        for i in range(shown)
-    ]
+    pictures = np.asarray(to_uint8(batch['image'][: request.num]))
+    lines, labels = [], []
+    for picture, sentence, one, text in zip(pictures, words, maps, records.texts):
+        most = float(np.quantile(one, 0.99))
+        for start in range(0, max(1, len(sentence)), ACROSS):
+            order = np.arange(start, min(start + ACROSS, len(sentence)))
+            lines.append(row(picture, sentence, one, order, ACROSS, most=most))
+            labels.append('' if start else text)
+    numbers = {}
+    if 'scene' in records.split.tables:
+        numbers[f'map_{maps.shape[1]}'] = inside(maps, words, records.of('scene'))
+    return Found(np.stack(lines), labels, numbers)
+
+
+def of_pixels(request) -> Found:
+    """Show which words each map looks at, in a line for each picture and map.
+
+    `num` pictures of each given sentence, or one of each of `num` held-out captions.
+    """
+    sampler, num, given = request.sampler, request.num, request.texts
+    if given:
+        batch = encode_sentences(given, sampler.vocabulary, sampler.meta.length)
+        needs = sampler.module.needs
+        batch = {name: np.repeat(batch[name], num, 0) for name in needs if name in batch}
+        texts = [text for text in given for _ in range(num)]
+        noise, shown = sampler.noise(num, request.seed, len(given)), len(texts)
+    else:
+        records = held_out(sampler, count(request))
+        batch, texts = records.batch(), records.texts
+        noise, shown = sampler.noise(len(texts), request.seed), num
+    out = sampler.sample(batch, noise, (len(texts),), attention=True)
+    words = [sampler.vocabulary.decode(ids) for ids in batch['tokens']]
+    lines, labels = [], []
+    for i in range(shown):
+        part = rows(out['image'][i], words[i], [one[i] for one in out['attention']])
+        lines.append(part)
+        labels += [texts[i]] + [''] * (len(part) - 1)
     reader, numbers = best_reader(sampler.meta.scenes), {}
     if reader:
-        scenes = reader.decode(drawn['image'])
-        numbers = {'decoder': reader.tag['name']} | {
-            f'map_{one.shape[1]}': inside(one, words, scenes) for one in drawn['attention']
-        }
-    labels = [text if j == 0 else '' for text, part in zip(texts, lines) for j in range(len(part))]
-    return dict(pictures=np.concatenate(lines), labels=labels, numbers=numbers)
+        scenes = reader.decode(out['image'])
+        numbers['decoder'] = reader.tag['name']
+        for one in out['attention']:
+            numbers[f'map_{one.shape[1]}'] = inside(one, words, scenes)
+    return Found(np.concatenate(lines), labels, numbers)

@@ -1,116 +1,130 @@
-"""What a run that draws from attributes and latents has learnt; --mode=explore, see explore.py. The latents of a picture are found by optimisation."""
+"""Explorations of stages that draw from attributes and latents which can be inferred from pictures.
+
+A stage that declares them in `explores` names its method (batch, key, observed, known) -> {'noise':
+as `sample` takes it, 'attributes': b A, 'image': b s s 3, 'energy': steps b}, which finds the
+latents of the batch's pictures by optimisation; see Attribute2Image.infer.
+"""
 
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from t2i_jax.data import canvas, conditions, feed
+from t2i_jax.data import canvas, conditions
+from t2i_jax.data.feed import Rows
 from t2i_jax.data.tables import Split
-from t2i_jax.draw.outputs import DRAWN
+from t2i_jax.explore.request import Found
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler, to_uint8
 
-STEPS = 7  # pictures from an attribute's absence to its presence
-MOST = 24  # attributes of a sweep, where there are more those that vary most
+# pictures from an attribute's absence to its presence
+STEPS = 7
+# attributes of a sweep; where there are more, those that vary most
+MOST = 24
+# steps over which the running mean of the energy is taken
+RUNNING = 20
 
 
-class Looked(NamedTuple):
-    """A trained stage and the pictures to look at: `image` b s s 3 in [-1, 1], `attributes`, `mask` where there are masks."""
+class Subjects(NamedTuple):
+    """The pictures that are explored, with a trained stage.
+
+    split: of the data, opened for its tables.
+    batch: `image` b s s 3 in [-1, 1], `attributes`, `mask` where there are masks.
+    known: (b, A), which attributes are known; the others are inferred as well.
+    method: of the stage, which infers.
+    """
 
     sampler: Sampler
     split: Split
     batch: dict
+    known: np.ndarray
+    method: str
     seed: int
-    known: np.ndarray  # b a: which attributes are; the others are inferred, too
 
     @property
     def pictures(self):
+        """As uint8."""
         return np.asarray(to_uint8(self.batch['image']))
 
     @property
     def names(self):
-        """Of the attributes."""
-        return self.sampler.meta.attribute_names or tuple(
-            f'attribute {i + 1}' for i in range(self.sampler.meta.attributes)
-        )
+        """Names of the attributes."""
+        meta = self.sampler.meta
+        return meta.attribute_names or [f'attribute {i + 1}' for i in range(meta.attributes)]
 
     @property
     def captions(self):
-        return conditions.captions_of(self.batch, self.sampler.meta) or [
-            f'picture {i + 1}' for i in range(len(self.pictures))
-        ]
+        found = conditions.captions_of(self.batch, self.sampler.meta)
+        return found or [f'picture {i + 1}' for i in range(len(self.pictures))]
 
     def infer(self, observed=None):
-        """The latents of the pictures, by optimisation: see Attribute2Image.infer."""
-        return self.sampler.apply(
-            'infer', self.batch, jax.random.key(self.seed), observed, self.known
-        )
+        """Infer the latents of the pictures; observed: (b, s, s, 1), 0 where they are covered."""
+        key = jax.random.key(self.seed)
+        return self.sampler.apply(self.method, self.batch, key, observed, self.known)
 
-    def draw(self, noise, attributes):
-        """Rows of noise and attributes -> what `sample` makes of them, its pictures as uint8."""
-        return self.sampler.sample(
-            {'attributes': np.asarray(attributes, np.float32)}, noise, (len(attributes),)
-        )
+    def sample(self, noise, attributes):
+        """Compute the samples of rows of noise and attributes."""
+        attributes = np.asarray(attributes, np.float32)
+        return self.sampler.sample({'attributes': attributes}, noise, (len(attributes),))
 
 
-def look(asked) -> Looked:
-    """A run and `num` records of its held-out split, spread over it, or the picture of a file. asked: explore.Ask."""
-    num, attributes = asked.num, asked.attributes
-    sampler = Sampler(asked.run.last(DRAWN))
-    module, stage = sampler.module, sampler.stage
-    if 'reconstruction' not in module.explores:
-        raise RunError(
-            f'--mode=explore draws systems with attributes and latents that can be inferred; {type(module).__name__} is none.'
-        )
-    if attributes and not asked.images:
+def subjects_of(request) -> Subjects:
+    """Take the given picture, or `num` records of the held-out split, spread over it.
+
+    Raises RunError, DataError.
+    """
+    sampler, stage, meta = request.sampler, request.sampler.stage, request.sampler.meta
+    if request.attributes and not request.images:
         raise RunError('--attributes belong to a picture of yours: give --image, too.')
-    if len(asked.images) > 1:
+    if len(request.images) > 1:
         raise RunError('Give --image once.')
     split = stage.split(stage.data['validation_split'], cache='none')
-    if asked.images:
-        start = split.tables['attributes'].mean(0)
-        told, known = (
-            conditions.read_attributes(attributes, sampler.meta)
-            if attributes
-            else (start[None], np.zeros((1, len(start)), bool))
-        )
-        if len(told) > 1:
+    if request.images:
+        start = split.tables['attributes'].mean(0)[None]
+        values, known = start, np.zeros(start.shape, bool)
+        if request.attributes:
+            values, known = conditions.read_attributes(request.attributes, meta)
+        if len(values) > 1:
             raise RunError('Give --attributes once: they belong to the one picture of --image.')
-        batch = {
-            'image': canvas.read_picture(asked.images[0], sampler.meta.size)[None],
-            'attributes': np.where(known, told, start).astype(np.float32),
-        }
+        image = canvas.read_picture(request.images[0], meta.size)[None]
+        attributes = np.where(known, values, start).astype(np.float32)
+        batch = {'image': image, 'attributes': attributes}
     else:
-        rows = np.linspace(0, len(split) - 1, num).astype(np.int64)
-        batch = feed.Rows(split, rows, np.zeros((num, sampler.meta.captions), np.int64)).batch(
-            0, num
-        )
-        known = np.ones((num, sampler.meta.attributes), bool)
+        rows = np.linspace(0, len(split) - 1, request.num).astype(np.int64)
+        batch = Rows(split, rows, np.zeros((request.num, meta.captions), np.int64)).batch()
+        known = np.ones((request.num, meta.attributes), bool)
     batch = {name: batch[name] for name in ('image', 'attributes', 'mask') if name in batch}
-    return Looked(sampler, split, batch, asked.seed, known)
+    return Subjects(sampler, split, batch, known, request.method, request.seed)
 
 
 def exclusive_groups(table):
-    """Runs of neighbouring attributes of which every record (row) has exactly one, as lists of columns; the others stand alone."""
+    """Find runs of neighbouring attributes of which every record has exactly one.
+
+    table: records x attributes. Returns lists of columns; other attributes stand alone.
+    """
     groups, first = [], 0
+    binary = ((table == 0) | (table == 1)).all()
     while first < table.shape[1]:
         totals = table[:, first:].cumsum(1)
         ends = np.flatnonzero((totals == 1).all(0) & (totals <= 1).all(0))
-        end = first + (int(ends[0]) if len(ends) and ((table == 0) | (table == 1)).all() else 0) + 1
+        end = first + (int(ends[0]) if len(ends) and binary else 0) + 1
         groups.append(list(range(first, end)))
         first = end
     return groups
 
 
-# ------------------------------------------------------------------------------------------------------------------- what is drawn
-def attributes(looked):
-    """Each group of exclusive attributes is set to each of its values, an attribute alone goes from 0 to 1 in equal steps."""
-    found, table = looked.infer(), looked.split.tables['attributes']
+# ------------------------------------------------------------------------------------------- sheets
+def attributes_sheet(request) -> Found:
+    """Set each group of exclusive attributes to each of its values, the latents unchanged.
+
+    An attribute that stands alone goes from 0 to 1 in equal steps.
+    """
+    subjects = subjects_of(request)
+    found, table = subjects.infer(), subjects.split.tables['attributes']
     groups = exclusive_groups(table)
     groups = sorted(sorted(groups, key=lambda group: -table[:, group].std())[:MOST])
     most = max(max(map(len, groups)), STEPS if min(map(len, groups)) == 1 else 0)
-    rows, labels, strips = [], [], []
+    vectors, labels, owners, used = [], [], [], []
     for i, own in enumerate(found['attributes']):
         for group in groups:
             changed = np.tile(own, (most, 1))
@@ -119,120 +133,93 @@ def attributes(looked):
                 changed[np.arange(len(group)), group] = 1
             else:
                 changed[:STEPS, group[0]] = np.linspace(0, 1, STEPS)
-            strips.append((i, len(group) if len(group) > 1 else STEPS))
-            rows.append(changed)
-            labels.append(', '.join(looked.names[column] for column in group))
-    noise = {
-        name: np.repeat(z[[i for i, _ in strips]], most, 0) for name, z in found['noise'].items()
-    }
-    pictures = looked.draw(noise, np.concatenate(rows))['image']
-    pictures = pictures.reshape(len(strips), most, *pictures.shape[1:]).copy()
-    for row, (_, used) in zip(pictures, strips):
-        row[used:] = 255
-    return dict(
-        pictures=pictures, labels=labels, real=looked.pictures[[i for i, _ in strips]], numbers={}
-    )
+            vectors.append(changed)
+            labels.append(', '.join(subjects.names[column] for column in group))
+            owners.append(i)
+            used.append(len(group) if len(group) > 1 else STEPS)
+    noise = {name: np.repeat(z[owners], most, 0) for name, z in found['noise'].items()}
+    pictures = subjects.sample(noise, np.concatenate(vectors))['image']
+    pictures = pictures.reshape(len(owners), most, *pictures.shape[1:]).copy()
+    for row, count in zip(pictures, used):
+        row[count:] = 255
+    return Found(pictures, labels, real=subjects.pictures[owners])
 
 
-def layers(looked):
-    """Row i, column j: the foreground of picture i before the background of picture j; the first row shows the pictures."""
-    if 'z_b' not in looked.sampler.module.latents:
-        raise RunError(
-            '--what=layers needs the two layers of disCVAE (stages.vae.model.layered=True); this run has one latent.'
-        )
-    found, n = looked.infer(), len(looked.pictures)
+def layers_sheet(request) -> Found:
+    """Put the foreground of picture i before the background of picture j: row i, column j.
+
+    The first row shows the pictures. The stage's noise is `z_f` and `z_b`.
+    """
+    subjects = subjects_of(request)
+    found, own = subjects.infer(), subjects.pictures
+    n = len(own)
     front, back = np.repeat(np.arange(n), n), np.tile(np.arange(n), n)
     noise = {'z_f': found['noise']['z_f'][front], 'z_b': found['noise']['z_b'][back]}
-    drawn = looked.draw(noise, found['attributes'][front])
-    pictures = drawn['image'].reshape(n, n, *drawn['image'].shape[1:])
-    pictures, real = (
-        np.concatenate([looked.pictures[None], pictures]),
-        np.concatenate([looked.pictures[:1] * 0 + 255, looked.pictures]),
-    )
-    return dict(
-        pictures=pictures,
-        labels=['backgrounds of'] + [f'foreground of {i + 1}' for i in range(n)],
-        real=real,
-        numbers={},
-    )
+    pictures = subjects.sample(noise, found['attributes'][front])['image']
+    pictures = pictures.reshape(n, n, *pictures.shape[1:])
+    white = np.full_like(own[:1], 255)
+    labels = ['backgrounds of'] + [f'foreground of {i + 1}' for i in range(n)]
+    pictures = np.concatenate([own[None], pictures])
+    return Found(pictures, labels, real=np.concatenate([white, own]))
 
 
-def reconstruction(looked):
-    """Each picture as its latents draw it; of the layers also foreground, gate and background."""
-    found = looked.infer()
-    drawn = looked.draw(found['noise'], found['attributes'])
-    parts = [drawn['image']] + [
-        shown(drawn[name], name) for name in ('foreground', 'gate', 'background') if name in drawn
-    ]
-    labels = ['the picture it makes'] + [
-        name for name in ('foreground', 'gate', 'background') if name in drawn
-    ]
-    numbers = {'mse': float(error(found['image'], looked).mean()), **energies(found)}
-    labels = [f'{caption}: {", ".join(labels)}' for caption in looked.captions]
-    return dict(pictures=np.stack(parts, 1), labels=labels, real=looked.pictures, numbers=numbers)
+def reconstruction_sheet(request) -> Found:
+    """Show each picture as its latents make it; of layers also foreground, gate and background."""
+    subjects = subjects_of(request)
+    found = subjects.infer()
+    made = subjects.sample(found['noise'], found['attributes'])
+    names = [name for name in ('foreground', 'gate', 'background') if name in made]
+    parts = [made['image'], *(layer_picture(made[name], name) for name in names)]
+    kinds = ', '.join(['the picture it makes', *names])
+    labels = [f'{caption}: {kinds}' for caption in subjects.captions]
+    numbers = {'mse': float(squared_error(found['image'], subjects).mean()), **energies(found)}
+    return Found(np.stack(parts, 1), labels, numbers, real=subjects.pictures)
 
 
-def completion(looked):
-    """Each picture with its right half covered, as completed from the left one, and as reconstructed from the whole. The numbers are mean squared
-    errors of both (values in [-1, 1]), over the picture and over its right half, and their ratios."""
-    s = looked.pictures.shape[1]
-    observed = np.ones((len(looked.pictures), s, s, 1), np.float32)
+def completion_sheet(request) -> Found:
+    """Complete each picture from its left half, and reconstruct it from the whole.
+
+    The numbers are mean squared errors of both (values in [-1, 1]), over the picture and over its
+    right half, and their ratios.
+    """
+    subjects = subjects_of(request)
+    own = subjects.pictures
+    s = own.shape[1]
+    observed = np.ones((len(own), s, s, 1), np.float32)
     observed[:, :, s // 2 :] = 0
-    half, whole = looked.infer(observed), looked.infer(np.ones_like(observed))
-    covered = np.where(observed > 0, looked.pictures, 128).astype(np.uint8)
-    pictures = np.stack(
-        [covered, *(np.asarray(to_uint8(found['image'])) for found in (half, whole))], 1
-    )
-    mse = {
-        'completed': error(half['image'], looked),
-        'reconstructed': error(whole['image'], looked),
+    half, whole = subjects.infer(observed), subjects.infer(np.ones_like(observed))
+    covered = np.where(observed > 0, own, 128).astype(np.uint8)
+    made = [np.asarray(to_uint8(found['image'])) for found in (half, whole)]
+    errors = {
+        'completed': squared_error(half['image'], subjects),
+        'reconstructed': squared_error(whole['image'], subjects),
     }
-    numbers = {f'mse_{name}': float(value.mean()) for name, value in mse.items()}
-    numbers |= {
-        f'mse_{name}_right_half': float(value[:, :, s // 2 :].mean()) for name, value in mse.items()
-    }
-    numbers |= {
-        f'ratio{part}': numbers[f'mse_completed{part}'] / numbers[f'mse_reconstructed{part}']
-        for part in ('', '_right_half')
-    }
-    labels = [f'{caption}: covered, completed, from the whole' for caption in looked.captions]
-    return dict(
-        pictures=pictures, labels=labels, real=looked.pictures, numbers=numbers | energies(half)
-    )
+    numbers = {f'mse_{name}': float(x.mean()) for name, x in errors.items()}
+    for name, x in errors.items():
+        numbers[f'mse_{name}_right_half'] = float(x[:, :, s // 2 :].mean())
+    for part in ('', '_right_half'):
+        ratio = numbers[f'mse_completed{part}'] / numbers[f'mse_reconstructed{part}']
+        numbers[f'ratio{part}'] = ratio
+    labels = [f'{caption}: covered, completed, from the whole' for caption in subjects.captions]
+    return Found(np.stack([covered, *made], 1), labels, numbers | energies(half), real=own)
 
 
-def shown(values, name):
-    """A layer as a picture, n s s 3 uint8: a gate in [0, 1] as grey, others in [-1, 1]."""
+def layer_picture(values, name):
+    """Show a layer as pictures, uint8 (n, s, s, 3): a gate in [0, 1] as grey, others in [-1, 1]."""
     values = np.asarray(to_uint8(values * 2 - 1 if name == 'gate' else values))
     return np.broadcast_to(values, (*values.shape[:-1], 3))
 
 
-def error(image, looked):
-    """Squared differences of pictures in [-1, 1], b s s 3."""
-    return (np.clip(image, -1, 1) - np.asarray(looked.batch['image'])) ** 2
+def squared_error(image, subjects):
+    """Return squared differences of pictures in [-1, 1], (b, s, s, 3)."""
+    return (np.clip(image, -1, 1) - np.asarray(subjects.batch['image'])) ** 2
 
 
 def energies(found):
-    """How the optimisation went: the mean energy at its start, half-way and end, and whether its running mean over 20 steps ever rises."""
+    """Report the mean energy at start, half-way and end, and whether its running mean rises."""
     curve = found['energy'].mean(1)
-    running = np.convolve(curve, np.ones(20) / 20, 'valid')
+    running = np.convolve(curve, np.ones(RUNNING) / RUNNING, 'valid')
     return {
         'energy': [float(curve[i]) for i in (0, len(curve) // 2, -1)],
         'energy_rises': bool((np.diff(running) > 1e-3 * running[:-1]).any()),
     }
-
-
-def drawn(function):
-    """A function of what is looked at -> one of what is asked."""
-
-    def draw(asked):
-        looked = look(asked)
-        return looked.sampler, function(looked)
-
-    return draw
-
-
-WHAT = {
-    function.__name__: drawn(function)
-    for function in (attributes, layers, reconstruction, completion)
-}

@@ -322,6 +322,8 @@ class Attribute2Image(Stage):
             names,
         )
         self.needs = ('image', 'attributes') + (('mask',) if layered else ())
+        if not layered:
+            self.explores = {name: 'infer' for name in self.explores if name != 'layers'}
         self.layered, self.latents = layered, {'z_f': nz, 'z_b': nz_b} if layered else {'z': nz}
         self.gate_weight, self.compose, self.kl_weight, self.warmup = (
             gate_weight,

@@ -1,0 +1,29 @@
+"""Explorations that are a stage's own: it declares them in `explores` and draws them itself."""
+
+import numpy as np
+
+from t2i_jax.explore.request import Found, held_out, sentences_of
+from t2i_jax.runtime.errors import DataError
+
+
+def own_sheet(request) -> Found:
+    """Call the stage's function with given sentences, or with `num` held-out records.
+
+    Raises DataError where it returns something else than pictures and their labels.
+    """
+    sampler, num = request.sampler, request.num
+    if request.texts:
+        batch, texts = sentences_of(request, num)
+    else:
+        keys = ('image',) if 'image' in sampler.module.needs else ()
+        rows = held_out(sampler, num, keys)
+        batch, texts = rows.batch(), rows.texts
+    function = sampler.module.exploration(request.what)
+    pictures, labels = function(sampler, batch, texts, num, request.seed)
+    pictures = np.asarray(pictures)
+    if pictures.ndim != 5 or pictures.dtype != np.uint8 or len(labels) != len(pictures):
+        raise DataError(
+            f'{request.what} of stage {sampler.name} returned pictures of shape {pictures.shape} '
+            f'({pictures.dtype}) and {len(labels)} labels: it returns uint8 n k s s 3 and n labels.'
+        )
+    return Found(pictures, labels)
