@@ -91,9 +91,10 @@ FLAGS = {
         of the plot, compare.png by default.""",
     ),
     'what': Flag(
-        'NAME',
+        '[NAME]',
         """text_interpolation, z_interpolation, swap_word, attention, style, attributes, layers,
-        reconstruction or completion; see t2i_jax/explore/explore.py.""",
+        reconstruction, completion, or an exploration of a stage's own. Without a name: lists those
+        that the run offers.""",
     ),
     'image': Flag(
         'FILE',
@@ -215,6 +216,8 @@ def read(words):
             # a switch: --settings, --config.data.flip
             if kind is bool or setting and last:
                 text = 'true'
+            elif last and FLAGS[name].value.startswith('['):
+                text = ''
             elif last:
                 raise RunError(f'--{name} needs a value: --{name}=<value>.')
             else:
@@ -379,11 +382,17 @@ def sample(run, flags):
 
 
 def explore(run, flags):
-    """Write what `--what` names."""
-    from t2i_jax.explore.explore import explore
+    """Write what `--what` names; without a name list what there is."""
+    from t2i_jax.explore import explore, listing, stage_of
 
+    if not flags.what:
+        print(listing(run, flags.stage))
+        return
+    stage = stage_of(run, flags.what, flags.stage)
     given = texts_of(flags), flags.image, flags.attributes
-    explore(run, flags.what, flags.num, flags.seed, *given, flags.stage, flags.out)
+    # the stage may be that of another run, which `init` names
+    out = flags.out or run.workdir / 'explore'
+    explore(stage, flags.what, flags.num, flags.seed, *given, out)
 
 
 def evaluate(run, flags):

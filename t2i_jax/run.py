@@ -23,7 +23,7 @@ from t2i_jax import config as settings
 from t2i_jax import optim
 from t2i_jax import stage as core
 from t2i_jax.config import plain
-from t2i_jax.data.tables import Dataset, Split
+from t2i_jax.data.tables import Dataset, Split, scenes_of
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.layers import remat
 from t2i_jax.runtime.checkpoint import Checkpoints
@@ -182,7 +182,11 @@ class RunStage:
             path = self.folder / 'meta.json'
             try:
                 # tuples, which can be hashed, as those of a Split
-                self._meta = core.Meta(**plain(json.loads(path.read_text())))
+                known = plain(json.loads(path.read_text()))
+                if 'scenes' not in known:
+                    # a run of an earlier version
+                    known['scenes'] = scenes_of(self.data)
+                self._meta = core.Meta(**known)
             except (FileNotFoundError, ValueError, TypeError):
                 raise RunError(
                     f'{path.parent} holds no trained stage: {path.name} is missing or damaged. '

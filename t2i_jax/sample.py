@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t2i_jax import stage as core
-from t2i_jax.data import conditions
+from t2i_jax.data import conditions, parse
 from t2i_jax.data.conditions import CONDITIONS
 from t2i_jax.data.feed import Rows
 from t2i_jax.data.text import encode_sentences
@@ -21,11 +21,11 @@ from t2i_jax.draw import sheets
 from t2i_jax.draw.outputs import (
     DRAWN,
     OUTPUTS,
-    Sample,
+    Known,
     main_output,
     pictures_of,
     real_pictures,
-    write_sheet,
+    write_files,
 )
 from t2i_jax.run import Run
 from t2i_jax.runtime import sharding
@@ -53,6 +53,7 @@ class Sampler:
         mesh=None,
         weights=None,
         program=None,
+        compiled=None,
     ):
         """Restore a checkpoint.
 
@@ -63,6 +64,7 @@ class Sampler:
         mesh: devices among which the rows are divided; None: the first one.
         weights: (parameters, statistics) to use instead of those of a checkpoint.
         program: of the stage; None: made from it.
+        compiled: `compile_methods(program)`, which samplers of one program may share.
 
         Raises RunError where there is no checkpoint.
         """
@@ -79,7 +81,7 @@ class Sampler:
             self.chunk = -(-chunk // mesh.size) * mesh.size
             weights = jax.device_put(weights, sharding.replicated(mesh))
         self.params, self.stats = weights
-        self._apply = jax.jit(functools.partial(core.apply, self.program), static_argnums=0)
+        self.compiled = compiled or compile_methods(self.program)
 
     @classmethod
     def load(cls, workdir, step=None, *, stage=None, **options) -> 'Sampler':
@@ -130,7 +132,7 @@ class Sampler:
         attributes: n vectors, or texts of numbers or names ('circle, red').
         layout, dialog, image: batch keys and their values, n rows, for what else a system reads.
           For the completion of a layout `given_boxes` and `given_labels`, of each row as many as
-          there are (conditions.given_layouts).
+          there are (parse.given_layouts).
         attention: whether to return what pixels looked at; of many pictures it takes gigabytes.
 
         Returns {'image': uint8 n num s s 3, ...}, the other keys as the stage's `sample` has them.
@@ -142,9 +144,9 @@ class Sampler:
         given = dict(sentence=sentences, labels=labels, attributes=attributes)
         given |= dict(layout=layout, dialog=dialog, image=image)
         self.refuse_unreadable(sentences)
-        known = conditions.Given(self.meta, self.vocabulary, num, seed)
+        context = conditions.Context(self.meta, self.vocabulary, num, seed)
         system = type(self.module).__name__
-        rows = conditions.arrays(self.draws_from, given, known, system)
+        rows = conditions.arrays(self.draws_from, given, context, system)
         n = max([1, *map(len, rows.values())])
         rows = {name: x.reshape(n * num, *x.shape[2:]) for name, x in rows.items()}
         noise = self.noise(num, seed, n) if noise is None else noise
@@ -179,7 +181,7 @@ class Sampler:
 
     def apply(self, method, *args):
         """Call a method of the stage in evaluation mode, compiled -> numpy arrays."""
-        return jax.tree.map(np.asarray, self._apply(method, self.params, self.stats, *args))
+        return jax.tree.map(np.asarray, self.compiled(method, *self.weights, *args))
 
     def require_drawing(self, method='sample'):
         """Raise RunError for a stage that makes no samples."""
@@ -203,7 +205,7 @@ class Sampler:
             def part(x, index=index):
                 return jax.device_put(np.asarray(x)[index], self.rows)
 
-            out = self._apply(method, *self.weights, *jax.tree.map(part, (batch, noise)))
+            out = self.compiled(method, *self.weights, *jax.tree.map(part, (batch, noise)))
             out = {name: x for name, x in out.items() if attention or name != 'attention'}
             out |= {name: to_uint8(out[name]) for name in ('image', 'images') if name in out}
             outs.append(jax.tree.map(np.asarray, out))
@@ -214,6 +216,11 @@ class Sampler:
     @property
     def weights(self):
         return self.params, self.stats
+
+
+def compile_methods(program):
+    """Compile the stage's methods in evaluation mode: (method, params, stats, *args)."""
+    return jax.jit(functools.partial(core.apply, program), static_argnums=0)
 
 
 @jax.jit
@@ -251,21 +258,23 @@ def to_files(stage, sentences=(), num=8, seed=0, out=None, labels=(), attributes
     out = pathlib.Path(out or stage.workdir / 'samples')
     given = dict(labels=labels or None, attributes=attributes or None)
     attention = 0 < len(sentences or ()) * num <= ATTENDED
-    drawn = sampler(sentences or None, num=num, seed=seed, attention=attention, **given)
+    samples = sampler(sentences or None, num=num, seed=seed, attention=attention, **given)
     meta, makes = sampler.meta, sampler.makes
-    pictures = pictures_of(drawn, makes, meta, side=192)
-    # numbers are written by their names
-    vectors = conditions.attribute_vectors(attributes, meta) if attributes else None
-    named = conditions.captions_of({'attributes': vectors}, meta) if attributes else None
-    parts = filter(None, (sentences, labels, named or attributes))
+    pictures = pictures_of(samples, makes, meta, side=192)
+    named = None
+    if attributes:
+        # numbers are written by their names
+        vectors = parse.attribute_vectors(attributes, meta)
+        named = conditions.captions_of({'attributes': vectors}, meta) or attributes
+    parts = filter(None, (sentences, labels, named))
     captions = [' / '.join(one) for one in zip(*parts)] or None
-    encode, decode = sampler.vocabulary.encode, sampler.vocabulary.decode
-    known = [decode(encode(sentence, meta.length)[0]) for sentence in sentences or ()]
-    n = len(next(iter(drawn.values())))
+    n = len(jax.tree.leaves(samples)[0])
     for number in range(n):
         words = re.sub(r'[^a-z0-9]+', '-', captions[number].lower()) if captions else 'samples'
         path = out / f'{number:03d}_{words.strip("-")[:60]}.png'
-        write_sheet(path, drawn, number, makes, Sample(meta, known), pictures)
+        sentence = sentences[number] if sentences else ''
+        known = Known(meta, sampler.vocabulary, sentence)
+        write_files(path, samples, number, makes, known, pictures)
     noun = OUTPUTS[main_output(makes)].noun
     done = f'{n} x {num} {noun} of stage {sampler.name}, step {sampler.step}, are in {out}'
     if pictures is not None:
@@ -294,39 +303,39 @@ class Grid:
         self.stage, self.program, self.held_out = stage, program, held_out
         self.module, self.meta = stage.module, held_out.meta
         self.draws = bool(main_output(self.module.makes))
-        # compiled functions by chunk; shared by the samplers of all steps
-        self._compiled = {}
+        # shared by the samplers of all steps
+        self.compiled = compile_methods(program)
 
     def sampler(self, params, stats, chunk=SHOWN * SAMPLES) -> Sampler:
         """A Sampler with these weights."""
-        weights, program = (params, stats), self.program
-        sampler = Sampler(self.stage, weights=weights, chunk=chunk, program=program)
-        sampler._apply = self._compiled.setdefault(chunk, sampler._apply)
-        return sampler
+        shared = dict(program=self.program, compiled=self.compiled)
+        return Sampler(self.stage, weights=(params, stats), chunk=chunk, **shared)
 
     @functools.cached_property
-    def conditions(self):
+    def shown(self):
         """(batch, captions or None, the data's own pictures or None) of the records shown."""
         split, module = self.held_out, self.module
         rows = np.linspace(0, len(split) - 1, SHOWN).astype(np.int32)
         batch = Rows(split, rows, np.zeros((SHOWN, self.meta.captions), np.int32)).batch()
+        if not module.draws_from:
+            return batch, None, None
         texts = [split.texts[i] for i in rows] if 'sentence' in module.draws_from else None
-        captions = conditions.captions_of(batch, self.meta, texts) if module.draws_from else None
-        shown = {k: np.asarray(to_uint8(x)) if k == 'image' else x for k, x in batch.items()}
-        real = real_pictures(shown, module.makes, self.meta) if captions else None
-        return batch, captions, real
+        captions = conditions.captions_of(batch, self.meta, texts)
+        own = {k: np.asarray(to_uint8(x)) if k == 'image' else x for k, x in batch.items()}
+        real = real_pictures(own, module.makes, self.meta)
+        return batch, captions or [f'record {i}' for i in rows], real
 
     def write(self, step, params, stats):
         """Write <stage>/samples/<step>.png -> the picture, h w 3 uint8; None if it has none."""
-        sampler, (batch, captions, real) = self.sampler(params, stats), self.conditions
+        sampler, (batch, captions, real) = self.sampler(params, stats), self.shown
         if captions:
             # each condition with the same few noises
             noise = sampler.noise(SAMPLES, 0, SHOWN)
         else:
             noise = sampler.noise(SHOWN * SAMPLES, 0)
         rows = jax.tree.map(lambda x: np.repeat(x, SAMPLES, 0), batch)
-        out = sampler.sample(rows, noise, (SHOWN, SAMPLES))
-        pictures = pictures_of(out, self.module.makes, self.meta)
+        samples = sampler.sample(rows, noise, (SHOWN, SAMPLES))
+        pictures = pictures_of(samples, self.module.makes, self.meta)
         if pictures is None:
             return None
         path = self.stage.folder / 'samples' / f'{step:08d}.png'

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from t2i_jax.runtime.errors import RunError
 from t2i_jax.runtime.sharding import over_rows, whole
 
 
@@ -126,6 +127,10 @@ class Stage(nnx.Module):
     def loaded(cls) -> dict[str, tuple[str, str]]:
         """Return `loads` with its paths split: {keyword: (stage, network)}."""
         return {keyword: tuple(path.split('.')) for keyword, path in cls.loads.items()}
+
+    def encode(self, batch):
+        """Return its view of sentences, for explorations."""
+        raise RunError(f'{type(self).__name__} has no `encode`: its sentences cannot be explored.')
 
     def noise(self, key, n):
         """Return the random inputs of n samples; row i depends on (key, i), not on n."""

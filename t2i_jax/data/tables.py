@@ -406,6 +406,19 @@ def device_tables(splits, sharding):
     return [jax.device_put(ts, sharding) for ts in tables.values()]
 
 
+def scenes_of(data) -> str:
+    """Return what the builder of a data set says of its scenes, '' where it says nothing.
+
+    data: settings, a dictionary. Nothing is built.
+    """
+    data_dir = os.path.expanduser(data['dir']) if data['dir'] else None
+    try:
+        info = tfds_builders.get_builder(data['name'], data_dir).info
+    except (DataError, TypeError, ValueError):
+        return ''
+    return dict(info.metadata or {}).get('scenes', '')
+
+
 def prepared(data):
     """Return the builder of a data set, which is built first where it is not there yet.
 

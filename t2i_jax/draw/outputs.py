@@ -12,58 +12,68 @@ from t2i_jax.draw import attention, boxes, sheets
 class Output(NamedTuple):
     """One kind of result; the names are those of `Stage.makes`.
 
-    noun: what a person calls several of them, '' for what goes with another kind.
-    pictures: (out, meta, side) -> uint8 (..., s, s, 3); None: not shown as pictures.
-    write: (out, number, path, sample) writes the number-th condition's results next to its
-      picture at `path`; None: the picture says it all.
+    noun: a word for several of them, '' for what goes with another kind.
+    keys: the batch keys under which the data have their own, () where they have none.
+    pictures: (samples, meta, side) -> uint8 (..., s, s, 3); None: not shown as pictures.
+    write: (samples, number, path, known) writes the number-th condition's samples next to the
+      picture at `path`; None: the picture is enough.
     """
 
     noun: str = ''
+    keys: tuple[str, ...] = ()
     pictures: Callable | None = None
     write: Callable | None = None
 
 
-class Sample(NamedTuple):
-    """What writers know of a sample: the data, and the words that the model knows of each text."""
+class Known(NamedTuple):
+    """What writers know besides the samples: the data, the run's words, the sentence or ''."""
 
     meta: NamedTuple
-    words: list[list[str]]
+    vocabulary: object
+    sentence: str
 
 
-def drawn_boxes(out, meta, side):
-    return boxes.layout_pictures(out['boxes'], out['object_labels'], meta.object_names, side)
+def images_as_pictures(samples, meta, side):
+    return samples['image']
 
 
-def write_boxes(out, number, path, sample):
-    """JSON: for each sample a list of {label, cx, cy, w, h}."""
-    layouts = zip(out['boxes'][number], out['object_labels'][number])
-    objects = [boxes.objects_of(*layout, sample.meta.object_names) for layout in layouts]
+def boxes_as_pictures(samples, meta, side):
+    names = meta.object_names
+    return boxes.layout_pictures(samples['boxes'], samples['object_labels'], names, side)
+
+
+def write_boxes(samples, number, path, known):
+    """Write JSON: for each sample a list of {label, cx, cy, w, h}."""
+    layouts = zip(samples['boxes'][number], samples['object_labels'][number])
+    objects = [boxes.objects_of(*layout, known.meta.object_names) for layout in layouts]
     path.with_suffix('.json').write_text(json.dumps(objects, indent=1) + '\n')
 
 
-def drawn_masks(out, meta, side):
-    """Masks (..., h, w) in [0, 1] as grey pictures."""
-    grey = np.round(np.clip(np.asarray(out['masks'], np.float32), 0, 1) * 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, -1)
+def masks_as_pictures(samples, meta, side):
+    """Show masks (..., h, w) in [0, 1] as grey pictures."""
+    grey = np.clip(np.asarray(samples['masks'], np.float32), 0, 1)
+    return np.repeat(np.round(grey * 255).astype(np.uint8)[..., None], 3, -1)
 
 
-def write_tokens(out, number, path, sample):
-    """A text file with one line a sample."""
-    path.with_suffix('.txt').write_text('\n'.join(out['tokens'][number]) + '\n')
+def write_tokens(samples, number, path, known):
+    """Write a text file with a line for each sample, from ids of words (n, num, length)."""
+    lines = [' '.join(known.vocabulary.decode(ids)) for ids in samples['tokens'][number]]
+    path.with_suffix('.txt').write_text('\n'.join(lines) + '\n')
 
 
-def write_attention(out, number, path, sample):
-    """The words that the pixels of the first samples looked at."""
-    if out.get('attention') and sample.words:
+def write_attention(samples, number, path, known):
+    """Write a picture of the words that the pixels of the first samples looked at."""
+    if samples.get('attention') and known.sentence:
+        ids, _ = known.vocabulary.encode(known.sentence, known.meta.length)
         path = path.with_name(f'{path.stem}_attention.png')
-        attention.sample_sheet(out, number, sample.words[number], path)
+        attention.sample_sheet(samples, number, known.vocabulary.decode(ids), path)
 
 
 # in the order in which a stage's main result is looked for
 OUTPUTS = {
-    'image': Output('pictures', lambda out, meta, side: out['image']),
-    'boxes': Output('layouts', drawn_boxes, write_boxes),
-    'masks': Output('masks', drawn_masks),
+    'image': Output('pictures', ('image',), images_as_pictures),
+    'boxes': Output('layouts', ('boxes', 'object_labels'), boxes_as_pictures, write_boxes),
+    'masks': Output('masks', pictures=masks_as_pictures),
     'tokens': Output('sentences', write=write_tokens),
     'images': Output(),
     'attention': Output(write=write_attention),
@@ -78,25 +88,38 @@ def main_output(makes) -> str | None:
     return next((name for name in DRAWN if name in makes), None)
 
 
-def pictures_of(out, makes, meta, side=128):
-    """Show samples as pictures, uint8 (..., s, s, 3); None where they are not pictures."""
+def pictures_of(samples, makes, meta, side=128):
+    """Show samples as pictures, uint8 (..., s, s, 3); None where they are not pictures.
+
+    side: in pixels, of those that have no size of their own.
+    """
     name = main_output(makes)
-    draw = OUTPUTS[name].pictures if name else None
-    return draw(out, meta, side) if draw else None
+    show = OUTPUTS[name].pictures if name else None
+    return show(samples, meta, side) if show else None
 
 
 def real_pictures(batch, makes, meta, side=128):
     """Show the data's own pictures or layouts of a batch; None where it has none."""
-    keys = {'image': ('image',), 'boxes': ('boxes', 'object_labels')}.get(main_output(makes), ())
+    name = main_output(makes)
+    keys = OUTPUTS[name].keys if name else ()
     if not keys or not set(keys) <= set(batch):
         return None
     return pictures_of({key: np.asarray(batch[key]) for key in keys}, makes, meta, side)
 
 
-def write_sheet(path, out, number, makes, sample, pictures):
-    """Write the files of one condition: a PNG of its samples in a row, and what goes with it."""
+def write_files(path, samples, number, makes, known, pictures):
+    """Write the files of one condition, a PNG of its samples in a row and what goes with it.
+
+    path: of the PNG; other files have its name with another ending.
+    samples: of all conditions, as Sampler returns them.
+    number: of the condition.
+    makes: the stage's declaration.
+    known: a Known.
+    pictures: the samples shown as pictures, or None.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     if pictures is not None:
         sheets.save_png(path, np.concatenate(list(pictures[number]), 1))
     for name in makes:
         if OUTPUTS[name].write:
-            OUTPUTS[name].write(out, number, path, sample)
+            OUTPUTS[name].write(samples, number, path, known)

@@ -169,12 +169,14 @@ def offered(module) -> dict[str, Exploration]:
     }
 
 
-def listing(stages) -> str:
-    """List the explorations that stages offer, a line each."""
+def listing(run, name=None) -> str:
+    """List the explorations of a run's trained stages, or of the named one, a line each."""
+    names = [name] if name else [s.name for s in run.stages if s.has_checkpoints or s.adopted]
     lines = []
-    for stage in stages:
+    for stage in [run.last((), name) for name in names] or [run.last()]:
         lines.append(f'stage {stage.name} ({stage.cls.__name__})')
         lines += [f'  {name:<20} {one.shows}' for name, one in offered(stage.module).items()]
+        lines += [] if offered(stage.module) else ['  nothing']
     return '\n'.join(lines)
 
 
@@ -216,7 +218,7 @@ def explore(
     seed: of the noise.
     texts: sentences; without them those of the held-out split.
     images: files of pictures; without them those of the held-out split.
-    attributes: what is known of a picture's, as conditions.read_attributes takes it; unknown ones
+    attributes: what is known of a picture's, as parse.read_attributes takes it; unknown ones
       are inferred together with the latents.
     out: <workdir>/explore by default.
 

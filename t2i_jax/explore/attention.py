@@ -1,8 +1,8 @@
 """Attention as pictures: what pixels of samples look at, and where words look in real pictures.
 
 Pixels: of a stage whose `makes` has 'attention'. Words: of a stage that declares `explores =
-{'attention': method}`, whose method (batch) -> b t h w returns where each word of a caption looks in
-its picture (DAMSM).
+{'attention': method}` (DAMSM); its method (batch) -> b t h w says where each word of a caption
+looks in its picture.
 """
 
 import numpy as np

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from t2i_jax.data import canvas, conditions
+from t2i_jax.data import canvas, conditions, parse
 from t2i_jax.data.feed import Rows
 from t2i_jax.data.tables import Split
 from t2i_jax.explore.request import Found
@@ -83,7 +83,7 @@ def subjects_of(request) -> Subjects:
         start = split.tables['attributes'].mean(0)[None]
         values, known = start, np.zeros(start.shape, bool)
         if request.attributes:
-            values, known = conditions.read_attributes(request.attributes, meta)
+            values, known = parse.read_attributes(request.attributes, meta)
         if len(values) > 1:
             raise RunError('Give --attributes once: they belong to the one picture of --image.')
         image = canvas.read_picture(request.images[0], meta.size)[None]

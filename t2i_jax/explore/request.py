@@ -21,7 +21,7 @@ class Request(NamedTuple):
     seed: of the noise.
     texts: given sentences.
     images: given files of pictures.
-    attributes: of the given picture, as `conditions.read_attributes` takes them.
+    attributes: of the given picture, as `parse.read_attributes` takes them.
     """
 
     sampler: Sampler

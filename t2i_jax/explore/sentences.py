@@ -1,4 +1,4 @@
-"""Explorations of stages that draw from sentences: interpolations, and sentences with a word changed.
+"""Explorations of stages that draw from sentences: interpolations, exchanged words.
 
     sampler = Sampler.load('runs/quick')
     text_interpolation(sampler, ['a red circle', 'a blue circle'], num=4)      # uint8 4 9 s s 3
@@ -125,7 +125,7 @@ def z_interpolation_sheet(request) -> Found:
 
 
 def film(sampler, fine, labels) -> Found:
-    """Turn interpolations in fine steps, n t s s 3, into a sheet of some steps and a film of all."""
+    """Put some steps of interpolations, n t s s 3, into a sheet, and all of them into a film."""
     pictures = fine[:, ::FINER]
     values = pictures.astype(np.float32)
     step = np.abs(np.diff(values, axis=1)).mean((2, 3, 4)) / 255  # rows, steps - 1
