@@ -266,7 +266,7 @@ def test_importing_the_package_and_its_configs_imports_no_jax():
 @pytest.mark.parametrize('first', ['function', 'module'])
 def test_public_functions_and_modules_of_the_same_name(first):
     function = 'from t2i_jax import Sampler, evaluate, explore, train'
-    module = 'from t2i_jax.train import mean_of; import t2i_jax.explore.explore'
+    module = 'from t2i_jax.train import mean_of; import t2i_jax.explore.style'
     lines = [function, module] if first == 'function' else [module, function]
     python(
         '\n'.join(

@@ -655,7 +655,7 @@ def test_the_small_pictures_of_stage_one(narrow, tmp_path, warnings):
     )  # the same noise: the same picture
     to_files(workdir, ['a red circle'], 2, 0, tmp_path / 'out', stage='one')
     assert (tmp_path / 'out' / 'sheet.png').exists()
-    assert explore.explore(config, workdir, 'z_interpolation', num=2, stage='one')['rows'] == 2
+    assert explore(Run.open(workdir)['one'], 'z_interpolation', num=2)['rows'] == 2
     longer = config.copy_and_resolve_references().unlock()
     longer.stages.one.steps, longer.stages.two.steps = 2, 1
     longer.init.update(text=str(workdir), one=str(workdir))
@@ -693,6 +693,6 @@ def test_stored_sentence_vectors_of_another_size_are_refused(narrow):
     ):
         train(longer, workdir, jax.devices()[:1])
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
-        explore.explore(config, workdir, 'z_interpolation')
+        explore(Run.open(workdir)['two'], 'z_interpolation')
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
         evaluate.evaluate(config, workdir, split='validation')
