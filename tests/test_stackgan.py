@@ -16,8 +16,8 @@ from t2i_jax.data.text import encode_chars
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.evaluate import evaluate
 from t2i_jax.explore import explore
-from t2i_jax.run import Run
 from t2i_jax.layers.norm import LayerNorm
+from t2i_jax.run import Run
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler, to_files
 from t2i_jax.stage import Meta
