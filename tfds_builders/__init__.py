@@ -37,11 +37,13 @@ def get_builder(name, data_dir=None, file_format='array_record', **kwargs):
 
 
 def conditions_of(name: str) -> Conditions:
-    """Return the functions that read sentences of a data set 'NAME', 'NAME/CONFIG/VERSION'.
+    """Return the functions that read sentences of a data set, as it declares them.
+
+    name: 'NAME' or more, as 'NAME/CONFIG/VERSION'
 
     A data set declares them in `tfds_builders/NAME/__init__.py` by the name of their module:
-    `CONDITIONS = 'tfds_builders.NAME.sentences'`; there, `CONDITIONS` is a `Conditions`. Other
-    data sets, and names that are not data sets of this package, have none.
+    `CONDITIONS = 'tfds_builders.NAME.sentences'`; there, `CONDITIONS` is a `Conditions`. Other data
+    sets, and names that are not data sets of this package, have none.
     """
     name = name.partition('/')[0]
     package = importlib.import_module(f'tfds_builders.{name}') if name in names() else None

@@ -1,6 +1,10 @@
-"""Builds a data set:  python -m tfds_builders.build NAME [--data_dir=...] [--manual_dir=...] [--file_format=array_record]
+"""Build a data set.
 
-NAME is e.g. shape_scenes/single. Says where the data lie and how many examples each split has; what is already built is only reported.
+    python -m tfds_builders.build NAME [--data_dir=...] [--manual_dir=...]
+        [--file_format=array_record]
+
+NAME is e.g. shape_scenes/single. Prints where the data lie and how many examples each split has;
+what is already built is only reported.
 """
 
 import importlib.util
@@ -34,7 +38,10 @@ flags.DEFINE_enum(
 
 
 def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_error=None):
-    """Builds the data set unless it is there, and returns its TFDS builder. Raises DataError for all that the user can put right."""
+    """Build the data set unless it is there, and return its TFDS builder.
+
+    Raises DataError for all that the user can put right.
+    """
     options = {
         key: value
         for key, value in {'manual_dir': manual_dir, 'on_error': on_error}.items()
@@ -70,7 +77,7 @@ def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_e
 
 
 def report(builder) -> str:
-    """Where the data lie, examples a split, by which rule they were split, and what was left out."""
+    """Return where the data lie, examples a split, the split rule, and what was left out."""
     lines = [f'{builder.info.full_name} lies in {builder.data_path}']
     lines += [
         f'  {name}: {split.num_examples:,} examples' for name, split in builder.info.splits.items()

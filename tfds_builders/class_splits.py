@@ -1,4 +1,7 @@
-"""Class-disjoint splits, the text-to-image papers' own: no class of the test part is seen in training."""
+"""Class-disjoint splits, the text-to-image papers' own.
+
+No class of the test part is seen in training.
+"""
 
 import re
 
@@ -11,10 +14,13 @@ PUBLISHED = 'reed_cvpr2016'
 
 
 def published(lists: dict[str, str], pattern, classes) -> dict[str, set[int]]:
-    """Split -> labels (1..classes), from the texts of the three class lists (split -> one folder name a line).
+    """Return the published split, name -> labels (1..classes).
 
-    pattern: a folder name as regular expression whose first group is the label. Raises DataError where a line names no class, or a
-    class stands in two lists.
+    lists: split -> text of its class list, one folder name a line
+    pattern: a folder name as regular expression whose first group is the label
+    classes: how many there are
+
+    Raises DataError where a line names no class, or a class stands in two lists.
     """
     split = {}
     for name, text in lists.items():
@@ -43,7 +49,10 @@ def published(lists: dict[str, str], pattern, classes) -> dict[str, set[int]]:
 
 
 def drawn(train, validation, test) -> dict[str, set[int]]:
-    """So many of the labels 1, 2, ... for each split, by the permutation of NumPy's RandomState(0) (a stream that NumPy keeps as it is)."""
+    """Return so many of the labels 1, 2, ... for each split, at random but always the same.
+
+    By the permutation of NumPy's RandomState(0), a stream that NumPy keeps as it is.
+    """
     order = (np.random.RandomState(0).permutation(train + validation + test) + 1).tolist()
     return {
         'train': set(order[:train]),
@@ -53,9 +62,13 @@ def drawn(train, validation, test) -> dict[str, set[int]]:
 
 
 def choose(lists, folder, pattern, sizes, warn):
-    """(name of the rule, split -> labels): by the class lists of the caption archive or those beside it, else a draw of our own.
+    """Return (name of the rule, split -> labels) by the class lists, else by our own draw.
 
-    lists: split -> text, those that were found; sizes: classes in train, validation, test; warn: called with a sentence for the draw.
+    lists: split -> text, those of the caption archive
+    folder: where the other lists may lie
+    pattern: as for `published`
+    sizes: classes in train, validation, test
+    warn: called with a sentence for the draw
     """
     beside = {
         split: folder / file

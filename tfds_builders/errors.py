@@ -1,5 +1,11 @@
-"""The one exception for what a person can put right: a missing file, a mistyped name, a broken archive."""
+"""The exception for what a user can put right.
+
+Such as a missing file, a mistyped name, a broken archive.
+"""
 
 
 class DataError(ValueError):
-    """Its message names the thing and the remedy, and is all that the command line prints."""
+    """A problem with data; its message names the thing and the remedy.
+
+    The message is all that the command line prints.
+    """

@@ -66,27 +66,28 @@ CORNER = PLACES['corner']
 
 
 def bins(centre, side):
-    """0, 1 or 2: left (top), middle, right (bottom). Works on ints and arrays, in units of 1/4096.
+    """Return 0, 1 or 2: left (top), middle, right (bottom).
 
-    An object is left when the room on its right is more than twice the room on its left. So the bins are thirds of the room that an object
-    of that size has, which serves small objects and those that fill the frame alike.
+    Works on integers and arrays, in units of 1/4096. An object is left when the room on its right
+    is more than twice the room on its left. So the bins are thirds of the room that an object of
+    that size has, which serves small objects and those that fill the frame alike.
     """
     before, after = 2 * centre - side, 2 * UNIT - 2 * centre - side
     return 1 - (2 * before < after) + (2 * after < before)
 
 
 def pack(shape=-1, colour=-1, size=-1):
-    """A description as one int >= 0."""
+    """Return a description as one int >= 0."""
     return ((shape + 1) * 8 + colour + 1) * 4 + size + 1
 
 
 def unpack(code):
-    """The inverse of `pack`: (shape, colour, size)."""
+    """Return the inverse of `pack`: (shape, colour, size)."""
     return code // 32 - 1, code // 4 % 8 - 1, code % 4 - 1
 
 
 def table(atoms, rows=ATOMS):
-    """int32 (rows, 6) of a list of atoms, filled up with -1."""
+    """Return a list of atoms as int32 (rows, 6), filled up with -1."""
     out = np.full((rows, 6), -1, np.int32)
     if atoms:
         out[: len(atoms)] = atoms
@@ -94,9 +95,11 @@ def table(atoms, rows=ATOMS):
 
 
 def holds(facts, scene, xp=np):
-    """Which atoms are true: bool (..., A). Unused atoms are true.
+    """Return which atoms are true: bool (..., A). Unused atoms are true.
 
-    facts: int (..., A, 6), scene: int (..., R + 1, F); leading axes broadcast. xp is numpy or jax.numpy.
+    facts: int (..., A, 6)
+    scene: int (..., R + 1, F); leading axes broadcast
+    xp: numpy or jax.numpy
     """
     # ... A 1 6, ... 1 R F
     atoms, objects = facts[..., :, None, :], scene[..., None, :-1, :]
@@ -134,7 +137,10 @@ def holds(facts, scene, xp=np):
 
 
 def _stands(objects, relation, xp):
-    """bool (..., A, R, R): object i stands in that relation to object j; never to itself."""
+    """Return whether object i stands in a relation to object j, bool (..., A, R, R).
+
+    It never does to itself.
+    """
 
     def difference(column):
         values = objects[..., column]
@@ -156,6 +162,8 @@ def _stands(objects, relation, xp):
 
 
 def entails(facts, scene, xp=np):
-    """Whether all atoms of a caption are true of a scene: bool, the leading axes of facts (..., A, 6) and scene (..., R + 1, F)
-    broadcast."""
+    """Return whether all atoms of a caption are true of a scene: bool (...).
+
+    The leading axes of facts (..., A, 6) and scene (..., R + 1, F) broadcast.
+    """
     return holds(facts, scene, xp).all(-1)

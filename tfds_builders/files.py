@@ -1,4 +1,7 @@
-"""Reads the files of a data set where they lie: archives streamed, nothing extracted to disk; and fetches what has a direct link."""
+"""Files of a data set: archives read where they lie, and downloads.
+
+Archives are streamed, nothing is extracted to disk; what has a direct link can be fetched.
+"""
 
 import codecs
 import gzip
@@ -23,10 +26,13 @@ GZIP = b'\x1f\x8b'
 
 
 def members(path, pattern):
-    """(match, bytes) of each file whose path in the archive (.zip, .tar, .tgz) or folder ends with the pattern (a regular expression).
+    """Yield (match, bytes) of each file in an archive or folder that fits a pattern.
 
-    Names only select, they are never opened on this machine: a path that leads outside of an archive does no harm.
-    Raises DataError that names an archive which is broken or ends early.
+    path: a .zip, .tar or .tgz, or a folder
+    pattern: a regular expression for the end of a file's path
+
+    Names only select, they are never opened on this machine: a path that leads outside of an
+    archive does no harm. Raises DataError that names an archive which is broken or ends early.
     """
     pattern, path = re.compile(rf'(?:^|.*/)(?:{pattern})'), pathlib.Path(path)
     contents = _folder if path.is_dir() else _zip if path.suffix == '.zip' else _tar
@@ -64,13 +70,15 @@ def _tar(path):
 
 
 def first_of(folder, *names):
-    """The first of these files or folders that exists in the folder, or None."""
+    """Return the first of these files or folders that exists in the folder, or None."""
     return next((path for name in names if (path := pathlib.Path(folder) / name).exists()), None)
 
 
 def decode(data: bytes, flags=cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
-    """Pixels (H, W, 3) uint8 BGR as they are stored, or None where the bytes are no whole picture (one that ends early is none).
-    flags: OpenCV's."""
+    """Return pixels (H, W, 3) uint8 BGR as they are stored, or None.
+
+    None for bytes that are not a whole picture; one that ends early is not. flags: OpenCV's.
+    """
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:
@@ -79,7 +87,10 @@ def decode(data: bytes, flags=cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
 
 
 def text_of(data: bytes) -> str:
-    """UTF-8, or UTF-16 where its byte order mark says so; lines that are not UTF-8 are taken for Windows' Latin-1."""
+    """Return the text of bytes in UTF-8, or in UTF-16 where its byte order mark says so.
+
+    Lines that are not UTF-8 are taken for Windows' Latin-1.
+    """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode('utf-16', 'replace')
     return ''.join(map(_line, data.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)))
@@ -93,12 +104,18 @@ def _line(data):
 
 
 def storable(text: str) -> str:
-    """The text with "?" for half a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    """Return the text with "?" for half a surrogate pair, which UTF-8 cannot hold.
+
+    JSON can.
+    """
     return text.encode('utf-8', 'replace').decode()
 
 
 def clean(text: str) -> list[str]:
-    """The captions of a text, one a line. U+FFFD becomes a blank, blanks are joined, lines without a word are left out."""
+    """Return the captions of a text, one a line.
+
+    U+FFFD becomes a blank, blanks are joined, lines without a word are left out.
+    """
     lines = (
         ' '.join(line.replace('\ufffd', ' ').split())
         for line in storable(text).replace('\r', '\n').split('\n')
@@ -107,7 +124,7 @@ def clean(text: str) -> list[str]:
 
 
 def lines_of(data: bytes) -> list[str]:
-    """The captions of a text file, one a line; see `text_of`, `clean`."""
+    """Return the captions of a text file, one a line; see `text_of`, `clean`."""
     return clean(text_of(data))
 
 
@@ -117,7 +134,10 @@ def sha256(path) -> str:
 
 
 def come(url, folder, size) -> int:
-    """How many bytes of a file of `size` bytes `fetch` has already brought into the folder."""
+    """Return how many bytes of a file `fetch` has already brought into the folder.
+
+    size: of the whole file
+    """
     path = pathlib.Path(folder) / url.rpartition('/')[2]
     part = path.with_name(path.name + '.part')
     return (
@@ -130,10 +150,15 @@ def come(url, folder, size) -> int:
 
 
 def fetch(url, folder, *, size=0, checksum='', retries=3) -> pathlib.Path:
-    """Downloads a file into the folder, with a progress bar, and returns its path; what is there already and right is only returned.
+    """Download a file into the folder, with a progress bar, and return its path.
 
-    A download that broke off goes on where it stopped: what has come so far lies in <name>.part. size (bytes) and checksum (SHA-256)
-    are verified where they are known. Raises DataError.
+    url: its last part is the file's name
+    size: in bytes, verified where it is known
+    checksum: SHA-256, verified where it is known
+    retries: attempts
+
+    What is there already and right is only returned. A download that broke off continues where it
+    stopped: what has come so far lies in <name>.part. Raises DataError.
     """
     folder = pathlib.Path(folder)
     path = folder / url.rpartition('/')[2]

@@ -1,8 +1,11 @@
-"""Draws records of a data set with everything they carry:  python -m tfds_builders.inspect NAME [--split=train] [--num=16] [--out=NAME.png]
+"""Draw records of a data set with everything they carry.
 
-Boxes and masks of objects lie over the picture, crowd regions are hatched; parts are dots with their names; the foreground mask is
-outlined in white. Records without a picture are boxes on white, one colour a label. Below stand captions, class, attributes, dialogue. What is
-not built yet is built first, as by tfds_builders.build; a copy as tfrecord cannot be drawn.
+    python -m tfds_builders.inspect NAME [--split=train] [--num=16] [--out=NAME.png]
+
+Boxes and masks of objects lie over the picture, crowd regions are hatched; parts are dots with
+their names; the foreground mask is outlined in white. Records without a picture are boxes on white,
+one colour a label. Below stand captions, class, attributes, dialogue. What is not built yet is
+built first, as by tfds_builders.build; a copy as tfrecord cannot be drawn.
 """
 
 import argparse
@@ -20,12 +23,18 @@ from tfds_builders.sheets import GREY, INK, save_png, wrap
 
 # pixels of a picture's longer side; lines of text below it
 SIDE, MARGIN, LINES = 320, 12, 26
-NEEDS = 'Records are drawn from array_record, which can be read at any place; tfrecord cannot. Build a copy with --file_format=array_record.'
+NEEDS = (
+    'Records are drawn from array_record, which can be read at any place; tfrecord cannot. '
+    'Build a copy with --file_format=array_record.'
+)
 ENCODED = ('image', 'mask', 'object_masks')
 
 
 def inspect(builder, split='train', num=16, out='records.png'):
-    """Draws `num` records and returns the picture, h w 3 uint8. Raises DataError for a split that does not exist, and for tfrecord."""
+    """Draw `num` records, write the picture to `out` and return it, h w 3 uint8.
+
+    Raises DataError for a split that does not exist, and for tfrecord.
+    """
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise DataError(NEEDS)
     try:
@@ -61,7 +70,7 @@ def inspect(builder, split='train', num=16, out='records.png'):
 
 
 def panel(record, info):
-    """One record: its picture with all that has a place in it, and the rest as text below."""
+    """Return one record: its picture with all that has a place in it, the rest as text below."""
     font, lines = ImageFont.load_default(12), []
     for line in describe(record, info):
         lines += wrap(line, font, SIDE)
@@ -79,7 +88,7 @@ def panel(record, info):
 
 
 def describe(record, info):
-    """The record's texts and numbers, a line each."""
+    """Yield the record's texts and numbers, a line each."""
     metadata = info.metadata or {}
     if 'file_name' in record:
         yield record['file_name'].decode()
@@ -108,7 +117,10 @@ def describe(record, info):
 
 
 def draw(record, info):
-    """The picture (or a white square), its longer side SIDE pixels, with masks, boxes and parts."""
+    """Return the picture (or a white square) with masks, boxes and parts.
+
+    Its longer side has SIDE pixels.
+    """
     image = np.full((SIDE, SIDE, 3), 255, np.uint8)
     if 'image' in record:
         image = cv2.imdecode(

@@ -1,4 +1,4 @@
-"""What the data sets have in common that are read from files of the user's."""
+"""The common part of data sets that are read from files of the user's."""
 
 import pathlib
 import shutil
@@ -14,10 +14,11 @@ SHOWN = 20
 
 
 class ManualBuilder(tfds.core.GeneratorBasedBuilder):
-    """A builder whose files lie in `manual_dir`, what the user fetched; default <data_dir>/downloads/manual.
+    """A builder whose files, which the user fetched, lie in `manual_dir`.
 
-    on_error: 'refuse' raises DataError for records that cannot be used; 'skip' leaves them out and lists them in the log and in the
-    metadata ('skipped': {name: reason}).
+    manual_dir: <data_dir>/downloads/manual by default
+    on_error: 'refuse' raises DataError for records that cannot be used; 'skip' leaves them out and
+        lists them in the log and in the metadata ('skipped': {name: reason})
     """
 
     def __init__(self, *, manual_dir=None, on_error='refuse', **kwargs):
@@ -29,18 +30,19 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
 
     def manual_folder(self):
-        """The folder of the user's files, which must exist and hold something."""
+        """Return the folder of the user's files, which must exist and hold something."""
         folder = self.manual_dir or pathlib.Path(self._data_dir_root) / 'downloads' / 'manual'
         if not folder.is_dir() or not any(folder.iterdir()):
-            raise DataError(
-                f'Manual folder {folder} '
-                f'{"is empty" if folder.is_dir() else "does not exist"}.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
-            )
+            what = 'is empty' if folder.is_dir() else 'does not exist'
+            raise DataError(f'Manual folder {folder} {what}.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
         return folder
 
     def given(self, folder, *names, what='', optional=False):
-        """The first of these files or folders in the manual folder. Raises DataError with the instructions where there is none, or
-        returns None where it is optional."""
+        """Return the first of these files or folders in the manual folder.
+
+        Where there is none, raises DataError with the instructions, or returns None where it is
+        optional.
+        """
         found = files.first_of(folder, *names)
         if found is None and not optional:
             raise DataError(
@@ -50,7 +52,10 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         return found
 
     def fetched(self, folder, url):
-        """The file of that address, from the manual folder or else downloaded to <data_dir>/downloads, checked against checksums.tsv."""
+        """Return the file of an address, from the manual folder or else downloaded.
+
+        It goes to <data_dir>/downloads and is checked against checksums.tsv.
+        """
         own = files.first_of(folder, url.rpartition('/')[2])
         if own:
             return own
@@ -67,9 +72,11 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         )
 
     def report(self, problems, source):
-        """problems: {record: why it cannot be used}. Raises DataError that names them, or with on_error='skip' says so in the log.
+        """Report records that cannot be used, {record: why}, and keep them in the metadata.
 
-        Goes into the metadata as 'skipped'."""
+        They stand there as 'skipped'. Raises DataError that names them, or with on_error='skip'
+        writes them to the log.
+        """
         self.info.metadata.update(skipped=problems)
         if not problems:
             return
@@ -87,13 +94,16 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         logging.warning('Left out %d records: %s', len(problems), listed)
 
     def checksums(self, *paths):
-        """Puts the SHA-256 of the files that were read on record; an unpacked folder has none."""
+        """Put the SHA-256 of the files that were read on record; an unpacked folder has none."""
         self.info.metadata.update(
             sha256={path.name: files.sha256(path) for path in paths if path and path.is_file()}
         )
 
     def require_space(self, *paths):
-        """Raises DataError where the disk lacks room for a copy of these files or folders, which is about what a built data set needs."""
+        """Check that the disk has room for a copy of these files or folders.
+
+        That is about what a built data set needs. Raises DataError.
+        """
         size = sum(
             sum(f.stat().st_size for f in p.rglob('*') if f.is_file())
             if p.is_dir()
@@ -105,7 +115,10 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 def require_space(folder, size, purpose):
-    """Raises DataError where the disk of that folder has less than `size` bytes free, and some to spare."""
+    """Check that the disk of a folder has `size` bytes free, and some to spare.
+
+    Raises DataError.
+    """
     folder = pathlib.Path(folder).expanduser().absolute()
     there = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(there).free

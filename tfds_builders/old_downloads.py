@@ -1,7 +1,7 @@
-"""Captions and sentence vectors from the downloads of the first text-to-image papers, which many people still have.
+"""Captions and sentence vectors from the downloads of the first text-to-image papers.
 
-They are Torch7 files and Python 2 pickles. Archives are read where they lie, nothing is unpacked, and nothing that a file holds is
-executed (`foreign/`).
+Many people still have them. They are Torch7 files and Python 2 pickles. Archives are read where
+they lie, nothing is unpacked, and nothing that a file holds is executed (`foreign/`).
 """
 
 import re
@@ -29,8 +29,12 @@ CLASS_LIST = '|'.join(map(re.escape, LISTS.values()))
 
 
 class Texts(NamedTuple):
-    """captions: key of the image -> list of sentences; embeddings: key -> (n, 1024) float32, row j of sentence j where both are there;
-    lists: split -> text of the class list."""
+    """Captions and vectors of images by key.
+
+    captions: key of the image -> list of sentences
+    embeddings: key -> (n, 1024) float32, row j of sentence j where both are there
+    lists: split -> text of the class list
+    """
 
     captions: dict
     embeddings: dict
@@ -38,11 +42,16 @@ class Texts(NamedTuple):
 
 
 def read_icml(path, key, problems=None) -> Texts:
-    """Reed's X_icml.tar.gz, COCO's train2014_ex_t7, or the folders they unpack to: a .t7 per image with `char`, `txt` and `img`.
+    """Read Reed's X_icml.tar.gz, COCO's train2014_ex_t7, or the folders they unpack to.
 
-    key: a function of a file's path as it stands in the archive (flowers_icml/class_00001/image_06734.t7) that gives the key of the
-    image, or None for what is no image of the data set. problems: a dictionary that collects, by key, why an image's file cannot be
-    read; without it such a file raises DataError. The sentences are those of 201 characters that the encoder read.
+    path: they hold a .t7 per image with `char`, `txt` and `img`
+    key: a function of a file's path as it stands in the archive
+        (flowers_icml/class_00001/image_06734.t7) that gives the key of the image, or None for what
+        is not an image of the data set
+    problems: a dictionary that collects, by key, why an image's file cannot be read; without it
+        such a file raises DataError
+
+    The sentences are those of 201 characters that the encoder read.
     """
     texts, found, splits = Texts({}, {}, {}), False, {file: split for split, file in LISTS.items()}
     for match, data in members(path, rf'(?!\.)[^/]+\.t7|({CLASS_LIST})'):
@@ -72,7 +81,7 @@ def read_icml(path, key, problems=None) -> Texts:
 
 
 def _icml_record(record, name):
-    """The sentences (or none) and the vectors of one image."""
+    """Return the sentences (or none) and the vectors of one image."""
     if not isinstance(record, dict) or 'txt' not in record:
         raise DataError(
             f'{name} is no table with "txt" (and "char"), as the files of the icml archives are. '
@@ -104,23 +113,27 @@ def _icml_record(record, name):
 
 
 def decode_chars(row) -> str:
-    """Positions in the alphabet, counted from 1, up to the first 0 -> the sentence."""
+    """Return the sentence of positions in the alphabet, counted from 1, up to the first 0."""
     row = np.asarray(row).astype(int)
     end = np.flatnonzero(row == 0)
     return ' '.join(''.join(ALPHABET[i - 1] for i in row[: end[0] if len(end) else None]).split())
 
 
 def read_stackgan(path, key) -> Texts:
-    """StackGAN's zip or folder: {train,test}/{filenames,char-CNN-RNN-embeddings,class_info}.pickle, and captions in text_c10/ where
-    they are inside.
+    """Read StackGAN's zip or folder.
 
-    key: a function of an image's name as it stands in the files (jpg/image_06734, text_c10/class_00001/image_06734.txt), as in
-    `read_icml`. Raises DataError where the lists do not fit each other.
+    path: it holds {train,test}/{filenames,char-CNN-RNN-embeddings,class_info}.pickle, and captions
+        in text_c10/ where they are inside
+    key: a function of an image's name as it stands in the files (jpg/image_06734,
+        text_c10/class_00001/image_06734.txt), as in `read_icml`
+
+    Raises DataError where the lists do not fit each other.
     """
     texts, parts = Texts({}, {}, {}), {'train': {}, 'test': {}}
     for match, data in members(
         path,
-        r'(train|test)/(filenames|char-CNN-RNN-embeddings|class_info)\.pickle|text(?:_c10)?/(?:.*/)?(?!\.)[^/]+\.txt',
+        r'(train|test)/(filenames|char-CNN-RNN-embeddings|class_info)\.pickle'
+        r'|text(?:_c10)?/(?:.*/)?(?!\.)[^/]+\.txt',
     ):
         if match[1]:
             parts[match[1]][match[2]] = pickles.loads(data, match.string)
@@ -158,10 +171,14 @@ def read_stackgan(path, key) -> Texts:
 
 
 def read_attngan(path, key) -> Texts:
-    """AttnGAN's metadata, a zip or folder: captions.pickle (train captions, test captions, id -> word, word -> id) with
-    {train,test}/filenames.pickle. Sentences are its words with blanks between them.
+    """Read AttnGAN's metadata, a zip or folder.
 
-    key: a function of an image's name in filenames.pickle, as in `read_icml`. Raises DataError where the lists do not fit each other.
+    path: it holds captions.pickle (train captions, test captions, id -> word, word -> id) with
+        {train,test}/filenames.pickle
+    key: a function of an image's name in filenames.pickle, as in `read_icml`
+
+    Sentences are its words with blanks between them. Raises DataError where the lists do not fit
+    each other.
     """
     found = {}
     for match, data in members(path, r'(?:(train|test)/filenames|(\w*captions))\.pickle'):
@@ -233,7 +250,10 @@ def _once(known, number, path, name):
 
 
 def _table(rows, dtype):
-    """An array from an array, or from a list of numbers or of rows of them. Raises ValueError and the like for anything else."""
+    """Return an array from an array, or from a list of numbers or of rows of them.
+
+    Raises ValueError, TypeError or OverflowError for anything else.
+    """
     if isinstance(rows, list | tuple):
         lists = [row for row in rows if isinstance(row, list | tuple)]
         count = (
@@ -249,7 +269,7 @@ def _table(rows, dtype):
 
 
 def _vectors(rows, name):
-    """(n, 1024) float32, from either orientation."""
+    """Return (n, 1024) float32, from either orientation."""
     try:
         vectors = _table(rows, np.float32)
     except (TypeError, ValueError, OverflowError):
@@ -270,10 +290,14 @@ def _vectors(rows, name):
 
 
 def align(captions, texts, embedding):
-    """(captions, vectors) of the same sentences, in the order of the captions; or None where the vectors are of other sentences.
+    """Return (captions, vectors) of the same sentences, in the order of the captions.
 
-    captions: n sentences or more, of which those that no vector was made of are left out; texts: the n sentences that the rows of
-    `embedding` (n, 1024) were made of, as far as the encoder read them. Only letters and digits are compared.
+    captions: n sentences or more, of which those that no vector was made of are left out
+    texts: the n sentences that the rows of `embedding` were made of, as far as the encoder read
+        them
+    embedding: (n, 1024)
+
+    None where the vectors are of other sentences. Only letters and digits are compared.
     """
     have, want = (
         [re.sub('[^a-z0-9]', '', sentence.lower()) for sentence in sentences]

@@ -1,7 +1,8 @@
 """Splits of more than 1 GiB without TensorFlow.
 
-TFDS shuffles a split in memory up to that size and through temporary files beyond, which it opens with TensorFlow: without it the build
-ends there with ModuleNotFoundError. These are ordinary files, so ordinary functions do.
+TFDS shuffles a split in memory up to that size and through temporary files beyond, which it opens
+with TensorFlow: without it the build ends there with ModuleNotFoundError. These are ordinary files,
+so ordinary functions do.
 """
 
 import errno
@@ -13,7 +14,10 @@ from tensorflow_datasets.core import shuffle
 
 
 def without_tensorflow():
-    """Lets TFDS write large splits where TensorFlow is not installed; does nothing where it is."""
+    """Let TFDS write large splits where TensorFlow is not installed.
+
+    Does nothing where it is.
+    """
     if importlib.util.find_spec('tensorflow') is not None:
         return
     gfile = types.SimpleNamespace(GFile=_open, exists=os.path.exists, remove=os.remove)
@@ -24,7 +28,7 @@ def without_tensorflow():
 
 
 class _Never(Exception):
-    """What TensorFlow raises and these files do not."""
+    """An exception of TensorFlow's that these files do not raise."""
 
 
 def _open(path, mode):

@@ -1,4 +1,7 @@
-"""Captions and the stored sentence vectors of the same images, from whichever of the old downloads are there."""
+"""Captions and stored sentence vectors of the same images.
+
+From whichever of the old downloads are there.
+"""
 
 import re
 from typing import NamedTuple
@@ -10,9 +13,14 @@ from tfds_builders.old_downloads import Texts, align, read_attngan, read_icml, r
 
 
 class Joined(NamedTuple):
-    """By key of the image. captions: sentences; embeddings: (n, 1024) float32, row j of sentence j, or None where they were not asked for;
-    lists: split -> text of its class list; problems: why an image cannot be used; replaced: how many images have the sentences of the
-    vectors instead of the captions."""
+    """Captions and vectors of the same sentences, by key of the image.
+
+    captions: sentences
+    embeddings: (n, 1024) float32, row j of sentence j, or None where no vectors were requested
+    lists: split -> text of its class list
+    problems: why an image cannot be used
+    replaced: how many images have the sentences of the vectors instead of the captions
+    """
 
     captions: dict
     embeddings: dict | None
@@ -22,11 +30,16 @@ class Joined(NamedTuple):
 
 
 def read(captions_path, vectors_path, per_image, key, raw, icml) -> Joined:
-    """captions_path: where the captions lie; vectors_path: Reed's icml archive or StackGAN's, or None. per_image: sentences (and vectors).
+    """Read captions and, where a path is given, vectors of the same sentences.
 
-    key: name of a file or image -> its key or None, see `old_downloads`. raw: path -> (key -> captions, lists) from text files, both
-    empty where the path has none. icml: the names of Reed's icml archive. Where there are no text files, captions come from the icml
-    archive or from AttnGAN's pickle.
+    captions_path: where the captions lie
+    vectors_path: Reed's icml archive or StackGAN's, or None
+    per_image: sentences (and vectors) of an image
+    key: name of a file or image -> its key or None, see `old_downloads`
+    raw: path -> (key -> captions, lists) from text files, both empty where the path has none
+    icml: the names of Reed's icml archive
+
+    Where there are no text files, captions come from the icml archive or from AttnGAN's pickle.
     """
     problems = {}
     vectors = (
@@ -63,11 +76,17 @@ def read(captions_path, vectors_path, per_image, key, raw, icml) -> Joined:
 
 
 def join(captions, vectors: Texts, per_image, problems=None) -> Joined:
-    """Captions by key, and `old_downloads.Texts` -> what is of the same sentences, `per_image` of each for every image that has vectors.
+    """Return `per_image` captions and vectors of the same sentences for images with vectors.
 
-    Where both are of the same sentences, the vectors are put into the order of the captions, and captions without a vector are left
-    out; where they are not (or the image has no captions), the image gets the sentences that its vectors were made of. Where the vectors
-    come without their sentences, sentence j of the captions is taken to be that of row j, as StackGAN took it. `problems` is added to.
+    captions: by key
+    vectors: `old_downloads.Texts`
+    per_image: sentences of an image
+    problems: is added to
+
+    Where both are of the same sentences, the vectors are put into the order of the captions, and
+    captions without a vector are left out; where they are not (or the image has no captions), the
+    image gets the sentences that its vectors were made of. Where the vectors come without their
+    sentences, sentence j of the captions is taken to be that of row j, as StackGAN took it.
     """
     captions, embeddings, problems, replaced = (
         dict(captions),
@@ -92,11 +111,15 @@ def join(captions, vectors: Texts, per_image, problems=None) -> Joined:
 
 
 def has_word(line) -> bool:
+    """Return whether a line has a word."""
     return bool(re.search(r'\w', line))
 
 
 def report_replaced(replaced, source, metadata):
-    """Puts into the metadata how many captions are those of the vectors, and says it in the log. source: of the captions."""
+    """Put into metadata and log how many images have the captions of their vectors.
+
+    source: of the captions
+    """
     metadata.update(captions_of_vectors=replaced)
     if replaced:
         logging.warning(

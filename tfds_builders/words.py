@@ -1,4 +1,4 @@
-"""Rules by which captions are cut into characters and words, and the words of many captions."""
+"""Rules by which captions are cut into characters and words."""
 
 import re
 import unicodedata

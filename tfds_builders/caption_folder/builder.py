@@ -1,4 +1,4 @@
-"""Anybody's folder of pictures with captions."""
+"""A user's folder of pictures with captions."""
 
 import concurrent.futures
 import pathlib
@@ -18,17 +18,25 @@ THREADS = 8
 
 
 class CaptionFolder(ManualBuilder):
-    """Pictures and captions of a folder; one data set for each folder, built again when its files change."""
+    """Pictures and captions of a folder.
+
+    There is one data set for each folder, built again when its files change.
+    """
 
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Give a folder of pictures with --manual_dir (in training --config.data.manual_dir). Its captions stand in one of these:
-  captions.jsonl or metadata.jsonl   a line {"file_name": "a/b.jpg", "text": "..."} a picture; "captions": [...] for several; optional
-                                     "split", "label", "boxes": [[x, y, width, height], ...] in pixels, "box_labels": [...]
-  captions.csv or metadata.csv       two columns, file and caption; several rows of a file are several captions
-  a .txt beside each picture         of the same name, one caption a line
-Splits: by "split" (train, validation, test), else by folders train/, validation/, test/, else drawn: 80, 10, 10 %."""
+Give a folder of pictures with --manual_dir (in training --config.data.manual_dir). Its captions
+stand in one of these:
+  captions.jsonl or metadata.jsonl   a line {"file_name": "a/b.jpg", "text": "..."} a picture;
+                                     "captions": [...] for several; optional "split", "label",
+                                     "boxes": [[x, y, width, height], ...] in pixels,
+                                     "box_labels": [...]
+  captions.csv or metadata.csv       two columns, file and caption; several rows of a file are
+                                     several captions
+  a .txt next to each picture        of the same name, one caption a line
+Splits: by "split" (train, validation, test), else by folders train/, validation/, test/, else
+drawn: 80, 10, 10 %."""
     BUILDER_CONFIGS = []
 
     def __init__(self, *, manual_dir=None, config=None, **kwargs):
@@ -127,14 +135,17 @@ Splits: by "split" (train, validation, test), else by folders train/, validation
             yield entry.file, record
 
     def download_and_prepare(self, **kwargs):
-        """And writes report.txt and report.png beside the data, also where an earlier build was interrupted before it did."""
+        """Build the data set, and write report.txt and report.png into its folder.
+
+        They are written also where an earlier build was interrupted before it did.
+        """
         super().download_and_prepare(**kwargs)
         if not (pathlib.Path(self.data_dir) / 'report.txt').exists():
             print(report.write(self, self.folder))
 
 
 def _check(root, entry):
-    """Why a picture or its boxes cannot be used, or None."""
+    """Return why a picture or its boxes cannot be used, or None."""
     try:
         _, _, (height, width) = stored((root / entry.file).read_bytes())
     except (NotUsable, OSError) as error:

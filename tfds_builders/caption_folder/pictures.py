@@ -1,4 +1,7 @@
-"""Pictures of any kind to bytes that a record stores: eight-bit RGB, upright, in a JPEG or PNG of a sensible size."""
+"""Pictures of any kind as bytes that a record stores.
+
+Eight-bit RGB, upright, in a JPEG or PNG of a sensible size.
+"""
 
 import io
 import warnings
@@ -13,14 +16,14 @@ UPRIGHT = (None, 1)
 
 
 class NotUsable(ValueError):
-    """Its message says what is wrong with a picture."""
+    """A picture that cannot be used; the message says what is wrong with it."""
 
 
 def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
-    """(bytes of a JPEG or PNG, its (height, width), those of the source as it is seen).
+    """Return (bytes of a JPEG or PNG, its (height, width), those of the source as it is seen).
 
-    The file as it is where it can be read by everybody: else turned upright, transparency laid on white, 16 bits to 8, shrunk to LONGEST.
-    Raises NotUsable.
+    The file as it is where every program can read it: else turned upright, transparency laid on
+    white, 16 bits to 8, shrunk to LONGEST. Raises NotUsable.
     """
     try:
         with warnings.catch_warnings():
@@ -69,7 +72,7 @@ def _stored(data, image):
 
 
 def to_rgb(image):
-    """Any PIL image as RGB; transparent parts become white."""
+    """Return any PIL image as RGB; transparent parts become white."""
     if image.mode.startswith('I') or image.mode == 'F':
         levels = np.nan_to_num(np.asarray(image, np.float64))
         if image.mode == 'F' and levels.max() <= 1:

@@ -1,4 +1,4 @@
-"""What was found in a folder, in words and as a contact sheet."""
+"""The report of a folder, in words and as a contact sheet."""
 
 import pathlib
 
@@ -16,7 +16,7 @@ PERCENTILES = (0, 5, 50, 95, 100)
 
 
 def write(builder, folder) -> str:
-    """Writes report.txt and report.png into the data set's folder and returns the text."""
+    """Write report.txt and report.png into the data set's folder and return the text."""
     place, metadata = pathlib.Path(builder.data_dir), builder.info.metadata
     splits = builder.info.splits
     skipped = metadata['skipped']
@@ -59,7 +59,7 @@ def write(builder, folder) -> str:
 
 
 def _sheet(root, entries, title, path):
-    """25 pictures of the training part, spread over it, each with its first caption."""
+    """Draw 25 pictures of the training part, spread over it, each with its first caption."""
     pictures, labels = [], []
     for i in np.unique(np.linspace(0, len(entries) - 1, SHOWN).astype(int)):
         data = stored((root / entries[i].file).read_bytes())[0]

@@ -1,4 +1,4 @@
-"""What a folder of pictures with captions holds, in any of the layouts that people have."""
+"""Folders of pictures with captions, in any of the layouts that people have."""
 
 import collections
 import csv
@@ -64,7 +64,10 @@ class Folder(NamedTuple):
 
 
 def scan(root) -> Folder:
-    """Reads the captions and the names and sizes of the pictures, not the pictures. Raises DataError where there is nothing to read."""
+    """Read the captions and the names and sizes of the pictures, not the pictures.
+
+    Raises DataError where there is nothing to read.
+    """
     root = pathlib.Path(root)
     sizes = {
         file.relative_to(root).as_posix(): file.stat().st_size
@@ -110,7 +113,7 @@ def scan(root) -> Folder:
 
 
 def _ends(path):
-    """A hash of the first and last bytes of a file."""
+    """Return a hash of the first and last bytes of a file."""
     try:
         with open(path, 'rb') as file:
             data = file.read(END)
@@ -122,7 +125,7 @@ def _ends(path):
 
 
 def _beside(root, sizes, problems):
-    """A text file of the same name beside each picture, one caption a line."""
+    """Read a text file of the same name for each picture, one caption a line."""
     entries = []
     for file in sizes:
         text = (root / file).with_suffix('.txt')
@@ -144,7 +147,7 @@ def _beside(root, sizes, problems):
 
 
 def _from_table(root, table, sizes, problems):
-    """The lines of a captions file; its paths are relative to its own folder."""
+    """Read the lines of a captions file; its paths are relative to its own folder."""
     place = table.relative_to(root).as_posix()
     rows = (
         _json_lines(table, place, problems)
@@ -192,9 +195,10 @@ def _json_lines(table, place, problems):
 
 
 def _csv_rows(table, place, problems):
-    """Two columns, file and caption; more and other ones where a header names them. Several rows of one file are several captions.
+    """Return the rows of two columns, file and caption, or of those that a header names.
 
-    Each line is a row of its own, so that a quote that is not closed spoils no other row.
+    Several rows of one file are several captions. Each line is a row of its own, so that a quote
+    that is not closed spoils no other row.
     """
     csv.field_size_limit(1 << 24)
     header, named, found = [], False, {}
@@ -236,7 +240,10 @@ def _csv_rows(table, place, problems):
 
 
 def _entry(row) -> Entry:
-    """One row of a table, in which null is what is not there. Raises ValueError that says what is wrong with it."""
+    """Return one row of a table as an entry; null means that there is no value.
+
+    Raises ValueError that says what is wrong with it.
+    """
     row = {name: value for name, value in row.items() if value is not None}
     file = next((row[name] for name in FILE_NAMES if name in row), None)
     if not isinstance(file, str) or not file.strip():
@@ -315,7 +322,11 @@ def _unique(entries, problems):
 
 
 def _split(entries):
-    """(entries, each with its split, the rule): as they say, else by folders train, validation, test, else a seeded draw."""
+    """Return (entries, each with its split, the rule).
+
+    The split is what the entries say, else the folder train, validation or test, else a seeded
+    draw.
+    """
     rule = 'given'
     if not any(entry.split for entry in entries):
         tops = {entry.file: entry.file.split('/')[0].lower() for entry in entries}
@@ -325,7 +336,8 @@ def _split(entries):
                 [entry._replace(split=SPLITS.get(tops[entry.file], '')) for entry in entries],
             )
         else:
-            rule = f'random{round(100 - 200 * HELD_OUT)}_{round(100 * HELD_OUT)}_{round(100 * HELD_OUT)}_seed0'
+            held_out = round(100 * HELD_OUT)
+            rule = f'random{100 - 2 * held_out}_{held_out}_{held_out}_seed0'
     have = {entry.split for entry in entries}
     entries = sorted(
         (entry._replace(split=entry.split or 'train') for entry in entries),

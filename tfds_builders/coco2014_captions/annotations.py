@@ -28,7 +28,11 @@ class Picture(NamedTuple):
 
 
 class Object(NamedTuple):
-    """box: [x, y, width, height] in pixels, as in the file; segmentation: float32 polygons, or a run-length dictionary."""
+    """An object of a picture, as the file has it.
+
+    box: [x, y, width, height] in pixels
+    segmentation: float32 polygons, or a run-length dictionary
+    """
 
     id: int
     category: int
@@ -39,8 +43,11 @@ class Object(NamedTuple):
 
 
 def load(path, name, slim):
-    """The JSON file of that name, in an archive or folder or at this very path. `slim` gets each object ({...}) of the file as it is
-    read and returns what is kept of it, so that the file never lies in memory as dictionaries. Raises DataError."""
+    """Return the JSON file of that name, in an archive or folder or at this very path.
+
+    `slim` gets each object ({...}) of the file as it is read and returns what is needed of it, so
+    that the file never lies in memory as dictionaries. Raises DataError.
+    """
     try:
         return json.loads(_text(pathlib.Path(path), name), object_hook=slim)
     except DataError:
@@ -60,7 +67,7 @@ def _text(path, name):
 
 
 def lists(content, source, *keys):
-    """The lists of those keys. Raises DataError where the file has another layout."""
+    """Return the lists of those keys. Raises DataError where the file has another layout."""
     found = [content.get(key) if isinstance(content, dict) else None for key in keys]
     if not all(isinstance(entries, list) for entries in found):
         raise DataError(
@@ -71,9 +78,9 @@ def lists(content, source, *keys):
 
 
 def read_captions(path, split) -> tuple[list[Picture], dict[int, list[str]]]:
-    """captions_<split>2014.json -> the pictures, and the captions by image id, each image's in the order of their ids.
+    """Read captions_<split>2014.json: the pictures, and the captions by image id.
 
-    Captions without a word are left out.
+    Each image's captions stand in the order of their ids; captions without a word are left out.
     """
     name = f'captions_{split}2014.json'
     pictures, entries = lists(
@@ -116,7 +123,10 @@ def _caption(entry):
 
 
 def read_objects(path, split) -> dict[int, list[Object]]:
-    """instances_<split>2014.json -> the objects by image id, as they are in the file: `place` says which can be used."""
+    """Read instances_<split>2014.json: the objects by image id, as they are in the file.
+
+    `place` says which can be used.
+    """
     name = f'instances_{split}2014.json'
     entries, categories = lists(
         load(path, name, _instance), f'{path}: {name}', 'annotations', 'categories'
@@ -171,12 +181,16 @@ def _instance(entry):
 
 
 def place(picture, objects):
-    """The objects of a record: single ones, the largest first, then crowd regions, the largest first; MAX_OBJECTS in all. Where there are
-    more, the last slot is a crowd region's: COCO outlines crowds where there are more things than were outlined one by one, so behind
-    them none would ever find room.
+    """Return the objects of a record as arrays, MAX_OBJECTS in all.
 
-    -> (boxes n x (ymin, xmin, ymax, xmax) in [0, 1], cut at the border; labels n; crowd n; masks uint8 (MAX_OBJECTS, MASK_SIZE, MASK_SIZE),
-    the share of each cell that the object covers x 255, over the whole picture; {object id: why it cannot be used}).
+    Single ones come first, the largest first, then crowd regions, the largest first. Where there
+    are more, the last slot is a crowd region's: COCO outlines crowds where there are more things
+    than were outlined one by one, so behind them none would ever find room.
+
+    Returns (boxes, labels, crowd, masks, problems): boxes n x (ymin, xmin, ymax, xmax) in [0, 1],
+    cut at the border; labels n; crowd n; masks uint8 (MAX_OBJECTS, MASK_SIZE, MASK_SIZE), the share
+    of each cell that the object covers x 255, over the whole picture; {object id: why it cannot be
+    used}.
     """
     bad = {}
     crowds = _usable(picture, [one for one in objects if one.crowd], MAX_OBJECTS, bad)
@@ -197,7 +211,10 @@ def place(picture, objects):
 
 
 def _usable(picture, objects, most, bad):
-    """[(object, box, mask)] of the largest that can be used. All boxes are checked; only what is kept is drawn."""
+    """Return [(object, box, mask)] of the largest that can be used.
+
+    All boxes are checked; only what is used is drawn.
+    """
     kept = []
     for one in sorted(objects, key=lambda one: (-_area(one), one.id)):
         try:
@@ -214,7 +231,7 @@ def _usable(picture, objects, most, bad):
 
 
 def _area(one):
-    """The file's area in square pixels; of an object without one that of its box."""
+    """Return the file's area in square pixels; of an object without one that of its box."""
     for area in (lambda: float(one.area), lambda: float(one.box[2]) * float(one.box[3])):
         try:
             if math.isfinite(area()):
@@ -243,7 +260,10 @@ def _box(box, height, width):
 
 
 def pixels(segmentation, height, width):
-    """uint8 (height, width), 0 or 1, from polygons or runs. Raises ValueError for what describes no mask of that size."""
+    """Return polygons or runs as uint8 (height, width), 0 or 1.
+
+    Raises ValueError for what does not describe a mask of that size.
+    """
     if isinstance(segmentation, list):
         # pycocotools takes two points for a box, and memory for every pixel of an outline, however
         # far out it runs
@@ -286,8 +306,12 @@ def pixels(segmentation, height, width):
 
 
 def run_lengths(text):
-    """COCO's compressed runs -> (n,) int64. A number is written in groups of five bits, the lowest first, as the character 48 + group
-    (+ 32 where another group follows); from the fourth number on it is the difference to the number before the last one."""
+    """Return COCO's compressed runs as (n,) int64.
+
+    A number is written in groups of five bits, the lowest first, as the character 48 + group (+ 32
+    where another group follows); from the fourth number on it is the difference to the number
+    before the last one.
+    """
     counts, value, shift = [], 0, 0
     for code in (ord(character) - 48 for character in text):
         if not 0 <= code < 64 or shift > 30:
@@ -302,5 +326,8 @@ def run_lengths(text):
 
 
 def shrunk(covered):
-    """A mask of 0 and 1 -> uint8 (MASK_SIZE, MASK_SIZE): the share of each cell that is covered, x 255."""
+    """Return a mask of 0 and 1 as uint8 (MASK_SIZE, MASK_SIZE).
+
+    A cell has the share of it that is covered, x 255.
+    """
     return cv2.resize(covered * np.uint8(255), (MASK_SIZE, MASK_SIZE), interpolation=cv2.INTER_AREA)

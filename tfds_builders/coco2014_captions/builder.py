@@ -1,4 +1,7 @@
-"""MS-COCO 2014 with its captions, objects and masks, and VisDial's dialogues, in the splits of the text-to-image papers."""
+"""MS-COCO 2014 with captions, objects and masks, and VisDial's dialogues.
+
+In the splits of the text-to-image papers.
+"""
 
 import pathlib
 
@@ -32,22 +35,35 @@ VISDIAL = [
 
 
 class Coco2014Captions(ManualBuilder):
-    """123,287 photographs of everyday scenes, with five captions and outlined objects of 80 categories."""
+    """Photographs of everyday scenes: 123,287, with captions and outlined objects.
+
+    Each has five captions; objects are of 80 categories.
+    """
 
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
-Put these into the manual folder (which must exist), or leave them out, and they are fetched (20.4 GB):
-  train2014.zip, val2014.zip     the pictures, or the folders train2014/ and val2014/: {URL}zips/train2014.zip (13.5 GB), .../val2014.zip (6.6 GB)
-  {ANNOTATIONS}   or the folder annotations/ that it unpacks to: {URL}annotations/{ANNOTATIONS} (0.25 GB)
-Only for coco2014_captions/dialogs, and never fetched; one of the two, .zip or the .json inside (https://visualdialog.org/data):
-  visdial_1.0_train.zip                          https://www.dropbox.com/s/ix8keeudqrd8hn8/visdial_1.0_train.zip
-  visdial_0.9_train.zip and visdial_0.9_val.zip  https://s3.amazonaws.com/visual-dialog/v0.9/visdial_0.9_train.zip, .../visdial_0.9_val.zip
-Only for coco2014_captions/embeddings, and never fetched; a split without vectors is left out, and its pictures are not needed:
-  train2014_ex_t7.tar.gz         vectors of Reed et al. (ICML 2016), .tar.gz, .zip, or the folder train2014_ex_t7/. Google Drive, by browser:
-                                 https://drive.google.com/file/d/0B0ywwgffWnLLamltREhDRjlaT3M/view
-                                 or StackGAN's coco.zip or coco/: https://drive.google.com/file/d/0B3y_msrWZaXLQXVzOENCY2E3TlU/view
-  val2014_ex_t7.tar.gz           the same of val2014, where you have it; nobody publishes it"""
+Put these into the manual folder (which must exist), or leave them out, and they are fetched
+(20.4 GB):
+  train2014.zip, val2014.zip   the pictures, or the folders train2014/ and val2014/:
+                               {URL}zips/train2014.zip (13.5 GB), .../val2014.zip (6.6 GB)
+  {ANNOTATIONS}
+                               or the folder annotations/ that it unpacks to:
+                               {URL}annotations/{ANNOTATIONS} (0.25 GB)
+Only for coco2014_captions/dialogs, and never fetched; one of the two, .zip or the .json inside
+(https://visualdialog.org/data):
+  visdial_1.0_train.zip        https://www.dropbox.com/s/ix8keeudqrd8hn8/visdial_1.0_train.zip
+  visdial_0.9_train.zip and visdial_0.9_val.zip
+                               https://s3.amazonaws.com/visual-dialog/v0.9/visdial_0.9_train.zip,
+                               .../visdial_0.9_val.zip
+Only for coco2014_captions/embeddings, and never fetched; a split without vectors is left out, and
+its pictures are not needed:
+  train2014_ex_t7.tar.gz       vectors of Reed et al. (ICML 2016), .tar.gz, .zip, or the folder
+                               train2014_ex_t7/. Google Drive, by browser:
+                               https://drive.google.com/file/d/0B0ywwgffWnLLamltREhDRjlaT3M/view
+                               or StackGAN's coco.zip or coco/:
+                               https://drive.google.com/file/d/0B3y_msrWZaXLQXVzOENCY2E3TlU/view
+  val2014_ex_t7.tar.gz         the same of val2014, where you have it; it is not published"""
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(
             name='plain', description='Images, captions, objects and their masks.'
@@ -59,8 +75,8 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
         ),
         tfds.core.BuilderConfig(
             name='embeddings',
-            description='As plain, and a stored sentence vector of each of five captions (char-CNN-RNN, 1024); '
-            'splits without vectors are left out.',
+            description='As plain, and a stored sentence vector of each of five captions '
+            '(char-CNN-RNN, 1024); splits without vectors are left out.',
         ),
     ]
 
@@ -186,7 +202,10 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
         return {split: self._generate_examples(*part) for split, part in parts.items()}
 
     def _archives(self, folder, parts):
-        """({COCO's split: pictures}, annotations): archives or folders; what is missing is fetched."""
+        """Return ({COCO's split: pictures}, annotations): archives or folders.
+
+        What is missing is fetched.
+        """
         own = {
             f'{part}2014': files.first_of(folder, f'{part}2014.zip', f'{part}2014')
             for part in parts
@@ -212,8 +231,11 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
         }, notes
 
     def _dialog_files(self, folder):
-        """VisDial's files that cover COCO 2014: the training file of 1.0, or both of 0.9. (The images of 1.0's validation and test parts
-        are not COCO's and have numbers of their own, so these files are never joined.)"""
+        """Return VisDial's files that cover COCO 2014: the training file of 1.0, or both of 0.9.
+
+        The images of 1.0's validation and test parts are not COCO's and have numbers of their own,
+        so these files are never joined.
+        """
         if files.first_of(folder, *VISDIAL[:2]):
             return [files.first_of(folder, *VISDIAL[:2])]
         if not files.first_of(folder, *VISDIAL):
@@ -238,8 +260,11 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
             logging.warning('%d %s (metadata %s)', number, what, name)
 
     def _checksums(self, folder, notes, archives, given):
-        """SHA-256 of what was read, but not of a picture archive of the published size: it was compared when it was fetched, every
-        picture in it has its own checksum (CRC) and was decoded, and 20 GB would have to be read once more."""
+        """Return the SHA-256 of what was read, except of a picture archive of the published size.
+
+        That was compared when it was fetched, every picture in it has its own checksum (CRC) and
+        was decoded, and 20 GB would have to be read once more.
+        """
         published = {info.filename: info.size for info in self.url_infos.values()}
         zips = [
             path
@@ -307,7 +332,7 @@ Only for coco2014_captions/embeddings, and never fetched; a split without vector
 
 
 def _joined(images, captions, stored, broken):
-    """`texts.join` of a split's captions and the vectors of those of its images that are listed."""
+    """Return `texts.join` of a split's captions and the vectors of its listed images."""
     rows = {
         image.id: stored.embeddings[image.id] for image in images if image.id in stored.embeddings
     }
@@ -315,7 +340,7 @@ def _joined(images, captions, stored, broken):
 
 
 def _problem(image, sizes, captions, objects, dialogs, embeddings, archive):
-    """Why an image cannot be used, or None."""
+    """Return why an image cannot be used, or None."""
     size = sizes.get(image.file_name)
     if size is None:
         return (
@@ -333,5 +358,6 @@ def _problem(image, sizes, captions, objects, dialogs, embeddings, archive):
         objects is not None
         and not 1 / ASPECT < size[0] * image.width / (size[1] * image.height) < ASPECT
     ):
-        return f'image is {size[1]} x {size[0]}, its annotations are for {image.width} x {image.height}'
+        wanted = f'{image.width} x {image.height}'
+        return f'image is {size[1]} x {size[0]}, its annotations are for {wanted}'
     return dialogs.problem(image.id) if dialogs else None

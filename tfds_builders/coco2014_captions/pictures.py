@@ -12,8 +12,11 @@ from tfds_builders.files import decode, members
 
 
 def each(path, names, work):
-    """(name, work(name, bytes)) of each picture with one of these names, in the order of the archive or folder. By threads, which read
-    little ahead: memory holds a few pictures at a time."""
+    """Yield (name, work(name, bytes)) of each picture with one of these names.
+
+    In the order of the archive or folder. By threads, which read little ahead: memory holds a few
+    pictures at a time.
+    """
     left, threads, queue = set(names), os.cpu_count() or 1, collections.deque()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for match, data in members(path, r'([^/]+)'):
@@ -28,7 +31,7 @@ def each(path, names, work):
 
 
 def sizes(path, names) -> dict[str, tuple[int, int] | None]:
-    """Name -> (height, width) of each picture that is there, None where it cannot be decoded."""
+    """Return name -> (height, width) of each picture, None where it cannot be decoded."""
     found = each(path, names, lambda name, data: _size(data))
     return dict(
         tqdm(

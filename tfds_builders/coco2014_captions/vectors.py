@@ -1,4 +1,4 @@
-"""Stored sentence vectors of COCO's captions, from whichever of the old downloads are there."""
+"""Stored sentence vectors of COCO's captions, from whichever old downloads are there."""
 
 import re
 
@@ -15,7 +15,10 @@ IMAGE = r'(?:.*/)?COCO_(train|val)2014_(\d{12})(?:\.\w+)?'
 
 
 def find(folder):
-    """The files and folders with vectors: Reed's of each split, StackGAN's where that of the training images is missing."""
+    """Return the files and folders with vectors.
+
+    Reed's of each split, StackGAN's where that of the training images is missing.
+    """
     return [
         path
         for names in (ICML['val'], ICML['train'] + STACKGAN)
@@ -24,8 +27,11 @@ def find(folder):
 
 
 def read(paths) -> tuple[dict[str, Texts], dict[int, str]]:
-    """({COCO's split: captions and vectors by image id}, {image id: why its file cannot be read}). A split comes from the first of these
-    files that has images of it. Raises DataError where none has."""
+    """Return ({split: captions and vectors by image id}, {image id: why it is not read}).
+
+    Splits are COCO's. A split comes from the first of these files that has images of it. Raises
+    DataError where none has.
+    """
     texts, problems, source, part_of = {}, {}, {}, {}
     for path in paths:
 

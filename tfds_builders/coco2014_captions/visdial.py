@@ -1,4 +1,7 @@
-"""VisDial's dialogues about the pictures of COCO, versions 0.9 and 1.0: the same layout in differently divided files."""
+"""VisDial's dialogues about the pictures of COCO, versions 0.9 and 1.0.
+
+Both have the same layout in differently divided files.
+"""
 
 import numpy as np
 
@@ -10,10 +13,13 @@ ROUNDS = 10
 
 
 class Dialogs:
-    """The dialogues of some files, by image id. As numbers of sentences, until they are asked for."""
+    """The dialogues of some files, by image id, as numbers of sentences until they are used."""
 
     def __init__(self, paths):
-        """paths: .json files, or .zip archives of one of the same name. Raises DataError for other layouts."""
+        """Read files: .json, or .zip archives of one of the same name.
+
+        Raises DataError for other layouts.
+        """
         self._rounds = {}
         for path in paths:
             questions, answers, dialogs = read(path)
@@ -30,7 +36,7 @@ class Dialogs:
         return iter(self._rounds)
 
     def problem(self, image_id):
-        """Why the dialogue of an image cannot be used, or None."""
+        """Return why the dialogue of an image cannot be used, or None."""
         rounds, questions, answers = self._rounds[image_id]
         if len(rounds) != ROUNDS:
             return f'dialogue has {len(rounds)} rounds instead of {ROUNDS}'
@@ -39,13 +45,16 @@ class Dialogs:
         return None
 
     def of(self, image_id):
-        """(questions, answers), ROUNDS texts each."""
+        """Return (questions, answers), ROUNDS texts each."""
         rounds, questions, answers = self._rounds[image_id]
         return [questions[q].strip() for q, _ in rounds], [answers[a].strip() for _, a in rounds]
 
 
 def read(path):
-    """-> (questions, answers, {image id: int (rounds, 2), places in those lists; -1 where a test dialogue has no answer})."""
+    """Return (questions, answers, {image id: int (rounds, 2)}).
+
+    The rows are places in those lists, -1 where a test dialogue has no answer.
+    """
     name = path.stem + '.json'
     content = load(path, name, _slim)
     content = content.get('data') if isinstance(content, dict) else None
@@ -66,7 +75,7 @@ def read(path):
 
 
 def _slim(entry):
-    """The hundred answers to choose from in every round are most of the file."""
+    """Leave out the hundred answers to choose from in every round, which are most of the file."""
     if 'question' in entry:
         return entry['question'], entry.get('answer', -1)
     if 'dialog' in entry and type(entry.get('image_id')) is int:

@@ -1,7 +1,8 @@
 """The files of CUB-200-2011 and of its captions.
 
-Names of classes differ between the two (Brewer_Blackbird, Brewers_Blackbird), so pictures, captions and masks are joined by numbers
-alone, their key: 009.Brewer_Blackbird/Brewer_Blackbird_0094_2645.jpg is (9, 94, 2645).
+Names of classes differ between the two (Brewer_Blackbird, Brewers_Blackbird), so pictures, captions
+and masks are joined by numbers alone, their key:
+009.Brewer_Blackbird/Brewer_Blackbird_0094_2645.jpg is (9, 94, 2645).
 """
 
 import io
@@ -37,13 +38,15 @@ TABLES = {
     'bounding_boxes.txt': '<image_id> <x> <y> <width> <height>',
     'parts/parts.txt': '<part_id> <name>',
     'parts/part_locs.txt': '<image_id> <part_id> <x> <y> <visible>',
-    'attributes/image_attribute_labels.txt': '<image_id> <attribute_id> <is_present> <certainty_id> <time>',
+    'attributes/image_attribute_labels.txt': (
+        '<image_id> <attribute_id> <is_present> <certainty_id> <time>'
+    ),
     ATTRIBUTE_NAMES: '<attribute_id> <name>',
 }
 
 
 class Birds(NamedTuple):
-    """What the tables say, by image id; a dictionary lacks the images that its table lacks."""
+    """The tables by image id; a dictionary lacks the images that its table lacks."""
 
     # key, file name
     files: dict
@@ -60,7 +63,10 @@ class Birds(NamedTuple):
 
 
 def key_of(match) -> tuple[int, ...]:
-    """The key of a match of BIRD: the number of the class, then those at the end of the file name."""
+    """Return the key of a match of BIRD.
+
+    It is the number of the class, then those at the end of the file name.
+    """
     return int(match[1]), *map(int, match[2].split('_')[1:])
 
 
@@ -75,13 +81,16 @@ def _add(found, key, value, path):
 
 
 def images(path):
-    """(key, bytes) of each picture, in the order of the archive or folder."""
+    """Yield (key, bytes) of each picture, in the order of the archive or folder."""
     for match, data in members(path, f'images/{PICTURE}'):
         yield key_of(match), data
 
 
 def read(path) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
-    """CUB_200_2011.tgz, or the folder it unpacks to -> (its tables, {key: (height, width) or None where it cannot be decoded})."""
+    """Read CUB_200_2011.tgz, or the folder it unpacks to.
+
+    Returns its tables and {key: (height, width) or None where it cannot be decoded}.
+    """
     path, tables, sizes = pathlib.Path(path), {}, {}
     found = members(path, f'images/{PICTURE}|({"|".join(map(re.escape, TABLES))})')
     for match, data in tqdm(
@@ -107,7 +116,10 @@ def read(path) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
 
 
 def parse(tables: dict[str, bytes], path) -> Birds:
-    """The tables as bytes, by their paths (see TABLES). Raises DataError that names the line which cannot be read."""
+    """Parse the tables, bytes by their paths (see TABLES).
+
+    Raises DataError that names the line which cannot be read.
+    """
 
     def rows(file, *kinds):
         return _rows(tables[file], kinds, file, path)
@@ -171,7 +183,10 @@ def parse(tables: dict[str, bytes], path) -> Birds:
 
 
 def _rows(data, kinds, file, path):
-    """The values of each line that is not blank; the last kind gets all that is left of its line."""
+    """Yield the values of each line that is not blank.
+
+    The last kind gets all that is left of its line.
+    """
     for number, line in enumerate(io.BytesIO(data), 1):
         fields = line.strip().split(maxsplit=len(kinds) - 1)
         if not fields:
@@ -211,22 +226,29 @@ def _picture(field):
 
 
 def bbox(box, size) -> tuple[float, float, float, float] | str:
-    """(x, y, width, height) in pixels and (height, width) of the picture -> (ymin, xmin, ymax, xmax) in [0, 1], cut at the borders;
-    or a sentence that says why there is none."""
+    """Return a box as (ymin, xmin, ymax, xmax) in [0, 1], cut at the borders.
+
+    From (x, y, width, height) in pixels and (height, width) of the picture; or a sentence that says
+    why there is none.
+    """
     x, y, width, height = box
+    name = f'bounding box (x {x:g}, y {y:g}, width {width:g}, height {height:g})'
     if not all(map(math.isfinite, box)) or width <= 0 or height <= 0:
-        return f'bounding box (x {x:g}, y {y:g}, width {width:g}, height {height:g}) has no extent'
+        return f'{name} has no extent'
     corners = [
         min(max(float(np.float32(v)), 0.0), 1.0)
         for v in (y / size[0], x / size[1], (y + height) / size[0], (x + width) / size[1])
     ]
     if corners[0] >= corners[2] or corners[1] >= corners[3]:
-        return f'bounding box (x {x:g}, y {y:g}, width {width:g}, height {height:g}) lies outside the picture, {size[1]} x {size[0]}'
+        return f'{name} lies outside the picture, {size[1]} x {size[0]}'
     return tuple(corners)
 
 
 def relative(parts, size) -> np.ndarray:
-    """(15, 3) float32 of parts in pixels -> x, y as fractions of the picture (height, width), in [0, 1]; invisible parts are 0."""
+    """Return parts (15, 3) in pixels as fractions of the picture (height, width), float32.
+
+    x and y lie in [0, 1]; invisible parts are 0.
+    """
     visible = parts[:, 2:] > 0
     return np.where(visible, np.clip(parts / np.float32([size[1], size[0], 1]), 0, 1), 0).astype(
         np.float32
@@ -234,7 +256,10 @@ def relative(parts, size) -> np.ndarray:
 
 
 def read_captions(path) -> tuple[dict[tuple, list[str]], dict[str, str]]:
-    """Reed's archive, or one with text/<class>/<image>.txt, or what they unpack to -> ({key: captions}, {split: text of its class list})."""
+    """Return ({key: captions}, {split: text of its class list}).
+
+    From Reed's archive, or one with text/<class>/<image>.txt, or what they unpack to.
+    """
     path, captions, lists = pathlib.Path(path), {}, {}
     splits = {file: split for split, file in LISTS.items()}
     captions_of = rf'{BIRD}\.txt' if path.name in ('text', 'text_c10') else CAPTIONS
@@ -253,9 +278,10 @@ def read_captions(path) -> tuple[dict[tuple, list[str]], dict[str, str]]:
 
 
 def read_masks(path) -> dict[tuple, tuple[tuple[int, int], bytes]]:
-    """Key -> ((height, width), mask as PNG bytes, 0 or 255). Pictures that cannot be decoded are absent.
+    """Return key -> ((height, width), mask as PNG bytes, 0 or 255).
 
-    The archive's greys count the votes of several annotators, 255 being all of them: foreground is what more than half marked, grey > 127.5.
+    Pictures that cannot be decoded are absent. The archive's greys count the votes of several
+    annotators, 255 being all of them: foreground is what more than half marked, grey > 127.5.
     """
     masks = {}
     for match, data in tqdm(

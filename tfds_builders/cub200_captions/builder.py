@@ -1,4 +1,7 @@
-"""CUB-200-2011 birds with ten captions for each image, in the class-disjoint splits of the text-to-image papers."""
+"""CUB-200-2011 birds with ten captions for each image.
+
+In the class-disjoint splits of the text-to-image papers.
+"""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -22,21 +25,26 @@ SPLIT = (100, 50, 50)
 
 
 class Cub200Captions(ManualBuilder):
-    """11,788 birds of 200 classes."""
+    """Pictures of birds: 11,788 of 200 classes."""
 
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
 Put these into the manual folder:
-  cvpr2016_cub.tar.gz  captions of Reed et al. (CVPR 2016), or the folder cvpr2016_cub/ that it unpacks to. Google Drive, by browser:
+  cvpr2016_cub.tar.gz  captions of Reed et al. (CVPR 2016), or the folder cvpr2016_cub/ that it
+                       unpacks to. Google Drive, by browser:
                        https://drive.google.com/file/d/0B0ywwgffWnLLZW9uVHNjb2JmNlE/view
-                       or text.zip of AttnGAN's birds.zip (https://drive.google.com/file/d/1O_LtUP9sch09QH3s_EBAgLEctBQ5JBSJ/view), or the
-                       folder text/ that it unpacks to; beside it trainclasses.txt, valclasses.txt, testclasses.txt, which it lacks.
-                       Where these are missing: cub_icml.tar.gz or birds.zip, if captions are inside
+                       or text.zip of AttnGAN's birds.zip
+                       (https://drive.google.com/file/d/1O_LtUP9sch09QH3s_EBAgLEctBQ5JBSJ/view),
+                       or the folder text/ that it unpacks to; in the same place
+                       trainclasses.txt, valclasses.txt, testclasses.txt, which it lacks.
+                       Where these are missing: cub_icml.tar.gz or birds.zip, if captions are
+                       inside
   CUB_200_2011.tgz     or the folder CUB_200_2011/; fetched from {IMAGES_URL} where it is missing
   segmentations.tgz    or the folder segmentations/; only for cub200_captions/masks; fetched from
                        {MASKS_URL} where it is missing
-  cub_icml.tar.gz      only for cub200_captions/embeddings: vectors of Reed et al. (ICML 2016), or the folder cub_icml/. Google Drive, by browser:
+  cub_icml.tar.gz      only for cub200_captions/embeddings: vectors of Reed et al. (ICML 2016), or
+                       the folder cub_icml/. Google Drive, by browser:
                        https://drive.google.com/file/d/0B0ywwgffWnLLLUc2WHYzM0Q2eWc/view
                        or StackGAN's birds.zip or birds/:
                        https://drive.google.com/file/d/0B3y_msrWZaXLT1BZdVdycDY5TEE/view?resourcekey=0-sZrhftoEfdvHq6MweAeCjA"""
@@ -164,7 +172,7 @@ Put these into the manual folder:
 
 
 def _record(image, key, birds, sizes, joined, masks):
-    """All but the picture, or a sentence that says why the image cannot be used."""
+    """Return all but the picture, or a sentence that says why the image cannot be used."""
     size, label, lines = sizes.get(key), birds.labels.get(image), joined.captions.get(key, [])
     if size is None:
         return (

@@ -1,4 +1,4 @@
-"""Captions and sentence vectors of the birds, from whichever of the old downloads are there."""
+"""Captions and sentence vectors of the birds, from whichever old downloads are there."""
 
 import re
 
@@ -20,9 +20,11 @@ ICML, STACKGAN = ('cub_icml.tar.gz', 'cub_icml'), ('birds.zip', 'birds')
 
 
 def read(captions_path, vectors_path, per_image) -> texts.Joined:
-    """captions_path: one of CVPR, ICML, STACKGAN; vectors_path: of ICML, STACKGAN, or None. per_image: sentences (and vectors).
+    """Read captions and vectors as `texts.read` does, by `archives.key_of`.
 
-    What `texts.read` gives, by `archives.key_of`.
+    captions_path: one of CVPR, ICML, STACKGAN
+    vectors_path: of ICML, STACKGAN, or None
+    per_image: sentences (and vectors)
     """
 
     def key(name):

@@ -20,13 +20,19 @@ CLASS_LIST = '|'.join(map(re.escape, LISTS.values()))
 
 
 def images(path):
-    """(number, bytes) of each picture, in the order of the archive: jpg/image_00001.jpg is number 1."""
+    """Yield (number, bytes) of each picture, in the order of the archive.
+
+    jpg/image_00001.jpg is number 1.
+    """
     for match, data in members(path, IMAGE):
         yield int(match[1]), data
 
 
 def image_sizes(path, total: int) -> dict[int, tuple[int, int] | None]:
-    """Number -> (height, width) of every picture, None where it cannot be decoded. `total` scales the progress bar."""
+    """Return number -> (height, width) of every picture, None where it cannot be decoded.
+
+    `total` scales the progress bar.
+    """
     sizes = {}
     for number, data in tqdm(
         images(path),
@@ -43,7 +49,7 @@ def image_sizes(path, total: int) -> dict[int, tuple[int, int] | None]:
 
 
 def read_labels(path) -> np.ndarray:
-    """imagelabels.mat -> (N,) int, the classes 1..102 of the images 1..N."""
+    """Read imagelabels.mat: (N,) int, the classes 1..102 of the images 1..N."""
     try:
         labels = np.asarray(scipy.io.loadmat(str(path))['labels']).reshape(-1).astype(int)
     except Exception as error:
@@ -60,7 +66,10 @@ def read_labels(path) -> np.ndarray:
 
 
 def read_captions(path) -> tuple[dict[int, tuple[int, list[str]]], dict[str, str]]:
-    """Reed's archive, or the folder it unpacks to -> ({image number: (class of its folder, captions)}, {split: text of its class list})."""
+    """Read Reed's archive, or the folder it unpacks to.
+
+    Returns {image number: (class of its folder, captions)} and {split: text of its class list}.
+    """
     captions, lists = {}, {}
     splits = {file: split for split, file in LISTS.items()}
     for match, data in members(path, f'{CAPTIONS}|({CLASS_LIST})'):
@@ -77,14 +86,20 @@ def read_captions(path) -> tuple[dict[int, tuple[int, list[str]]], dict[str, str
 
 
 def foreground(pixels) -> np.ndarray:
-    """The mask (H, W) uint8, 0 or 255, from Oxford's segmim picture (BGR): its background is painted blue, with JPEG noise."""
+    """Return the mask (H, W) uint8, 0 or 255, from Oxford's segmim picture (BGR).
+
+    Its background is painted blue, with JPEG noise.
+    """
     b, g, r = cv2.split(pixels)
     mask = np.where((b > 200) & (r < 60) & (g < 60), 0, 255).astype(np.uint8)
     return cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
 
 
 def read_masks(path) -> dict[int, tuple[tuple[int, int], bytes]]:
-    """Number -> ((height, width), mask as PNG bytes). Pictures that cannot be decoded are absent."""
+    """Return number -> ((height, width), mask as PNG bytes).
+
+    Pictures that cannot be decoded are absent.
+    """
     masks = {}
     for match, data in tqdm(
         members(path, MASK), desc=f'Reading {pathlib.Path(path).name}', unit=' masks', disable=None

@@ -1,4 +1,7 @@
-"""Oxford-102 flowers with ten captions for each image, in the class-disjoint splits of the text-to-image papers."""
+"""Oxford-102 flowers with ten captions for each image.
+
+In the class-disjoint splits of the text-to-image papers.
+"""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -20,20 +23,24 @@ SPLIT = (62, 20, 20)
 
 
 class Flowers102Captions(ManualBuilder):
-    """8,189 flowers of 102 classes."""
+    """Pictures of flowers: 8,189 of 102 classes."""
 
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'First version.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
 Put these into the manual folder:
-  {texts.CVPR[0]}  captions of Reed et al. (CVPR 2016), or the folder cvpr2016_flowers/ that it unpacks to. Google Drive, by browser:
+  {texts.CVPR[0]}  captions of Reed et al. (CVPR 2016), or the folder cvpr2016_flowers/
+                           that it unpacks to. Google Drive, by browser:
                            https://drive.google.com/file/d/0B0ywwgffWnLLcms2WWJQRFNSWXM/view?resourcekey=0-Av8zFbeDDvNcF1sSjDR32w
-                           Where it is missing: flowers_icml.tar.gz or flowers.zip, if its captions are inside
+                           Where it is missing: flowers_icml.tar.gz or flowers.zip, if its captions
+                           are inside
   {IMAGES}, {LABELS}  fetched from {URL} where they are missing
   {MASKS}     only for flowers102_captions/masks; from the same address
-  {texts.ICML[0]}      only for flowers102_captions/embeddings: vectors of Reed et al. (ICML 2016), or the folder flowers_icml/. Google Drive:
+  {texts.ICML[0]}      only for flowers102_captions/embeddings: vectors of Reed et al.
+                           (ICML 2016), or the folder flowers_icml/. Google Drive:
                            https://drive.google.com/file/d/0B0ywwgffWnLLMl9uOU91MV80cVU/view?resourcekey=0-vy4hVV-6Hvpw3AiYipoa3g
-                           or StackGAN's {texts.STACKGAN[0]} or flowers/: https://drive.google.com/file/d/0B3y_msrWZaXLaUc0UXpmcnhaVmM/view
+                           or StackGAN's {texts.STACKGAN[0]} or flowers/:
+                           https://drive.google.com/file/d/0B3y_msrWZaXLaUc0UXpmcnhaVmM/view
   class_names.txt          optional: 102 lines, line k names label k"""
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name='plain', description='Images, captions, classes.'),
@@ -177,7 +184,7 @@ Put these into the manual folder:
 
 
 def _problem(number, label, size, captions, folders, masks, embeddings):
-    """Why an image cannot be used, or None."""
+    """Return why an image cannot be used, or None."""
     folder, lines = folders.get(number, label), captions.get(number, [])
     if size is None:
         return f'cannot be decoded ({IMAGES})'

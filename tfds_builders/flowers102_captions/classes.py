@@ -111,7 +111,10 @@ CLASS_NAMES = (
 
 
 def read_class_names(path) -> list[str]:
-    """The names in a file of 102 lines, line k for label k. Raises DataError for another number of lines or a repeated name."""
+    """Read the names in a file of 102 lines, line k for label k.
+
+    Raises DataError for another number of lines or a repeated name.
+    """
     names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
     if len(set(names)) != len(CLASS_NAMES) or len(names) != len(CLASS_NAMES):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Captions and sentence vectors of the flowers, from whichever of the old downloads are there."""
+"""Captions and sentence vectors of the flowers, from whichever old downloads are there."""
 
 import re
 
@@ -14,9 +14,13 @@ CVPR, ICML, STACKGAN = (
 
 
 def read(captions_path, vectors_path, per_image) -> tuple[texts.Joined, dict[int, int]]:
-    """captions_path: one of CVPR, ICML, STACKGAN; vectors_path: of ICML, STACKGAN, or None. per_image: sentences (and vectors).
+    """Read captions and vectors as `texts.read` does, by image number.
 
-    -> (what `texts.read` gives by image number, the classes of the folders in which images stand by number)
+    captions_path: one of CVPR, ICML, STACKGAN
+    vectors_path: of ICML, STACKGAN, or None
+    per_image: sentences (and vectors)
+
+    Returns these and, by number, the classes of the folders in which images stand.
     """
     folders = {}
 

@@ -1,4 +1,7 @@
-"""What each opcode of a pickle does to the machine of pickles.py (its stack, its memo, its place in the file)."""
+"""The opcodes of pickles: what each does to the machine of pickles.py.
+
+The machine has a stack, a memo and a place in the file.
+"""
 
 import pickle
 import struct

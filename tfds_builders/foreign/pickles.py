@@ -1,7 +1,9 @@
-"""Pickles of plain data, of Python 2 and 3. A machine of its own reads them: it builds the types listed here and calls nothing.
+"""Pickles of plain data, of Python 2 and 3, read without executing anything.
 
-A pickle is a program. Python's unpickler can be told which names to allow, but still calls those with any arguments and sets
-attributes of whatever they return; here a name is only a word that some rule understands, or that is refused.
+A machine of its own reads them: it builds the types listed here and calls nothing. A pickle is a
+program. Python's unpickler can be restricted to allowed names, but still calls those with any
+arguments and sets attributes of whatever they return; here a name is only a word that some rule
+understands, or that is refused.
 """
 
 import pathlib
@@ -46,7 +48,7 @@ NAMES = {
 
 
 def load(path):
-    """The object in a file, as `loads` gives it. Raises DataError."""
+    """Return the object in a file, as `loads` gives it. Raises DataError."""
     try:
         return loads(pathlib.Path(path).read_bytes(), path)
     except OSError as error:
@@ -54,10 +56,11 @@ def load(path):
 
 
 def loads(data: bytes, name='the pickle'):
-    """The object in these bytes, of lists, dictionaries (of every kind), tuples, sets, strings, bytes, numbers and numeric arrays.
+    """Return the object in these bytes.
 
-    Strings of Python 2 are read as Latin-1. `name` stands in messages. Raises DataError for anything else, which it names, and for
-    a pickle that is damaged.
+    It is made of lists, dictionaries (of every kind), tuples, sets, strings, bytes, numbers and
+    numeric arrays. Strings of Python 2 are read as Latin-1. `name` stands in messages. Raises
+    DataError for anything else, which it names, and for a pickle that is damaged.
     """
     machine = _Machine(bytes(data), name)
     try:
@@ -76,7 +79,7 @@ def loads(data: bytes, name='the pickle'):
 
 
 class _Name(str):
-    """A name that the pickle asks for, e.g. 'numpy.dtype'; NAMES says by which rule it is understood."""
+    """A name in the pickle, e.g. 'numpy.dtype'; NAMES says by which rule it is understood."""
 
 
 class _Dtype:
@@ -135,7 +138,7 @@ class _Machine:
         return text
 
     def items(self):
-        """What lies on the stack above the last mark, taken off it."""
+        """Take off the stack what lies above the last mark, and return it."""
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
@@ -188,7 +191,7 @@ class _Machine:
         self.stack.append(self.value(name, self.names[name] if type(name) is _Name else None, args))
 
     def value(self, name, rule, args):
-        """What a name stands for with these arguments."""
+        """Return what a name stands for with these arguments."""
         if rule == '_reconstruct' and type(args[0]) is _Name and self.names[args[0]] == 'ndarray':
             # `build` fills it
             value = np.empty(0)
@@ -229,7 +232,10 @@ class _Machine:
         return value
 
     def outside(self):
-        """What an identifier on the stack stands for, outside of the pickle."""
+        """Return the value of an identifier on the stack, which names something outside.
+
+        Plain pickles have none, so it is refused.
+        """
         raise self.refused('an object that lies outside of the pickle')
 
     def instance(self):
@@ -239,7 +245,7 @@ class _Machine:
         )
 
     def build(self):
-        """Gives an array its content, a dtype its byte order."""
+        """Give an array its content, a dtype its byte order."""
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is np.ndarray and target.shape == (0,):
             self.fill(target, *state[1:5])
@@ -259,7 +265,7 @@ class _Machine:
         return code
 
     def fill(self, array, shape, dtype, fortran, data):
-        """Makes `array` one of that shape and type, in place: lists hold it already."""
+        """Make `array` one of that shape and type, in place: lists hold it already."""
         if type(dtype) is not _Dtype:
             raise TypeError('an array has no type')
         dtype = np.dtype(dtype.code if dtype.order == '|' else dtype.order + dtype.code)

@@ -1,4 +1,7 @@
-"""Torch7's binary files (.t7) as plain data: numbers, strings, tables, tensors, and modules as their fields. Nothing is executed."""
+"""Torch7's binary files (.t7) as plain data, read without executing anything.
+
+They hold numbers, strings, tables, tensors, and modules, which become their fields.
+"""
 
 import pathlib
 import re
@@ -27,8 +30,10 @@ MAX_DIMENSIONS = 32
 
 
 class Module(dict):
-    """The fields of an nn module by name; `torch_class` is what it was, e.g. 'nn.Linear'. Compared and hashed by identity, since the
-    graphs of nngraph use modules as keys."""
+    """The fields of an nn module by name; `torch_class` is its class, e.g. 'nn.Linear'.
+
+    Compared and hashed by identity, since the graphs of nngraph use modules as keys.
+    """
 
     __slots__ = ('torch_class',)
     __hash__, __eq__, __ne__ = object.__hash__, object.__eq__, object.__ne__
@@ -42,7 +47,7 @@ class Module(dict):
 
 
 def load(path):
-    """The object in a file, as `loads` gives it. Raises DataError."""
+    """Return the object in a file, as `loads` gives it. Raises DataError."""
     try:
         return loads(pathlib.Path(path).read_bytes(), path)
     except OSError as error:
@@ -50,11 +55,12 @@ def load(path):
 
 
 def loads(data: bytes, name='the .t7 file'):
-    """The object in these bytes; `name` stands in messages.
+    """Return the object in these bytes; `name` stands in messages.
 
-    A table becomes a list where its keys are 1..n, else a dictionary (so does one that contains itself, seen from inside); numbers are
-    floats, as keys integers where they are whole; a tensor is a read-only array of its shape, a storage one of one dimension; an nn
-    module is a `Module`. Raises DataError for functions, other classes, and files that are damaged or something else.
+    A table becomes a list where its keys are 1..n, else a dictionary (so does one that contains
+    itself, seen from inside); numbers are floats, as keys integers where they are whole; a tensor
+    is a read-only array of its shape, a storage one of one dimension; an nn module is a `Module`.
+    Raises DataError for functions, other classes, and files that are damaged or something else.
     """
     reader = _Reader(data, name)
     # reading is a chain of generators, so that the depth of a file has no limit
@@ -107,7 +113,11 @@ class _Reader:
         return self.take(self.integer()).decode('utf-8', 'replace')
 
     def object(self):
-        """A generator, as all readers of nested things: it yields the readers of its parts and is sent what they return."""
+        """Read an object, as a generator.
+
+        Like all readers of nested things, it yields the readers of its parts and is sent what they
+        return.
+        """
         tag = self.integer()
         if tag == NIL:
             return None

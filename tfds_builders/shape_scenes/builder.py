@@ -1,5 +1,8 @@
-"""The TFDS builder of the procedural data set `shape_scenes`: coloured shapes, captions, boxes, masks, attributes and dialogues; and layouts
-by rule, which have boxes and labels only."""
+"""The TFDS builder of the procedural data set `shape_scenes`.
+
+Coloured shapes with captions, boxes, masks, attributes and dialogues; and layouts by rule, which
+have boxes and labels only.
+"""
 
 import dataclasses
 
@@ -21,8 +24,16 @@ RULES = {'train': 50_000, 'validation': 2_000, 'test': 5_000}
 
 @dataclasses.dataclass(kw_only=True)
 class ShapeScenesConfig(tfds.core.BuilderConfig):
-    """mode: 'single' (one object that fills the frame), 'multi' (1 to 5) or 'rules' (layouts without pictures, for which counts and seed are
-    all that matters); size in pixels; counts: scenes in each split; overlap: 'none' or 'mild'; backgrounds: names of those that may occur."""
+    """The settings of a variant.
+
+    mode: 'single' (one object that fills the frame), 'multi' (1 to 5) or 'rules' (layouts without
+        pictures, for which counts and seed are all that matters)
+    size: in pixels
+    counts: scenes in each split
+    overlap: 'none' or 'mild'
+    backgrounds: names of those that may occur
+    seed: of all random numbers
+    """
 
     mode: str = 'single'
     size: int = 64
@@ -76,7 +87,8 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
     def _layouts(self):
         return tfds.core.DatasetInfo(
             builder=self,
-            description='Boxes and labels whose counts and places follow rules, so that their likelihoods are known exactly.',
+            description='Boxes and labels whose counts and places follow rules, so that their '
+            'likelihoods are known exactly.',
             features=tfds.features.FeaturesDict(
                 {
                     'objects': tfds.features.Sequence(
@@ -101,7 +113,8 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
         names = scenes.attribute_names(mode)
         return tfds.core.DatasetInfo(
             builder=self,
-            description='Procedural pictures of coloured shapes with captions whose truth can be computed exactly.',
+            description='Procedural pictures of coloured shapes with captions whose truth can be '
+            'computed exactly.',
             features=tfds.features.FeaturesDict(
                 {
                     'image': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),

@@ -1,11 +1,13 @@
-"""Captions: what to say about a scene (`plan`), how to say it (`realise`), and captions that are wrong.
+"""Captions: what to say about a scene (`plan`), how to say it (`realise`), wrong ones.
 
-Levels: L1 one object with all its attributes; L2 the whole scene; L3 a part of the objects or attributes, or how many there are;
-L4 a relation or a place; L5 what there is not (off by default). In `single`, where one object is all there is, L1 is size, colour and
-class, L2 adds the place, `pair` is colour and class, and L3 leaves the colour or the class out.
+Levels: L1 one object with all its attributes; L2 the whole scene; L3 a part of the objects or
+attributes, or how many there are; L4 a relation or a place; L5 what there is not (off by default).
+In `single`, where one object is all there is, L1 is size, colour and class, L2 adds the place,
+`pair` is colour and class, and L3 leaves the colour or the class out.
 
-A caption never says less than the scene: 'a ring' is said where there is one, 'two rings' where there are exactly two. Places and relations
-are said only where they are true with some room (CLEAR), so that they survive the rounding of pixels.
+A caption never says less than the scene: 'a ring' is said where there is one, 'two rings' where
+there are exactly two. Places and relations are said only where they are true with some room
+(CLEAR), so that they survive the rounding of pixels.
 """
 
 import numpy as np
@@ -62,7 +64,10 @@ CAPTIONS = {mode: len(levels) for mode, levels in LEVELS.items()}
 
 
 def captions(scene, mode, split, draws, caption_bg=False, negations=False):
-    """K different (text, atoms, level) of a scene: 10 in `single`, 5 in `multi`. In test_unseen each names a held-out pair."""
+    """Return K different (text, atoms, level) of a scene: 10 in `single`, 5 in `multi`.
+
+    In test_unseen each names a held-out pair.
+    """
     rows = objects_of(scene)
     found, texts = [], set()
     for level in draws.shuffled(LEVELS[mode]):
@@ -95,7 +100,7 @@ def _names_held_out(atoms):
 
 
 def matching(rows, shape=-1, colour=-1, size=-1):
-    """The objects that a description fits."""
+    """Return the objects that a description fits."""
     return [
         row
         for row in rows
@@ -104,13 +109,16 @@ def matching(rows, shape=-1, colour=-1, size=-1):
 
 
 def exists(rows, shape=-1, colour=-1, size=-1):
-    """The atom that tells how many such objects there are."""
+    """Return the atom that says how many such objects there are."""
     n = len(matching(rows, shape, colour, size))
     return EXISTS, shape, colour, size, -1 if n == 1 else n, -1
 
 
 def plan(rows, mode, level, draws):
-    """A list of atoms that are true of the objects `rows`, or None where this level has nothing to say (this time)."""
+    """Return a list of atoms that are true of the objects `rows`.
+
+    None where this level has nothing to say (this time).
+    """
     if level == 'L5':
         shape, colour = draws.pick(
             (
@@ -212,7 +220,10 @@ def _partial(rows, draws):
 
 
 def described(rows, row, draws):
-    """(shape, colour, size) with -1 for what is left out, such that it fits this object alone; None where all attributes do not suffice."""
+    """Return (shape, colour, size), with -1 for what is left out, that fits this object alone.
+
+    None where all attributes do not suffice.
+    """
     shape, colour, size = row[CLASS], row[COLOUR], row[SIZE]
     options = [(shape, colour, -1), (shape, colour, size)]
     if draws.random() < 0.25:
@@ -223,7 +234,7 @@ def described(rows, row, draws):
 
 
 def clear_places(row):
-    """The places where the object is, whichever way it is moved by CLEAR."""
+    """Return the places where the object is, whichever way it is moved by CLEAR."""
     axes = []
     for centre, side in ((row[CX], row[W]), (row[CY], row[H])):
         found = {bins(centre + shift, side) for shift in (-CLEAR, 0, CLEAR)}
@@ -243,7 +254,7 @@ def clear_places(row):
 
 
 def clear_relations(a, b):
-    """The relations in which a stands to b with CLEAR to spare."""
+    """Return the relations in which a stands to b with CLEAR to spare."""
     dx, dy = b[CX] - a[CX], b[CY] - a[CY]
     gap = max(abs(dx) - (a[W] + b[W]) // 2, abs(dy) - (a[H] + b[H]) // 2)
     found = [NEAR] if gap <= CLOSE - CLEAR else []
@@ -255,7 +266,10 @@ def clear_relations(a, b):
 
 
 def realise(atoms, draws):
-    """The words of a list of atoms: at most MAX_TOKENS tokens. The same random numbers and other values give the same frame."""
+    """Return the words of a list of atoms: at most MAX_TOKENS tokens.
+
+    The same random numbers and other values give the same frame.
+    """
     for _ in range(6):
         text = _realise(atoms, [draws.random() for _ in range(4 + 2 * ATOMS)])
         if len(phrases.words(text)) <= MAX_TOKENS:
@@ -317,10 +331,11 @@ def _realise(atoms, choices):
 
 
 def sample_wrong(scene, mode, draws, atoms=None, hard=False, split='train', seed=0):
-    """(text, facts (6, 6)) of a caption that is certainly false for the scene.
+    """Return (text, facts (6, 6)) of a caption that is certainly false for the scene.
 
-    Random: a caption of another scene of the split. Hard: `atoms` (of a true caption, a list or an array) with one class, colour, size,
-    number, relation or place changed. Neither names a held-out pair unless the split is test_unseen.
+    Random: a caption of another scene of the split. Hard: `atoms` (of a true caption, a list or an
+    array) with one class, colour, size, number, relation or place changed. Neither names a held-out
+    pair unless the split is test_unseen.
     """
     if hard and atoms is None:
         raise ValueError(
@@ -341,7 +356,7 @@ def sample_wrong(scene, mode, draws, atoms=None, hard=False, split='train', seed
 
 
 def _flip(atoms, draws):
-    """The atoms with one value changed to another one of its kind."""
+    """Return the atoms with one value changed to another one of its kind."""
     atoms = [list(atom) for atom in atoms]
     atom = draws.pick(atoms)
     limits = {1: len(CLASSES), 2: len(COLOURS), 3: len(SIZES)}
@@ -374,5 +389,5 @@ def _flip(atoms, draws):
 
 
 def table_of(found):
-    """int32 (K, 6, 6): the facts of the captions that `captions` made."""
+    """Return the facts of the captions that `captions` made, int32 (K, 6, 6)."""
     return np.stack([table(atoms) for _, atoms, _ in found])

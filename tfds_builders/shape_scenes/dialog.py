@@ -1,12 +1,15 @@
-"""Ten questions and answers about a scene, in the manner of VisDial: short, lower-case, no question marks.
+"""Ten questions and answers about a scene, in the manner of VisDial.
 
-The questioner knows the caption and the earlier answers. A fact is (object, 'shape' | 'colour' | 'size' | 'place'), 'count' or
-'background': 4 n + 2 in all. In each round a question is drawn with probability proportional to the number of facts that its answer
-reveals; when nothing is left to ask, questions with negative answers follow. A known fact is never asked, at most MAX_YES_NO answers are
-yes or no, and every description in a question fits one object of the scene alone. 'it' is the one object of the round before.
+They are short, in lower case, without question marks. The questioner knows the caption and the
+earlier answers. A fact is (object, 'shape' | 'colour' | 'size' | 'place'), 'count' or 'background':
+4 n + 2 in all. In each round a question is drawn with probability proportional to the number of
+facts that its answer reveals; when nothing is left to ask, questions with negative answers follow.
+A known fact is never asked for, at most MAX_YES_NO answers are yes or no, and every description in
+a question fits one object of the scene alone. 'it' is the one object of the round before.
 
-What an answer says is an atom of `facts.py`, so that its truth can be checked. The question types follow the idea of CLEVR-Dialog
-(Kottur et al. 2019): count, exist, attribute, place, relation, background.
+An answer is an atom of `tfds_builders/facts.py`, so that its truth can be checked. The question
+types follow the idea of CLEVR-Dialog (Kottur et al. 2019): count, exist, attribute, place,
+relation, background.
 """
 
 from tfds_builders.facts import BACKGROUND, COUNT, EXISTS, PLACE, RELATION, unpack
@@ -27,7 +30,7 @@ ROUNDS, MAX_YES_NO = 10, 4
 
 
 def dialog(scene, atoms, draws):
-    """Ten Rounds about a scene of which a caption has told `atoms`."""
+    """Return ten Rounds about a scene of which a caption has said `atoms`."""
     talk = _Talk(scene, atoms, draws)
     return [talk.round() for _ in range(ROUNDS)]
 
@@ -37,7 +40,7 @@ def total_facts(scene):
 
 
 def known_from(rows, atoms):
-    """The facts that a caption reveals."""
+    """Return the facts that a caption reveals."""
     known = set()
     for kind, *description, argument, other in atoms:
         told = (
@@ -183,7 +186,7 @@ class _Talk(Questions):
         return [(k, name) for name in ATTRIBUTES if (k, name) not in self.known]
 
     def settled(self, name, value):
-        """Whether it has been asked how many, or whether there are any, of these."""
+        """Return whether a question was how many, or whether there are any, of these."""
         return any(
             (ask.__name__, name, value) in self.asked for ask in (self.ask_number, self.ask_exists)
         )

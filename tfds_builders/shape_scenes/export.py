@@ -1,6 +1,7 @@
-"""The data set in the files of others: MS COCO (captions_*.json, instances_*.json, images) and VisDial v1.0, and readers of both.
+"""The data set as files of MS COCO and of VisDial v1.0, and readers of both.
 
-So loaders of the real data can be tested without the real data. What is written is read back to equal samples (test_shape_scenes.py).
+COCO: captions_*.json, instances_*.json, images. So loaders of the real data can be tested without
+the real data. What is written is read back to equal samples (test_shape_scenes.py).
 """
 
 import json
@@ -19,10 +20,17 @@ CIRCLE_CORNERS = 48
 
 
 def export_coco(folder, samples, name='train2014', suffix='.png', segmentation='rle', first_id=1):
-    """Writes <folder>/<name>/COCO_<name>_<id, 12 digits><suffix> and <folder>/annotations/{captions,instances}_<name>.json.
+    """Write the pictures and annotations of samples in COCO's layout.
 
-    samples: dictionaries of `make`; image ids count from `first_id`. suffix '.jpg' is what COCO has, '.png' loses nothing. segmentation:
-    'rle' (exact, uncompressed) or 'polygon' (rings have a hole and stay RLE). Boxes and masks are those of the whole shapes.
+    folder: gets <name>/COCO_<name>_<id, 12 digits><suffix> and
+        annotations/{captions,instances}_<name>.json
+    samples: dictionaries of `make`
+    name: of the folder of pictures
+    suffix: '.jpg' is what COCO has, '.png' loses nothing
+    segmentation: 'rle' (exact, uncompressed) or 'polygon' (rings have a hole and stay RLE)
+    first_id: image ids count from it
+
+    Boxes and masks are those of the whole shapes.
     """
     folder = pathlib.Path(folder)
     (folder / name).mkdir(parents=True, exist_ok=True)
@@ -76,8 +84,11 @@ def export_coco(folder, samples, name='train2014', suffix='.png', segmentation='
 
 
 def read_coco(folder, name='train2014'):
-    """What `export_coco` wrote, in the order of the ids: [{image_id, image, captions, object_labels, boxes, masks}] with boxes (n, 4) as
-    cx, cy, w, h in [0, 1] and bool masks (n, S, S)."""
+    """Read what `export_coco` wrote, in the order of the ids.
+
+    A list of {image_id, image, captions, object_labels, boxes, masks} with boxes (n, 4) as cx, cy,
+    w, h in [0, 1] and bool masks (n, S, S).
+    """
     folder = pathlib.Path(folder)
     parts = {
         kind: json.loads((folder / 'annotations' / f'{kind}_{name}.json').read_text())
@@ -111,7 +122,10 @@ def read_coco(folder, name='train2014'):
 
 
 def run_lengths(mask):
-    """COCO's uncompressed RLE of a bool mask (H, W): lengths of runs down the columns, the first of zeros."""
+    """Return COCO's uncompressed RLE of a bool mask (H, W).
+
+    Lengths of runs down the columns, the first of zeros.
+    """
     flat = mask.ravel(order='F').astype(np.int8)
     edges = np.flatnonzero(np.diff(flat)) + 1
     bounds = np.concatenate([[0], edges, [flat.size]])
@@ -120,7 +134,10 @@ def run_lengths(mask):
 
 
 def polygon(row, size):
-    """COCO's polygon [x0, y0, x1, y1, ...] in pixels of the outline of one object (not of a ring)."""
+    """Return COCO's polygon [x0, y0, x1, y1, ...] in pixels of the outline of one object.
+
+    Not of a ring.
+    """
     third = 1 / 3
     angles = np.arange(CIRCLE_CORNERS) * 2 * np.pi / CIRCLE_CORNERS
     arm = [(-third, -1), (third, -1), (third, -third), (1, -third), (1, third), (third, third)]
@@ -156,8 +173,11 @@ def _mask(segmentation, size):
 
 
 def export_visdial(path, samples, split='train', first_id=1, seed=0):
-    """Writes the dialogues of `make`'s samples as VisDial v1.0 JSON: global lists of questions and answers, ten rounds a dialogue, each
-    with 100 answer options of which `gt_index` is the right one. Image ids as in `export_coco`."""
+    """Write the dialogues of `make`'s samples as VisDial v1.0 JSON.
+
+    Global lists of questions and answers, ten rounds a dialogue, each with 100 answer options of
+    which `gt_index` is the right one. Image ids as in `export_coco`.
+    """
     draws = Draws(seed, 'single', 'train', 0, stream=1 << 20)
     pool = dict.fromkeys(answer for one in samples for answer in one['answers'])
     # a small export has too few different answers
@@ -201,7 +221,10 @@ def export_visdial(path, samples, split='train', first_id=1, seed=0):
 
 
 def read_visdial(path):
-    """[{image_id, caption, questions, answers, options}] of a VisDial v1.0 file with answers."""
+    """Read a VisDial v1.0 file with answers.
+
+    [{image_id, caption, questions, answers, options}]
+    """
     data = json.loads(pathlib.Path(path).read_text())['data']
     return [
         {
@@ -222,7 +245,10 @@ def read_visdial(path):
 def export(
     folder, mode='multi', split='train', count=16, size=64, seed=0, name='train2014', **options
 ):
-    """Both exports of the first `count` samples of a split; `options` are those of `export_coco`. Returns the samples."""
+    """Write both exports of the first `count` samples of a split, and return the samples.
+
+    `options` are those of `export_coco`.
+    """
     samples = [make(mode, split, index, size, seed) for index in range(count)]
     export_coco(folder, samples, name, **options)
     export_visdial(

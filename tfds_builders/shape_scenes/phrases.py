@@ -108,12 +108,12 @@ OTHERS = 'a an and the is are including on background'
 
 
 def words(text):
-    """The tokens of a sentence: lower-case runs of word characters."""
+    """Return the tokens of a sentence: lower-case runs of word characters."""
     return re.findall(r'\w+', text.lower())
 
 
 def vocabulary():
-    """Every word that a caption can have, sorted."""
+    """Return every word that a caption can have, sorted."""
     texts = [
         *FRAMES,
         *PLACE_FRAMES,
@@ -136,13 +136,16 @@ def article(noun):
 
 
 def head(shape, choice, plural=False):
-    """The noun alone; `choice` in [0, 1) picks the synonym."""
+    """Return the noun alone; `choice` in [0, 1) picks the synonym."""
     group = SHAPES[shape] if shape >= 0 else ANY_SHAPE
     return group[int(choice * len(group))][plural]
 
 
 def adjectives(colour, size, choice):
-    """['small', 'red'], ['red'] or []; `choice` in [0, 1) picks the synonym of the size."""
+    """Return ['small', 'red'], ['red'] or [].
+
+    `choice` in [0, 1) picks the synonym of the size.
+    """
     found = []
     if size >= 0:
         found.append(SIZE_WORDS[size][int(choice * len(SIZE_WORDS[size]))])
@@ -152,16 +155,19 @@ def adjectives(colour, size, choice):
 
 
 def noun(shape, colour, size, choices, plural=False):
-    """'small red circle': no article. `choices`: two numbers in [0, 1) that pick the synonyms."""
+    """Return 'small red circle': no article.
+
+    `choices`: two numbers in [0, 1) that pick the synonyms.
+    """
     return ' '.join([*adjectives(colour, size, choices[0]), head(shape, choices[1], plural)])
 
 
 def phrase(shape, colour, size, choices, n=-1):
-    """'a small red circle', 'two red circles', 'no circles'."""
+    """Return 'a small red circle', 'two red circles', 'no circles'."""
     text = noun(shape, colour, size, choices, plural=n not in (-1, 1))
     return article(text) if n < 0 else f'{NUMBERS[n]} {text}'
 
 
 def enumerate_phrases(phrases):
-    """'a', 'a and b', 'a, b and c'."""
+    """Return 'a', 'a and b', 'a, b and c'."""
     return ' and '.join([', '.join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)

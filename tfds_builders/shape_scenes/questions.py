@@ -1,4 +1,4 @@
-"""The words of a dialogue: how its questions name objects, what they ask, and what the answer reveals."""
+"""The words of a dialogue: names of objects, questions, and what the answer reveals."""
 
 from typing import NamedTuple
 
@@ -88,7 +88,7 @@ def region(row):
 
 
 def stands(a, b, relation):
-    """Whether a is left of, right of, above or below b: the rule of `facts.holds`."""
+    """Return whether a is left of, right of, above or below b: the rule of `facts.holds`."""
     dx, dy = b[CX] - a[CX], b[CY] - a[CY]
     along, across = (dx, dy) if relation in (LEFT, RIGHT) else (dy, dx)
     clear = abs(along) >= abs(across) if relation in (LEFT, RIGHT) else abs(along) > abs(across)
@@ -96,7 +96,7 @@ def stands(a, b, relation):
 
 
 def vocabulary():
-    """Every word that a question or an answer can have, sorted."""
+    """Return every word that a question or an answer can have, sorted."""
     texts = [
         *REGIONS.values(),
         *COUNT_QUESTIONS,
@@ -119,9 +119,10 @@ def vocabulary():
 
 
 class Questions:
-    """The part of a dialogue that finds words. It reads its `rows`, `regions`, `background`, `known`, `last`, `group` and `draws`.
+    """The part of a dialogue that finds words.
 
-    An ask_... method returns (question, answer, type, atom, reference, facts revealed, objects spoken of).
+    It reads its `rows`, `regions`, `background`, `known`, `last`, `group` and `draws`. An ask_...
+    method returns (question, answer, type, atom, reference, facts revealed, objects spoken of).
     """
 
     def unknown(self, k, names):
@@ -131,7 +132,10 @@ class Questions:
         return [k for k, row in enumerate(self.rows) if row[ATTRIBUTES[name]] == value]
 
     def plain_reference(self, k):
-        """(shape, colour, size) of what is known of object k, the shortest that fits it alone, or None."""
+        """Return what is known of object k, the shortest (shape, colour, size) that fits it alone.
+
+        Or None.
+        """
         row = self.rows[k]
         shape, colour, size = (
             row[column] if (k, name) in self.known else -1 for name, column in ATTRIBUTES.items()
@@ -150,7 +154,7 @@ class Questions:
         return None
 
     def reference(self, k):
-        """(shape, colour, size, place) or None."""
+        """Return (shape, colour, size, place) or None."""
         plain = self.plain_reference(k)
         if plain:
             return *plain, -1
@@ -161,7 +165,7 @@ class Questions:
         )
 
     def name(self, k, plain=False):
-        """(words, reference) of object k: 'it' where it was the last one."""
+        """Return (words, reference) of object k: 'it' where it was the last one."""
         reference = (*self.plain_reference(k), -1) if plain else self.reference(k)
         if k == self.last and (reference is None or self.draws.random() < 0.6):
             return 'it', None
@@ -182,7 +186,7 @@ class Questions:
         return tuple(self.rows[k][column] for column in ATTRIBUTES.values())
 
     def known_of(self, group):
-        """[shape, colour, size] as far as they are known of all objects of a group that share them."""
+        """Return [shape, colour, size] as far as all objects of a group are known to share them."""
         named = zip(ATTRIBUTES, self.full(group[0]), strict=True)
         return [
             value if all((k, name) in self.known for k in group) else -1 for name, value in named
@@ -198,7 +202,7 @@ class Questions:
         )
 
     def group_words(self, name, value, plural):
-        """'circles', 'red shapes', 'a circle'."""
+        """Return 'circles', 'red shapes', 'a circle'."""
         description = [value if other == name else -1 for other in ATTRIBUTES]
         text = phrases.noun(*description, self.choices(), plural)
         return text if plural else phrases.article(text)

@@ -1,7 +1,8 @@
-"""Samples as plain records (bytes, strings, numbers) for the builder, made by worker processes.
+"""Samples as plain records (bytes, strings, numbers), made by worker processes.
 
-A worker is `python -m tfds_builders.shape_scenes.records`: a fresh interpreter that imports numpy and OpenCV only. So it starts fast,
-does not fork a process in which jax runs threads, and does not import the caller's main module as multiprocessing would.
+A worker is `python -m tfds_builders.shape_scenes.records`: a fresh interpreter that imports numpy
+and OpenCV only. So it starts fast, does not fork a process in which a library runs threads, and
+does not import the caller's main module as multiprocessing would.
 """
 
 import base64
@@ -27,14 +28,17 @@ FEW = 300
 
 
 def png(pixels, bits=8):
-    """PNG bytes of uint8 (H, W) or RGB (H, W, 3); with bits = 1 of a mask of 0 and 255."""
+    """Return PNG bytes of uint8 (H, W) or RGB (H, W, 3); with bits = 1 of a mask of 0 and 255."""
     pixels = pixels[..., ::-1] if pixels.ndim == 3 else pixels
     options = [cv2.IMWRITE_PNG_COMPRESSION, 1] if bits == 8 else [cv2.IMWRITE_PNG_BILEVEL, 1]
     return cv2.imencode('.png', pixels, options)[1].tobytes()
 
 
 def record(mode, split, index, size, seed=0, overlap='none', backgrounds=scenes.BACKGROUNDS):
-    """One record of the builder; `objects` are [(ymin, xmin, ymax, xmax), class name] and `bbox` is such a box."""
+    """Return one record of the builder.
+
+    `objects` are [(ymin, xmin, ymax, xmax), class name] and `bbox` is such a box.
+    """
     one = make(mode, split, index, size, seed, overlap, backgrounds)
     small = (
         one['masks'] if size == render.MASK_SIZE else render.masks(one['scene'], render.MASK_SIZE)
@@ -67,9 +71,13 @@ def _box(row):
 
 
 def records(count, workers=None, chunk=CHUNK, **arguments):
-    """Yields (index, record) of samples 0 to count - 1 in order; `arguments` are those of `record` but the index.
+    """Yield (index, record) of samples 0 to count - 1 in order.
 
-    workers: processes, by default one for each core, or 0 (this process) for a small job. The records do not depend on it.
+    count: of samples
+    workers: processes, by default one for each core, or 0 (this process) for a small job; the
+        records do not depend on it
+    chunk: records that a worker makes at a time
+    arguments: those of `record` except the index
     """
     if workers is None:
         workers = 0 if count < FEW else os.cpu_count() or 1
@@ -112,12 +120,13 @@ def records(count, workers=None, chunk=CHUNK, **arguments):
 
 
 def to_json(one):
-    """A record as one line."""
+    """Return a record as one line."""
     pictures = {name: base64.b64encode(one[name]).decode() for name in PICTURES}
     return json.dumps({**one, **pictures, **{name: one[name].tolist() for name in TABLES}})
 
 
 def from_json(line):
+    """Return the record of a line."""
     one = json.loads(line)
     return {
         **one,

@@ -1,7 +1,8 @@
-"""A scene table -> pictures and masks of any size. Every pixel is a function of the table, so nothing but the table needs to be kept.
+"""A scene table as pictures and masks of any size.
 
-Edges are anti-aliased analytically: coverage = 1/2 - signed distance in pixels, cut to [0, 1], computed in each object's patch alone.
-A mask is the set of pixels whose centre lies in the shape.
+Every pixel is a function of the table, so only the table needs to be stored. Edges are anti-aliased
+analytically: coverage = 1/2 - signed distance in pixels, cut to [0, 1], computed in each object's
+patch alone. A mask is the set of pixels whose centre lies in the shape.
 """
 
 import numpy as np
@@ -14,9 +15,10 @@ MASK_SIZE = 64
 
 
 def distance(name, x, y, radius):
-    """Signed distance (negative inside) of points to the outline of a shape whose box is [-radius, radius] on both axes.
+    """Return the signed distance (negative inside) of points to the outline of a shape.
 
-    Exact within half a pixel of an edge, which is all that anti-aliasing needs; further out it is a bound.
+    The shape's box is [-radius, radius] on both axes. Exact within half a pixel of an edge, which
+    is all that anti-aliasing needs; further out it is a bound.
     """
     ax, ay = np.abs(x), np.abs(y)
     if name == 'square':
@@ -36,7 +38,10 @@ def distance(name, x, y, radius):
 
 
 def patch(row, size):
-    """((y slice, x slice), signed distance in pixels) of one object in a picture of `size` pixels; the patch has a rim of one pixel."""
+    """Return ((y slice, x slice), signed distance in pixels) of an object in a picture.
+
+    The picture has `size` pixels; the patch has a rim of one pixel.
+    """
     scale = size / UNIT
     cx, cy, rx, ry = row[CX] * scale, row[CY] * scale, row[W] * scale / 2, row[H] * scale / 2
     x0, x1 = max(int(cx - rx) - 1, 0), min(int(cx + rx) + 2, size)
@@ -47,7 +52,10 @@ def patch(row, size):
 
 
 def background(kind, variant, size):
-    """float32 (size, size, 3) in 0..255. Desaturated on purpose: no background is mistaken for one of the seven colours."""
+    """Return the background, float32 (size, size, 3) in 0..255.
+
+    Desaturated on purpose: no background is mistaken for one of the seven colours.
+    """
     canvas = np.empty((size, size, 3), np.float32)
     # white, grey, black
     if kind in (0, 1, 2):
@@ -87,7 +95,7 @@ def background(kind, variant, size):
 
 
 def image(scene, size):
-    """uint8 (size, size, 3)."""
+    """Return the picture, uint8 (size, size, 3)."""
     rows = scene.tolist()
     canvas = background(rows[-1][0], rows[-1][1], size)
     for row in rows[:-1]:
@@ -99,7 +107,7 @@ def image(scene, size):
 
 
 def masks(scene, size):
-    """bool (5, size, size): the whole shape of each object, whatever covers it."""
+    """Return the whole shape of each object, whatever covers it: bool (5, size, size)."""
     rows = scene[:-1].tolist()
     out = np.zeros((len(rows), size, size), bool)
     for i, row in enumerate(rows):
@@ -110,7 +118,10 @@ def masks(scene, size):
 
 
 def segmentation(masks):
-    """int32 (S, S) from amodal masks (R, S, S): 0 is background, i + 1 the visible part of object i (later ones lie on top)."""
+    """Return int32 (S, S) from amodal masks (R, S, S).
+
+    0 is background, i + 1 the visible part of object i (later ones lie on top).
+    """
     seg = np.zeros(masks.shape[1:], np.int32)
     for i, mask in enumerate(masks):
         seg[mask] = i + 1
@@ -118,13 +129,16 @@ def segmentation(masks):
 
 
 def layout(scene, seg):
-    """float32 (S, S, 6): 1 where an object of that class is visible."""
+    """Return float32 (S, S, 6): 1 where an object of that class is visible."""
     classes = np.concatenate([[-1], scene[:-1, CLASS]])
     return (classes[seg][..., None] == np.arange(len(CLASSES))).astype(np.float32)
 
 
 def visible_boxes(seg, objects):
-    """float32 (R, 4): cx, cy, w, h in [0, 1] of what is seen of each object; -1 where nothing is."""
+    """Return the boxes of what is seen of each object, float32 (R, 4): cx, cy, w, h in [0, 1].
+
+    -1 where nothing is.
+    """
     size = len(seg)
     out = np.full((objects, 4), -1, np.float32)
     for i in range(objects):

@@ -1,17 +1,20 @@
-"""Layouts without pictures, whose labels, counts and places follow rules with exactly known likelihoods: what LayoutVAE is checked on.
+"""Layouts without pictures, under rules with exactly known likelihoods.
 
-Labels A, B, C, D (circle, square, triangle, cross) are each in the set of a scene with probability 1/2; no set is empty. All numbers are
-drawn uniformly. (x, y) is the upper left corner of a box; all boxes are squares.
+LayoutVAE is checked on them. Labels A, B, C, D (circle, square, triangle, cross) are each in the
+set of a scene with probability 1/2; no set is empty. All numbers are drawn uniformly. (x, y) is the
+upper left corner of a box; all boxes are squares.
 
-    label  how many                              x                     y            side
-    A      3 or 4                                0 to .8               0 to .2      .12
-    B      2 or 3                                .05 to .75            .7 to .8     .1 to .2
-    C      1 beside B, else 2                    first B's -.05..+.05  its y - .25  .15      beside B
-                                                 .4 to .5              .4 to .5     .15      else
-    D      one less than A, without A 1, 2 or 3  .3 to .5              .3 to .5     .08
+    label  how many                x                     y            side
+    A      3 or 4                  0 to .8               0 to .2      .12
+    B      2 or 3                  .05 to .75            .7 to .8     .1 to .2
+    C      1 with a B, else 2      first B's -.05..+.05  its y - .25  .15      with a B
+                                   .4 to .5              .4 to .5     .15      else
+    D      one less than A,        .3 to .5              .3 to .5     .08
+           without A 1, 2 or 3
 
-Boxes come in the order of the labels, those of a label from left to right by their left edge; the first B is the leftmost one.
-The rules are ours, in the manner of MNIST-Layouts (Jyothi et al., ICCV 2019).
+Boxes come in the order of the labels, those of a label from left to right by their left edge; the
+first B is the leftmost one. The rules are ours, in the manner of MNIST-Layouts (Jyothi et al., ICCV
+2019).
 """
 
 import math
@@ -42,7 +45,10 @@ STREAM = 3
 
 
 def sample(split, index, seed=0):
-    """One scene: (boxes float64 (n, 4) cx cy w h in [0, 1], labels int (n,)). A pure function of its arguments."""
+    """Return one scene: (boxes float64 (n, 4) cx cy w h in [0, 1], labels int (n,)).
+
+    A pure function of its arguments.
+    """
     draws = Draws(seed, 'multi', split, index, stream=STREAM)
     present = [False]
     while not any(present):
@@ -61,7 +67,11 @@ def sample(split, index, seed=0):
 
 
 def possible(label, present, counts):
-    """The counts that a label of the set may have, all equally likely. present: four flags, the set; counts: those of the labels before it."""
+    """Return the counts that a label of the set may have, all equally likely.
+
+    present: four flags, the set
+    counts: those of the labels before it
+    """
     if label == A:
         return 3, 4
     if label == B:
@@ -72,7 +82,7 @@ def possible(label, present, counts):
 
 
 def _place(label, first_b, draws):
-    """(x, y, side) of one box."""
+    """Return (x, y, side) of one box."""
     x, y, side = (draws.uniform(*limits) for limits in PLACES[label])
     if label == C and first_b:
         return first_b[0] + draws.uniform(-BESIDE, BESIDE), first_b[1] - OVER, side
@@ -83,8 +93,13 @@ def _place(label, first_b, draws):
 
 
 def count_floor(labels, head):
-    """The least expected NLL of the counts in nats, given the set and the counts before, mean over the labels of the set: labels (N, R) with
-    -1 where there is none -> (N,). head: as in `least_nll`."""
+    """Return the least expected NLL of counts in nats, (N,), mean over the labels of a set.
+
+    labels: (N, R) with -1 where there is none
+    head: as in `least_nll`
+
+    Each count is given the set and the counts before.
+    """
     floors = []
     for counts in counts_of(labels).tolist():
         present = [n > 0 for n in counts]
@@ -100,11 +115,12 @@ def count_floor(labels, head):
 
 
 def least_nll(options, head):
-    """The least expected NLL in nats of a count that is one of `options`, all equally likely.
+    """Return the least expected NLL in nats of a count, one of equally likely `options`.
 
-    'categorical': the entropy. 'poisson', where n - 1 has a Poisson distribution: it is least at the rate r = E[n - 1], and is then
-    r - r log r + E[log (n - 1)!]. A mixture of Poissons, which is what a latent variable makes, does no better with these counts, which vary
-    less than a Poisson does.
+    'categorical': the entropy. 'poisson', where n - 1 has a Poisson distribution: it is least at
+    the rate r = E[n - 1], and is then r - r log r + E[log (n - 1)!]. A mixture of Poissons, which
+    is what a latent variable makes, does no better with these counts, which vary less than a
+    Poisson does.
     """
     if head == 'categorical':
         return math.log(len(options))
@@ -121,14 +137,20 @@ def least_nll(options, head):
 
 
 def box_floor(boxes, labels, sigma=0.02):
-    """A bound below the expected NLL of the boxes in nats, given the labels, mean over the boxes of the scene: boxes (N, R, 4) and labels
-    (N, R) with -1 where there is none -> (N,). NaN where `checks` finds a rule broken.
+    """Return a bound below the expected NLL of boxes in nats, (N,), mean over a scene's boxes.
 
-    It holds for any density of x y w h, or cx cy w h, that is a mixture of Gaussians of standard deviation sigma in each of the four. A
-    coordinate that is given by what came before costs log(sigma sqrt(2 pi)), -2.993 at .02; a uniform one of width W at least log W. Where w = h has width W,
-    that line is sqrt(2) W long and nothing varies across it: log(2 sqrt(pi) sigma W) for both. n boxes sorted by x cost log n! less.
-    No mixture reaches it: at sigma = .02, the best one lies above log W by .13 nats at W = .1, by .06 at .2 and by .03 at .4, and by more where
-    the box before cuts the range, as sorting does it. Over all scenes that makes about .18 nats a box.
+    boxes, labels: (N, R, 4) and (N, R) with -1 where there is none
+    sigma: of each Gaussian
+
+    The labels are given. NaN where `checks` finds a rule broken.
+
+    It holds for any density of x y w h, or cx cy w h, that is a mixture of Gaussians of standard
+    deviation sigma in each of the four. A coordinate that is given by what came before costs
+    log(sigma sqrt(2 pi)), -2.993 at .02; a uniform one of width W at least log W. Where w = h has
+    width W, that line is sqrt(2) W long and nothing varies across it: log(2 sqrt(pi) sigma W) for
+    both. n boxes sorted by x cost log n! less. No mixture reaches it: at sigma = .02, the best one
+    lies above log W by .13 nats at W = .1, by .06 at .2 and by .03 at .4, and by more where the box
+    before cuts the range, as sorting does it. Over all scenes that makes about .18 nats a box.
     """
     # no mixture is denser than 1 / known along any coordinate
     known = sigma * math.sqrt(2 * math.pi)
@@ -150,12 +172,17 @@ def box_floor(boxes, labels, sigma=0.02):
 
 
 def checks(boxes, labels, label_set=None):
-    """Which rules a layout keeps: boxes (N, R, 4) cx cy w h, labels (N, R) with -1 where there is none, label_set (N, 4) of 0 and 1, what was
-    asked for (None: the labels that are there) -> {name: float32 (N,), 1 or 0, NaN where the rule says nothing of this layout}.
+    """Return which rules a layout keeps, {name: float32 (N,)}, 1 or 0.
 
-    rule_counts: no label outside the set, and each count is one that the rules allow with the set and the counts before (so D = A - 1);
-    rule_regions: x, y, w and h of all boxes lie in the label's ranges; rule_relations: each C stands over the leftmost B, x at most .05
-    beside it and y .25 above; rule_all: all of these that apply. Lengths have TOLERANCE to either side.
+    boxes: (N, R, 4) cx cy w h
+    labels: (N, R) with -1 where there is none
+    label_set: (N, 4) of 0 and 1, the requested labels (None: those that are there)
+
+    rule_counts: no label outside the set, and each count is one that the rules allow with the set
+    and the counts before (so D = A - 1). rule_regions: x, y, w and h of all boxes lie in the
+    label's ranges. rule_relations: each C stands over the leftmost B, x at most .05 off and y .25
+    above. rule_all: all of these that apply. NaN where the rule says nothing of this layout.
+    Lengths have TOLERANCE to either side.
     """
     boxes, labels, counts = np.asarray(boxes, float), np.asarray(labels), counts_of(labels)
     asked = (counts if label_set is None else np.asarray(label_set)) > 0
@@ -191,7 +218,7 @@ def checks(boxes, labels, label_set=None):
 
 
 def _regions():
-    """(without and with a B, label, x y w h, low high)"""
+    """Return the ranges: (without and with a B, label, x y w h, low high)."""
     alone = np.array([[x, y, side, side] for x, y, side in PLACES])
     beside = alone.copy()
     beside[C, 0], beside[C, 1] = alone[B, 0] + (-BESIDE, BESIDE), alone[B, 1] - OVER
@@ -202,17 +229,23 @@ _REGIONS = _regions()
 
 
 def counts_of(labels):
-    """labels (N, R), -1 where there is none -> int (N, 4), how many boxes each label has."""
+    """Return how many boxes each label has, int (N, 4).
+
+    labels: (N, R), -1 where there is none
+    """
     return (np.asarray(labels)[..., None] == np.arange(len(LABELS))).sum(-2)
 
 
 def flipped(boxes):
-    """Boxes (..., 4) cx cy w h, all 0 where there is none -> the layout upside down."""
+    """Return the layout upside down, of boxes (..., 4) cx cy w h, all 0 where there is none."""
     boxes = np.array(boxes)
     boxes[..., 1] = np.where(boxes[..., 3] > 0, 1 - boxes[..., 1], boxes[..., 1])
     return boxes
 
 
 def has_up(labels):
-    """labels (N, R) -> bool (N,): whether a rule puts a box to the top or the bottom (there is an A or a B)."""
+    """Return whether a rule puts a box to the top or the bottom: labels (N, R) -> bool (N,).
+
+    That is, whether there is an A or a B.
+    """
     return np.isin(labels, (A, B)).any(-1)

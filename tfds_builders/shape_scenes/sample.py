@@ -1,4 +1,7 @@
-"""One sample, complete: scene, pictures, masks, captions with their facts, dialogue. A pure function of its arguments."""
+"""One sample, complete: scene, pictures, masks, captions with their facts, dialogue.
+
+A pure function of its arguments.
+"""
 
 import numpy as np
 
@@ -22,13 +25,17 @@ def make(
     caption_bg=False,
     negations=False,
 ):
-    """A dictionary, with R = 5 objects and K = 10 (`single`) or 5 (`multi`) captions. Unused rows of tables are -1.
+    """Return a sample as a dictionary.
 
-    image uint8 (S, S, 3); captions [str] * K; levels [str] * K; facts int32 (K, 6, 6); scene int32 (6, 8); class_id int; class_name str;
-    boxes, visible_boxes float32 (R, 4) cx cy w h in [0, 1]; object_labels, colours, sizes int32 (R,); masks bool (R, S, S) amodal;
-    seg int32 (S, S); mask bool (S, S); layout float32 (S, S, 6); attributes float32 (22,) or (48,); attribute_known of that shape, ones;
-    label_set, counts int32 (6,); scene_key int; dialog, ten Rounds (`questions.py`) about what the first caption leaves open, and its
-    questions and answers [str] * 10.
+    With R = 5 objects and K = 10 (`single`) or 5 (`multi`) captions. Unused rows of tables are -1.
+
+    image uint8 (S, S, 3); captions [str] * K; levels [str] * K; facts int32 (K, 6, 6); scene int32
+    (6, 8); class_id int; class_name str; boxes, visible_boxes float32 (R, 4) cx cy w h in [0, 1];
+    object_labels, colours, sizes int32 (R,); masks bool (R, S, S) amodal; seg int32 (S, S); mask
+    bool (S, S); layout float32 (S, S, 6); attributes float32 (22,) or (48,); attribute_known of
+    that shape, ones; label_set, counts int32 (6,); scene_key int; dialog, ten Rounds
+    (`questions.py`) about what the first caption leaves open, and its questions and answers [str] *
+    10.
     """
     scene = scenes.sample(mode, split, index, seed, overlap, backgrounds)
     found = captions(

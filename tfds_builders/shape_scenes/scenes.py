@@ -59,9 +59,10 @@ SPLIT_RULE = (
 
 
 class Draws:
-    """Random numbers keyed by (seed, mode, split, index) and a stream, from Philox's doubles alone.
+    """Random numbers keyed by (seed, mode, split, index) and a stream.
 
-    numpy promises the same raw doubles in every version, but not the same `integers` or `choice`: those are made here.
+    From Philox's doubles alone: numpy promises the same raw doubles in every version, but not the
+    same `integers` or `choice`, which are made here.
     """
 
     def __init__(self, seed, mode, split, index, overlap='none', stream=0):
@@ -72,23 +73,25 @@ class Draws:
         self._buffer = []
 
     def random(self):
-        """A float in [0, 1)."""
+        """Return a float in [0, 1)."""
         if not self._buffer:
             self._buffer = self._generator.random(64).tolist()
         return self._buffer.pop()
 
     def below(self, n):
-        """An int in [0, n)."""
+        """Return an int in [0, n)."""
         return int(self.random() * n)
 
     def pick(self, items):
+        """Return one of the items."""
         return items[int(self.random() * len(items))]
 
     def uniform(self, low, high):
+        """Return a float in [low, high)."""
         return low + (high - low) * self.random()
 
     def shuffled(self, items):
-        """A list in random order."""
+        """Return a list in random order."""
         items = list(items)
         for i in range(len(items) - 1, 0, -1):
             j = self.below(i + 1)
@@ -97,11 +100,12 @@ class Draws:
 
 
 def sample(mode, split, index, seed=0, overlap='none', backgrounds=BACKGROUNDS):
-    """The scene table, int32 (6, 8).
+    """Draw a scene table, int32 (6, 8).
 
-    Counts are uniform in 1..5 and pairs (class, colour) uniform over those that the split may show. Sizes are drawn again with the places
-    when a scene does not fit, so that in `multi` small objects are more frequent than large ones (measured: 45, 34
-    and 21 % with `none`, 36, 34 and 30 % with `mild`; uniform in `single`).
+    Counts are uniform in 1..5 and pairs (class, colour) uniform over those that the split may show.
+    Sizes are drawn again with the places when a scene does not fit, so that in `multi` small
+    objects are more frequent than large ones (measured: 45, 34 and 21 % with `none`, 36, 34 and 30
+    % with `mild`; uniform in `single`).
     """
     draws = Draws(seed, mode, split, index, overlap)
     count = 1 if mode == 'single' else 1 + draws.below(MAX_OBJECTS)
@@ -144,7 +148,10 @@ def _move(scene, draws):
 
 
 def _place(pairs, mode, overlap, draws):
-    """Rows of objects, the largest first. Sizes and places are drawn until all objects fit."""
+    """Return rows of objects, the largest first.
+
+    Sizes and places are drawn until all objects fit.
+    """
     while True:
         sizes = [draws.below(len(SIZES)) for _ in pairs]
         sides = [_side(mode, size, draws) for size in sizes]
@@ -169,7 +176,10 @@ def _place(pairs, mode, overlap, draws):
 
 
 def _compatible(a, b, overlap):
-    """Whether two objects may stand so: apart by GAP on an axis, or (`mild`) with little overlap and of different colours."""
+    """Return whether two objects may stand so.
+
+    Apart by GAP on an axis, or (`mild`) with little overlap and of different colours.
+    """
     gap_x = abs(a[CX] - b[CX]) - (a[W] + b[W]) / 2
     gap_y = abs(a[CY] - b[CY]) - (a[H] + b[H]) / 2
     if max(gap_x, gap_y) >= GAP * UNIT:
@@ -184,12 +194,15 @@ def _compatible(a, b, overlap):
 
 
 def objects_of(scene):
-    """The rows of the objects that exist, as lists of ints."""
+    """Return the rows of the objects that exist, as lists of ints."""
     return [row for row in scene[:-1].tolist() if row[W] >= 0]
 
 
 def scene_key(scene, mode):
-    """64-bit id of what makes two scenes the same: the multiset of (class, colour, size), in `single` with place and background, too."""
+    """Return a 64-bit id of what makes two scenes the same.
+
+    The multiset of (class, colour, size), in `single` with place and background, too.
+    """
     rows = objects_of(scene)
     parts = sorted((row[CLASS], row[COLOUR], row[SIZE]) for row in rows)
     if mode == 'single':
@@ -198,24 +211,32 @@ def scene_key(scene, mode):
 
 
 def class_id(scene):
-    """0..41, the pair (class, colour) of the main (largest) object: an index into CLASS_IDS."""
+    """Return 0..41, the pair (class, colour) of the largest object: an index into CLASS_IDS."""
     return int(scene[0, CLASS]) * len(COLOURS) + int(scene[0, COLOUR])
 
 
 def boxes(scene):
-    """float32 (5, 4): cx, cy, w, h in [0, 1] of the unoccluded shapes; -1 where there is no object."""
+    """Return the boxes of the unoccluded shapes, float32 (5, 4): cx, cy, w, h in [0, 1].
+
+    -1 where there is no object.
+    """
     rows = scene[:-1, [CX, CY, W, H]]
     return np.where(rows >= 0, rows / UNIT, -1).astype(np.float32)
 
 
 def attribute_names(mode):
+    """Return the names of the attributes of a mode."""
     if mode == 'single':
         return (*CLASSES, *COLOURS, *SIZES, 'left', 'middle', 'right', 'top', 'centre', 'bottom')
     return (*CLASS_IDS, *(f'number of {name}' for name in CLASSES))
 
 
 def attributes(scene, mode):
-    """float32 vector. single: 22 bits (class 6, colour 7, size 3, x 3, y 3). multi: 42 bits (pair present) and 6 counts / 5."""
+    """Return the attribute vector, float32.
+
+    single: 22 bits (class 6, colour 7, size 3, x 3, y 3). multi: 42 bits (pair present) and 6
+    counts / 5.
+    """
     rows = objects_of(scene)
     if mode == 'single':
         row = rows[0]

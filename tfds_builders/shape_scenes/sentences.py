@@ -1,7 +1,8 @@
-"""What a sentence says, for systems that read no words: the classes that it names, or an attribute vector with a mask of what is said.
+"""Sentences read as conditions: the classes that they name, or an attribute vector.
 
-The way back from `captions.py`, and a little wider, because people type these: it looks for the words of the closed vocabulary and for their
-order, not for whole frames. Words that it does not know are passed over.
+For systems that read no words. The way back from `captions.py`, and a little wider, because people
+type these: it looks for the words of the closed vocabulary and for their order, not for whole
+frames. Words that it does not know are passed over.
 """
 
 import re
@@ -28,11 +29,16 @@ SCENERY = re.compile(
     r'\b(?:on|against|with|in front of)? ?(?:a|an|the) (?:\w+ ){0,2}background(?: is \w+)?'
     r'|\b(?:in|of) (?:the|this|a) (?:picture|image|drawing)\b'
 )
-EXAMPLES = f'{", ".join(CLASSES)}; {", ".join(COLOURS)}; {", ".join(SIZES)}; on the left, at the top, in the middle'
+EXAMPLES = '; '.join(
+    (*map(', '.join, (CLASSES, COLOURS, SIZES)), 'on the left, at the top, in the middle')
+)
 
 
 class Described(NamedTuple):
-    """What is said of one object, or of several that are alike: -1 where nothing is. n: how many, 0 where there is none."""
+    """A description of one object, or of several that are alike: -1 where nothing is said.
+
+    n: how many, 0 where there is none.
+    """
 
     shape: int = -1
     colour: int = -1
@@ -41,7 +47,7 @@ class Described(NamedTuple):
 
 
 def _terms():
-    """Words, as a tuple -> (kind, value)."""
+    """Return {words, as a tuple: (kind, value)}."""
     terms = {words: ('break', None) for words in ('a', 'an', 'the')} | {
         words: ('is', None) for words in ('is', 'are')
     }
@@ -78,7 +84,10 @@ LONGEST = max(map(len, TERMS))
 
 
 def _found(sentence):
-    """The terms of a sentence in their order: [(kind, value)]. Of several that begin at a word, the longest."""
+    """Return the terms of a sentence in their order: [(kind, value)].
+
+    Of several that begin at a word, the longest.
+    """
     words, found = phrases.words(SCENERY.sub(' ', sentence.lower())), []
     while words:
         length = next((n for n in range(LONGEST, 0, -1) if tuple(words[:n]) in TERMS), 0)
@@ -88,8 +97,11 @@ def _found(sentence):
 
 
 def described(sentence):
-    """([Described], [places]): a place is (axis, 0 or 2) with axis 0 for x and 1 for y, 'middle' or 'corner'. Raises DataError for an object of
-    two colours or sizes."""
+    """Return ([Described], [places]) of a sentence.
+
+    A place is (axis, 0 or 2) with axis 0 for x and 1 for y, 'middle' or 'corner'. Raises DataError
+    for an object of two colours or sizes.
+    """
     # words: what is said of an object before its name; predicate: of one after it
     objects, places, words, predicate = (
         [],
@@ -134,7 +146,10 @@ def described(sentence):
 
 
 def labels(sentence):
-    """Names of the classes that a sentence names, in the order of CLASSES. Raises DataError where it names none."""
+    """Return the names of the classes that a sentence names, in the order of CLASSES.
+
+    Raises DataError where it names none.
+    """
     found = {one.shape for one in described(sentence)[0] if one.n} - {-1}
     if not found:
         raise DataError(f'{sentence!r} names no shape. There are: {", ".join(CLASSES)}.')
@@ -142,11 +157,13 @@ def labels(sentence):
 
 
 def attributes(sentence, names):
-    """(vector, known): float32 attributes and bool, which of them the sentence tells; where it does not, the vector is 0. Of `multi`, the number
-    of a class is that of the objects that are named: there may be more.
+    """Return (vector, known): float32 attributes and bool, which of them the sentence says.
 
-    names: of the attributes; they say whether the scenes are of `single` or of `multi`. Raises DataError for other names, for a sentence that
-    names no attribute, or one that says two things of one object.
+    names: of the attributes; they say whether the scenes are of `single` or of `multi`
+
+    Where the sentence says nothing, the vector is 0. Of `multi`, the number of a class is that of
+    the objects that are named: there may be more. Raises DataError for other names, for a sentence
+    that names no attribute, or one that says two things of one object.
     """
     read = {attribute_names('single'): _single, attribute_names('multi'): _multi}.get(tuple(names))
     if read is None:
@@ -225,7 +242,10 @@ def _multi(sentence):
 
 
 def check(vector, names):
-    """Raises DataError for a vector of `single` with two values of one kind, a red and blue object."""
+    """Check that a vector of `single` has one value of each kind, not a red and blue object.
+
+    Raises DataError.
+    """
     for first, length in GROUPS if len(vector) == len(attribute_names('single')) else ():
         said = [names[first + i] for i in np.flatnonzero(vector[first : first + length] == 1)]
         if len(said) > 1:
@@ -236,9 +256,12 @@ def check(vector, names):
 
 
 def fill(vector, known, rng):
-    """The vector of `single`, what is not known drawn uniformly in each group (class, colour, size, x, y); that of `multi` as it is.
+    """Return the vector of `single` with what is not known drawn uniformly in each group.
 
-    rng: a numpy Generator. A group is drawn from the same random number whatever the others are, so that two sentences get the same colour
+    rng: a numpy Generator
+
+    Groups are class, colour, size, x, y; a vector of `multi` is returned as it is. A group is drawn
+    from the same random number whatever the others are, so that two sentences get the same colour
     where neither names one.
     """
     draws = rng.random(len(GROUPS))
