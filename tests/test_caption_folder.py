@@ -311,7 +311,7 @@ def line(**changes):
         (line(boxes=[[0, 0, 5, 5]], box_labels=7), 'line 1: the box_labels of a.jpg must be'),
         (line(file_name='a' * 300 + '.jpg'), 'line 1: a+.jpg is missing'),
         (line(file_name='a\0.jpg'), 'line 1: a\0.jpg is missing'),
-        (line(file_name='a\ud800.jpg'), "line 1: its file_name 'a.ud800.jpg' is no UTF-8"),
+        (line(file_name='a\ud800.jpg'), "line 1: its file_name 'a.ud800.jpg' is not UTF-8"),
         (
             line(text='a\0thing'),
             'line 1: a caption of a.jpg holds NUL characters: save it as UTF-8',
@@ -470,7 +470,7 @@ def test_a_hundred_captions_of_a_picture_are_kept(tmp_path, folder):
         f'caption {i}' for i in range(100)
     ]
     assert (
-        'pictures of more than 100 captions, of which the first are kept: 1\n'
+        'pictures of more than 100 captions, of which the first are used: 1\n'
         in (builder.data_path / 'report.txt').read_text()
     )
 
@@ -491,7 +491,7 @@ def test_a_file_name_that_is_no_utf8_is_a_problem(tmp_path, folder):
     LAYOUTS['text files'](folder)
     for kind in (b'.jpg', b'.txt'):
         (folder / f'a{kind.decode()}').rename(os.fsdecode(os.fsencode(folder) + b'/\xff' + kind))
-    with pytest.raises(DataError, match=r'\?.jpg: its name is no UTF-8: rename the file'):
+    with pytest.raises(DataError, match=r'\?.jpg: its name is not UTF-8: rename the file'):
         built(tmp_path, folder)
     assert set(records(built(tmp_path, folder, on_error='skip'))) == set(FILES[1:])
 

@@ -503,7 +503,7 @@ def test_all_problems_of_both_splits_are_named_at_once(tmp_path):
         ),
         (10, lambda text: text.replace('"questions"', '"other"'), 'not the layout'),
         (10, lambda text: text.replace('"data"', '"other"'), 'not the layout of VisDial'),
-        (10, lambda text: text[:-50], 'is no JSON, or ends early'),
+        (10, lambda text: text[:-50], 'is not JSON, or ends early'),
     ],
 )
 def test_dialogues_that_cannot_be_used(tmp_path, warnings, rounds, change, named):
@@ -564,10 +564,10 @@ def rewrite(name, change):
         (rewrite('captions_val2014.json', None), f'{NOTES} holds no captions_val2014.json'),
         (
             rewrite('captions_val2014.json', b'{"images": [{'),
-            'captions_val2014.json is no JSON, or ends early',
+            'captions_val2014.json is not JSON, or ends early',
         ),
-        (rewrite('captions_val2014.json', b'\xff\xfe{}'), 'captions_val2014.json is no JSON'),
-        (rewrite('captions_val2014.json', b'[' * 100_000), 'captions_val2014.json is no JSON'),
+        (rewrite('captions_val2014.json', b'\xff\xfe{}'), 'captions_val2014.json is not JSON'),
+        (rewrite('captions_val2014.json', b'[' * 100_000), 'captions_val2014.json is not JSON'),
         (rewrite('captions_val2014.json', b'[]'), 'has not the layout of COCO 2014'),
         (rewrite('captions_val2014.json', lambda c: c | {'images': []}), 'names no image'),
         (

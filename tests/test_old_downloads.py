@@ -271,7 +271,7 @@ for _ in range(8):
     [
         (read_icml, {'readme.txt': b''}, 'holds no .t7 file'),
         (read_icml, {'class/other.t7': b''}, 'holds no .t7 file'),
-        (read_icml, icml(txt=None), 'image_00001.t7 is no table with "txt"'),
+        (read_icml, icml(txt=None), 'image_00001.t7 is not a table with "txt"'),
         (
             read_icml,
             icml(txt=vectors(1)[:, :1000]),
@@ -293,17 +293,17 @@ for _ in range(8):
         (
             read_icml,
             icml(char=[[1.0, 2.0], [3.0]]),
-            'image_00001.t7: "char" is no table of numbers',
+            'image_00001.t7: "char" is not a table of numbers',
         ),
         (
             read_icml,
             icml(char=HUGE),
-            'image_00001.t7: "char" is no table of numbers .*1101100 numbers',
+            'image_00001.t7: "char" is not a table of numbers .*1101100 numbers',
         ),
         (
             read_icml,
             icml(char=DEEP),
-            'image_00001.t7: "char" is no table of numbers .*lists in lists',
+            'image_00001.t7: "char" is not a table of numbers .*lists in lists',
         ),
         (read_icml, icml(txt=DEEP), 'image_00001.t7: sentence vectors'),
         (
@@ -351,7 +351,7 @@ for _ in range(8):
         (
             read_stackgan,
             stackgan(**{'train__filenames': {'a': 1}}),
-            'train/filenames.pickle is no list of names',
+            'train/filenames.pickle is not a list of names',
         ),
         (
             read_stackgan,

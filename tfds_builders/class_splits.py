@@ -70,12 +70,12 @@ def choose(lists, folder, pattern, sizes, warn):
     sizes: classes in train, validation, test
     warn: called with a sentence for the draw
     """
-    beside = {
+    loose = {
         split: folder / file
         for split, file in LISTS.items()
         if split not in lists and (folder / file).exists()
     }
-    lists = lists | {split: path.read_text(encoding='utf-8') for split, path in beside.items()}
+    lists = lists | {split: path.read_text(encoding='utf-8') for split, path in loose.items()}
     missing = [file for split, file in LISTS.items() if split not in lists]
     if missing:
         rule = f'random{sizes[0] + sizes[1]}_seed0'

@@ -84,8 +84,8 @@ def _icml_record(record, name):
     """Return the sentences (or none) and the vectors of one image."""
     if not isinstance(record, dict) or 'txt' not in record:
         raise DataError(
-            f'{name} is no table with "txt" (and "char"), as the files of the icml archives are. '
-            'Fetch it again.'
+            f'{name} is not a table with "txt" (and "char"), as the files of the icml archives '
+            'are. Fetch it again.'
         )
     embedding = _vectors(record['txt'], name)
     if 'char' not in record:
@@ -94,7 +94,7 @@ def _icml_record(record, name):
         chars = _table(record['char'], np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(
-            f'{name}: "char" is no table of numbers ({error}). Fetch it again.'
+            f'{name}: "char" is not a table of numbers ({error}). Fetch it again.'
         ) from None
     n = len(embedding)
     if chars.ndim != 2 or n not in chars.shape:
@@ -227,8 +227,8 @@ def _sentence(ids, words, path):
         return ' '.join(words[int(i)] for i in ids if int(i))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise DataError(
-            f'{path}: captions.pickle holds the caption {reprlib.repr(ids)}, which is no list of '
-            'ids of its words. Fetch it again.'
+            f'{path}: captions.pickle holds the caption {reprlib.repr(ids)}, which is not a list '
+            'of ids of its words. Fetch it again.'
         ) from None
 
 
@@ -237,7 +237,7 @@ def _names(part, split, path):
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise DataError(
             f'{path}: {split}/filenames.pickle is '
-            f'{"missing" if names is None else "no list of names"}. Fetch it again.'
+            f'{"missing" if names is None else "not a list of names"}. Fetch it again.'
         )
     return names
 
@@ -324,5 +324,7 @@ def align(captions, texts, embedding):
             if row is not None:
                 free.remove(row)
                 row_of[j] = row
-    kept = sorted(row_of)
-    return None if free else ([captions[j] for j in kept], embedding[[row_of[j] for j in kept]])
+    matched = sorted(row_of)
+    return (
+        None if free else ([captions[j] for j in matched], embedding[[row_of[j] for j in matched]])
+    )

@@ -88,7 +88,7 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
         for column, i in enumerate(group):
             x, block = margin + column * (cell + 2 * space), line * len(wrapped[i])
             top = y + height - high if above else y + (height - high) // 2
-            # beside the first line
+            # level with the first line
             start = top - block - gap if above else top + (max(side, min(block, high)) - block) // 2
             for j, words in enumerate(wrapped[i]):
                 draw.text((x, start + j * line), words, INK, font)

@@ -111,8 +111,8 @@ class Vocabulary:
             ) from None
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(
-                f'{path} is not a vocabulary: expected JSON {{"words": [...]}}. Restore it from the '
-                'run that wrote it.'
+                f'{path} is not a vocabulary: expected JSON {{"words": [...]}}. '
+                'Restore it from the run that wrote it.'
             ) from None
         return cls(words)
 

@@ -32,7 +32,7 @@ def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
             with Image.open(io.BytesIO(data)) as image:
                 return _stored(data, image)
     except UnidentifiedImageError:
-        raise NotUsable('is no picture that can be read' if data else 'is empty') from None
+        raise NotUsable('is not a picture that can be read' if data else 'is empty') from None
     except Image.DecompressionBombError:
         raise NotUsable('has too many pixels; shrink it') from None
     except NotUsable:

@@ -46,7 +46,7 @@ def write(builder, folder) -> str:
         f'cut when they are read: {sum(n > MAX_WORDS for n in words):,} captions of more than '
         f'{MAX_WORDS} words, '
         f'{sum(n > CHARS for n in letters):,} of more than {CHARS} letters',
-        f'pictures of more than {MOST} captions, of which the first are kept: {folder.crowded:,}',
+        f'pictures of more than {MOST} captions, of which the first are used: {folder.crowded:,}',
         f'pictures that the captions do not name: {folder.unnamed:,}',
         f'left out: {len(skipped):,}',
         *(f'  {name}: {reason}' for name, reason in skipped.items()),

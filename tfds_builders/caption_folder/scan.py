@@ -31,10 +31,10 @@ FILE_NAMES, TEXTS = ('file_name', 'filename', 'file', 'image'), ('captions', 'ca
 HELD_OUT = 0.1
 # captions of a picture
 MOST = 100
-# bytes at each end of a file, which tell files of one size apart
+# bytes at each end of a file, by which files of one size differ
 END = 4096
 NO_TEXT = 'holds NUL characters: save it as UTF-8, or as UTF-16 with a byte order mark'
-NO_UTF8 = 'is no UTF-8: rename the file'
+NO_UTF8 = 'is not UTF-8: rename the file'
 
 
 class Entry(NamedTuple):
@@ -55,7 +55,7 @@ class Folder(NamedTuple):
     layout: str
     # pictures that no caption file names
     unnamed: int
-    # pictures of more than MOST captions, of which the first are kept
+    # pictures of more than MOST captions, of which the first are used
     crowded: int
     # by which the pictures were split
     rule: str
@@ -94,7 +94,7 @@ def scan(root) -> Folder:
         raise DataError(
             f'{root} has {len(sizes)} pictures and no caption for any of them. Write {TABLES[0]} '
             f'(one {{"file_name": "a.jpg", '
-            f'"text": "..."}} a line), captions.csv (file,caption), or a .txt beside each picture, '
+            f'"text": "..."}} a line), captions.csv (file,caption), or a .txt for each picture, '
             f'one caption a line.{first}'
         )
     crowded = sum(len(entry.captions) > MOST for entry in entries)
@@ -108,7 +108,7 @@ def scan(root) -> Folder:
     unnamed = len(sizes.keys() - {entry.file for entry in entries} - set(problems))
     problems = {storable(record): storable(problem) for record, problem in problems.items()}
     return Folder(
-        entries, problems, name or 'a .txt beside each picture', unnamed, crowded, rule, digest
+        entries, problems, name or 'a .txt for each picture', unnamed, crowded, rule, digest
     )
 
 
@@ -141,7 +141,7 @@ def _beside(root, sizes, problems):
             problems[file] = (
                 f'{text.name} has no caption'
                 if text.exists()
-                else f'there is no {text.name} beside it'
+                else f'there is no {text.name} in its folder'
             )
     return entries
 
@@ -310,15 +310,15 @@ def _labels(file, boxes, labels):
 
 
 def _unique(entries, problems):
-    kept = {}
+    merged = {}
     for entry in entries:
-        if entry.file in kept:
+        if entry.file in merged:
             problems[f'{entry.file} (again)'] = (
                 'file_name stands more than once; put all captions of a picture into one line'
             )
         else:
-            kept[entry.file] = entry
-    return list(kept.values())
+            merged[entry.file] = entry
+    return list(merged.values())
 
 
 def _split(entries):

@@ -54,7 +54,7 @@ def load(path, name, slim):
         raise
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f'{path}: {name} is no JSON, or ends early ({error}). Fetch it again.'
+            f'{path}: {name} is not JSON, or ends early ({error}). Fetch it again.'
         ) from None
 
 
@@ -194,17 +194,17 @@ def place(picture, objects):
     """
     bad = {}
     crowds = _usable(picture, [one for one in objects if one.crowd], MAX_OBJECTS, bad)
-    kept = _usable(
+    used = _usable(
         picture, [one for one in objects if not one.crowd], MAX_OBJECTS - bool(crowds), bad
     )
-    kept += crowds[: MAX_OBJECTS - len(kept)]
+    used += crowds[: MAX_OBJECTS - len(used)]
     masks = np.zeros((MAX_OBJECTS, MASK_SIZE, MASK_SIZE), np.uint8)
-    for slot, (_, _, mask) in zip(masks, kept):
+    for slot, (_, _, mask) in zip(masks, used):
         slot[:] = mask
     return (
-        [box for _, box, _ in kept],
-        [LABELS[one.category] for one, _, _ in kept],
-        [one.crowd for one, _, _ in kept],
+        [box for _, box, _ in used],
+        [LABELS[one.category] for one, _, _ in used],
+        [one.crowd for one, _, _ in used],
         masks,
         bad,
     )
@@ -215,19 +215,19 @@ def _usable(picture, objects, most, bad):
 
     All boxes are checked; only what is used is drawn.
     """
-    kept = []
+    used = []
     for one in sorted(objects, key=lambda one: (-_area(one), one.id)):
         try:
             if type(one.category) is not int or one.category not in LABELS:
                 raise ValueError(f'category {one.category} is none of COCO 2014')
             box = _box(one.box, picture.height, picture.width)
-            if len(kept) < most:
-                kept.append(
+            if len(used) < most:
+                used.append(
                     (one, box, shrunk(pixels(one.segmentation, picture.height, picture.width)))
                 )
         except (ValueError, OverflowError) as error:
             bad[one.id] = str(error)
-    return kept
+    return used
 
 
 def _area(one):
@@ -274,7 +274,7 @@ def pixels(segmentation, height, width):
         ]
         if not whole:
             raise ValueError(
-                'its polygons have fewer than three points, or some that are no numbers'
+                'its polygons have fewer than three points, or some that are not numbers'
             )
         border = np.array([width, height])
         runs = coco_mask.merge(

@@ -102,10 +102,10 @@ def read(path) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
             # boxes and parts are measured in the stored pixels
             pixels = decode(data)
             _add(sizes, key_of(match), None if pixels is None else pixels.shape[:2], path)
-    # the archive has it beside its folder, where it easily gets lost
-    beside = path.parent / ATTRIBUTE_NAMES
-    if ATTRIBUTE_NAMES not in tables and beside.is_file():
-        tables[ATTRIBUTE_NAMES] = beside.read_bytes()
+    # the archive has it outside of its folder, where it easily gets lost
+    outside = path.parent / ATTRIBUTE_NAMES
+    if ATTRIBUTE_NAMES not in tables and outside.is_file():
+        tables[ATTRIBUTE_NAMES] = outside.read_bytes()
     missing = [file for file in TABLES if file not in tables and file != ATTRIBUTE_NAMES]
     if missing:
         raise DataError(

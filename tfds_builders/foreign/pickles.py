@@ -181,13 +181,13 @@ class _Machine:
     def find_from_stack(self):
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
-            raise TypeError('a name is no string')
+            raise TypeError('a name is not a string')
         self.find(module, name)
 
     def apply(self):
         args, name = self.stack.pop(), self.stack.pop()
         if type(args) is not tuple:
-            raise TypeError('arguments are no tuple')
+            raise TypeError('arguments are not a tuple')
         self.stack.append(self.value(name, self.names[name] if type(name) is _Name else None, args))
 
     def value(self, name, rule, args):
@@ -271,7 +271,7 @@ class _Machine:
         dtype = np.dtype(dtype.code if dtype.order == '|' else dtype.order + dtype.code)
         data = self.copied(data).encode('latin1') if isinstance(data, str) else self.copied(data)
         if type(data) is not bytes:
-            raise TypeError('the content of an array is no string')
+            raise TypeError('the content of an array is not a string')
         count, rows = dtype.itemsize, 1
         for size in shape:
             if type(size) is not int or size < 0:

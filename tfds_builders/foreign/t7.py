@@ -165,7 +165,7 @@ class _Reader:
         self.memo[index] = module = Module(name)
         fields = yield self.object()
         if not isinstance(fields, (dict, list)):
-            raise self.damaged(f'{name} is no table of fields')
+            raise self.damaged(f'{name} is not a table of fields')
         module.update(fields if isinstance(fields, dict) else enumerate(fields, 1))
         return module
 
@@ -190,7 +190,7 @@ class _Reader:
         for size in sizes:
             elements *= size
         last = offset - 1 + sum((size - 1) * stride for size, stride in sizes_and_strides)
-        # strides of 0 repeat elements: more of them than the file has bytes is no data
+        # strides of 0 repeat elements: more of them than the file has bytes are not data
         if (
             min(sizes) < 1
             or min(strides) < 0

@@ -43,10 +43,10 @@ def known_from(rows, atoms):
     """Return the facts that a caption reveals."""
     known = set()
     for kind, *description, argument, other in atoms:
-        told = (
+        said = (
             [description] if kind == RELATION or (kind in (EXISTS, PLACE) and argument != 0) else []
         )
-        for one in told + ([unpack(other)] if kind == RELATION else []):
+        for one in said + ([unpack(other)] if kind == RELATION else []):
             for row in matching(rows, *one):
                 known |= {
                     (rows.index(row), name)

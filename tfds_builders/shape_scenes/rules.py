@@ -36,7 +36,7 @@ PLACES = (
     ((0.4, 0.5), (0.4, 0.5), (0.15, 0.15)),
     ((0.3, 0.5), (0.3, 0.5), (0.08, 0.08)),
 )
-# a C stands so far beside the first B at most, and so far over it
+# a C stands at most so far to the side of the first B, and so far over it
 BESIDE, OVER = 0.05, 0.25
 # of `checks`, for what a model draws
 TOLERANCE = 0.05
@@ -168,7 +168,7 @@ def box_floor(boxes, labels, sigma=0.02):
     return np.where(checks(boxes, labels)['rule_all'] == 1, floors, np.nan)
 
 
-# What a layout says about the model that made it
+# Checks of layouts, for the model that made them
 
 
 def checks(boxes, labels, label_set=None):
@@ -185,7 +185,7 @@ def checks(boxes, labels, label_set=None):
     Lengths have TOLERANCE to either side.
     """
     boxes, labels, counts = np.asarray(boxes, float), np.asarray(labels), counts_of(labels)
-    asked = (counts if label_set is None else np.asarray(label_set)) > 0
+    wanted = (counts if label_set is None else np.asarray(label_set)) > 0
     there, has_b = labels >= 0, counts[:, B] > 0
     counted = [
         any(present)
@@ -193,7 +193,7 @@ def checks(boxes, labels, label_set=None):
             n in possible(label, present, row) if present[label] else n == 0
             for label, n in enumerate(row)
         )
-        for present, row in zip(asked.tolist(), counts.tolist())
+        for present, row in zip(wanted.tolist(), counts.tolist())
     ]
     corners = np.concatenate(
         [boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., 2:]], -1
@@ -220,9 +220,9 @@ def checks(boxes, labels, label_set=None):
 def _regions():
     """Return the ranges: (without and with a B, label, x y w h, low high)."""
     alone = np.array([[x, y, side, side] for x, y, side in PLACES])
-    beside = alone.copy()
-    beside[C, 0], beside[C, 1] = alone[B, 0] + (-BESIDE, BESIDE), alone[B, 1] - OVER
-    return np.stack([alone, beside])
+    with_b = alone.copy()
+    with_b[C, 0], with_b[C, 1] = alone[B, 0] + (-BESIDE, BESIDE), alone[B, 1] - OVER
+    return np.stack([alone, with_b])
 
 
 _REGIONS = _regions()

@@ -110,7 +110,7 @@ def described(sentence):
         False,
     )
 
-    def tell(one, kind, value):
+    def say(one, kind, value):
         if one.setdefault(kind, value) != value:
             names = COLOURS if kind == 'colour' else SIZES
             raise DataError(
@@ -132,7 +132,7 @@ def described(sentence):
             predicate = False
             words |= {'n': value} if kind == 'number' else {}
         else:
-            tell(objects[-1] if predicate else words, kind, value)
+            say(objects[-1] if predicate else words, kind, value)
     # '... large and red': of the last one, or of an object without a name
     if words.keys() & {
         'colour',
@@ -141,7 +141,7 @@ def described(sentence):
         if not objects:
             objects.append({'n': words.get('n', 1)})
         for kind in words.keys() - {'n'}:
-            tell(objects[-1], kind, words[kind])
+            say(objects[-1], kind, words[kind])
     return [Described(**one) for one in objects], places
 
 
@@ -180,7 +180,7 @@ def _single(sentence):
     objects, places = described(sentence)
     vector, known = np.zeros(22, np.float32), np.zeros(22, bool)
 
-    def tell(group, value):
+    def say(group, value):
         first, length = GROUPS[group]
         said = vector[first : first + length]
         if said.any() and not said[value]:
@@ -204,19 +204,19 @@ def _single(sentence):
         ]
         if one.n:
             for group, value in said:
-                tell(group, value)
+                say(group, value)
         elif len(said) == 1:
             # 'no circle', 'no green shape': what it is not
             known[GROUPS[said[0][0]][0] + said[0][1]] = True
     for place in places:
         if place not in ('middle', 'corner'):
-            tell(3 + place[0], place[1])
-    # of the axes that no other word tells
+            say(3 + place[0], place[1])
+    # of the axes that no other word names
     for group in (3, 4):
         first, length = GROUPS[group]
         if not vector[first : first + length].any():
             if 'middle' in places:
-                tell(group, 1)
+                say(group, 1)
             elif 'corner' in places:
                 # on either side
                 known[first + 1] = True
