@@ -296,7 +296,7 @@ def line(**changes):
         (line(file_name='../secret.jpg'), r'line 1: \.\./secret.jpg leaves the folder'),
         (line(file_name='/etc/passwd'), 'line 1: /etc/passwd leaves the folder'),
         (line(file_name='z.jpg'), 'line 1: z.jpg is missing'),
-        (line(file_name='captions.jsonl'), 'line 1: captions.jsonl is no picture'),
+        (line(file_name='captions.jsonl'), 'line 1: captions.jsonl is not a picture'),
         (line(file_name='b.jpg'), r'b.jpg \(again\): file_name stands more than once'),
         (line(split='training data'), "line 1: a.jpg has the split 'training data'"),
         (line(boxes=[[0, 0, 5, 0]]), 'line 1: the boxes of a.jpg must be'),
@@ -518,7 +518,7 @@ def test_folders_that_hold_nothing(tmp_path, folder, spoil, named):
 # ------------------------------------------------------------------------------------------------------------------ pictures
 BROKEN = {
     'empty': (b'', 'is empty'),
-    'no picture': (b'<html></html>', 'is no picture'),
+    'no picture': (b'<html></html>', 'is not a picture'),
     'truncated jpeg': (picture(shape=(200, 200, 3))[:3000], 'cannot be decoded'),
     'truncated png': (picture(kind='PNG')[:600], 'cannot be decoded'),
     'one pixel': (picture(shape=(1, 1, 3)), 'is 1 x 1 pixels; a side needs 8'),

@@ -316,7 +316,7 @@ def test_the_largest_ten_and_a_crowd():
         (dict(category_id=12), 'category 12 is none'),
         (dict(segmentation=[]), 'fewer than three points'),
         (dict(segmentation=[[8, 12, 16, 24]]), 'fewer than three points'),
-        (dict(segmentation=[[8, 12, float('nan'), 24, 9, 9]]), 'no numbers'),
+        (dict(segmentation=[[8, 12, float('nan'), 24, 9, 9]]), 'not numbers'),
         (dict(segmentation=[[10**400, 12] * 3]), 'no segmentation'),
         (dict(segmentation=[['x', 'y']]), 'no segmentation'),
         (dict(segmentation=None), 'no segmentation'),

@@ -213,7 +213,7 @@ STORAGE = np.arange(6, dtype=np.float32)
             dumps(tensor((2, 3), (3, 1), 1, STORAGE, storage_kind='Double')),
             'no storage of its type|impossible length',
         ),
-        (dumps(Torch('nn.Linear', 'text')), 'no table of fields'),
+        (dumps(Torch('nn.Linear', 'text')), 'not a table of fields'),
         *((integer(tag, 1), 'a Lua function .type [678]') for tag in t7.FUNCTIONS),
         (dumps(Torch('tds.Hash', {})), "class 'tds.Hash'.* refused"),
         (dumps({'a': Torch('os.execute', {'rm': 1})}), "class 'os.execute'.* nothing is executed"),
@@ -441,7 +441,7 @@ def test_other_ways_to_make_an_object_are_refused(data, named):
         (numpy_array((2, -3), 'x' * 24), 'has the shape'),
         (numpy_array((10**9, 0), ''), 'more rows than the file has bytes'),
         (numpy_array((60_000, 60_000, 0), ''), 'more rows than the file has bytes'),
-        (numpy_array((2,), [1.0, 2.0]), 'no string'),
+        (numpy_array((2,), [1.0, 2.0]), 'not a string'),
         (
             b'(lp0\n'
             + b'c_codecs\nencode\n'
