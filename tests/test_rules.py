@@ -10,7 +10,7 @@ from scipy import special, stats
 
 from experiments import common
 from t2i_jax import config as settings
-from t2i_jax.data.feed import batches
+from t2i_jax.data.feed import host_batches
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split
 from tfds_builders import DataError, get_builder, names
@@ -505,11 +505,11 @@ def test_it_is_read_as_a_split_without_pictures_and_captions(built):
     plan = Plan(split, 20, 0, ('object_labels', 'boxes'))
     seen = list(
         itertools.chain.from_iterable(
-            batch['index'] for batch in batches(split, plan, 0, 3, 'host')
+            batch['index'] for batch in host_batches(split, plan, 0, 3, 'host')
         )
     )
     assert sorted(seen) == list(range(60))
-    one = next(iter(batches(split, plan, 0, 1, 'host')))
+    one = next(iter(host_batches(split, plan, 0, 1, 'host')))
     assert one['boxes'].shape == (20, MAX_OBJECTS, 4) and np.array_equal(
         one['object_labels'], tables['object_labels'][one['index']]
     )

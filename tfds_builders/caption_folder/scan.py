@@ -169,7 +169,9 @@ def _from_table(root, table, sizes, problems):
             # False for names that no disk takes
             there = os.path.exists(root / file)
             problems[where] = f'{entry.file} is ' + (
-                f'no picture ({", ".join(PICTURES)}), or in a linked folder' if there else 'missing'
+                f'not a picture ({", ".join(PICTURES)}), or in a linked folder'
+                if there
+                else 'missing'
             )
         elif not entry.captions:
             problems[where] = f'{entry.file} has no caption'
