@@ -78,7 +78,9 @@ def check(run: Run, mesh):
         data, needs, advice = stage.dataset, stage.nominal.needs, stage.cls.advice
         count = data.check(stage.data['split'], needs, advice)
         data.check(stage.data['validation_split'], needs, advice)
-        check_plan(data, count, block.batch_size, block.sampler, block.near_wrong)
+        classes = data.meta(0).classes
+        rest = block.batch_size, block.sampler, block.near_wrong
+        check_plan(data.name, data.features, classes, count, *rest)
 
 
 def adopt(stage):

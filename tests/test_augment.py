@@ -274,7 +274,7 @@ def test_a_mirrored_scene_is_mirrored_in_all_that_it_carries(on_shapes):
     config.update(size=32)
     needs = ('image', 'mask', 'object_masks', 'box', 'boxes', 'object_labels')
     split = Split(config, 'train[:64]', needs)
-    raw = gather(split.kept(), {'index': np.arange(64), 'caption': np.zeros((64, 1), int)})
+    raw = gather(split.batch_tables(), {'index': np.arange(64), 'caption': np.zeros((64, 1), int)})
     plain, turned = (
         jax.tree.map(
             np.asarray, augment(raw, jax.random.key(3), split.geometry._replace(flip=flip), True)

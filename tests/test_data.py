@@ -6,10 +6,10 @@ import pytest
 from helpers import bit_equal, kept_files
 
 from t2i_jax.data import tables
-from t2i_jax.data.feed import batches, by_processes, gather
+from t2i_jax.data.feed import host_batches, by_processes, gather
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split, device_tables
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.runtime.errors import DataError, RunError
 
 EVERYTHING = (
     'image',
@@ -47,7 +47,7 @@ def split(config):
 
 # ----------------------------------------------------------------------------------------------------------- tables, batches
 def test_what_the_tables_hold(split):
-    tables = split.kept()
+    tables = split.batch_tables()
     n, r = 256, split.meta.max_objects
     k = split.tables['facts'].shape[1]
     assert {name: (value.shape, value.dtype.name) for name, value in tables.items()} == {
@@ -113,7 +113,7 @@ def test_meta_is_what_the_data_know(split, config):
         1,
     )
     validation = Split(
-        config, 'validation[:40]', ('tokens',), split.vocabulary, {'size': 32, 'captions': 2}
+        {**config, 'size': 32, 'captions': 2}, 'validation[:40]', ('tokens',), split.vocabulary
     )
     assert validation.vocabulary is split.vocabulary and (
         validation.meta.size,
@@ -137,7 +137,7 @@ def test_a_decoding_process_that_dies_is_told():
 
 
 def collected(split, plan, cache, workers=0):
-    found = list(batches(split, plan, 2, 5, cache, workers))
+    found = list(host_batches(split, plan, 2, 5, cache, workers))
     if cache == 'device':
         (table,) = device_tables([split], jax.sharding.SingleDeviceSharding(jax.devices()[0]))
         found = [gather(table, rows, split.wrong_fields) for rows in found]
@@ -151,10 +151,9 @@ def test_the_ways_to_keep_the_data_give_equal_batches(config, resize, crop, monk
 
     def read(cache, name, workers=0):
         part = Split(
-            config,
+            {**config, 'cache': cache, 'resize': resize, 'crop': crop, 'load_size': 20},
             'train[:64]',
             needs,
-            stage_data={'cache': cache, 'resize': resize, 'crop': crop, 'load_size': 20},
         )
         found[name] = collected(part, Plan(part, 8, 0, needs, captions=2), cache, workers)
         return part
@@ -211,11 +210,11 @@ def test_a_batch_is_gathered_from_the_rows_of_its_plan(split):
 def test_the_shares_of_two_hosts_make_the_whole(split, config, cache):
     if cache == 'none':
         split = Split(
-            config, 'train[:40]', ('image', 'wrong_image', 'tokens'), stage_data={'cache': 'none'}
+            {**config, 'cache': 'none'}, 'train[:40]', ('image', 'wrong_image', 'tokens')
         )
     plan = Plan(split, 8, 0, ('image', 'wrong_image', 'tokens', 'wrong_tokens'))
-    parts = [list(batches(split, plan, 0, 3, cache, share=(i, 2))) for i in (0, 1)]
-    whole = list(batches(split, plan, 0, 3, cache))
+    parts = [list(host_batches(split, plan, 0, 3, cache, share=(i, 2))) for i in (0, 1)]
+    whole = list(host_batches(split, plan, 0, 3, cache))
     for one, two, both in zip(*parts, whole):
         assert set(one) == set(both) and all(
             bit_equal(np.concatenate([one[name], two[name]]), both[name]) for name in both
@@ -224,9 +223,9 @@ def test_the_shares_of_two_hosts_make_the_whole(split, config, cache):
 
 def test_a_run_goes_on_at_its_step_and_may_leave_early(split):
     plan = Plan(split, 8, 0, EVERYTHING)
-    whole = list(batches(split, plan, 0, 6, 'host', 2))
-    assert bit_equal(whole[4:], list(batches(split, plan, 4, 6, 'host', 4)))
-    some = batches(split, plan, 0, 10**9, 'host', 2)
+    whole = list(host_batches(split, plan, 0, 6, 'host', 2))
+    assert bit_equal(whole[4:], list(host_batches(split, plan, 4, 6, 'host', 4)))
+    some = host_batches(split, plan, 0, 10**9, 'host', 2)
     assert bit_equal(next(some), whole[0])
     some.close()
 
@@ -234,7 +233,7 @@ def test_a_run_goes_on_at_its_step_and_may_leave_early(split):
 def test_records_without_captions(odd):
     split = Split(odd, 'train', ('image', 'wrong_image', 'tokens', 'captioned'))
     plan = Plan(split, 8, 0, ('image', 'wrong_image', 'tokens'), 'mixed')
-    found = gather(split.kept(), plan(0), split.wrong_fields)
+    found = gather(split.batch_tables(), plan(0), split.wrong_fields)
     assert found['captioned'].tolist() == [True] * 4 + [False] * 4
     assert (
         (found['words'][:4] > 0).all()
@@ -281,18 +280,18 @@ def test_tables_that_do_not_fit_into_device_memory(split, monkeypatch):
         (('image',), 'train', dict(name='shapes/single'), ["no data set 'shapes'", 'shape_scenes']),
         (('image',), 'train', dict(name='shape_scenes/triple'), ["no config 'triple'", 'multi']),
         (('image',), 'train', dict(flip=True), ['never mirrored', 'data.flip=False']),
-        (('image',), 'train', dict(resize='stretch'), ["'stretch'", 'squash or keep']),
+        (('image',), 'train', dict(resize='stretch'), ["'stretch'", "'squash' or 'keep'"]),
     ],
 )
 def test_data_that_cannot_be_read(config, needs, name, changes, parts):
     other = config.copy_and_resolve_references()
     other.update(changes)
-    with pytest.raises(DataError) as error:
+    with pytest.raises((DataError, RunError)) as error:
         Split(other, name, needs)
     for part in parts:
         assert part in str(error.value)
 
 
 def test_a_cache_that_does_not_exist(split):
-    with pytest.raises(DataError, match="data.cache is 'disk'; it is device, host or none"):
-        batches(split, Plan(split, 8, 0, ('image',)), 0, 1, 'disk', 1)
+    with pytest.raises(RunError, match="data.cache is 'disk'; it is 'device', 'host' or 'none'"):
+        host_batches(split, Plan(split, 8, 0, ('image',)), 0, 1, 'disk', 1)

@@ -17,7 +17,7 @@ from test_train import ONE, lines, opened, program, saved_steps
 from benchmarks import devices
 from t2i_jax import run
 from t2i_jax import stage as core
-from t2i_jax.data.feed import batches
+from t2i_jax.data.feed import host_batches
 from t2i_jax.layers.conv import Conv
 from t2i_jax.runtime import hosts, sharding
 from t2i_jax.runtime.errors import RunError
@@ -33,7 +33,7 @@ def norm(a, b):
 
 def one_step(trainer, state, number):
     """(state, metrics) after step `number` from a state in host memory."""
-    rows = next(batches(trainer.split, trainer.plan, number, number + 1, trainer.cache, workers=1))
+    rows = next(host_batches(trainer.split, trainer.plan, number, number + 1, trainer.cache, workers=1))
     return trainer.step(
         jax.device_put(state, trainer.place), trainer.tables, sharding.put_rows(trainer.mesh, rows)
     )

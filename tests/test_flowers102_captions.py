@@ -387,7 +387,7 @@ def test_a_system_trains_on_stored_vectors(tmp_path, warnings):
     split = Split(config.data, 'train', needs)
     assert split.meta.embedding_dim == 1024 and split.tables['embedding'].shape == (6, 10, 1024)
     plan = Plan(split, 4, 0, needs, captions=4)(0)
-    batch = gather(split.kept(), plan, split.wrong_fields)
+    batch = gather(split.batch_tables(), plan, split.wrong_fields)
     assert batch['embedding'].shape == (4, 4, 1024)
     for index, caption, rows in zip(plan['index'], plan['caption'], batch['embedding']):
         assert np.array_equal(

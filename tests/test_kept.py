@@ -43,7 +43,7 @@ def test_records_are_read_once_and_then_only_for_what_is_new(on_shapes, reads):
     config = on_shapes('gan_cls_shapes').data.unlock()
 
     def of(*needs, part='train[:30]', **stage):
-        return Split(config, part, needs, stage_data=stage)
+        return Split({**config, **(stage or {})}, part, needs)
 
     one = of('image', 'tokens', 'dialog', 'boxes')
     assert reads == [['boxes', 'extent', 'facts', 'image', 'label', 'rounds', 'scene', 'texts']]
@@ -139,7 +139,7 @@ def test_a_full_disk_keeps_no_tables_and_stops_nothing(odd, reads, monkeypatch):
     stamps = kept_files(one)
     with monkeypatch.context() as patch:  # nor do they take what little a disk has left
         patch.setattr(kept.shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=1000))
-        patch.setattr(kept.Kept, 'alone', None)  # nobody waits for what will not be kept
+        patch.setattr(kept.Store, 'alone', None)  # nobody waits for what will not be kept
         Split(odd, 'train', ('image',))
     assert kept_files(one) == stamps
     assert same(Split(odd, 'train', ('image',)), one) and [
@@ -194,7 +194,7 @@ def test_a_disk_without_locks_keeps_tables(odd, reads, monkeypatch):
 
 def test_two_processes_without_a_lock_fill_files_of_their_own(tmp_path):
     (tmp_path / 'record').write_text('data')
-    one, two = (kept.Kept(tmp_path, 'train', 2, (), ()) for _ in range(2))
+    one, two = (kept.Store(tmp_path, 'train', 2, ()) for _ in range(2))
     with one.alone():
         rows = one.room('image', (2, 3), np.uint8)
         others = two.room('image', (2, 3), np.uint8)

@@ -10,7 +10,7 @@ from odd_pictures import ODD, encoded, gradient
 from t2i_jax.data import tables
 from t2i_jax.data.augment import augment
 from t2i_jax.data.canvas import Canvas, frame
-from t2i_jax.data.feed import batches, gather
+from t2i_jax.data.feed import host_batches, gather
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split
 from t2i_jax.runtime.errors import DataError
@@ -78,7 +78,7 @@ def test_a_broken_picture_is_named(odd):
     odd.cache = 'none'
     split = Split(odd, 'broken', ('image',))
     with pytest.raises(DataError, match='rose_7.jpg'):
-        list(batches(split, Plan(split, 1, 0, ('image',)), 0, 1, 'none', 1))
+        list(host_batches(split, Plan(split, 1, 0, ('image',)), 0, 1, 'none', 1))
 
 
 def test_the_crop_around_a_bird_is_the_one_of_the_papers():
@@ -188,7 +188,7 @@ def test_boxes_masks_and_parts_go_where_their_pixels_go(rectangle, monkeypatch, 
     )
     both = 0
     for seed in range(6):
-        raw = gather(split.kept(), {'index': np.arange(4), 'caption': np.zeros((4, 1), int)})
+        raw = gather(split.batch_tables(), {'index': np.arange(4), 'caption': np.zeros((4, 1), int)})
         batch = jax.tree.map(np.asarray, augment(raw, jax.random.key(seed), split.geometry, True))
         for i in range(4):
             seen = batch['image'][i, ..., 0] > 0

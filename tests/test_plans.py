@@ -8,7 +8,7 @@ from helpers import bit_equal
 
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.runtime.errors import DataError, RunError
 from tfds_builders.facts import entails
 
 
@@ -167,7 +167,7 @@ def test_near_wrong_pictures_are_wrong_by_little(split):
         return np.mean(found)
 
     assert alike(0) < 0.7 < 1 < alike(0.5) < 1.4 < alike(1)  # of class, colour, size
-    with pytest.raises(DataError, match='near_wrong=0.5 compares scenes, which cats does not have'):
+    with pytest.raises(DataError, match='near_wrong=0.5 compares scenes, which cats'):
         Plan(stand_in(), 8, 0, ('wrong_image',), near_wrong=0.5)
 
 
@@ -223,11 +223,11 @@ def test_a_rare_class_finds_its_wrong_records_and_none_is_preferred():
             stand_in(np.arange(60) % 4),
             ['batch of 5 distinct classes', 'has 4'],
         ),
-        (8, 'random', stand_in(), ["no sampler 'random'", 'mixed']),
+        (8, 'random', stand_in(), ["sampler is 'random'", 'mixed']),
     ],
 )
 def test_plans_that_cannot_be(batch_size, sampler, records, parts):
-    with pytest.raises(DataError) as error:
+    with pytest.raises((DataError, RunError)) as error:
         Plan(records, batch_size, 0, ('image',), sampler)
     for part in parts:
         assert part in str(error.value)

@@ -42,32 +42,32 @@ def drawable_records(split, needs, sampler='uniform') -> np.ndarray:
     return np.flatnonzero(drawable_captions(split, needs).any(1))
 
 
-def check_plan(data, count, batch_size, sampler, near_wrong):
-    """Check what a plan needs, by what is known before the data are read. Raises DataError.
+def check_plan(where, have, classes, count, batch_size, sampler, near_wrong):
+    """Check what a plan needs, by what is known: before the data are read, or of its tables.
 
-    data: a tables.Dataset; count: records of its split.
+    where: the data, for errors. have: their features or tables. classes: how many there are.
+    count: records that can be drawn. Raises DataError, and RunError for an unknown sampler.
     """
     choose('sampler', sampler, SAMPLERS)
-    if near_wrong and 'scene' not in data.features:
+    if near_wrong and 'scene' not in have:
         raise DataError(
-            f'near_wrong={near_wrong} compares scenes, which {data.name} does not have. '
+            f'near_wrong={near_wrong} compares scenes, which {where} does not have. '
             'Set near_wrong=0.'
         )
     if sampler in ('class_balanced', 'distinct_classes'):
-        if 'label' not in data.features:
+        if 'label' not in have:
             raise DataError(
-                f'Sampler {sampler} needs classes, which {data.name} does not have. '
+                f'Sampler {sampler} needs classes, which {where} does not have. '
                 'Use sampler=uniform.'
             )
-        classes = data.info.features['label'].num_classes
         if sampler == 'distinct_classes' and batch_size > classes:
             raise DataError(
-                f'A batch of {batch_size} distinct classes cannot be drawn: {data.name} has '
-                f'{classes}. Set batch_size to at most that.'
+                f'A batch of {batch_size} distinct classes cannot be drawn: {where} has {classes}. '
+                'Set batch_size to at most that.'
             )
     elif count < batch_size:
         raise DataError(
-            f'{data.name} has {count} records in this split, fewer than one batch of {batch_size}. '
+            f'{where} has {count} records that can be drawn, fewer than one batch of {batch_size}. '
             'Set a smaller batch_size, or take more data.'
         )
 
@@ -98,7 +98,6 @@ class Plan:
 
         Raises DataError where no such batch can be made.
         """
-        check_plan(split.dataset, len(split), batch_size, sampler, near_wrong)
         self.batch_size, self.seed, self.captions = batch_size, seed, captions
         self.sampler, self.share, self.near_wrong = sampler, captioned_share, near_wrong
         self.tables = {
@@ -114,20 +113,11 @@ class Plan:
         self.wrong_image = any(n.startswith('wrong_') and n != 'wrong_tokens' for n in needs)
         texts = 'wrong_tokens', 'wrong_chars', 'wrong_embedding'
         self.wrong_text = any(name in texts for name in needs)
-        where = f'split {split.split} of {split.meta.name}'
+        classes = len(np.unique(self.sorted)) if 'label' in self.tables else 0
+        where = f'{split.meta.name} (split {split.split})'
+        check_plan(where, self.tables, classes, self.n, batch_size, sampler, near_wrong)
         if sampler in ('class_balanced', 'distinct_classes'):
             self.by_class = np.split(self.order, np.flatnonzero(np.diff(self.sorted)) + 1)
-            if sampler == 'distinct_classes' and batch_size > len(self.by_class):
-                raise DataError(
-                    f'A batch of {batch_size} distinct classes cannot be drawn: {where} has '
-                    f'{len(self.by_class)}. Set batch_size to at most that.'
-                )
-        elif self.n < batch_size:
-            captioned = ' with a caption' if self.n < len(split) else ''
-            raise DataError(
-                f'S{where[1:]} has {self.n} records{captioned}, fewer than one batch of '
-                f'{batch_size}.'
-            )
         if captions > 1 and self.counts.min() < 1:
             raise DataError(
                 'Some records have no caption; a system that reads several captions a row needs '
