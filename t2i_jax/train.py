@@ -63,6 +63,8 @@ def check(run: Run, mesh):
             source = stage.source()
             source.meta, source.run.vocabulary  # noqa: B018 - raise where they are missing
             continue
+        if seems_finished(stage):
+            continue
         block = stage.block
         sharding.check_batch(block.batch_size, mesh, stage.name)
         stage.program(stage.nominal)
@@ -81,6 +83,12 @@ def check(run: Run, mesh):
         classes = data.meta(0).classes
         rest = block.batch_size, block.sampler, block.near_wrong
         check_plan(data.name, data.features, classes, count, *rest)
+
+
+def seems_finished(stage) -> bool:
+    """Whether there is a checkpoint of the last step, by what is known without data."""
+    newest = max(stage.saved_steps(), default=-1)
+    return 0 < stage.block.steps <= newest and (stage.workdir / 'vocabulary.json').exists()
 
 
 def adopt(stage):
@@ -132,14 +140,13 @@ class Trainer:
         checkpoints.close()
 
     def finished(self) -> bool:
-        """Whether there is a whole checkpoint of the last step, by what is known without data."""
-        stage, steps = self.stage, self.block.steps
-        newest = max(stage.saved_steps(), default=-1)
-        known = 0 < steps <= newest and (stage.workdir / 'vocabulary.json').exists()
-        if not hosts.all_say(known):
+        """Whether there is a whole checkpoint of the last step; no data are read."""
+        stage = self.stage
+        if not hosts.all_say(seems_finished(stage)):
             return False
         try:
-            return stage.state(newest, sharding.replicated(self.mesh))[0] >= steps
+            newest = max(stage.saved_steps())
+            return stage.state(newest, sharding.replicated(self.mesh))[0] >= self.block.steps
         except RunError as error:
             # what can be done about it is done once the data are there
             logging.warning('%s', error)

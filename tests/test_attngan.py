@@ -11,10 +11,11 @@ from flax import nnx
 from helpers import count, filled, shapes_of, start
 
 from experiments import attngan_birds, attngan_coco, attngan_shapes
-from t2i_jax import run
+from t2i_jax import config as settings
 from t2i_jax import stage as core
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.losses import sentence_loss, words_loss
+from t2i_jax.run import Run, describe
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Meta
 from t2i_jax.systems.attngan import STAGES, AttnGan, Drawn, Text
@@ -117,7 +118,7 @@ def test_published_sizes(keywords, g, ds):
     ],
 )
 def test_describe_tells_each_network(config, g, ds):
-    told = run.describe(config)
+    told = describe(config)
     for network, size in {
         'G': g,
         'D': sum(ds),
@@ -228,7 +229,7 @@ def test_what_a_stage_asks_for():
 def test_encoders_of_another_vocabulary_are_refused(tmp_path):
     config, other = attngan_shapes.get_config('tiny'), tmp_path / 'other'
     other.mkdir()
-    (other / 'config.json').write_text(run.to_json(config))
+    (other / 'config.json').write_text(settings.to_json(config))
     Vocabulary(['a', 'red', 'circle']).save(other / 'vocabulary.json')
     config.init.damsm = str(other)
     own = Vocabulary(['a', 'circle', 'red'])
@@ -237,7 +238,7 @@ def test_encoders_of_another_vocabulary_are_refused(tmp_path):
         match=rf'{other} has another vocabulary \(3 words, hash \w{{12}}\) than {tmp_path} \(3 words, hash {own.hash[:12]}\), so its '
         'text and image would misread sentences',
     ):
-        run.loaded_weights(config, tmp_path, 'gan', own, None)
+        Run(config, tmp_path)['gan'].loaded_weights(None)
 
 
 # --------------------------------------------------------------------------------------------------------------------- drawing

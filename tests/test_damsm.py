@@ -12,13 +12,13 @@ from einops import rearrange
 from flax import nnx
 from helpers import count, shapes_of
 
-from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.encoders import efficientnet_lite
 from t2i_jax.encoders.damsm_image import DamsmImage, EfficientNetTrunk, bilinear
 from t2i_jax.encoders.efficientnet_lite import EfficientNetLite
 from t2i_jax.losses import sentence_loss, words_loss
 from t2i_jax.metrics.retrieval import retrieval
+from t2i_jax.run import describe
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.stage import Meta
 from t2i_jax.systems.damsm import Damsm, not_wrong
@@ -75,9 +75,7 @@ def test_published_sizes(words, text):
 
 
 def test_the_system_file_tells_its_sizes():
-    told = run.describe(
-        importlib.import_module('experiments.damsm_shapes').get_config('multi').lock()
-    )
+    told = describe(importlib.import_module('experiments.damsm_shapes').get_config('multi').lock())
     assert re.search(r'^damsm.text +[\d,]+ +trained$', told, re.MULTILINE) and re.search(
         r'^damsm.image +[\d,]+ +trained$', told, re.MULTILINE
     )

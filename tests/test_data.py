@@ -6,7 +6,7 @@ import pytest
 from helpers import bit_equal, kept_files
 
 from t2i_jax.data import tables
-from t2i_jax.data.feed import host_batches, by_processes, gather
+from t2i_jax.data.feed import by_processes, gather, host_batches
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split, device_tables
 from t2i_jax.runtime.errors import DataError, RunError
@@ -209,9 +209,7 @@ def test_a_batch_is_gathered_from_the_rows_of_its_plan(split):
 @pytest.mark.parametrize('cache', ['device', 'host', 'none'])
 def test_the_shares_of_two_hosts_make_the_whole(split, config, cache):
     if cache == 'none':
-        split = Split(
-            {**config, 'cache': 'none'}, 'train[:40]', ('image', 'wrong_image', 'tokens')
-        )
+        split = Split({**config, 'cache': 'none'}, 'train[:40]', ('image', 'wrong_image', 'tokens'))
     plan = Plan(split, 8, 0, ('image', 'wrong_image', 'tokens', 'wrong_tokens'))
     parts = [list(host_batches(split, plan, 0, 3, cache, share=(i, 2))) for i in (0, 1)]
     whole = list(host_batches(split, plan, 0, 3, cache))

@@ -8,6 +8,7 @@ from flax import nnx
 from helpers import count, filled, moved, shapes_of, start
 
 from t2i_jax import stage as core
+from t2i_jax.run import Run
 from t2i_jax.stage import Meta
 from t2i_jax.systems.dcgan import LOSSES, STAGES, Dcgan
 
@@ -106,7 +107,7 @@ def test_generator_and_discriminator_of_radford_take_turns():
 @pytest.mark.parametrize('variant', ['torch', 'radford', 'mlp'])
 @pytest.mark.parametrize('loss', LOSSES)
 def test_every_variant_has_every_loss(variant, loss):
-    step, state = train(variant=variant, loss=loss)
+    step, state = train(Run(variant=variant, loss=loss))
     new, metrics = jax.eval_shape(step, state)
     assert jax.tree.structure(new) == jax.tree.structure(state) and ('penalty' in metrics) == (
         loss == 'wgan-gp'

@@ -11,14 +11,15 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import restored
 from PIL import Image
 from test_train import ONE, lines, opened, program, saved_steps
 
 from benchmarks import devices
-from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.data.feed import host_batches
 from t2i_jax.layers.conv import Conv
+from t2i_jax.run import Run
 from t2i_jax.runtime import hosts, sharding
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.train import train
@@ -33,7 +34,9 @@ def norm(a, b):
 
 def one_step(trainer, state, number):
     """(state, metrics) after step `number` from a state in host memory."""
-    rows = next(host_batches(trainer.split, trainer.plan, number, number + 1, trainer.cache, workers=1))
+    rows = next(
+        host_batches(trainer.split, trainer.plan, number, number + 1, trainer.cache, workers=1)
+    )
     return trainer.step(
         jax.device_put(state, trainer.place), trainer.tables, sharding.put_rows(trainer.mesh, rows)
     )
@@ -52,7 +55,7 @@ def test_one_device_equals_four_and_sharded_parameters_equal_whole_ones(tiny, tr
         opened(config, tmp_path, sharding.make_mesh(fsdp, jax.devices()[:n]))
         for fsdp, n in ((1, 1), (1, 4), (2, 4))
     )
-    weights = run.restore(tiny(), trained, 'gan')[1]
+    weights = restored(tiny(), trained, 'gan')[1]
     state = jax.device_get(core.init_state(alone.prog, weights.params, weights.stats, 0))
     for number in range(
         3
@@ -85,18 +88,17 @@ def test_the_first_state_is_the_same_on_any_mesh_and_a_run_may_change_it(dense, 
     for name, fsdp, count in (('one', 1, 1), ('four', 2, 4)):
         config = dense(steps=3, sample_every=3).unlock()
         config.mesh.fsdp = fsdp
-        train(config, tmp_path / name, jax.devices()[:count])
+        train(Run(config, tmp_path / name), jax.devices()[:count])
     first = [
         bytes(Image.open(tmp_path / name / 'gan' / 'samples' / '00000000.png').tobytes())
         for name in ('one', 'four')
     ]
     assert first[0] == first[1]
     config.mesh.fsdp, config.stages.gan.steps = 1, 4
-    train(config, tmp_path / 'four', ONE)
+    train(Run(config, tmp_path / 'four'), ONE)
     assert saved_steps(tmp_path / 'four') == [3, 4]
     assert all(
-        np.isfinite(x).all()
-        for x in jax.tree.leaves(run.restore(config, tmp_path / 'four', 'gan')[1])
+        np.isfinite(x).all() for x in jax.tree.leaves(restored(config, tmp_path / 'four', 'gan')[1])
     )
 
 
@@ -208,8 +210,8 @@ def free_port():
 
 
 def start_two(config, workdir):
-    """Two processes, by the command line, that train what `run.claim` has put into the workdir."""
-    run.claim(config, workdir)
+    """Two processes, by the command line, that train what `Run.claim` has put into the workdir."""
+    Run(config, workdir).claim()
     flags = f'--workdir={workdir}', f'--coordinator=127.0.0.1:{free_port()}', '--processes=2'
     return [program('-u', '-m', 't2i_jax.main', *flags, f'--process={i}') for i in (0, 1)]
 
@@ -244,7 +246,7 @@ def settings(dense, fsdp=1, **changes):
 def whole(dense, tmp_path_factory):
     """(config, workdir) of a run of 8 steps of one process with two devices, which nothing interrupted."""
     config, workdir = settings(dense, fsdp=2), tmp_path_factory.mktemp('whole')
-    train(config, workdir, jax.devices()[:2])
+    train(Run(config, workdir), jax.devices()[:2])
     return config, workdir
 
 
@@ -256,7 +258,7 @@ def same_run(config, there, here):
     for one, two in zip(lines(there, 'gan'), lines(here, 'gan')):
         assert one == pytest.approx(two, rel=1e-4)
     (_, first, _), (_, a, _), (_, b, _) = (
-        run.restore(config, *where)
+        restored(config, *where)
         for where in ((there, 'gan', 4), (there, 'gan', 8), (here, 'gan', 8))
     )
     assert norm(a.params, b.params) < 0.01 * norm(a.params, first.params) and a.step == b.step == 8
@@ -310,7 +312,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_one_finishes(dense, who
         and f'Another process was told to end: stage gan is saved at step {step} of 8' in said
     )
     assert f'SIGTERM: stage gan is saved at step {step} of 8' in more
-    train(settings(dense), tmp_path, ONE)
+    train(Run(settings(dense), tmp_path), ONE)
     same_run(config, there, tmp_path)
 
 
@@ -337,7 +339,7 @@ def test_a_process_whose_partner_is_killed_ends_with_a_message(dense, tmp_path):
     assert said.strip().count('Error: ') == 1 and 'another process of th' in said
     assert hosts.RESUME in told(second)[1]  # what was killed has last words, too
     step = saved_steps(tmp_path)[-1]
-    assert run.restore(config, tmp_path, 'gan')[0] == step and step % 60 == 0
+    assert restored(config, tmp_path, 'gan')[0] == step and step % 60 == 0
 
 
 def test_errors_that_mean_a_lost_partner(monkeypatch):
@@ -429,7 +431,7 @@ def test_a_port_that_is_taken():
 
 @pytest.mark.slow
 def test_a_coordinator_for_whom_nobody_comes(dense, tmp_path):
-    run.claim(settings(dense), tmp_path)
+    Run(settings(dense), tmp_path).claim()
     address = f'127.0.0.1:{free_port()}'
     status, said = told(
         program(

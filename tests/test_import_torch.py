@@ -10,16 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import restored
 from flax import nnx
 from oracles import load
 from test_imports_torch import both, plain
 
 from experiments import attngan_birds
-from t2i_jax import run
+from t2i_jax import config as settings
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.encoders.frozen import random_weights
 from t2i_jax.imports import attngan
 from t2i_jax.imports import run as import_torch
+from t2i_jax.run import Run
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.sample import Sampler
 from t2i_jax.train import train
@@ -240,14 +242,15 @@ def imported(official, config, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def restored(imported):
+def states(imported):
     return {
-        name: run.restore(run.load_config(imported), imported, name)[1] for name in ('damsm', 'gan')
+        name: restored(settings.load_older(imported), imported, name)[1]
+        for name in ('damsm', 'gan')
     }
 
 
 def test_the_run_says_what_it_is(imported):
-    config = run.load_config(imported)
+    config = settings.load_older(imported)
     gan, damsm = config.stages.gan.model, config.stages.damsm.model
     expected = dict(
         gf=GF,
@@ -273,11 +276,11 @@ def test_the_run_says_what_it_is(imported):
     assert config.data.size == 128 and tuple(config.stages.gan.data.scales) == (64,)
     assert Vocabulary.load(imported / 'vocabulary.json').words == tuple(WORDS)
     for name in ('damsm', 'gan'):
-        meta = run.read_meta(imported, name)
+        meta = Run.open(imported)[name].meta
         assert (meta.vocabulary_size, meta.size, meta.nominal) == (len(WORDS) + 1, 128, False)
 
 
-def test_tensors_lie_where_they_belong(official, restored):
+def test_tensors_lie_where_they_belong(official, states):
     """Single numbers by the layouts as specified, one for each kind of layer."""
     g, d0, d1, text, image = (
         official[name][1]
@@ -289,7 +292,7 @@ def test_tensors_lie_where_they_belong(official, restored):
             'image_encoder200.pth',
         )
     )
-    state, damsm, C = restored['gan'], restored['damsm'], 16 * GF
+    state, damsm, C = states['gan'], states['damsm'], 16 * GF
     G, stats = state.params['G'], state.stats['G']
     for half, c, h, w in ((0, 3, 1, 2), (1, 30, 3, 0)):
         there, here = half * 16 * C + c * 16 + h * 4 + w, half * 16 * C + (h * 4 + w) * C + c
@@ -347,13 +350,13 @@ def test_tensors_lie_where_they_belong(official, restored):
         )
 
 
-def test_every_number_arrives_once(official, restored):
+def test_every_number_arrives_once(official, states):
     """The sums of all numbers of a network are those of its file; Inception's trunk is folded."""
 
     def total(*trees):
         return sum(float(np.abs(np.float64(x)).sum()) for x in jax.tree.leaves(trees))
 
-    state = restored['gan']
+    state = states['gan']
     for name, trees in (
         ('netG_epoch_600.pth', (state.params['G'], state.stats['G'])),
         ('netD0.pth', (state.params['D'][0], state.stats['D'][0])),
@@ -379,18 +382,18 @@ def test_it_samples_and_trains_on(imported, monkeypatch, capsys):
         and drawn['image'].shape == (3, 2, 128, 128, 3)
         and drawn['attention'][0].shape[:4] == (3, 2, 64, 64)
     )
-    config = run.load_config(imported)
-    old = run.restore(config, imported, 'gan')[1]
+    config = settings.load_older(imported)
+    old = restored(config, imported, 'gan')[1]
     config = config.copy_and_resolve_references()
     config.stages.gan.steps = 21
-    train(config.lock(), imported, jax.devices()[:1])
+    train(Run(config.lock(), imported), jax.devices()[:1])
     assert (
         'Stage damsm: finished, 20 steps' in (told := capsys.readouterr().out)
         and 'Stage gan: resumed at step 20 of 21' in told
     )
     after = Sampler.load(imported)
     assert after.step == 21 and (after(TEXTS, num=2)['image'] != drawn['image']).any()
-    new = run.restore(config, imported, 'gan')[1]
+    new = restored(config, imported, 'gan')[1]
     for network, moved in (('G', True), ('D', True), ('text', False), ('image', False)):
         pairs = zip(
             jax.tree.leaves(old.params[network]), jax.tree.leaves(new.params[network]), strict=True
@@ -493,7 +496,7 @@ def torch_d(w, picture, sentence):
     ]
 
 
-def test_torch_computes_the_same(official, imported, restored):
+def test_torch_computes_the_same(official, imported, states):
     torch = pytest.importorskip('torch')
     F, vision = torch.nn.functional, load.torchvision()
     g, _, d1, text, image = (
@@ -506,7 +509,7 @@ def test_torch_computes_the_same(official, imported, restored):
             'image_encoder200.pth',
         )
     )
-    sampler, state, n = Sampler.load(imported, step=20), restored['gan'], len(TEXTS)
+    sampler, state, n = Sampler.load(imported, step=20), states['gan'], len(TEXTS)
     vocabulary, length = sampler.vocabulary, sampler.meta.length
     ids, lengths = (np.stack(x) for x in zip(*(vocabulary.encode(t, length) for t in TEXTS)))
     stage = nnx.merge(sampler.prog.graph, state.params, state.stats)
@@ -596,13 +599,13 @@ def test_without_discriminators_and_without_a_generator(official, config, tmp_pa
         set(steps) == {'damsm', 'gan'}
         and 'Stage gan: D begins untrained, its files were not given.' in capsys.readouterr().out
     )
-    made = run.load_config(tmp_path / 'g')
+    made = settings.load_older(tmp_path / 'g')
     assert (made.data.size, made.stages.gan.model.scales, made.stages.gan.model.mask_mode) == (
         64,
         1,
         'fixed',
     ) and not made.stages.gan.data.scales
-    state = run.restore(made, tmp_path / 'g', 'gan')[1]
+    state = restored(made, tmp_path / 'g', 'gan')[1]
     assert (
         state.ema['G']['to_images'][0]['conv']['kernel']
         == single['img_net1.img.0.weight'].transpose(2, 3, 1, 0)
@@ -618,12 +621,8 @@ def test_without_discriminators_and_without_a_generator(official, config, tmp_pa
     assert import_torch.import_attngan(encoders, config(), tmp_path / 'e', 256) == {'damsm': 20}
     other = config()
     other.init.damsm = str(tmp_path / 'e')
-    params, stats = run.loaded_weights(
-        other,
-        tmp_path / 'new',
-        'gan',
-        Vocabulary(WORDS),
-        jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+    params, stats = Run(other, tmp_path / 'new')['gan'].loaded_weights(
+        jax.sharding.SingleDeviceSharding(jax.devices()[0])
     )
     assert (
         params['text']['embed']['embedding'] == official['text_encoder200.pth'][1]['encoder.weight']

@@ -10,7 +10,7 @@ from odd_pictures import ODD, encoded, gradient
 from t2i_jax.data import tables
 from t2i_jax.data.augment import augment
 from t2i_jax.data.canvas import Canvas, frame
-from t2i_jax.data.feed import host_batches, gather
+from t2i_jax.data.feed import gather, host_batches
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split
 from t2i_jax.runtime.errors import DataError
@@ -188,7 +188,9 @@ def test_boxes_masks_and_parts_go_where_their_pixels_go(rectangle, monkeypatch, 
     )
     both = 0
     for seed in range(6):
-        raw = gather(split.batch_tables(), {'index': np.arange(4), 'caption': np.zeros((4, 1), int)})
+        raw = gather(
+            split.batch_tables(), {'index': np.arange(4), 'caption': np.zeros((4, 1), int)}
+        )
         batch = jax.tree.map(np.asarray, augment(raw, jax.random.key(seed), split.geometry, True))
         for i in range(4):
             seen = batch['image'][i, ..., 0] > 0

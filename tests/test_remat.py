@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.layers import remat
 from t2i_jax.layers.blocks import ImageTrunk, Residual
+from t2i_jax.run import Run
 
 
 class Chain(nnx.Module):
@@ -95,7 +95,7 @@ def test_the_config_switches_it_on(on_shapes):
     config = on_shapes('stackgan_pp_shapes')
     for on in (False, True):
         config.remat = on
-        stage = run.abstract(config, None, 'gan', run.nominal_meta(config, 'gan'))
+        stage = Run(config, None)['gan'].abstract(Run(config)['gan'].nominal_meta)
         assert {
             getattr(module, 'remat', False)
             for _, module in nnx.iter_modules(stage.D)

@@ -10,6 +10,9 @@ import pytest
 from flax import nnx
 from helpers import bit_equal, count, filled, moved, start
 
+from t2i_jax import config as settings
+from helpers import restored
+from t2i_jax.run import describe
 from t2i_jax import optim, run
 from t2i_jax import stage as core
 from t2i_jax.data.text import encode_chars
@@ -115,7 +118,7 @@ def test_published_sizes(keywords, blocks, sizes):
     ],
 )
 def test_published_sizes_are_told(experiment, sizes):
-    lines = run.describe(config_of(experiment)).splitlines()
+    lines = describe(config_of(experiment)).splitlines()
     told = {line.split()[0]: line.split()[1:] for line in lines if line.count('  ')}
     assert [told[name] for name in ('one.G1', 'one.D1', 'two.G2', 'two.D2')] == [
         [size, 'trained'] for size in sizes
@@ -430,7 +433,7 @@ def config_of(name, arg=''):
 )
 @pytest.mark.parametrize('phase', ['d_loss', 'g_loss'])
 def test_rates_are_halved(name, factors, phase):
-    blocks = run.plain(config_of(name).stages)
+    blocks = settings.plain(config_of(name).stages)
     for stage in ('one', 'two'):
         config = blocks[stage]['optim'][phase]
         assert (config['name'], config['lr'], config['b1'], config['b2'], config['eps']) == (
@@ -562,13 +565,13 @@ def test_stage_two_without_a_finished_stage_one_ends_in_one_message(config, tmp_
     folder.mkdir()
     config.init.one = str(folder)
     with pytest.raises(RunError, match='empty holds no run.*Train one first'):
-        train(config.lock(), tmp_path / 'run', jax.devices()[:1])
-    run.claim(config, folder)  # a run that has not come to Stage-I
+        train(Run(config.lock(), tmp_path / 'run'), jax.devices()[:1])
+    Run(config, folder).claim()  # a run that has not come to Stage-I
     with pytest.raises(
         RunError,
         match=r'one holds no trained stage.*Train \(or resume\) the stage, which writes it, or point --config.init.one',
     ):
-        train(config, tmp_path / 'other', jax.devices()[:1])
+        train(Run(config, tmp_path / 'other'), jax.devices()[:1])
 
 
 def test_a_stage_one_of_another_size_is_refused_before_training(config, tmp_path):
@@ -576,7 +579,7 @@ def test_a_stage_one_of_another_size_is_refused_before_training(config, tmp_path
     with pytest.raises(
         RunError, match='Stage two cannot be built: Stage-I draws 32 px and Stage-II 32 px'
     ):
-        train(config.lock(), tmp_path, jax.devices()[:1])
+        train(Run(config.lock(), tmp_path), jax.devices()[:1])
     assert not list(tmp_path.glob('*/checkpoints/*'))
 
 
@@ -592,7 +595,7 @@ def trained(on_shapes, tmp_path_factory):
     stages.one.model.update(gf=4, df=4, nc=8)
     stages.two.model.update(gf=4, df=4, nc=8, blocks=1)
     stages.style.steps = 0
-    train(config.lock(), workdir, jax.devices()[:1])
+    train(Run(config.lock(), workdir), jax.devices()[:1])
     return config, workdir
 
 
@@ -615,14 +618,14 @@ def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(
         str(first),
         2,
     )
-    train(mine.lock(), second, jax.devices()[:1])
+    train(Run(mine.lock(), second), jax.devices()[:1])
     assert not [message for message in warnings if 'interrupted' in message]
-    one, two = (run.restore(config, first, 'one')[1], run.restore(mine, second, 'two')[1])
+    one, two = (restored(config, first, 'one')[1], restored(mine, second, 'two')[1])
     assert bit_equal(one.ema['G1'], two.params['G1']) and bit_equal(
         one.ema_stats['G1'], two.stats['G1']
     )
     assert bit_equal(one.params['text'], two.params['text']) and not bit_equal(
-        run.restore(mine, second, 'text')[1].params['text'], two.params['text']
+        restored(mine, second, 'text')[1].params['text'], two.params['text']
     )
 
     shutil.rmtree(first)  # from here on the run stands alone
@@ -660,19 +663,11 @@ def test_the_small_pictures_of_stage_one(narrow, tmp_path, warnings):
     longer = config.copy_and_resolve_references().unlock()
     longer.stages.one.steps, longer.stages.two.steps = 2, 1
     longer.init.update(text=str(workdir), one=str(workdir))
-    checkpoints = run.checkpoints(
-        config, workdir, 'one'
-    )  # as if the run had been asked for more steps and stopped
+    checkpoints = Run(config, workdir)['one'].checkpoints()  # as if the run had been asked for more steps and stopped
     monkey = pytest.MonkeyPatch()
     monkey.setattr(type(checkpoints), 'extra', lambda self, step: dict(total=50))
     checkpoints.close()
-    run.loaded_weights(
-        longer,
-        tmp_path / 'other',
-        'two',
-        two.vocabulary,
-        jax.sharding.SingleDeviceSharding(jax.devices()[0]),
-    )
+    Run(longer, tmp_path / 'other')['two'].loaded_weights(jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     monkey.undo()
     assert any(
         'was interrupted at step 2 of 50' in message and f'--workdir={workdir}' in message
@@ -692,7 +687,7 @@ def test_stored_sentence_vectors_of_another_size_are_refused(narrow):
         RunError,
         match='Stage two was trained on data with embedding_dim 512; .* as it is now has 0.*another --workdir',
     ):
-        train(longer, workdir, jax.devices()[:1])
+        train(Run(longer, workdir), jax.devices()[:1])
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
         explore(Run.open(workdir)['two'], 'z_interpolation')
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):

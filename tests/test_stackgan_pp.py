@@ -11,7 +11,6 @@ from flax import nnx
 from helpers import count, filled, shapes_of, start
 
 from experiments import stackgan_pp_birds, stackgan_pp_uncond_shapes
-from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.data.augment import Geometry, augment
 from t2i_jax.layers.blocks import (
@@ -27,6 +26,7 @@ from t2i_jax.layers.blocks import (
     convolve,
 )
 from t2i_jax.losses import colour_consistency
+from t2i_jax.run import Run, describe
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Meta
 from t2i_jax.systems.stackgan_pp import STAGES, StackGanPp, Style
@@ -79,8 +79,8 @@ def test_published_sizes(conditional, g, ds):
 
 
 def test_describe_tells_each_network():
-    told = run.describe(stackgan_pp_birds.get_config())
-    without = run.describe(stackgan_pp_uncond_shapes.get_config('full'))
+    told = describe(stackgan_pp_birds.get_config())
+    without = describe(stackgan_pp_uncond_shapes.get_config('full'))
     sizes = {
         'G': ('21,239,696', '16,472,208'),
         'D': ('95,827,206', '86,952,195'),
@@ -169,11 +169,11 @@ def test_what_a_stage_asks_for():
     assert nnx.merge(*parts(conditional=False, embedding_dim=0)).needs == ('image',)
     assert tuple(STAGES) == ('text', 'gan', 'style') and StackGanPp.loads == {'text': 'text.text'}
     config = stackgan_pp_birds.get_config()
-    assert run.stage_names(config) == ['text', 'gan'] and run.stage_names(
+    assert Run(config).names == ['text', 'gan'] and Run(
         stackgan_pp_uncond_shapes.get_config()
-    ) == ['gan']
+    ).names == ['gan']
     config.data.embedding = 'stored'
-    assert run.stage_names(config) == ['gan']
+    assert Run(config).names == ['gan']
 
 
 # ----------------------------------------------------------------------------------------------------------------------- losses
@@ -374,7 +374,7 @@ def train(data, **keywords):
 )
 def test_other_steps_have_the_same_parts(keywords):
     data = batch() if keywords.get('conditional', True) else {'image': batch()['image']}
-    step, state = train(data, **keywords)
+    step, state = train(Run(data, **keywords))
     new, metrics = jax.eval_shape(step, state)
     assert jax.tree.structure(new) == jax.tree.structure(state)
     assert ('colour' in metrics) == ('colour_weight' in keywords) and ('kl' in metrics) == (
@@ -511,7 +511,7 @@ def test_style_of_the_largest_picture():
 
 def test_a_style_encoder_needs_sentences():
     config = stackgan_pp_uncond_shapes.get_config()
-    assert run.stage_names(config) == ['gan']
+    assert Run(config).names == ['gan']
     config.stages.style.steps = 10
     with pytest.raises(RunError, match='this run has no sentences'):
-        run.stage_names(config)
+        Run(config).names

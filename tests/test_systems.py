@@ -9,10 +9,12 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+from helpers import restored
 
 from benchmarks import devices
-from t2i_jax import run
+from t2i_jax import config as settings
 from t2i_jax import stage as core
+from t2i_jax.run import Run, describe
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.runtime.signals import Signals
@@ -41,12 +43,12 @@ def test_describe_needs_no_data_and_no_memory(experiment):
     assert 'tiny' in variants(experiment)
     for variant in variants(experiment):
         config = get_config(experiment, variant).lock()
-        told = run.describe(config)
-        for name in run.stage_names(config):
+        told = describe(config)
+        for name in Run(config).names:
             assert f'stage {name}:' in told
-            for phase in run.system(config.system).STAGES[name].phases:
+            for phase in settings.system(config.system).STAGES[name].phases:
                 assert f'{phase.loss}: trains {", ".join(phase.trains)}' in told
-        assert run.to_json(config)  # nothing in it that JSON cannot hold
+        assert settings.to_json(config)  # nothing in it that JSON cannot hold
 
 
 def representative(experiment):
@@ -72,7 +74,7 @@ def lowered_for_tpu(trainer):
 def test_a_step_fits_its_data(experiment, on_shapes, tmp_path):
     """Traced and not compiled, which takes most of the time of a short run."""
     config, mesh = on_shapes(experiment).lock(), sharding.make_mesh(devices=jax.devices()[:1])
-    for name in run.stage_names(config):
+    for name in Run(config).names:
         trainer = Trainer(config, tmp_path, name, mesh, Signals())
         trainer.open_data()
         trainer.open_model()
@@ -94,7 +96,7 @@ def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path, monkeyp
         lowered_for_tpu(self)  # here, because it has been traced
 
     monkeypatch.setattr(Trainer, 'loop', loop_then_lower)
-    for name in run.stage_names(config):
+    for name in Run(config).names:
         config.stages[name].update(
             steps=2,
             steps_per_dispatch=1,
@@ -104,21 +106,19 @@ def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path, monkeyp
             sample_every=2,
             checkpoint_every=2,
         )
-    train(config.lock(), tmp_path, jax.devices()[:1])
+    train(Run(config.lock(), tmp_path), jax.devices()[:1])
 
-    stages = run.system(config.system).STAGES
-    for name in run.stage_names(config):
+    stages = settings.system(config.system).STAGES
+    for name in Run(config).names:
         lines = [
             json.loads(line)
             for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()
         ]
         values = {key: value for line in lines for key, value in line.items()}
         assert np.isfinite([value for line in lines for value in line.values()]).all()
-        for phase in run.restore(config, tmp_path, name)[2].phases:
+        for phase in restored(config, tmp_path, name)[2].phases:
             assert f'train/{phase.loss}' in values and f'validation/{phase.loss}' in values
-    drawing = [
-        name for name in run.stage_names(config) if stages[name].sample is not core.Stage.sample
-    ]
+    drawing = [name for name in Run(config).names if stages[name].sample is not core.Stage.sample]
     if drawing:
         sampler, asked = Sampler.load(tmp_path, chunk=4), []
         apply = sampler._apply
@@ -152,7 +152,7 @@ def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path, monkeyp
 
 
 def test_published_sizes():
-    told = run.describe(get_config('gan_cls_flowers'))
+    told = describe(get_config('gan_cls_flowers'))
     for network, count in (('gan.G', '18,905,472'), ('gan.D', '4,030,080')):
         assert re.search(rf'^{network} +{count} +trained$', told, re.MULTILINE)
     assert re.search(r'^gan.text +[\d,]+ +frozen$', told, re.MULTILINE)

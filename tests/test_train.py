@@ -15,6 +15,9 @@ import pytest
 from helpers import bit_equal
 from PIL import Image
 
+from t2i_jax.run import Run
+from t2i_jax import config as settings
+from helpers import restored
 from t2i_jax import run
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.runtime import log, sharding
@@ -23,7 +26,8 @@ from t2i_jax.runtime.signals import Interrupted, Signals
 from t2i_jax.sample import Sampler
 from t2i_jax.systems import dcgan
 from t2i_jax.systems.dcgan import Dcgan
-from t2i_jax.train import Trainer, mean_of, train
+from t2i_jax.step import mean_of
+from t2i_jax.train import Trainer, check, train
 
 ONE = jax.devices()[:1]
 CLOCK = ('train/images_per_s', 'train/data_wait')
@@ -70,7 +74,7 @@ def interrupt_at(monkeypatch, stage, step, number=signal.SIGTERM):
 
 
 def opened(config, workdir, mesh):
-    trainer = Trainer(config, workdir, 'gan', mesh, Signals())
+    trainer = Trainer(Run(config, workdir)['gan'], mesh, Signals())
     trainer.open_data()
     trainer.open_model()
     return trainer
@@ -87,12 +91,12 @@ def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(
             ) as stopped,
         ):
             interrupt_at(patch, f'/{stage}/', step, number)
-            train(tiny(), tmp_path, ONE)
+            train(Run(tiny(), tmp_path), ONE)
         assert (
             f'--workdir={tmp_path}' in str(stopped.value)
             and saved_steps(tmp_path, stage)[-1] == step
         )
-    train(tiny(), tmp_path, ONE)
+    train(Run(tiny(), tmp_path), ONE)
     told = capsys.readouterr().out
     assert (
         'text: resumed at step 1 of 4' in told
@@ -101,8 +105,8 @@ def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(
     )
 
     for stage in ('text', 'gan'):
-        (there, whole, _), (here, resumed, _) = (
-            run.restore(tiny(), workdir, stage) for workdir in (trained, tmp_path)
+        (there, whole), (here, resumed) = (
+            restored(tiny(), workdir, stage) for workdir in (trained, tmp_path)
         )
         assert there == here == whole.step == resumed.step and bit_equal(whole, resumed)
         assert lines(trained, stage) == lines(tmp_path, stage)
@@ -116,7 +120,7 @@ def test_a_finished_run_is_left_as_it_is(tiny, trained, capsys):
         for path in trained.rglob('*')
         if path.is_file() and path.name not in rewritten
     }
-    train(tiny(), trained, ONE)
+    train(Run(tiny(), trained), ONE)
     assert 'gan: finished, 6 steps' in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
@@ -158,18 +162,18 @@ def test_what_a_run_leaves_behind(trained):
 
 
 def test_a_longer_run_goes_on_and_another_one_is_refused(tiny, trained):
-    run.claim(tiny(gan=dict(steps=7)), trained)  # growing is allowed ...
+    Run(tiny(gan=dict(steps=7)), trained).claim()  # growing is allowed ...
     with pytest.raises(RunError, match='stages.gan.steps: 7 there, 6 here'):
-        run.claim(tiny(), trained)  # ... shrinking is not
-    (trained / 'config.json').write_text(run.to_json(tiny()))
+        Run(tiny(), trained).claim()  # ... shrinking is not
+    (trained / 'config.json').write_text(settings.to_json(tiny()))
 
 
 # ------------------------------------------------------------------------------------------------------------ several stages
 def started(config, workdir):
     """The state from which a stage's training would start."""
-    checkpoints = run.checkpoints(config, workdir, 'gan')
+    checkpoints = Run(config, workdir)['gan'].checkpoints()
     try:
-        return opened(config, workdir, sharding.make_mesh(devices=ONE)).start(checkpoints)
+        return opened(config, workdir, sharding.make_mesh(devices=ONE)).resumed(checkpoints)
     finally:
         checkpoints.close()
 
@@ -177,14 +181,14 @@ def started(config, workdir):
 def test_a_network_may_come_from_another_run(tiny, trained, tmp_path):
     config = tiny().unlock()
     config.init.text = str(trained)
-    state, theirs = started(config, tmp_path), run.restore(tiny(), trained, 'text')[1]
+    state, theirs = started(config, tmp_path), restored(tiny(), trained, 'text')[1]
     assert bit_equal(state.params['text'], theirs.params['text']) and state.step == 0
     Vocabulary(['circle', 'square']).save(tmp_path / 'vocabulary.json')
     with pytest.raises(RunError, match=rf'{trained} has another vocabulary .* than {tmp_path}'):
         started(config, tmp_path)
     config.init.text = str(tmp_path)
     with pytest.raises(RunError, match=r'holds no run'):
-        run.build(config, tmp_path, 'gan', run.read_meta(trained, 'gan'), 0)
+        Run(config, tmp_path)['gan'].build(Run.open(trained)['gan'].meta, 0)
 
 
 def test_a_run_does_not_depend_on_the_one_from_which_it_took_a_stage(tiny, trained, tmp_path):
@@ -192,9 +196,9 @@ def test_a_run_does_not_depend_on_the_one_from_which_it_took_a_stage(tiny, train
     shutil.copytree(trained, other)
     config = tiny().unlock()
     config.init.text = str(other)
-    run.adopt(config, mine, 'text')
+    Run(config, mine)['text'].adopt()
     shutil.rmtree(other)
-    assert run.build(config, mine, 'gan', run.read_meta(trained, 'gan'), 0).text.embedding == 8
+    assert Run(config, mine)['gan'].build(Run.open(trained)['gan'].meta, 0).text.embedding == 8
 
 
 def test_a_stage_without_phases_is_saved_as_it_is(dense, tmp_path, monkeypatch, capsys):
@@ -204,7 +208,7 @@ def test_a_stage_without_phases_is_saved_as_it_is(dense, tmp_path, monkeypatch, 
             self.phases = ()
 
     monkeypatch.setitem(dcgan.STAGES, 'gan', Still)
-    train(dense(), tmp_path, ONE)
+    train(Run(dense(), tmp_path), ONE)
     assert saved_steps(tmp_path) == [0] and Sampler.load(tmp_path)(num=2)['image'].shape == (
         1,
         2,
@@ -212,7 +216,7 @@ def test_a_stage_without_phases_is_saved_as_it_is(dense, tmp_path, monkeypatch, 
         16,
         3,
     )
-    train(dense(), tmp_path, ONE)
+    train(Run(dense(), tmp_path), ONE)
     assert 'finished, 0 steps' in capsys.readouterr().out
 
 
@@ -224,17 +228,14 @@ def test_the_best_checkpoint_stays(dense, tmp_path, monkeypatch):
         lambda self, step, state: setattr(self, 'validation', {'g_loss': next(losses)}),
     )
     config = dense(steps=4, checkpoint_every=1, validate_every=1, keep='best:g_loss', keep_n=1)
-    train(config, tmp_path, ONE)
-    assert saved_steps(tmp_path) == [2, 4] and run.restore(config, tmp_path, 'gan')[0] == 2
+    train(Run(config, tmp_path), ONE)
+    assert saved_steps(tmp_path) == [2, 4] and restored(config, tmp_path, 'gan')[0] == 2
     for every in (0, 3):
         with pytest.raises(
             RunError, match='validate_every to a number that divides checkpoint_every'
         ):
-            opened(
-                dense(checkpoint_every=2, validate_every=every, keep='best:g_loss'),
-                tmp_path,
-                sharding.make_mesh(devices=ONE),
-            )
+            config = dense(checkpoint_every=2, validate_every=every, keep='best:g_loss')
+            check(Run(config, tmp_path / 'other'), sharding.make_mesh(devices=ONE))
 
 
 # ---------------------------------------------------------------------------------------------------------- what goes wrong
@@ -248,7 +249,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(dense, tmp_pa
     monkeypatch.setattr(Dcgan, 'g_loss', poisoned)
     config = dense(steps=20, log_every=10, checkpoint_every=2)
     with pytest.raises(RunError) as error:
-        train(config, tmp_path, ONE)
+        train(Run(config, tmp_path), ONE)
     for part in (
         'Stage gan, step 5',
         'phase g_loss',
@@ -257,7 +258,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(dense, tmp_pa
     ):
         assert part in str(error.value)
     assert saved_steps(tmp_path) == [2, 4]
-    state = run.restore(config, tmp_path, 'gan')[1]
+    state = restored(config, tmp_path, 'gan')[1]
     assert state.bad_step == -1 and all(np.isfinite(x).all() for x in jax.tree.leaves(state))
     assert not (tmp_path / 'lock').exists()
 
@@ -265,8 +266,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(dense, tmp_pa
 def test_an_absurd_learning_rate_ends_the_run_before_anything_is_saved(dense, tmp_path):
     config = dense().unlock()
     config.stages.gan.optim.d_loss.lr = 1e38
-    with pytest.raises(RunError, match='There is no checkpoint yet'):
-        train(config, tmp_path, ONE)
+    with pytest.raises(RunError, match='No checkpoint exists yet'):
+        train(Run(config, tmp_path), ONE)
     assert not saved_steps(tmp_path)
 
 
@@ -274,15 +275,15 @@ def test_a_checkpoint_of_other_data_is_refused(tiny, trained):
     config = tiny(gan=dict(steps=7)).unlock()
     config.data.split = 'train[:200]'
     trainer = opened(config, trained, sharding.make_mesh(devices=ONE))
-    checkpoints = run.checkpoints(config, trained, 'gan')
+    checkpoints = Run(config, trained)['gan'].checkpoints()
     with pytest.raises(RunError, match='made with records 256, here it is 200'):
-        trainer.start(checkpoints)
+        trainer.resumed(checkpoints)
     checkpoints.close()
 
 
 def test_a_finished_run_ends_at_once_without_its_data(tiny, trained, capsys, monkeypatch):
-    monkeypatch.setattr('t2i_jax.train.Split', lambda *_, **__: pytest.fail('the data are read'))
-    train(tiny(), trained, ONE)
+    monkeypatch.setattr(sys.modules['t2i_jax.train'], 'Split', lambda *_, **__: pytest.fail('the data are read'))
+    train(Run(tiny(), trained), ONE)
     assert (
         'Stage text: finished, 4 steps.' in (told := capsys.readouterr().out)
         and 'Stage gan: finished, 6 steps.' in told
@@ -299,10 +300,10 @@ def test_means_leave_out_phases_that_did_not_run():
 
 def test_several_steps_at_once_end_as_one_after_another(dense, tmp_path):
     config = dense(steps=8, log_every=4, checkpoint_every=4).unlock()
-    train(config, tmp_path / 'one', ONE)
+    train(Run(config, tmp_path / 'one'), ONE)
     config.stages.gan.steps_per_dispatch = 4
-    train(config, tmp_path / 'four', ONE)
-    one, four = (run.restore(config, tmp_path / name, 'gan')[1] for name in ('one', 'four'))
+    train(Run(config, tmp_path / 'four'), ONE)
+    one, four = (restored(config, tmp_path / name, 'gan')[1] for name in ('one', 'four'))
     assert one.step == four.step == 8
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four)):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
@@ -312,7 +313,7 @@ def test_several_steps_at_once_end_as_one_after_another(dense, tmp_path):
     with pytest.raises(
         RunError, match='steps_per_dispatch=4 .* does not divide checkpoint_every=5, steps=10'
     ):
-        train(config, tmp_path / 'other', ONE)
+        train(Run(config, tmp_path / 'other'), ONE)
 
 
 def test_the_host_asks_the_device_at_log_steps_only(dense, tmp_path, monkeypatch):
@@ -321,14 +322,14 @@ def test_the_host_asks_the_device_at_log_steps_only(dense, tmp_path, monkeypatch
 
     def open_model(self):
         step(self)
-        one = self.step
+        one = self.compiled.step
 
         def guarded(*args):
             number[0] += 1
             with jax.transfer_guard('disallow_explicit'):
                 return one(*args)
 
-        self.step = guarded
+        self.compiled = self.compiled._replace(step=guarded)
 
     def fetched(convert):
         def noted(self, *args, **keywords):
@@ -345,5 +346,5 @@ def test_the_host_asks_the_device_at_log_steps_only(dense, tmp_path, monkeypatch
     )
     for name in ('__array__', '__int__', '__float__', '__bool__'):
         monkeypatch.setattr(type(jnp.ones(1)), name, fetched(getattr(type(jnp.ones(1)), name)))
-    train(dense(steps=9, log_every=3, checkpoint_every=0), tmp_path, ONE)
+    train(Run(dense(steps=9, log_every=3, checkpoint_every=0), tmp_path), ONE)
     assert number[0] == 9 and asked - {0} == {3, 6, 9}
