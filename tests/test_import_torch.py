@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import restored
 from flax import nnx
+from helpers import restored
 from oracles import load
 from test_imports_torch import both, plain
 

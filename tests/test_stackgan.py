@@ -8,19 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import bit_equal, count, filled, moved, start
+from helpers import bit_equal, count, filled, moved, restored, start
 
 from t2i_jax import config as settings
-from helpers import restored
-from t2i_jax.run import describe
-from t2i_jax import optim, run
+from t2i_jax import optim
 from t2i_jax import stage as core
 from t2i_jax.data.text import encode_chars
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.evaluate import evaluate
 from t2i_jax.explore import explore
 from t2i_jax.layers.norm import LayerNorm
-from t2i_jax.run import Run
+from t2i_jax.run import Run, describe
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler, to_files
 from t2i_jax.stage import Meta
@@ -663,11 +661,15 @@ def test_the_small_pictures_of_stage_one(narrow, tmp_path, warnings):
     longer = config.copy_and_resolve_references().unlock()
     longer.stages.one.steps, longer.stages.two.steps = 2, 1
     longer.init.update(text=str(workdir), one=str(workdir))
-    checkpoints = Run(config, workdir)['one'].checkpoints()  # as if the run had been asked for more steps and stopped
+    checkpoints = Run(config, workdir)[
+        'one'
+    ].checkpoints()  # as if the run had been asked for more steps and stopped
     monkey = pytest.MonkeyPatch()
     monkey.setattr(type(checkpoints), 'extra', lambda self, step: dict(total=50))
     checkpoints.close()
-    Run(longer, tmp_path / 'other')['two'].loaded_weights(jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    Run(longer, tmp_path / 'other')['two'].loaded_weights(
+        jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    )
     monkey.undo()
     assert any(
         'was interrupted at step 2 of 50' in message and f'--workdir={workdir}' in message

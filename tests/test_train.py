@@ -12,21 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bit_equal
+from helpers import bit_equal, restored
 from PIL import Image
 
-from t2i_jax.run import Run
 from t2i_jax import config as settings
-from helpers import restored
-from t2i_jax import run
 from t2i_jax.data.text import Vocabulary
+from t2i_jax.run import Run
 from t2i_jax.runtime import log, sharding
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.runtime.signals import Interrupted, Signals
 from t2i_jax.sample import Sampler
+from t2i_jax.step import mean_of
 from t2i_jax.systems import dcgan
 from t2i_jax.systems.dcgan import Dcgan
-from t2i_jax.step import mean_of
 from t2i_jax.train import Trainer, check, train
 
 ONE = jax.devices()[:1]
@@ -282,7 +280,9 @@ def test_a_checkpoint_of_other_data_is_refused(tiny, trained):
 
 
 def test_a_finished_run_ends_at_once_without_its_data(tiny, trained, capsys, monkeypatch):
-    monkeypatch.setattr(sys.modules['t2i_jax.train'], 'Split', lambda *_, **__: pytest.fail('the data are read'))
+    monkeypatch.setattr(
+        sys.modules['t2i_jax.train'], 'Split', lambda *_, **__: pytest.fail('the data are read')
+    )
     train(Run(tiny(), trained), ONE)
     assert (
         'Stage text: finished, 4 steps.' in (told := capsys.readouterr().out)
