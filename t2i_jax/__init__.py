@@ -19,7 +19,7 @@ __all__ = ['Run', 'Sampler', 'evaluate', 'explore', 'train']
 _HOMES = {
     'Run': 't2i_jax.run',
     'Sampler': 't2i_jax.sample',
-    'evaluate': 't2i_jax.evaluate.evaluate',
+    'evaluate': 't2i_jax.evaluate',
     'explore': 't2i_jax.explore',
     'train': 't2i_jax.train',
 }

@@ -338,9 +338,9 @@ def perform(command):
     """Do what a command says. Modules are imported as they are needed."""
     mode, flags = command.mode, command.flags
     if mode == 'compare':
-        from t2i_jax.evaluate import report
+        from t2i_jax.evaluate.compare import compare
 
-        print(report.compare(command.paths, flags.out or 'compare.png'))
+        print(compare(command.paths, flags.out or 'compare.png'))
     elif mode == 'describe':
         from t2i_jax.run import describe
 
@@ -397,7 +397,7 @@ def explore(run, flags):
 
 def evaluate(run, flags):
     """Measure a stage of a run."""
-    from t2i_jax.evaluate.evaluate import evaluate
+    from t2i_jax.evaluate import evaluate
     from t2i_jax.sample import DRAWN
 
     # the stage may be that of another run, which `init` names
@@ -408,7 +408,7 @@ def evaluate(run, flags):
 
 def measured(flags):
     """Measure a folder of pictures."""
-    from t2i_jax.evaluate.evaluate import evaluate_files
+    from t2i_jax.evaluate import evaluate_files
 
     options = dict(force=flags.force, extractor_weights=flags.extractor_weights)
     options['extractor'] = flags.extractor or 'efficientnet_lite0'

@@ -107,6 +107,11 @@ class Sampler:
     def reads_text(self) -> bool:
         return 'sentence' in self.draws_from
 
+    @property
+    def reads_new_text(self) -> bool:
+        """Whether it can be given sentences of which the data have no stored vectors."""
+        return self.reads_text and 'embedding' not in self.module.needs
+
     def __call__(
         self,
         sentences=None,

@@ -77,6 +77,8 @@ class Stage(nnx.Module):
       back as `batch['encoded']`; so points between two sentences can be drawn.
     codes(batch, key=None) -> an object with `code` (pictures) and `sentence`, both b d, whose
       cosine says how well they fit: for stages whose `makes` has 'codes'.
+    pair_scores(pictures, captions, length) -> {name: (pictures, captions)}: other scores of pairs
+      than the cosine, the best first; both are `codes`, length: words of each caption.
     measure(batch, key) -> {name: (b,) float32}: numbers of each record, NaN where one does not
       apply; the evaluation reports their means.
     explorations of its own, each a static method (sampler, batch, texts, num, seed) -> (pictures
@@ -85,7 +87,8 @@ class Stage(nnx.Module):
       A row of the result is one condition, with what moves from left to right; rows of a batch and
       noise (sampler.noise(num, seed, n)) are drawn by sampler.sample(batch, noise, (n, num)).
 
-    phases, needs, draws_from, makes, explores may also be set in `__init__`, where keywords decide.
+    phases, needs, draws_from, makes, explores, taught_by, likelihoods may also be set in
+    `__init__`, where keywords decide.
     """
 
     phases: tuple[Phase, ...] = ()
@@ -101,6 +104,10 @@ class Stage(nnx.Module):
     makes: tuple[str, ...] = ()
     # the earlier stages that can score its pictures against sentences
     judges: tuple[str, ...] = ()
+    # those of them whose scores are part of its loss, so that they flatter it
+    taught_by: tuple[str, ...] = ()
+    # name in `measure` -> the form of that likelihood, as scenes/rules.py reads it for its floor
+    likelihoods: dict[str, dict[str, Any]] = {}
     # exploration -> the method that it is made with: of the table explore.EXPLORATIONS, or its own
     explores: dict[str, str] = {}
     # constructor keywords of the small variant
@@ -143,6 +150,10 @@ class Stage(nnx.Module):
     def exploration(self, name):
         """Return the function of an exploration of its own."""
         return getattr(self, self.explores[name])
+
+    def pair_scores(self, pictures, captions, length):
+        """Return how well each caption fits each picture, without weights; besides the cosine."""
+        return {}
 
     def measure(self, batch, key):
         """Return numbers of each record, {name: (b,) float32}."""

@@ -1,0 +1,102 @@
+"""A run, or a folder of pictures, to numbers that can be compared, each with its protocol.
+
+t2i_jax --workdir=runs/quick --mode=evaluate [--config.eval.num=1000]
+evaluate(Run.open('runs/quick')['gan'], num=1000)
+
+pictures, layouts, matching   a kind of output each, see EVALUATIONS
+files                         pictures made elsewhere
+during                        a few pictures, during training
+sources, features, judges     what is measured, and what reads it
+measures, report, compare     what all kinds share; the result
+"""
+
+import functools
+import pathlib
+
+from t2i_jax.data.feed import CHUNK
+from t2i_jax.draw.outputs import DRAWN
+from t2i_jax.evaluate import report
+from t2i_jax.evaluate.files import evaluate_files
+from t2i_jax.evaluate.layouts import Layouts
+from t2i_jax.evaluate.matching import Pairs
+from t2i_jax.evaluate.measures import OPTIONS, Kind
+from t2i_jax.evaluate.pictures import Pictures
+from t2i_jax.runtime import sharding
+from t2i_jax.runtime.errors import RunError, choose
+from t2i_jax.sample import Sampler
+
+__all__ = ['EVALUATIONS', 'evaluate', 'evaluate_files']
+
+# what a stage makes, in the order in which its main result is looked for -> how it is measured
+EVALUATIONS: dict[str, type[Kind]] = {'image': Pictures, 'boxes': Layouts, 'codes': Pairs}
+
+
+def evaluate(stage, out=None, **options) -> dict:
+    """Evaluate a stage and write <out>/<name>.json and .png -> the report as a dictionary.
+
+    stage: a RunStage. out: a folder, <workdir>/eval by default. options: those that differ from
+    `eval` in the run's config.
+
+    Raises RunError, DataError, and ValueError where a metric cannot be computed from its input.
+    """
+    config, options = stage.config, {**OPTIONS, **stage.config.eval, **options}
+    choose('eval.weights', options['weights'], ('ema', 'raw'))
+    for name in ('num', 'captions', 'samples'):
+        if options[name] < 1:
+            raise RunError(f'eval.{name} is {options[name]}: expected at least one.')
+    ema, mesh = options['weights'] == 'ema', sharding.make_mesh(1)
+    sampler = Sampler(stage, options['step'] or None, chunk=CHUNK, averaged=ema, mesh=mesh)
+    kind = kind_of(sampler)
+
+    fields = *kind.fields, *(n for n in sampler.module.needs if not n.startswith('wrong_'))
+    cache = 'none' if stage.data['cache'] == 'none' else 'host'
+    opened = functools.cache(lambda name: stage.split(name, tuple(dict.fromkeys(fields)), cache))
+    train = opened(config.data.split)
+    measured = kind(stage, sampler, train, options)
+    splits = [name.strip() for name in options['split'].split(',') if name.strip()]
+    splits = splits or measured.splits
+    values, grids = [], []
+    for name in splits:
+        new, grid = measured(name, opened(name))
+        values += new
+        grids.append(grid)
+
+    run = dict(
+        workdir=stage.workdir.name,
+        system=config.system,
+        data=train.meta.name,
+        stage=stage.name,
+        step=sampler.step,
+        size=sampler.meta.size,
+    )
+    protocol = dict(
+        num=options['num'],
+        **measured.protocol,
+        seed=options['seed'],
+        weights=options['weights'],
+        splits=splits,
+        version=report.version(),
+    )
+    name = options['name'] or file_name(stage, sampler.step, splits, measured, options)
+    path = pathlib.Path(out or stage.workdir / 'eval') / f'{name.replace("/", "_")}.json'
+    return report.finish(path, grids, run=run, protocol=protocol, values=values)
+
+
+def kind_of(sampler) -> type[Kind]:
+    """Return how a stage is measured, by what it makes. Raises RunError where it is not."""
+    made = next((name for name in EVALUATIONS if name in sampler.makes), None)
+    if made is None:
+        raise RunError(
+            f'Stage {sampler.name} makes {", ".join(sampler.makes) or "nothing"}, which is not '
+            f'measured; {", ".join(EVALUATIONS)} are. Name another stage: --stage.'
+        )
+    return EVALUATIONS[made]
+
+
+def file_name(stage, step, splits, measured, options) -> str:
+    """Return what sets an evaluation apart from the others of its run."""
+    last = '' if stage.run.last(DRAWN) is stage else f'_{stage.name}'
+    return (
+        f'{"_".join(splits)}_{measured.size}_{options["weights"]}_seed{options["seed"]}'
+        f'{measured.networks}{last}_step{step}'
+    )

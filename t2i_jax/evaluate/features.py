@@ -20,6 +20,7 @@ from t2i_jax.metrics.arrays import blocks
 from t2i_jax.metrics.resize import FILTERS, resize
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.runtime.sharding import by_rows, replicated
+from t2i_jax.scenes.readers import ShapeFeatures, has_features, readers
 
 # the port of inception-2015-12-05 that pytorch-fid and torch-fidelity offer: one file, two names
 FID_WEIGHTS = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
@@ -225,3 +226,21 @@ def _from_file(name, network, path):
     if digest == FID_WEIGHTS:
         return module, digest, ''
     return module, f'{digest} (unverified)', 'inception_fid_unverified'
+
+
+def choose_extractor(options, scenes='', mesh=None):
+    """Make the feature network that options name, or one that fits the data; None for 'none'.
+
+    options: extractor, extractor_weights and resize of EVAL
+    scenes: of the data's Meta
+    mesh: devices over which images are spread
+    """
+    fitting = 'efficientnet_lite0'
+    if readers(scenes):
+        fitting = f'shape_net_{scenes}' if has_features(scenes) else 'random_conv'
+    name = options['extractor'] or fitting
+    if name == 'none':
+        return None
+    if name.startswith('shape_net_'):
+        return ShapeFeatures(name.removeprefix('shape_net_'))
+    return extractor(name, options['extractor_weights'], options['resize'], mesh=mesh)

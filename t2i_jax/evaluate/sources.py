@@ -1,57 +1,76 @@
-"""Where pictures that are measured come from: a sampler, a split, a folder, noise. Each iterates over chunks of uint8 n s s 3."""
+"""Pictures that are measured (samples, real ones, files, noise), and one pass over them."""
 
+import hashlib
+import json
+import os
 import pathlib
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import cv2
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from t2i_jax.data.feed import CHUNK, Rows, first_rows
+from t2i_jax.evaluate import report
 from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.files import replacing
 from t2i_jax.sample import Sampler, to_uint8
 
 KINDS = '.png', '.jpg', '.jpeg', '.webp', '.bmp'
+# pictures that a reading keeps, for the report
+FIRST = 64
 
 
-class Drawn(NamedTuple):
-    """The pictures of a sampler for what is asked; row i from noise that depends on (seed, i) alone."""
+class Source:
+    """Pictures in chunks of uint8 n s s 3, the same at each pass; `len` is their number."""
+
+    def name(self, number) -> str:
+        """Name one of them in a message."""
+        return f'picture {number}'
+
+
+@dataclass
+class Sampled(Source):
+    """The samples of the conditions of rows; sample i comes from noise of (seed, i) alone."""
 
     sampler: Sampler
-    asked: Rows
+    rows: Rows
     seed: int
 
     def __len__(self):
-        return len(self.asked.rows)
+        return len(self.rows.rows)
 
     def __iter__(self):
         noise = self.sampler.module.noise(jax.random.key(self.seed), len(self))
         for start in range(0, len(self), CHUNK):
-            batch = self.asked.batch(start, start + CHUNK)
+            batch = self.rows.batch(start, start + CHUNK)
             part = {name: np.asarray(x)[start : start + CHUNK] for name, x in noise.items()}
             yield self.sampler.sample(batch, part, (len(batch['index']),))['image']
 
 
-class Real(NamedTuple):
-    """The pictures of a split that belong to what is asked."""
+@dataclass
+class Real(Source):
+    """The pictures of the records of rows."""
 
-    asked: Rows
+    rows: Rows
 
     def __len__(self):
-        return len(self.asked.rows)
+        return len(self.rows.rows)
 
     def __iter__(self):
         for start in range(0, len(self), CHUNK):
-            yield np.asarray(to_uint8(self.asked.batch(start, start + CHUNK)['image']))
+            yield np.asarray(to_uint8(self.rows.batch(start, start + CHUNK)['image']))
 
 
-def reals(split, num) -> Real:
-    """Each record once, `num` at most: as a reference no picture may come twice."""
+def each_once(split, num) -> Real:
+    """Take `num` records at most, each once: in a reference no picture may come twice."""
     return Real(first_rows(split, min(num, len(split))))
 
 
-class Noise(NamedTuple):
-    """Pictures of noise, pixel by pixel."""
+@dataclass
+class Noise(Source):
+    """Noise, pixel by pixel. shape: of one picture."""
 
     n: int
     shape: tuple
@@ -66,16 +85,17 @@ class Noise(NamedTuple):
             yield rng.integers(0, 256, (min(CHUNK, self.n - start), *self.shape), np.uint8)
 
 
-class Files(NamedTuple):
-    """The pictures of a folder, which have one size."""
+@dataclass
+class Files(Source):
+    """The pictures of a folder, all of one size."""
 
     paths: list
 
     @classmethod
     def of(cls, folder):
-        paths = sorted(
-            p for p in pathlib.Path(folder).expanduser().rglob('*') if p.suffix.lower() in KINDS
-        )
+        """List the pictures of a folder and its subfolders. Raises RunError where none are."""
+        paths = pathlib.Path(folder).expanduser().rglob('*')
+        paths = sorted(path for path in paths if path.suffix.lower() in KINDS)
         if not paths:
             raise RunError(f'{folder} holds no picture ({", ".join(KINDS)}).')
         return cls(paths)
@@ -96,9 +116,68 @@ class Files(NamedTuple):
                     raise RunError(f'{path} cannot be decoded. Repair it, or take it away.')
                 first = first or (path, image.shape)
                 if image.shape != first[1]:
+                    (h, w, _), (other, (first_h, first_w, _)) = image.shape, first
                     raise RunError(
-                        f'{path} has {image.shape[1]} x {image.shape[0]} pixels, {first[0]} {first[1][1]} x {first[1][0]}: '
-                        'bring all to one size first, since the way of resizing changes the numbers.'
+                        f'{path} has {w} x {h} pixels, {other} {first_w} x {first_h}: bring all to '
+                        'one size first, since the way of resizing changes the numbers.'
                     )
                 chunk.append(image)
             yield np.stack(chunk)
+
+
+# ---------------------------------------------------------------------------------------- one pass
+def read(source, extract, readers, what) -> dict:
+    """Read pictures in one pass.
+
+    extract: a feature network, or None. readers: {name: what has `decode` of pictures}.
+    what: for the progress bar.
+
+    Returns {'features', 'logits', <reader>: what it reads, a row a picture, 'mean': the mean
+    picture, 'first': some pictures, 'digest': their SHA-256, 'n'}. Raises RunError for features
+    that are not finite.
+    """
+    found, total, first, digest, n = {}, 0.0, [], hashlib.sha256(), 0
+    chunks = -(-len(source) // CHUNK)
+    for images in tqdm(source, what, total=chunks, unit=' chunks', leave=False, disable=None):
+        parts = extract(images, first=n) if extract else {}
+        for name, value in parts.items():
+            bad = np.flatnonzero(~np.isfinite(value).all(1))
+            if len(bad):
+                raise RunError(
+                    f'The {name} of {source.name(n + bad[0])} ({what}) are not finite: '
+                    f'{extract.tag["name"]}. Look at that picture and at the weights.'
+                )
+        parts |= {name: reader.decode(images) for name, reader in readers.items()}
+        for name, value in parts.items():
+            found.setdefault(name, []).append(np.asarray(value))
+        total = total + images.astype(np.float64).sum(0)
+        digest.update(images.tobytes())
+        first += list(images[: max(0, FIRST - len(first))])
+        n += len(images)
+    found = {name: np.concatenate(parts) for name, parts in found.items()}
+    return found | dict(mean=total / n, first=np.stack(first), digest=digest.hexdigest(), n=n)
+
+
+def read_cached(source, extract, readers, what) -> dict:
+    """Read pictures as `read`, or find in the user's cache folder what was read of them before.
+
+    It is found under a hash of the pictures and of all that reads them.
+    """
+    digest, n = hashlib.sha256(), 0
+    for images in source:
+        digest.update(images.tobytes())
+        n += len(images)
+    digest, tags = digest.hexdigest(), {name: reader.tag for name, reader in readers.items()}
+    read_by = extract.tag if extract else None, tags
+    key = [digest, n, images.shape[1:], read_by, report.version()]
+    key = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser()
+    path = cache / 't2i_jax' / 'reference' / f'{key[:20]}.npz'
+    if path.exists():
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files} | dict(digest=digest, n=n)
+    found = read(source, extract, readers, what)
+    arrays = {name: value for name, value in found.items() if name not in ('digest', 'n')}
+    with replacing(path) as temporary, temporary.open('wb') as file:
+        np.savez(file, **arrays)
+    return found

@@ -222,6 +222,7 @@ class AttnGan(Stage):
         compared = (
             LEAVE_OUT[leave_out] if damsm_weight and (leave_out != 'class' or meta.classes) else ()
         )
+        self.taught_by = self.judges if damsm_weight else ()
         if not attention_count or scales == 1:
             self.makes = ('image', 'images')
         self.needs = (

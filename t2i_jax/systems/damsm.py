@@ -186,6 +186,10 @@ class Damsm(Stage):
             'without_words': (length == 0).sum().astype(jnp.float32),
         }
 
+    def pair_scores(self, pictures, captions, length):
+        """R of each caption and each picture. pictures, captions: their `codes`."""
+        return {'words': word_scores(pictures.regions, captions.words, length, **self.words)}
+
     def scores(self, batch):
         """How well each caption of a batch fits each picture: {'words': R, 'sentences': cosines}, both (pictures, captions)."""
         codes = self.codes(batch)

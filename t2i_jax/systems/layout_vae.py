@@ -529,6 +529,10 @@ class BoxVae(Layout):
         self.placer = Placer(
             self.classes, width, self.latent_dim, box_head, sigma, prior, history, rngs=rngs
         )
+        self.likelihoods = {
+            'nll_per_box': dict(sigma=sigma),
+            'nll_per_label': dict(head=counter.head),
+        }
         self.mode, self.temperature, self.box_noise, self.tries, self.overlap = (
             counts == 'mode',
             temperature,
