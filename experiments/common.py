@@ -5,7 +5,8 @@ and ends with `return common.variant(c, arg)`, which completes all settings and 
 What settings there are: t2i_jax/config.py.
 """
 
-from t2i_jax.config import base, merge, tiny, variant
+from t2i_jax import config
+from t2i_jax.config import base, merge
 
 __all__ = [
     'base',
@@ -22,6 +23,24 @@ __all__ = [
 ]
 
 
+# data set -> the small one that its tiny variants use
+SMALL = {
+    'shape_scenes/single': 'shape_scenes/single_quick',
+    'shape_scenes/multi': 'shape_scenes/multi_quick',
+}
+
+
+def tiny(c):
+    """Shrink a config, and its data set where there is a small one, to seconds on a laptop."""
+    c.data.name = SMALL.get(c.data.name, c.data.name)
+    config.tiny(c)
+
+
+def variant(c, arg='', **others):
+    """Complete a config and apply a variant by name; see `config.variant`."""
+    return config.variant(c, arg, **{'tiny': tiny, **others})
+
+
 def stage_of(experiment, stage, arg=''):
     """Return the settings of one stage of another experiment, a module; they may be changed."""
     return experiment.get_config(arg).stages[stage].copy_and_resolve_references().unlock()
@@ -33,7 +52,7 @@ def every(steps):
 
 
 # ---------------------------------------------------------------------------------------- data sets
-def shapes(config='single', **changes):
+def shapes(name='single', **changes):
     """shape_scenes, the embedded data set.
 
     Its captions say left and large, so that it is neither mirrored nor cropped.
@@ -43,9 +62,9 @@ def shapes(config='single', **changes):
         classes=42,
         object_classes=6,
         max_objects=5,
-        attributes=22 if config.startswith('single') else 48,
+        attributes=22 if name.startswith('single') else 48,
     )
-    return merge(dict(name=f'shape_scenes/{config}', cache='device', nominal=nominal), changes)
+    return merge(dict(name=f'shape_scenes/{name}', cache='device', nominal=nominal), changes)
 
 
 def rules(**changes):

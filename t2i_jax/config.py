@@ -140,7 +140,7 @@ SETTINGS = dict(
 
 
 def defaults(table):
-    """{name: default} of a table of settings, nested as the table is."""
+    """Return {name: default} of a table of settings, nested as the table is."""
     if isinstance(table, Block):
         return {}
     return {
@@ -151,7 +151,7 @@ def defaults(table):
 
 
 def setting(path):
-    """The Setting of a path such as 'data.size', the table of a block, or None."""
+    """Return the Setting of a path such as 'data.size', the table of a block, or None."""
     found = SETTINGS
     for part in path.split('.'):
         if isinstance(found, Setting):
@@ -165,7 +165,7 @@ def setting(path):
 
 # ------------------------------------------------------------------------- what an experiment calls
 def merge(below, above):
-    """Lay one nested dictionary over another -> a new one."""
+    """Lay one nested dictionary over another; return a new one."""
     out = copy.deepcopy(dict(below))
     for name, value in dict(above).items():
         nested = isinstance(value, (dict, ConfigDict)) and isinstance(out.get(name), dict)
@@ -174,7 +174,7 @@ def merge(below, above):
 
 
 def base(system, data):
-    """An unlocked config. data: changes to DATA, as the functions of experiments/common.py give."""
+    """Return an unlocked config. data: changes to DATA, as experiments/common.py has them."""
     start = defaults(SETTINGS)
     return ConfigDict({**start, 'system': system, 'data': merge(start['data'], data)})
 
@@ -196,7 +196,7 @@ def variant(c, arg='', **others):
         c.stages[name] = complete(cls, name, c.stages.get(name, {}))
         c.init[name] = ''
     c.lock()
-    # what an experiment may write there is not written down by `complete`
+    # blocks to which a variant may add names
     for block in c.stages.values():
         for free in (block.data, *block.model.values()):
             if isinstance(free, ConfigDict):
@@ -207,7 +207,7 @@ def variant(c, arg='', **others):
 
 
 def complete(cls, name, written):
-    """All settings of a stage: those of an experiment laid over the defaults."""
+    """Return all settings of a stage: those of an experiment laid over the defaults."""
     written = written.to_dict() if isinstance(written, ConfigDict) else dict(written)
     for at, block, table in (('', written, STAGE), ('.data', written.get('data', {}), DATA)):
         for key in block:
@@ -222,7 +222,7 @@ def complete(cls, name, written):
 
 
 def keywords(cls):
-    """The keywords of a stage with their values.
+    """Return the keywords of a stage with their values.
 
     Those of its parents belong to them as far as it takes `**others`.
     """
@@ -245,8 +245,6 @@ def keywords(cls):
 def tiny(c):
     """Shrink a config to seconds on a laptop; widths come from each stage's `tiny`."""
     c.data.size, c.data.load_size, c.data.cache = 16, 0, 'host'
-    if c.data.name in ('shape_scenes/single', 'shape_scenes/multi'):
-        c.data.name += '_quick'
     for name, cls in system(c.system).STAGES.items():
         if cls.skip(c):
             continue
@@ -260,7 +258,7 @@ def tiny(c):
 
 
 def system(name):
-    """The module of a system. Raises RunError with the names that exist."""
+    """Import the module of a system. Raises RunError with the names that exist."""
     folder = pathlib.Path(__file__).parent / 'systems'
     names = sorted(path.stem for path in folder.glob('[!_]*.py'))
     if name not in names:
@@ -271,14 +269,14 @@ def system(name):
 # -------------------------------------------------------------------------------- experiment files
 @functools.cache
 def shipped():
-    """{name: file} of the experiments that come with the package."""
+    """Return {name: file} of the experiments that come with the package."""
     folder = pathlib.Path(importlib.import_module('t2i_jax.experiments').__file__).parent
     files = sorted(folder.glob('[!_]*.py'))
     return {path.stem: path for path in files if path.stem != 'common'}
 
 
 def find(name):
-    """The module of an experiment: one of ours by name, or a file by its path.
+    """Import an experiment: one of ours by name, or a file by its path.
 
     A path `experiments/<name>.py` that does not exist means ours, so that it works from any folder.
     Raises RunError.
@@ -310,7 +308,7 @@ def find(name):
 
 
 def load(text, overrides=()):
-    """The config of '<experiment>' or '<experiment>:<variant>', locked.
+    """Return the config of '<experiment>' or '<experiment>:<variant>', locked.
 
     overrides: {'data.size': '64'}, as `override` takes them. Raises RunError.
     """
@@ -323,10 +321,10 @@ def load(text, overrides=()):
 
 
 def load_run(workdir):
-    """The config of a run that exists, locked. Raises RunError where there is none."""
+    """Read the config of a run that exists. Raises RunError where there is none."""
     path = pathlib.Path(workdir) / 'config.json'
     try:
-        config = ConfigDict(json.loads(path.read_text()))
+        config = ConfigDict(plain(json.loads(path.read_text())))
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(
             f'{workdir} holds no run: there is no {path}. Train one first with '
@@ -340,16 +338,16 @@ def load_run(workdir):
 
 
 def load_older(workdir):
-    """As `load_run`, with the settings of an evaluation that the run is too old to have."""
-    config = load_run(workdir)
-    with config.unlocked():
-        config.eval = merge(defaults(EVAL), config.get('eval', {}))
-    return config.lock()
+    """Read a run's config as `load_run`, and add the settings that it is too old to have."""
+    config = merge(defaults(SETTINGS), load_run(workdir).to_dict())
+    for name, block in config['stages'].items():
+        config['stages'][name] = merge(defaults(STAGE), block)
+    return ConfigDict(config).lock()
 
 
 # ---------------------------------------------------------------------------------------- overrides
 def override(config, overrides):
-    """Set values by their paths, in place -> the config. Types stay as they are.
+    """Set values by their paths, in place; return the config. Types stay as they are.
 
     overrides: {'data.size': '64'}, texts as in `--config.data.size=64`. A tuple is '(16, 32)', or
     '16,32'. Raises RunError for a setting that does not exist, or a value of another type.
@@ -376,7 +374,7 @@ def override(config, overrides):
 
 
 def parsed(path, text, old):
-    """The value that a text stands for, of the type of the old value. Raises RunError."""
+    """Return what a text stands for, of the type of the old value. Raises RunError."""
     try:
         if isinstance(old, bool):
             return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
@@ -413,7 +411,7 @@ def refuse_early(path, text):
 
 
 def unknown(path, known, done=None):
-    """The message for a setting that does not exist. done: the parts of its path that do."""
+    """Word the message for a setting that does not exist. done: the parts of its path that do."""
     done = path.split('.')[:-1] if done is None else done
     wrong, *rest = path.split('.')[len(done) :]
     close = difflib.get_close_matches(wrong, known, 1)
@@ -456,7 +454,7 @@ def check_number(path, number):
 
 
 def refused(old, new):
-    """What forbids to resume a run with another config -> lines 'a.b: old there, new here'.
+    """List what forbids to resume a run with another config, 'a.b: old there, new here'.
 
     old, new: configs. A setting that an older run does not have counts as its default.
     """
@@ -478,14 +476,14 @@ def refused(old, new):
 
 # -------------------------------------------------------------------------------------------- forms
 def plain(value):
-    """ConfigDict and lists -> dictionaries and tuples, as constructors take them."""
+    """Turn ConfigDict and lists into dictionaries and tuples, as constructors take them."""
     if isinstance(value, (dict, ConfigDict)):
         return {name: plain(v) for name, v in value.items()}
     return tuple(plain(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
 def flat(tree, prefix=''):
-    """{'a.b': value} of nested dictionaries."""
+    """Return {'a.b': value} of nested dictionaries."""
     out = {}
     for name, value in tree.items():
         nested = isinstance(value, dict)
@@ -494,17 +492,17 @@ def flat(tree, prefix=''):
 
 
 def to_json(config) -> str:
-    """The text of config.json."""
+    """Return the text of config.json."""
     return json.dumps(json.loads(config.to_json()), indent=2) + '\n'
 
 
 def lines(config) -> list[str]:
-    """Every setting as the argument that would set it, `--config.a.b=value`, for a shell."""
+    """List every setting as the argument that sets it in a shell, `--config.a.b=value`."""
     return [line for line, _ in with_meanings(config)]
 
 
 def with_meanings(config):
-    """(the argument that sets it, its meaning) of every setting."""
+    """List (the argument that sets it, its meaning) of every setting."""
     out = []
     for path, value in flat(plain(config)).items():
         text = str(value)

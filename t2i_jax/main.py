@@ -164,7 +164,7 @@ class Command(NamedTuple):
 
 # ---------------------------------------------------------------------------------------- reading
 def parse(words):
-    """The Command of the words behind the program's name; None where help was printed.
+    """Check the words behind the program's name -> a Command, or None where help was printed.
 
     Raises RunError for an unknown mode, flag, experiment or setting, a flag of another mode, and
     a number out of range.
@@ -197,7 +197,7 @@ def parse(words):
 
 
 def read(words):
-    """({flag: value} as given, {setting: text} of --config.<setting>, other words)."""
+    """Split words into {flag: value}, {setting: text} of --config.<setting>, and others."""
     given, overrides, paths = {}, {}, []
     words = list(words)
     while words:
@@ -232,7 +232,7 @@ def read(words):
 
 
 def known_flag(name):
-    """The Flag of a name. Raises RunError."""
+    """Return the Flag of a name. Raises RunError."""
     if name not in FLAGS:
         close = difflib.get_close_matches(name, FLAGS, 1)
         guess = f' Did you mean --{close[0]}?' if close else ''
@@ -241,7 +241,7 @@ def known_flag(name):
 
 
 def value_of(name, kind, text):
-    """The value of a flag. Raises RunError for a text that does not fit."""
+    """Return the value of a flag. Raises RunError for a text that does not fit."""
     try:
         return {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
@@ -250,7 +250,7 @@ def value_of(name, kind, text):
 
 
 def unread(name, mode):
-    """The message for a flag that its mode does not read."""
+    """Word the message for a flag that its mode does not read."""
     flag = name.partition('.')[0]
     modes = [other for other in MODES if flag in MODES[other].flags]
     modes = ', '.join(f'--mode={other}' for other in modes)
@@ -265,7 +265,7 @@ def unread(name, mode):
 
 
 def config_of(mode, flags, overrides):
-    """The config that a mode reads: of an experiment, else of the run; None where it reads none."""
+    """Return the config that a mode reads: of the experiment, else of the run; or None."""
     reads = MODES[mode].flags
     if 'workdir' not in reads:
         return None
@@ -295,7 +295,7 @@ WIDTH = 100
 
 
 def help_of(given, overrides, mode=None):
-    """The text of --help: all modes or one of them, then the settings of the given experiment."""
+    """Return the text of --help: of all modes, of one, or the settings of an experiment."""
     if given.get('config') is not None:
         config = settings.load(given['config'], overrides)
         out = [f'Settings of {given["config"]}; t2i_jax --help lists modes and flags.', '']
@@ -321,14 +321,14 @@ def help_of(given, overrides, mode=None):
 
 
 def row(flag, text):
-    """A flag and its help, indented and wrapped."""
+    """Lay out a flag and its help."""
     if len(flag) > 28:
         return '\n'.join([f'  {flag}', *wrapped(text, ' ' * 32, ' ' * 32)])
     return '\n'.join(wrapped(text, f'  {flag:<30}', ' ' * 32)) or f'  {flag}'
 
 
 def wrapped(text, first, rest):
-    """Lines of at most WIDTH columns."""
+    """Break a text into lines of at most WIDTH columns."""
     text = ' '.join(text.split())
     return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=rest)
 
@@ -365,7 +365,7 @@ def train(run, flags):
 
 
 def texts_of(flags):
-    """The sentences of --text and --text_file."""
+    """Return the sentences of --text and --text_file."""
     from t2i_jax.sample import read_lines
 
     return flags.text + (read_lines(flags.text_file) if flags.text_file else [])
@@ -418,7 +418,7 @@ def measured(flags):
 
 @contextlib.contextmanager
 def one_message():
-    """Metrics refuse their input by ValueError, as functions of a library do; here by RunError."""
+    """Turn the ValueError by which metrics refuse their input into the program's message."""
     try:
         yield
     except ValueError as error:
@@ -426,22 +426,22 @@ def one_message():
 
 
 def cli(argv=None):
-    """The program: an error that its user can mend is one message, and exit status 1."""
+    """Run the program: an error that its user can mend is one message, and exit status 1."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     quiet()
     with terminal.outlets():
         try:
             command = parse((sys.argv if argv is None else argv)[1:])
+            if command is None:
+                return
+            if command.flags.settings:
+                print('\n'.join(settings.lines(command.config)))
+            else:
+                execute(command)
         except (DataError, RunError) as error:
             sys.exit(f'Error: {error}')
         except KeyboardInterrupt:
             sys.exit(130)
-        if command is None:
-            return
-        if command.flags.settings:
-            print('\n'.join(settings.lines(command.config)))
-        else:
-            execute(command)
 
 
 def execute(command):

@@ -215,6 +215,17 @@ def test_what_may_differ_when_a_run_is_resumed():
     ]
 
 
+def test_a_run_is_read_with_the_settings_that_it_is_too_old_to_have(tmp_path):
+    old = tiny(**{'data.scales': '8'}).unlock()
+    del old.remat, old.eval.scorer, old.stages.gan.near_wrong
+    (tmp_path / 'config.json').write_text(settings.to_json(old))
+    assert 'remat' not in settings.load_run(tmp_path)
+    new = settings.load_older(tmp_path)
+    assert new.to_dict() == tiny(**{'data.scales': '8'}).to_dict() and new.stages.is_locked
+    settings.override(new, {'data.scales': '4,8', 'remat': 'true'})
+    assert new.data.scales == (4, 8) and new.remat
+
+
 def test_a_setting_that_an_older_run_does_not_have_counts_as_its_default():
     old = ConfigDict(json.loads(tiny().to_json()))
     del old.stages.gan.steps_per_dispatch, old.remat, old.stages.gan.model.ngf
