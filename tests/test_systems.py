@@ -1,19 +1,19 @@
-"""Every experiment: its sizes can be told without data, its tiny variant trains, saves and draws on shape scenes, its step can be compiled for a TPU."""
+"""Every experiment: each variant is a complete config, sizes are known without data, a tiny run trains and draws.
 
-import importlib
+What each stage must keep to is in test_contract.py. Here experiments meet data: one run a system in the default suite
+(`run_of`), the steps of all experiments with `slow`.
+"""
+
 import json
-import pathlib
 import re
 
 import jax
 import jax.export
 import numpy as np
 import pytest
-from helpers import restored
+from helpers import EXPERIMENTS, SYSTEMS, brief, experiment_of, get_config, lines
 
-from benchmarks import devices
 from t2i_jax import config as settings
-from t2i_jax import stage as core
 from t2i_jax.run import Run, describe
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import RunError
@@ -21,15 +21,8 @@ from t2i_jax.runtime.signals import Signals
 from t2i_jax.sample import Sampler
 from t2i_jax.train import Trainer, train
 
-FOLDER = pathlib.Path(__file__).parents[1] / 'experiments'
+# on other data than the experiment of their system on shape_scenes/single, or of another kind
 OTHER_KINDS = 'stackgan_coco', 'layout_vae_rules', 'stackgan_pp_uncond_shapes'
-EXPERIMENTS = sorted(
-    path.stem for path in FOLDER.glob('*.py') if path.stem not in ('__init__', 'common')
-)
-
-
-def get_config(experiment, variant=''):
-    return importlib.import_module(f'experiments.{experiment}').get_config(variant)
 
 
 def variants(experiment):
@@ -38,121 +31,106 @@ def variants(experiment):
     return ['', *re.search(r'It has: (.*)\.', str(error.value)).group(1).split(', ')]
 
 
+# --------------------------------------------------------------------------------------- without data
 @pytest.mark.parametrize('experiment', EXPERIMENTS)
-def test_describe_needs_no_data_and_no_memory(experiment):
+def test_every_variant_is_a_complete_config(experiment):
     assert 'tiny' in variants(experiment)
     for variant in variants(experiment):
-        config = get_config(experiment, variant).lock()
-        told = describe(config)
-        for name in Run(config).names:
-            assert f'stage {name}:' in told
-            for phase in settings.system(config.system).STAGES[name].phases:
-                assert f'{phase.loss}: trains {", ".join(phase.trains)}' in told
-        assert settings.to_json(config)  # nothing in it that JSON cannot hold
+        config = get_config(experiment, variant)
+        settings.check(config)
+        assert json.loads(settings.to_json(config))['system'] == config.system
+        assert set(Run(config).names) <= set(config.stages)
 
 
-def representative(experiment):
-    """Whether its steps are run: one experiment of each system, that on shape scenes where there is one, and those of another kind."""
-    system = get_config(experiment).system
-    own = [name for name in EXPERIMENTS if get_config(name).system == system]
-    return experiment in {
-        next((name for name in own if name.endswith('_shapes')), own[0]),
-        *OTHER_KINDS,
-    }
+def check_description(config):
+    text = describe(config)
+    for stage in Run(config).stages:
+        assert f'stage {stage.name}:' in text
+        for phase in stage.nominal.phases:
+            assert f'{phase.loss}: trains {", ".join(phase.trains)}' in text
 
 
-def lowered_for_tpu(trainer):
-    """The step of a trainer as a program for TPUs, up to where a TPU is needed: jax.export refuses what only a CPU can run."""
-    exported = jax.export.export(trainer.step, platforms=['tpu'])(
-        trainer.shapes, trainer.tables, devices.rows(trainer)
-    )
-    assert exported.platforms == ('tpu',)
-    return jax.tree.unflatten(exported.out_tree, exported.out_avals)
+@pytest.mark.parametrize('system', SYSTEMS)
+def test_describe_needs_no_data_and_no_memory(system):
+    check_description(get_config(experiment_of(system)))
 
 
-@pytest.mark.parametrize('experiment', [name for name in EXPERIMENTS if not representative(name)])
-def test_a_step_fits_its_data(experiment, on_shapes, tmp_path):
-    """Traced and not compiled, which takes most of the time of a short run."""
-    config, mesh = on_shapes(experiment).lock(), sharding.make_mesh(devices=jax.devices()[:1])
-    for name in Run(config).names:
-        trainer = Trainer(config, tmp_path, name, mesh, Signals())
-        trainer.open_data()
-        trainer.open_model()
-        state, logs = lowered_for_tpu(trainer)
-        assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
-            lambda x: (x.shape, x.dtype), trainer.shapes
-        )
-        assert {phase.loss for phase in trainer.prog.phases} <= set(logs) and all(
-            x.shape in ((), (trainer.together,)) for x in logs.values()
-        )
-
-
-@pytest.mark.parametrize('experiment', [name for name in EXPERIMENTS if representative(name)])
-def test_a_few_steps_and_a_few_pictures(experiment, on_shapes, tmp_path, monkeypatch):
-    config, loop = on_shapes(experiment), Trainer.loop
-
-    def loop_then_lower(self, *args):
-        loop(self, *args)
-        lowered_for_tpu(self)  # here, because it has been traced
-
-    monkeypatch.setattr(Trainer, 'loop', loop_then_lower)
-    for name in Run(config).names:
-        config.stages[name].update(
-            steps=2,
-            steps_per_dispatch=1,
-            log_every=1,
-            validate_every=2,
-            validate_batches=1,
-            sample_every=2,
-            checkpoint_every=2,
-        )
-    train(Run(config.lock(), tmp_path), jax.devices()[:1])
-
-    stages = settings.system(config.system).STAGES
-    for name in Run(config).names:
-        lines = [
-            json.loads(line)
-            for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()
-        ]
-        values = {key: value for line in lines for key, value in line.items()}
-        assert np.isfinite([value for line in lines for value in line.values()]).all()
-        for phase in restored(config, tmp_path, name)[2].phases:
-            assert f'train/{phase.loss}' in values and f'validation/{phase.loss}' in values
-    drawing = [name for name in Run(config).names if stages[name].sample is not core.Stage.sample]
-    if drawing:
-        sampler, asked = Sampler.load(tmp_path, chunk=4), []
-        apply = sampler._apply
-        sampler._apply = lambda *args: asked.append(args) or apply(*args)
-        sentences = (
-            ['a large circle', 'a small blue square']
-            if sampler.reads_text or sampler.reads
-            else None
-        )
-        out = sampler(sentences, num=2)
-        assert jax.export.export(apply, platforms=['tpu'])(*asked[0]).platforms == ('tpu',)
-        assert sampler.stage == drawing[-1] and sampler.step == 2
-        assert 'image' in out or 'boxes' in out
-        if 'boxes' in out:
-            assert set(out['object_labels'][0].ravel()) == {-1, 0} and set(
-                out['object_labels'][1].ravel()
-            ) == {-1, 1}
-            assert (
-                (out['boxes'][:, 0] != out['boxes'][:, 1]).any((1, 2)).all()
-                and (out['boxes'] >= 0).all()
-                and (out['boxes'] <= 1).all()
-            )
-        if 'image' in out:
-            size = sampler.meta.size
-            assert (
-                out['image'].shape == (len(sentences or [0]), 2, size, size, 3)
-                and out['image'].dtype == np.uint8
-            )
-            assert (out['image'][:, 0] != out['image'][:, 1]).any((1, 2, 3)).all()
-        assert (tmp_path / drawing[-1] / 'samples' / '00000002.png').exists()
+@pytest.mark.slow
+@pytest.mark.parametrize('experiment', EXPERIMENTS)
+def test_describe_of_every_variant(experiment):
+    for variant in variants(experiment):
+        check_description(get_config(experiment, variant))
 
 
 def test_published_sizes():
-    told = describe(get_config('gan_cls_flowers'))
+    text = describe(get_config('gan_cls_flowers'))
     for network, count in (('gan.G', '18,905,472'), ('gan.D', '4,030,080')):
-        assert re.search(rf'^{network} +{count} +trained$', told, re.MULTILINE)
-    assert re.search(r'^gan.text +[\d,]+ +frozen$', told, re.MULTILINE)
+        assert re.search(rf'^{network} +{count} +trained$', text, re.MULTILINE)
+    assert re.search(r'^gan.text +[\d,]+ +frozen$', text, re.MULTILINE)
+
+
+# ------------------------------------------------------------------------------------------ a tiny run
+def check_run(workdir, tmp_path):
+    """What two steps of each stage leave behind, and what the last stage draws."""
+    run = Run.open(workdir)
+    for stage in run.stages:
+        found = lines(workdir, stage.name)
+        values = {key: value for line in found for key, value in line.items()}
+        assert np.isfinite([value for line in found for value in line.values()]).all()
+        for phase in stage.module.phases:
+            assert {f'train/{phase.loss}', f'validation/{phase.loss}'} <= set(values)
+    drawing = [stage for stage in run.stages if stage.makes_any(('image', 'boxes', 'masks', 'tokens'))]
+    if not drawing:
+        return
+    sampler = Sampler(drawing[-1], chunk=4)
+    step = sampler.step
+    assert step == drawing[-1].block.steps
+    assert (workdir / drawing[-1].name / 'samples' / f'{step:08d}.png').exists()
+    sentences = ['a large circle', 'a small blue square'] if sampler.draws_from else None
+    out = sampler(sentences, num=2)
+    n = len(sentences or [0])
+    if 'boxes' in out:
+        labels = out['object_labels']
+        assert set(labels[0].ravel()) == {-1, 0} and set(labels[1].ravel()) == {-1, 1}
+        assert (out['boxes'] >= 0).all() and (out['boxes'] <= 1).all()
+        assert (out['boxes'][:, 0] != out['boxes'][:, 1]).any((1, 2)).all()
+    if 'image' in out:
+        size = sampler.meta.size
+        assert out['image'].shape == (n, 2, size, size, 3) and out['image'].dtype == np.uint8
+        assert (out['image'][:, 0] != out['image'][:, 1]).any((1, 2, 3)).all()
+
+
+@pytest.mark.parametrize('system', SYSTEMS)
+def test_a_few_steps_and_a_few_pictures(system, run_of, tmp_path):
+    check_run(run_of(system), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('experiment', OTHER_KINDS)
+def test_a_few_steps_and_a_few_pictures_of_other_kinds(experiment, on_shapes, tmp_path):
+    config = brief(on_shapes(experiment)).lock()
+    train(Run.create(config, tmp_path), jax.devices()[:1])
+    check_run(tmp_path, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('experiment', EXPERIMENTS)
+def test_a_step_fits_its_data_and_other_platforms(experiment, on_shapes, tmp_path):
+    """Traced and not compiled; `jax.export` refuses what only a CPU can run."""
+    run = Run.create(on_shapes(experiment).lock(), tmp_path)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    for stage in run.stages:
+        trainer = Trainer(stage, mesh, Signals())
+        trainer.open_data()
+        trainer.open_model()
+        rows = next(trainer.feed.batches(0, 1, trainer.together))
+        step = jax.export.export(trainer.compiled.step, platforms=['tpu'])
+        exported = step(trainer.shapes, trainer.feed.tables, rows)
+        assert exported.platforms == ('tpu',)
+        state, logs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+        before, after = (
+            jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (trainer.shapes, state)
+        )
+        assert before == after
+        assert {phase.loss for phase in trainer.program.phases} <= set(logs)
+        assert all(x.shape in ((), (trainer.together,)) for x in logs.values())
