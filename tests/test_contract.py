@@ -170,7 +170,9 @@ def in_unit_square(boxes):
 
 def check_image(out, meta):
     assert out['image'].shape == (B, meta.size, meta.size, 3)
-    assert out['image'].dtype == jnp.float32 and np.abs(out['image']).max() <= 1
+    assert out['image'].dtype == jnp.float32
+    # a sum of two layers, which the paper does not bound, may be brighter than white
+    assert 'background' in out or np.abs(out['image']).max() <= 1
 
 
 def check_images(out, meta):
@@ -224,6 +226,16 @@ def test_declarations_are_words_of_the_tables(trial):
         assert any(CHECKS[name] for name in module.makes)
 
 
+def conditions_of(trial):
+    """The batch keys that carry what the stage draws from, those of training where it has them."""
+    found = {}
+    for name in trial.module.draws_from:
+        keys = CONDITIONS[name].keys
+        own = {key: trial.batch[key] for key in keys if key in trial.batch}
+        found |= own or {keys[0]: batch_for(keys[:1], trial.stage.nominal_meta, B)[keys[0]]}
+    return found
+
+
 def test_samples_are_what_the_stage_declares_and_depend_on_their_own_row(trial):
     """Shapes and range by `makes`; other rows 2 and 3 leave rows 0 and 1 as they are."""
     module, state, meta = trial.module, trial.after, trial.stage.nominal_meta
@@ -234,10 +246,7 @@ def test_samples_are_what_the_stage_declares_and_depend_on_their_own_row(trial):
     assert all(bit_equal(few[name], noise[name][:2]) for name in noise)
     draw = jax.jit(functools.partial(core.apply, trial.program, 'sample'))
     params, stats = state.sampling_params(), state.sampling_stats()
-    keys = [key for name in module.draws_from for key in CONDITIONS[name].keys]
-    batch = {key: x for key, x in trial.batch.items() if key in (*keys, 'step')}
-    batch |= {key: x for key, x in batch_for(keys, meta, B).items() if key not in trial.batch}
-    batch = {key: x for key, x in batch.items() if key in keys}
+    batch = conditions_of(trial)
     out = draw(params, stats, batch, noise)
     assert set(module.makes) <= set(out)
     for name in module.makes:
