@@ -42,6 +42,17 @@ def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+def layers(tree, path=''):
+    """{path: arrays} of the layers of networks, by the names of attributes and places in lists."""
+    found, own = {}, {name: x for name, x in tree.items() if not isinstance(x, dict)}
+    if own:
+        found[path] = own
+    for name, part in tree.items():
+        if isinstance(part, dict):
+            found |= layers(part, f'{path}.{name}'.lstrip('.'))
+    return found
+
+
 def names_in(tree):
     """All dictionary keys on the paths of a tree, such as the networks of an optimiser state."""
     paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(tree))

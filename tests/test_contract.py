@@ -21,6 +21,7 @@ from helpers import (
     experiment_of,
     filled,
     get_config,
+    layers,
     moved,
     names_in,
     shapes_of,
@@ -101,6 +102,14 @@ def test_a_step_moves_what_is_trained_and_nothing_else(trial):
     assert moved(before.ema, after.ema) == set(before.ema) == set(trial.program.ema)
     assert names_in(after.opt) & set(before.params) == names & set(before.params)
     assert jax.tree.structure(after) == jax.tree.structure(before)
+
+
+def test_every_layer_of_a_trained_network_learns(trial):
+    before, after = (
+        layers(core.pick(state.params, trained(trial.program)))
+        for state in (trial.before, trial.after)
+    )
+    assert moved(before, after) == set(before)
 
 
 def test_networks_that_are_loaded_are_frozen(trial):

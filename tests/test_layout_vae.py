@@ -398,6 +398,19 @@ def test_layouts_keep_to_the_set_the_frame_and_the_number_of_boxes(head):
     assert (out['boxes'][~there] == 0).all() and len(np.unique(counts[::5, 0])) > 1
 
 
+@pytest.mark.slow
+def test_a_layout_does_not_depend_on_how_many_are_drawn():
+    stage = box_vae(box_noise=1.0, tries=2)
+    many, few = drawn(stage, 12), drawn(stage, 3)
+    assert all(
+        np.array_equal(many[name][:3], few[name])
+        if name != 'boxes'
+        else np.allclose(many[name][:3], few[name], atol=1e-6)
+        for name in few
+    )
+    assert not np.allclose(many['boxes'], drawn(stage, 12, seed=1)['boxes'])
+
+
 def test_the_set_of_a_true_layout_is_what_is_asked_for():
     boxes, labels = scenes(40, empty=True)
     out = drawn(box_vae(), object_labels=labels, boxes=boxes)
