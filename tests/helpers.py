@@ -142,9 +142,9 @@ def batch_for(needs, meta, b=4, seed=0):
 
 def scenes(b):
     """(scene tables, fact tables) of the first test scenes of shape_scenes/multi."""
+    from tfds_builders.facts import table
     from tfds_builders.shape_scenes import scenes as made
     from tfds_builders.shape_scenes.captions import captions
-    from tfds_builders.facts import table
 
     tables, facts = [], []
     for i in range(b):

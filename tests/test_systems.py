@@ -79,7 +79,9 @@ def check_run(workdir, tmp_path):
         assert np.isfinite([value for line in found for value in line.values()]).all()
         for phase in stage.module.phases:
             assert {f'train/{phase.loss}', f'validation/{phase.loss}'} <= set(values)
-    drawing = [stage for stage in run.stages if stage.makes_any(('image', 'boxes', 'masks', 'tokens'))]
+    drawing = [
+        stage for stage in run.stages if stage.makes_any(('image', 'boxes', 'masks', 'tokens'))
+    ]
     if not drawing:
         return
     sampler = Sampler(drawing[-1], chunk=4)
