@@ -76,10 +76,8 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
     texts = [line * max(len(wrapped[i]) for i in group) for group in groups]
     heights = [t + high if above else max(t, high) for t in texts]
     y = margin + (2 * line if title else 0) + (line if real is not None else 0)
-    width, height = (
-        2 * margin + columns * (cell + 2 * space) - 2 * space,
-        y + sum(heights) + len(groups) * below - below + margin,
-    )
+    width = 2 * margin + columns * (cell + 2 * space) - 2 * space
+    height = y + sum(heights) + len(groups) * below - below + margin
     canvas = Image.new('RGB', (width, height), 'white')
     draw = ImageDraw.Draw(canvas)
     if title:

@@ -88,12 +88,10 @@ def join(captions, vectors: Texts, per_image, problems=None) -> Joined:
     image gets the sentences that its vectors were made of. Where the vectors come without their
     sentences, sentence j of the captions is taken to be that of row j, as StackGAN took it.
     """
-    captions, embeddings, problems, replaced = (
-        dict(captions),
-        {},
-        {} if problems is None else problems,
-        0,
-    )
+    captions = dict(captions)
+    embeddings = {}
+    problems = {} if problems is None else problems
+    replaced = 0
     for number, rows in vectors.embeddings.items():
         lines, own = captions.get(number, []), vectors.captions.get(number)
         if own and (same := align(lines, own, rows)):

@@ -51,10 +51,8 @@ def matching(boxes, labels, true_boxes, true_labels, thresholds=(0.3, 0.5)) -> d
             rows, columns = scipy.optimize.linear_sum_assignment(-table)
             matched += table[rows, columns].tolist()
             w, h = np.log(np.maximum(a[rows, 2:], 1e-6) / b[columns, 2:]).T
-            errors, aspects = (
-                errors + np.abs((w + h) / 2).tolist(),
-                aspects + np.abs(w - h).tolist(),
-            )
+            errors += np.abs((w + h) / 2).tolist()
+            aspects += np.abs(w - h).tolist()
         matched, n, m = np.array(matched), (said >= 0).sum(), (named >= 0).sum()
         if m:
             out['iou'][i] = matched.sum() / m

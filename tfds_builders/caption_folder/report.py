@@ -24,10 +24,8 @@ def write(builder, folder) -> str:
     train = [entry for entry in used if entry.split == 'train']
     captions = [caption for entry in used for caption in entry.captions]
     known = count_words(caption for entry in train for caption in entry.captions)
-    words, letters = (
-        [len(tokenize(caption)) for caption in captions],
-        [len(caption) for caption in captions],
-    )
+    words = [len(tokenize(caption)) for caption in captions]
+    letters = [len(caption) for caption in captions]
     lines = [
         f'{builder.info.full_name}',
         f'pictures: {sum(split.num_examples for split in splits.values()):,} ('

@@ -333,10 +333,8 @@ def _split(entries):
     if not any(entry.split for entry in entries):
         tops = {entry.file: entry.file.split('/')[0].lower() for entry in entries}
         if {'train', 'training'} & set(tops.values()):
-            rule, entries = (
-                'folders',
-                [entry._replace(split=SPLITS.get(tops[entry.file], '')) for entry in entries],
-            )
+            rule = 'folders'
+            entries = [entry._replace(split=SPLITS.get(tops[entry.file], '')) for entry in entries]
         else:
             held_out = round(100 * HELD_OUT)
             rule = f'random{100 - 2 * held_out}_{held_out}_{held_out}_seed0'

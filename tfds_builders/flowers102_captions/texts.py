@@ -6,11 +6,9 @@ from tfds_builders import texts
 from tfds_builders.files import members
 from tfds_builders.flowers102_captions import archives
 
-CVPR, ICML, STACKGAN = (
-    ('cvpr2016_flowers.tar.gz', 'cvpr2016_flowers'),
-    ('flowers_icml.tar.gz', 'flowers_icml'),
-    ('flowers.zip', 'flowers'),
-)
+CVPR = ('cvpr2016_flowers.tar.gz', 'cvpr2016_flowers')
+ICML = ('flowers_icml.tar.gz', 'flowers_icml')
+STACKGAN = ('flowers.zip', 'flowers')
 
 
 def read(captions_path, vectors_path, per_image) -> tuple[texts.Joined, dict[int, int]]:

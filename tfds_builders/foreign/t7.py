@@ -64,10 +64,8 @@ def loads(data: bytes, name='the .t7 file'):
     """
     reader = _Reader(data, name)
     # reading is a chain of generators, so that the depth of a file has no limit
-    calls, value = (
-        [reader.object()],
-        None,
-    )
+    calls = [reader.object()]
+    value = None
     while calls:
         try:
             calls.append(calls[-1].send(value))

@@ -178,11 +178,9 @@ def _plan_multi(rows, level, draws):
     choice = draws.random()
     if len(rows) > 1 and choice < 0.7:
         a, b = draws.shuffled(rows)[:2]
-        first, second, relations = (
-            described(rows, a, draws),
-            described(rows, b, draws),
-            clear_relations(a, b),
-        )
+        first = described(rows, a, draws)
+        second = described(rows, b, draws)
+        relations = clear_relations(a, b)
         if first and second and relations:
             return [(RELATION, *first, draws.pick(relations), pack(*second))]
         return None

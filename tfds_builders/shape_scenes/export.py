@@ -187,14 +187,10 @@ def export_visdial(path, samples, split='train', first_id=1, seed=0):
                 draws.below(6), draws.below(7), draws.below(3), (draws.random(), draws.random())
             )
         ] = None
-    answers, questions = (
-        list(pool),
-        list(dict.fromkeys(question for one in samples for question in one['questions'])),
-    )
-    answer_at, question_at = (
-        {text: i for i, text in enumerate(answers)},
-        {text: i for i, text in enumerate(questions)},
-    )
+    answers = list(pool)
+    questions = list(dict.fromkeys(question for one in samples for question in one['questions']))
+    answer_at = {text: i for i, text in enumerate(answers)}
+    question_at = {text: i for i, text in enumerate(questions)}
     dialogs = []
     for image_id, one in enumerate(samples, first_id):
         rounds = []

@@ -369,10 +369,8 @@ class Questions:
                 set(),
                 (k,),
             )
-        facts, atom = (
-            self.unknown(others[0], ATTRIBUTES),
-            (RELATION, *self.full(others[0]), relation, there),
-        )
+        facts = self.unknown(others[0], ATTRIBUTES)
+        atom = (RELATION, *self.full(others[0]), relation, there)
         return (
             question,
             phrases.phrase(*self.full(others[0]), self.choices()),

@@ -66,10 +66,8 @@ def background(kind, variant, size):
     else:
         position = (np.arange(size, dtype=np.float32) + 0.5) / size
         # darker greys are near green
-        low, high = (
-            104 + (variant & 15) * 2,
-            165 + (variant >> 4 & 15) * 3,
-        )
+        low = 104 + (variant & 15) * 2
+        high = 165 + (variant >> 4 & 15) * 3
         # a linear ramp in one of 8 directions
         if kind == 3:
             angle = (variant >> 8 & 7) * np.pi / 4

@@ -103,12 +103,10 @@ def described(sentence):
     for an object of two colours or sizes.
     """
     # words: what is said of an object before its name; predicate: of one after it
-    objects, places, words, predicate = (
-        [],
-        [],
-        {},
-        False,
-    )
+    objects = []
+    places = []
+    words = {}
+    predicate = False
 
     def say(one, kind, value):
         if one.setdefault(kind, value) != value:
