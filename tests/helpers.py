@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -202,6 +205,30 @@ def restored(config, workdir, name, step=None):
     from t2i_jax.run import Run
 
     return Run(config, workdir)[name].state(step)
+
+
+def opened(config, workdir, mesh, stage='gan'):
+    """The trainer of a stage with its data and its model."""
+    from t2i_jax.run import Run
+    from t2i_jax.runtime.signals import Signals
+    from t2i_jax.train import Trainer
+
+    trainer = Trainer(Run(config, workdir)[stage], mesh, Signals())
+    trainer.open_data()
+    trainer.open_model()
+    return trainer
+
+
+def program(*arguments):
+    """Start Python in a process of its own, with one device. Tests that call it are slow."""
+    level = os.environ['XLA_FLAGS'].split()[-1]
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, 'XLA_FLAGS': level},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def saved_steps(workdir, stage='gan'):

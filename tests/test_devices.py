@@ -11,18 +11,18 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import restored
+from helpers import lines, opened, program, restored, saved_steps
 from PIL import Image
-from test_train import ONE, lines, opened, program, saved_steps
 
 from benchmarks import devices
 from t2i_jax import stage as core
-from t2i_jax.data.feed import host_batches
 from t2i_jax.layers.conv import Conv
 from t2i_jax.run import Run
 from t2i_jax.runtime import hosts, sharding
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.train import train
+
+ONE = jax.devices()[:1]
 
 
 def norm(a, b):
@@ -34,11 +34,9 @@ def norm(a, b):
 
 def one_step(trainer, state, number):
     """(state, metrics) after step `number` from a state in host memory."""
-    rows = next(
-        host_batches(trainer.split, trainer.plan, number, number + 1, trainer.cache, workers=1)
-    )
-    return trainer.step(
-        jax.device_put(state, trainer.place), trainer.tables, sharding.put_rows(trainer.mesh, rows)
+    rows = next(trainer.feed.batches(number, number + 1))
+    return trainer.compiled.step(
+        jax.device_put(state, trainer.placement), trainer.feed.tables, rows
     )
 
 
@@ -56,7 +54,7 @@ def test_one_device_equals_four_and_sharded_parameters_equal_whole_ones(tiny, tr
         for fsdp, n in ((1, 1), (1, 4), (2, 4))
     )
     weights = restored(tiny(), trained, 'gan')[1]
-    state = jax.device_get(core.init_state(alone.prog, weights.params, weights.stats, 0))
+    state = jax.device_get(core.init_state(alone.program, weights.params, weights.stats, 0))
     for number in range(
         3
     ):  # each from the same state: what rounding makes of many steps says nothing
@@ -102,6 +100,7 @@ def test_the_first_state_is_the_same_on_any_mesh_and_a_run_may_change_it(dense, 
     )
 
 
+@pytest.mark.slow
 def test_any_number_of_devices_gives_the_same_losses_and_each_holds_its_share(dense, tmp_path):
     config = dense().unlock()
     for phase in ('d_loss', 'g_loss'):
@@ -109,7 +108,7 @@ def test_any_number_of_devices_gives_the_same_losses_and_each_holds_its_share(de
     state, expected = None, None
     for n, fsdp in ((1, 1), (2, 1), (4, 2), (8, 8)):
         trainer = opened(config, tmp_path, sharding.make_mesh(fsdp, jax.devices()[:n]))
-        state = state or jax.device_get(jax.jit(trainer.init)())
+        state = state or jax.device_get(trainer.initial())
         found, losses = one_step(trainer, state, 0)
         expected = expected or losses
         for name, loss in losses.items():
@@ -134,10 +133,10 @@ def test_any_number_of_devices_gives_the_same_losses_and_each_holds_its_share(de
         assert set(held.values()) == {small + (whole - small) // fsdp}
         assert (
             f'state {whole / 1e6:,.1f} MB, {held[ONE[0]] / 1e6:,.1f} MB on each of {n} devices (data {n // fsdp}, fsdp {fsdp})'
-            == sharding.describe(trainer.mesh, trainer.shapes, trainer.place)
+            == sharding.describe(trainer.mesh, trainer.shapes, trainer.placement)
         )
-    exported = jax.export.export(trainer.step, platforms=['tpu'])(
-        trainer.shapes, trainer.tables, devices.rows(trainer)
+    exported = jax.export.export(trainer.compiled.step, platforms=['tpu'])(
+        trainer.shapes, trainer.feed.tables, devices.rows(trainer)
     )
     assert exported.platforms == ('tpu',) and exported.nr_devices == 8
 
@@ -257,7 +256,7 @@ def same_run(config, there, here):
     ]
     for one, two in zip(lines(there, 'gan'), lines(here, 'gan')):
         assert one == pytest.approx(two, rel=1e-4)
-    (_, first, _), (_, a, _), (_, b, _) = (
+    (_, first), (_, a), (_, b) = (
         restored(config, *where)
         for where in ((there, 'gan', 4), (there, 'gan', 8), (here, 'gan', 8))
     )

@@ -1,18 +1,16 @@
 """A run ends in the same state on any number of devices and however often it is interrupted; what goes wrong costs a few steps at most."""
 
-import json
 import os
-import pathlib
 import shutil
 import signal
-import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bit_equal, restored
+from helpers import bit_equal, lines, opened, program, restored, saved_steps
 from PIL import Image
 
 from t2i_jax import config as settings
@@ -20,7 +18,7 @@ from t2i_jax.data.text import Vocabulary
 from t2i_jax.run import Run
 from t2i_jax.runtime import log, sharding
 from t2i_jax.runtime.errors import RunError
-from t2i_jax.runtime.signals import Interrupted, Signals
+from t2i_jax.runtime.signals import Interrupted
 from t2i_jax.sample import Sampler
 from t2i_jax.step import mean_of
 from t2i_jax.systems import dcgan
@@ -28,35 +26,6 @@ from t2i_jax.systems.dcgan import Dcgan
 from t2i_jax.train import Trainer, check, train
 
 ONE = jax.devices()[:1]
-CLOCK = ('train/images_per_s', 'train/data_wait')
-
-
-def lines(workdir, stage):
-    """metrics.jsonl, without what depends on the clock."""
-    found = [
-        json.loads(line) for line in (workdir / stage / 'metrics.jsonl').read_text().splitlines()
-    ]
-    return [{name: value for name, value in line.items() if name not in CLOCK} for line in found]
-
-
-def saved_steps(workdir, stage='gan'):
-    return sorted(
-        int(path.name)
-        for path in (workdir / stage / 'checkpoints').iterdir()
-        if path.name.isdigit()
-    )
-
-
-def program(*arguments):
-    """Python in a process of its own, with one device."""
-    environment = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=1'}
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        env=environment,
-        cwd=pathlib.Path(__file__).parents[1],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
 
 
 def interrupt_at(monkeypatch, stage, step, number=signal.SIGTERM):
@@ -69,13 +38,6 @@ def interrupt_at(monkeypatch, stage, step, number=signal.SIGTERM):
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(log.Log, 'write', write_then_signal)
-
-
-def opened(config, workdir, mesh):
-    trainer = Trainer(Run(config, workdir)['gan'], mesh, Signals())
-    trainer.open_data()
-    trainer.open_model()
-    return trainer
 
 
 def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(
@@ -109,6 +71,29 @@ def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(
         assert there == here == whole.step == resumed.step and bit_equal(whole, resumed)
         assert lines(trained, stage) == lines(tmp_path, stage)
     assert not bit_equal(whole.params, whole.sampling_params())
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was_saved(dense, tmp_path, monkeypatch, capsys):
+    """As one that was not, bit by bit. tests/test_faults.py kills while saving, and often."""
+    config = dense(steps=100_000, log_every=10, checkpoint_every=20)
+    killed, whole = tmp_path / 'killed', tmp_path / 'whole'
+    Run(config, killed).claim()
+    process = program('-m', 't2i_jax.main', f'--workdir={killed}')
+    deadline = time.monotonic() + 300
+    while not (killed / 'gan' / 'checkpoints').exists() or not saved_steps(killed):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    saved = saved_steps(killed)[-1]
+    for workdir in (killed, whole):
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            interrupt_at(patch, '/gan/', saved + 10)
+            train(Run(config, workdir), ONE)
+    assert f'resumed at step {saved} of' in capsys.readouterr().out
+    (there, one), (here, other) = (restored(config, path, 'gan') for path in (killed, whole))
+    assert there == here == saved + 10 and bit_equal(one, other)
+    assert lines(killed, 'gan') == lines(whole, 'gan')
 
 
 def test_a_finished_run_is_left_as_it_is(tiny, trained, capsys):
@@ -298,6 +283,7 @@ def test_means_leave_out_phases_that_did_not_run():
     assert found['a'] == 2 and np.isnan(found['b'])
 
 
+@pytest.mark.slow
 def test_several_steps_at_once_end_as_one_after_another(dense, tmp_path):
     config = dense(steps=8, log_every=4, checkpoint_every=4).unlock()
     train(Run(config, tmp_path / 'one'), ONE)
