@@ -33,7 +33,7 @@ import numpy as np
 
 from t2i_jax import config as settings
 from t2i_jax import run
-from t2i_jax.data.tables import prepared
+from t2i_jax.data.dataset import prepared
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.runtime.signals import Signals

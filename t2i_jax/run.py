@@ -23,7 +23,8 @@ from t2i_jax import config as settings
 from t2i_jax import optim
 from t2i_jax import stage as core
 from t2i_jax.config import plain
-from t2i_jax.data.tables import Dataset, Split, scenes_of
+from t2i_jax.data.dataset import Dataset
+from t2i_jax.data.tables import Split, scenes_of
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.layers import remat
 from t2i_jax.runtime.checkpoint import Checkpoints

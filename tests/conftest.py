@@ -242,11 +242,11 @@ def odd(monkeypatch, tmp_path_factory, on_shapes):
     """config.data of a new data set whose pictures are of all kinds, without classes and facts."""
     from odd_pictures import OddPictures
 
-    from t2i_jax.data import tables
+    from t2i_jax.data import dataset
 
     builder = OddPictures(data_dir=tmp_path_factory.mktemp('odd'), file_format='array_record')
     builder.download_and_prepare()
-    monkeypatch.setattr(tables, 'prepared', lambda config: builder)
+    monkeypatch.setattr(dataset, 'prepared', lambda config: builder)
     odd = on_shapes('gan_cls_shapes').data.unlock()
     odd.update(size=20, load_size=0, resize='squash', cache='host')
     return odd

@@ -10,8 +10,9 @@ import pytest
 from helpers import bit_equal
 
 from t2i_jax.data.augment import Geometry, augment, choose_words
+from t2i_jax.data.dataset import mirrored
 from t2i_jax.data.feed import gather
-from t2i_jax.data.tables import Split, mirrored
+from t2i_jax.data.tables import Split
 
 SQUARE = Geometry(size=16, load_size=24, length=5, flip=True, scales=(8, 4))
 run = jax.jit(augment, static_argnums=(2, 3))

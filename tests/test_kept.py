@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from helpers import bit_equal, kept_files
 
+from t2i_jax.data import dataset, tables
 from t2i_jax.data import store as kept
-from t2i_jax.data import tables
 from t2i_jax.data.tables import Split
 from t2i_jax.runtime.errors import DataError
 
@@ -161,7 +161,7 @@ def test_a_disk_that_is_too_small_for_the_pictures_is_told_before_they_are_read(
     ):
         Split(odd, 'train', ('image',))
     assert not reads and not list(
-        (pathlib.Path(tables.prepared(odd).data_dir) / 'tables').glob('*/*')
+        (pathlib.Path(dataset.prepared(odd).data_dir) / 'tables').glob('*/*')
     )
 
 
@@ -210,14 +210,14 @@ def test_tables_that_were_interrupted_leave_nothing(odd, monkeypatch):
     monkeypatch.setattr(tables, 'free_memory', lambda: 1000)
     with pytest.raises(DataError, match='rose_7.jpg'):
         Split(odd, 'broken', ('image',))
-    place = pathlib.Path(tables.prepared(odd).data_dir) / 'tables'
+    place = pathlib.Path(dataset.prepared(odd).data_dir) / 'tables'
     assert not list(place.glob('*/*'))
     Split(odd, 'train', ('image',))
     assert {path.name.split('.')[0] for path in place.glob('*/*')} == {'image', 'extent', 'texts'}
 
 
 def test_one_process_reads_and_the_others_wait(odd, reads, capsys):
-    where = pathlib.Path(tables.prepared(odd).data_dir) / 'tables'
+    where = pathlib.Path(dataset.prepared(odd).data_dir) / 'tables'
     where.mkdir()
     with open(where / 'lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

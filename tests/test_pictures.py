@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from odd_pictures import ODD, encoded, gradient
 
-from t2i_jax.data import tables
+from t2i_jax.data import dataset
 from t2i_jax.data.augment import augment
 from t2i_jax.data.canvas import Canvas, frame
 from t2i_jax.data.feed import gather, host_batches
@@ -171,7 +171,7 @@ def rectangle(tmp_path_factory):
     [('squash', 'bbox', False), ('keep', '', False), ('keep', 'bbox', True), ('squash', '', True)],
 )
 def test_boxes_masks_and_parts_go_where_their_pixels_go(rectangle, monkeypatch, resize, crop, flip):
-    monkeypatch.setattr(tables, 'prepared', lambda config: rectangle)
+    monkeypatch.setattr(dataset, 'prepared', lambda config: rectangle)
     config = dict(
         size=64,
         load_size=80,

@@ -21,9 +21,10 @@ import numpy as np
 from absl import flags
 
 from t2i_jax.data.augment import augment
+from t2i_jax.data.dataset import CACHES
 from t2i_jax.data.fields import field
 from t2i_jax.data.plan import Plan
-from t2i_jax.data.tables import CACHES, Split, device_tables
+from t2i_jax.data.tables import Split, device_tables
 from t2i_jax.runtime import sharding, signals
 from t2i_jax.runtime.errors import DataError, choose
 

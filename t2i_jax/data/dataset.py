@@ -1,0 +1,154 @@
+"""A TFDS data set, prepared and checked, before any record of it is read."""
+
+import fcntl
+import functools
+import os
+import pathlib
+
+import tensorflow_datasets as tfds
+
+import tfds_builders
+from t2i_jax.data.augment import Geometry
+from t2i_jax.data.canvas import CROPS, Canvas
+from t2i_jax.data.fields import field, fields_of
+from t2i_jax.runtime.errors import DataError, choose
+from t2i_jax.stage import Meta
+
+CACHES = 'device', 'host', 'none'
+
+
+class Dataset:
+    """A data set that is prepared, with the settings by which it is read; no record is read yet.
+
+    data: the settings, a dictionary (config.DATA, a stage's own laid over it).
+    info: what TFDS knows. features: their names. metadata: what the builder says of itself.
+    """
+
+    def __init__(self, data: dict):
+        self.data = data
+        builder = prepared(data)
+        self.builder, self.info = builder, builder.info
+        self.name, self.features = self.info.full_name, set(self.info.features)
+        self.metadata = dict(self.info.metadata or {})
+
+    def check(self, split, needs, advice=None) -> int:
+        """Check that a stage can read a split, without reading it -> its number of records.
+
+        needs: batch keys. advice: of the stage, what to do where a field is missing.
+        Raises DataError.
+        """
+        data = self.data
+        choose('data.cache', data['cache'], CACHES)
+        self.canvas  # noqa: B018 - raises
+        for name in fields_of(needs):
+            if field(name).feature not in self.features:
+                remedy = 'Choose another --config.data.name or another system.'
+                raise DataError(
+                    f'This system reads {name!r}, which data set {self.name} does not hold (it has '
+                    f'{", ".join(sorted(self.features))}). {(advice or {}).get(name, remedy)}'
+                )
+        if data['flip'] and not self.metadata.get('flip', True):
+            raise DataError(
+                f'The captions of {self.name} say left and right, so its pictures are never '
+                'mirrored: set data.flip=False.'
+            )
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        known = ', '.join(self.info.splits)
+        try:
+            count = len(self.builder.as_data_source(split, deserialize_method=raw))
+        except Exception as error:
+            raise DataError(
+                f'Data set {self.name} has no split {split!r} ({error}). It has: {known}.'
+            ) from error
+        if not count:
+            raise DataError(f'Split {split!r} of {self.name} is empty. It has: {known}.')
+        return count
+
+    @functools.cached_property
+    def canvas(self) -> Canvas:
+        """How its pictures are drawn. Raises DataError."""
+        data = self.data
+        choose('data.resize', data['resize'], ('squash', 'keep'))
+        choose('data.crop', data['crop'], CROPS)
+        if data['crop'] and 'bbox' not in self.features:
+            raise DataError(
+                f'Data set {self.name} has no bbox to crop to: set data.crop="" '
+                '(--config.data.crop=).'
+            )
+        keep = data['resize'] == 'keep'
+        return Canvas(data['load_size'] or data['size'], keep, data['crop'])
+
+    @property
+    def geometry(self) -> Geometry:
+        """What augmentation knows of its pictures."""
+        data, of = self.data, self.metadata.get
+        return Geometry(
+            *(data['size'], self.canvas.side, data['length'], data['flip'], tuple(data['scales'])),
+            mirrored(of('parts', ())),
+            mirrored(of('attributes', ())),
+        )
+
+    @property
+    def max_objects(self) -> int:
+        return int(self.metadata.get('max_objects', 0))
+
+    def meta(self, vocabulary_size) -> Meta:
+        """What stages know of it; the size of the vocabulary comes from its captions."""
+        data, features, have = self.data, self.info.features, self.features
+        objects = features['objects'].feature['label'].names if 'objects' in have else ()
+        attributes = self.metadata.get('attributes', ()) if 'attributes' in have else ()
+        return Meta(
+            name=self.name,
+            vocabulary_size=vocabulary_size,
+            length=data['length'],
+            size=data['size'],
+            classes=features['label'].num_classes if 'label' in have else 0,
+            object_classes=len(objects),
+            max_objects=self.max_objects,
+            attributes=features['attributes'].shape[0] if 'attributes' in have else 0,
+            embedding_dim=features['embedding'].shape[-1] if 'embedding' in have else 0,
+            captions=data['captions'],
+            object_names=tuple(objects),
+            attribute_names=tuple(attributes),
+            scenes=self.metadata.get('scenes', ''),
+        )
+
+
+def mirrored(names):
+    """For each part or attribute the number of the one whose place it has in a mirrored picture.
+
+    'left eye' has that of 'right eye'.
+    """
+    names, swap = list(names), {'left': 'right', 'right': 'left'}
+    partners = [' '.join(swap.get(word, word) for word in name.split()) for name in names]
+    return tuple(names.index(p if p in names else own) for p, own in zip(partners, names))
+
+
+def prepared(data):
+    """Return the builder of a data set, which is built first where it is not there yet.
+
+    data: settings, a dictionary. Raises DataError.
+    """
+    kwargs = {'manual_dir': data['manual_dir']} if data['manual_dir'] else {}
+    if data['on_error'] != 'refuse':
+        kwargs['on_error'] = data['on_error']
+    data_dir = os.path.expanduser(data['dir']) if data['dir'] else None
+    try:
+        builder = tfds_builders.get_builder(data['name'], data_dir, **kwargs)
+    except TypeError as error:
+        # a builder that reads no files of the user's has no such keyword
+        if not any(name in str(error) for name in kwargs):
+            raise
+        given = ' and no '.join(f'data.{name}' for name in kwargs)
+        raise DataError(f'Data set {data["name"]} takes no {given}. Leave it out.') from None
+    place = pathlib.Path(builder.data_dir)
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open(place.parent / 'building.lock', 'w') as lock:
+            # one process builds, others on this disk wait for it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not place.exists():
+                print(f'Building {builder.info.full_name} in {place}')
+                builder.download_and_prepare()
+        builder = tfds_builders.get_builder(data['name'], data_dir, **kwargs)
+    return builder
