@@ -9,7 +9,7 @@ Defaults and meanings come from t2i_jax/config.py.
 import pathlib
 import sys
 
-from t2i_jax.config import DATA, EVAL, OPTIM, SETTINGS, STAGE, Block, Setting
+from t2i_jax.config import DATA, EVAL, OPTIM, SETTINGS, STAGE, Named, Setting
 
 PAGE = pathlib.Path(__file__).parent / 'training.md'
 BEGIN, END = '<!-- settings: python -m docs.settings -->', '<!-- end of settings -->'
@@ -39,7 +39,7 @@ def rows(table, prefix=''):
         if isinstance(one, Setting):
             meaning = one.meaning.replace('<', r'\<')
             yield f'| `{prefix}{name}` | `{one.default!r}` | {meaning} |'
-        elif isinstance(one, Block):
+        elif isinstance(one, Named):
             yield f'| `{prefix}{name}` | | {BLOCKS[name]} |'
         else:
             yield from rows(one, f'{prefix}{name}.')

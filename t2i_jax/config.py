@@ -37,7 +37,7 @@ class Setting(NamedTuple):
     high: float = math.inf
 
 
-class Block(dict):
+class Named(dict):
     """Settings that a config has only where an experiment writes them. '*' is any name."""
 
 
@@ -60,7 +60,7 @@ DATA = dict(
     embedding=Setting('none', "sentence vectors: 'none', or 'stored' with the data"),
     cache=Setting('host', "decoded pictures: in memory of the 'device', 'host', or 'none'", FREE),
     workers=Setting(0, "processes that decode, with cache='none'; 0: threads", FREE, low=0),
-    nominal=Block({'*': Setting(0, 'known of the data before they are read', FREE, low=0)}),
+    nominal=Named({'*': Setting(0, 'known of the data before they are read', FREE, low=0)}),
 )
 SCHEDULE = dict(
     kind=Setting('constant', 'constant, step, cosine or linear'),
@@ -93,9 +93,9 @@ STAGE = dict(
     near_wrong=Setting(0.0, 'share of wrong pairs that differ by little', low=0, high=1),
     ema=Setting(0.999, 'decay of the moving average of parameters, a step', low=0, high=1),
     ema_half_life=Setting(0.0, 'its half-life in images instead; 0: as ema says', low=0),
-    model=Block({'*': Setting(None, 'keyword of the stage')}),
-    data=Block(DATA),
-    optim=Block({'*': {**OPTIM, '*': OPTIM}}),
+    model=Named({'*': Setting(None, 'keyword of the stage')}),
+    data=Named(DATA),
+    optim=Named({'*': {**OPTIM, '*': OPTIM}}),
     steps_per_dispatch=Setting(1, 'steps run at once on the device: for small networks', low=1),
     log_every=Setting(50, 'steps between two lines of metrics.jsonl; 0: at the end', FREE, low=0),
     sample_every=Setting(1000, 'steps between two grids of pictures; 0: at the end', FREE, low=0),
@@ -132,8 +132,8 @@ SETTINGS = dict(
     dtype=Setting('float32', 'type of the computation: float32 or bfloat16'),
     remat=Setting(False, 'compute blocks again for their gradient: less memory, more time', FREE),
     data=DATA,
-    stages=Block({'*': STAGE}),
-    init=Block({'*': Setting('', 'a run that has trained this stage')}),
+    stages=Named({'*': STAGE}),
+    init=Named({'*': Setting('', 'a run that has trained this stage')}),
     mesh=dict(fsdp=Setting(1, 'devices among which the state is divided', FREE, low=1)),
     eval=EVAL,
 )
@@ -141,7 +141,7 @@ SETTINGS = dict(
 
 def defaults(table):
     """Return {name: default} of a table of settings, nested as the table is."""
-    if isinstance(table, Block):
+    if isinstance(table, Named):
         return {}
     return {
         name: copy.deepcopy(one.default) if isinstance(one, Setting) else defaults(one)
@@ -365,10 +365,7 @@ def override(config, overrides):
             parent, block = block, block[part]
             done.append(part)
         if isinstance(block, ConfigDict):
-            raise RunError(
-                f'--config.{path} is a block, not a value. Set one of its settings: '
-                f'{", ".join(block)}.'
-            )
+            raise RunError(no_value(path, block))
         parent[part] = parsed(path, text, block)
     return config
 
@@ -405,9 +402,17 @@ def refuse_early(path, text):
             raise RunError(unknown(path, list(table), done))
         table = table.get(part, table.get('*'))
         done.append(part)
-    if isinstance(table, Setting) and type(table.default) in (int, float):
+    if isinstance(table, dict):
+        raise RunError(no_value(path, table))
+    if type(table.default) in (int, float):
         # an experiment may have a float where the default is an int
         check_number(path, parsed(path, text, float(table.default)))
+
+
+def no_value(path, block):
+    """Word the message for a block that is set as if it were a value."""
+    known = ', '.join(name for name in block if name != '*')
+    return f'--config.{path} is a block, not a value. Set one of its settings: {known}.'
 
 
 def unknown(path, known, done=None):

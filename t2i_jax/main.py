@@ -21,6 +21,7 @@ from absl import logging
 
 from t2i_jax import config as settings
 from t2i_jax.runtime import terminal
+from t2i_jax.runtime.compiled import start_jax
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.runtime.signals import Interrupted
 
@@ -482,16 +483,6 @@ def quiet():
             hook(what)
 
     sys.unraisablehook = unraisable
-
-
-def start_jax():
-    """Keep compiled programs in the user's cache folder, so that the second start is fast."""
-    import jax
-
-    folder = os.path.expanduser('~/.cache/t2i_jax/compiled')
-    folder = os.environ.get('JAX_COMPILATION_CACHE_DIR', folder)
-    jax.config.update('jax_compilation_cache_dir', folder)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 
 if __name__ == '__main__':

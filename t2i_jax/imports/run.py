@@ -23,6 +23,7 @@ from t2i_jax.encoders.damsm_image import InceptionTrunk
 from t2i_jax.imports.attngan import read_official
 from t2i_jax.run import Run
 from t2i_jax.runtime import lock
+from t2i_jax.runtime.compiled import start_jax
 from t2i_jax.runtime.errors import DataError, RunError
 
 RECORDS = {
@@ -159,8 +160,6 @@ SYSTEMS = {'attngan': import_attngan}
 
 def cli(argv=None):
     """The program; what a person can put right ends in one message and exit status 1."""
-    from t2i_jax import main
-
     parser = argparse.ArgumentParser(
         prog='python -m t2i_jax.imports.run',
         description='Weights that others trained in PyTorch -> a run.',
@@ -194,7 +193,7 @@ def cli(argv=None):
     asked = parser.parse_intermixed_args(argv)
     logging.set_verbosity(logging.WARNING)
     try:
-        main.start_jax()
+        start_jax()
         workdir = os.path.expanduser(asked.workdir)
         steps = SYSTEMS[asked.system](
             asked.file + asked.files,
