@@ -122,7 +122,10 @@ def refused(cli, *arguments):
         ([f'--config={SHAPES}:tiny', '--workdir=/proc/run'], ['/proc/run', 'another --workdir']),
         (['--workdir=/nowhere/run', '--mode=evaluate'], ['/nowhere/run holds no run']),
         (['--mode=compare'], ['two workdirs', '--mode=compare runs/a runs/b']),
-        (['--mode=compare', '/nowhere/a', '/nowhere/b'], ['/nowhere/a is no evaluation']),
+        (
+            ['--mode=compare', '/nowhere/a', '/nowhere/b'],
+            ['/nowhere/a is not a report of an evaluation'],
+        ),
         (
             [
                 '--mode=evaluate',
@@ -423,6 +426,7 @@ def test_an_experiment_or_a_run_is_described(cli):
     assert 'give one of them' in message
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_program_itself():
     def program(module, *arguments):
