@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -235,3 +236,15 @@ def saved_steps(workdir, stage='gan'):
     """The steps of the checkpoints of a stage."""
     folder = pathlib.Path(workdir) / stage / 'checkpoints'
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def sampler_of(module, meta, vocabulary=None, chunk=4, name='toy'):
+    """A Sampler of a stage with its own weights, without a run."""
+    from t2i_jax.sample import Sampler
+
+    parts = core.split(module)
+    program, run = core.program(module), types.SimpleNamespace(vocabulary=vocabulary)
+    stage = types.SimpleNamespace(
+        name=name, cls=type(module), module=module, meta=meta, run=run, program=lambda: program
+    )
+    return Sampler(stage, chunk=chunk, weights=(parts.params, parts.stats))

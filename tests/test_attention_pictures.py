@@ -1,6 +1,7 @@
 """Attention drawn over pictures, and how much of it lies on the objects that words name."""
 
 import json
+import sys
 import types
 
 import cv2
@@ -9,15 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import sampler_of
 
 from t2i_jax import sample
 from t2i_jax import stage as core
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.draw import attention as ap
-from t2i_jax.explore import attention as explore_attention
-from t2i_jax.explore import explore
+from t2i_jax.draw import sheets
+from t2i_jax.explore import explore, stage_of
+from t2i_jax.explore.request import Request
+from t2i_jax.run import Run
 from t2i_jax.runtime.errors import RunError
-from t2i_jax.sample import Sampler
+from t2i_jax.sample import to_files
 from t2i_jax.scenes import attention as looks
 from t2i_jax.stage import Meta
 from t2i_jax.train import train
@@ -29,10 +33,12 @@ VOCABULARY = Vocabulary(['a', 'red', 'blue', 'circle', 'square', 'dot'])
 
 
 class Looking(core.Stage):
-    """Grey pictures whose left half looks at the second word of the sentence and whose right half at the first, on two maps."""
+    """Grey pictures whose left half looks at the second word and whose right half at the first.
 
-    needs = ('tokens', 'length')
-    maps = 2
+    On two maps.
+    """
+
+    needs, draws_from, makes = ('tokens', 'length'), ('sentence',), ('image', 'attention')
 
     def __init__(self):
         self.grey = nnx.Param(jnp.zeros(()))
@@ -44,35 +50,19 @@ class Looking(core.Stage):
         b, left = len(batch['tokens']), jnp.arange(8)[:, None] < 4
         beta = jnp.where(left, jax.nn.one_hot(1, LENGTH), jax.nn.one_hot(0, LENGTH))  # w t
         beta = jnp.broadcast_to(beta, (b, 8, 8, LENGTH))
-        image = jnp.broadcast_to(
-            jnp.tanh(noise['z'])[:, None, None] + self.grey[...], (b, SIDE, SIDE, 3)
-        )
-        return {'image': image} | (
-            {'attention': [beta, jnp.repeat(jnp.repeat(beta, 2, 1), 2, 2)][: self.maps]}
-            if self.maps
-            else {}
-        )
-
-
-def sampler_of(stage):
-    graph, params, stats = core.split(stage)
-    return Sampler(
-        core.program(stage),
-        stage,
-        params,
-        stats,
-        VOCABULARY,
-        Meta('shapes', size=SIDE, length=LENGTH, scenes='single'),
-        'gan',
-        3,
-        chunk=4,
-    )
+        colour = jnp.tanh(noise['z'])[:, None, None] + self.grey[...]
+        twice = jnp.repeat(jnp.repeat(beta, 2, 1), 2, 2)
+        image = jnp.broadcast_to(colour, (b, SIDE, SIDE, 3))
+        return {'image': image, 'attention': [beta, twice]}
 
 
 @pytest.fixture
 def looking(monkeypatch):
-    made = sampler_of(Looking())
-    monkeypatch.setattr(Sampler, 'load', classmethod(lambda cls, *_, **__: made))
+    """A Sampler of Looking, which sampling and exploring take for that of its stage."""
+    meta = Meta('shapes', size=SIDE, length=LENGTH, scenes='single')
+    made = sampler_of(Looking(), meta, VOCABULARY)
+    for module in (sample, sys.modules['t2i_jax.explore']):
+        monkeypatch.setattr(module, 'Sampler', lambda stage: made)
     return made
 
 
@@ -85,7 +75,7 @@ def scene_of(*objects):
     return table
 
 
-# ------------------------------------------------------------------------------------------------------------------------ drawing
+# ------------------------------------------------------------------------------------------ drawing
 def test_the_strongest_words_are_those_above_twice_an_even_share():
     maps = np.zeros((4, 4, 4))
     maps[..., 0] = 0.45  # a little everywhere: never above 2 / 4
@@ -126,7 +116,7 @@ def test_cells_have_one_size_and_rows_are_filled_up():
     assert (found[0, 1, : ap.SIDE] != found[0, 2, : ap.SIDE]).any()
 
 
-# ---------------------------------------------------------------------------------------------------------------------- measuring
+# ---------------------------------------------------------------------------------------- measuring
 def test_masks_are_of_what_can_be_seen():
     scene = scene_of(
         (1, 0, 0.25), (1, 2, 0.75), (0, 2, 0.25)
@@ -173,105 +163,84 @@ def test_mass_inside_the_named_object():
     assert looks.inside(maps, [['a'], []], [scene, scene]) == {}
 
 
-# ------------------------------------------------------------------------------------------------------------------------ sampling
-def test_attention_is_given_to_those_who_ask(looking):
+# ----------------------------------------------------------------------------------------- sampling
+def test_attention_is_returned_where_it_is_wanted(looking):
     sentences = ['a red circle', 'a blue dot']
     plain, full = looking(sentences, num=3), looking(sentences, num=3, attention=True)
     assert set(plain) == {'image'} and (plain['image'] == full['image']).all()
     assert [x.shape for x in full['attention']] == [(2, 3, 8, 8, LENGTH), (2, 3, 16, 16, LENGTH)]
 
 
-def test_samples_have_a_picture_of_attention_beside_them(looking, tmp_path, monkeypatch):
-    sheets = []
-    monkeypatch.setattr(
-        sample.attention_pictures.sheets,
-        'sheet',
-        lambda lines, labels, *args, **more: sheets.append((lines, labels, more)),
-    )
-    sample.to_files('run', ['a red zebra circle', 'blue dot'], 5, 0, tmp_path)
-    lines, labels, more = sheets[0]
-    assert (
-        len(sheets) == 3
-        and len(lines) == ap.SAMPLES * 2
-        and labels == ['sample 1', '', 'sample 2', '', 'sample 3', '', 'sample 4', '']
-    )
-    assert more['title'] == 'a red circle'  # the words that it knows
-    monkeypatch.undo()
-    monkeypatch.setattr(Sampler, 'load', classmethod(lambda cls, *_, **__: looking))
-    sample.to_files('run', ['a red zebra circle'], 1, 0, tmp_path)
+def test_samples_have_a_picture_of_attention(looking, tmp_path, monkeypatch):
+    written = []
+    with monkeypatch.context() as patch:
+        spy = lambda lines, labels, *args, **more: written.append((lines, labels, more))  # noqa: E731
+        patch.setattr(sheets, 'sheet', spy)
+        to_files(looking.stage, ['a red zebra circle', 'blue dot', 'a dot'], 5, 0, tmp_path)
+    assert len(written) == 4
+    lines, labels, more = written[0]
+    assert len(lines) == ap.SAMPLES * 2
+    assert labels == ['sample 1', '', 'sample 2', '', 'sample 3', '', 'sample 4', '']
+    # the words that it knows
+    assert more['title'] == 'a red circle'
+    assert len(list(tmp_path.glob('*.png'))) == 3
+    to_files(looking.stage, ['a red zebra circle'], 1, 0, tmp_path)
     picture = cv2.imread(str(tmp_path / '000_a-red-zebra-circle_attention.png'))
     assert picture.shape[0] > 2 * ap.SIDE and picture.shape[1] > 4 * ap.SIDE
     monkeypatch.setattr(sample, 'ATTENDED', 1)
-    sample.to_files('run', ['red', 'blue'], 1, 0, tmp_path / 'many')
+    to_files(looking.stage, ['red', 'blue'], 1, 0, tmp_path / 'many')
     assert not list((tmp_path / 'many').glob('*attention*'))
 
 
-# ----------------------------------------------------------------------------------------------------------------------- exploring
-def config_of(name='photographs'):
-    return types.SimpleNamespace(data=types.SimpleNamespace(name=name))
-
-
+# --------------------------------------------------------------------------------------- exploring
 def test_explored_sentences(looking, tmp_path):
-    numbers = explore.explore(
-        config_of(),
-        'run',
-        'attention',
-        3,
-        texts=['a red circle', 'blue dot'],
-        out=tmp_path,
-    )
+    texts = ['a red circle', 'blue dot']
+    numbers = explore(looking.stage, 'attention', 3, texts=texts, out=tmp_path)
     assert numbers['rows'] == 2 * 3 * 2 and {'decoder', 'map_8', 'map_16'} <= set(numbers)
     assert json.loads((tmp_path / 'attention.json').read_text())['what'] == 'attention'
     assert cv2.imread(str(tmp_path / 'attention.png')).shape[0] > 12 * ap.SIDE
 
 
 def test_words_of_drawn_objects_are_measured(looking, monkeypatch):
-    scene = scene_of((0, 0, 0.25))  # a red circle on the left, where pixels look at the second word
+    # a red circle on the left, where pixels look at the second word
+    scene = scene_of((0, 0, 0.25))
     reader = types.SimpleNamespace(
-        decode=lambda images: np.stack([scene] * len(images)), tag={'name': 'told'}
+        decode=lambda images: np.stack([scene] * len(images)), tag={'name': 'given'}
     )
-    monkeypatch.setattr(explore_attention, 'best_reader', lambda mode: reader)
-    ask = explore.Ask(config_of(), 'run', 1, texts=['circle red'])
-    numbers = explore_attention.explored(ask, looking, explore.held_out)['numbers']
+    module = sys.modules['t2i_jax.explore.attention']
+    monkeypatch.setattr(module, 'best_reader', lambda mode: reader)
+    request = Request(looking, 'attention', 1, texts=['circle red'])
+    numbers = module.attention_sheet(request).numbers
     share = numbers['map_16']['colour']['share']
-    assert numbers['decoder'] == 'told' and 0.02 < share < 0.07
-    assert numbers['map_16']['colour']['inside'] == pytest.approx(
-        2 * share, rel=1e-4
-    )  # half of the frame is looked at
+    assert numbers['decoder'] == 'given' and 0.02 < share < 0.07
+    # half of the frame is looked at
+    assert numbers['map_16']['colour']['inside'] == pytest.approx(2 * share, rel=1e-4)
     assert numbers['map_16']['class'] == {'inside': 0.0, 'share': pytest.approx(share), 'n': 1}
 
 
-def test_stages_that_look_at_nothing_are_refused(monkeypatch):
-    stage = Looking()
-    stage.maps = 0
-    ask = explore.Ask(config_of(), 'run', 1, texts=['red'])
-    with pytest.raises(RunError, match='look at no words'):
-        explore_attention.explored(ask, sampler_of(stage), explore.held_out)
-    stage.needs = ('chars',)
-    with pytest.raises(RunError, match='does not read words'):
-        explore_attention.explored(ask, sampler_of(stage), explore.held_out)
+def test_stages_that_look_at_nothing_are_refused(looking, monkeypatch):
+    monkeypatch.setattr(Looking, 'makes', ('image',))
+    with pytest.raises(RunError, match='stages whose pixels look at words.*Stage toy .Looking.'):
+        explore(looking.stage, 'attention', 1, texts=['red'])
 
 
 @pytest.fixture(scope='module')
 def matcher(on_shapes, tmp_path_factory):
-    """(config, workdir) of a DAMSM of one step."""
+    """The stage of a DAMSM of two steps."""
     config, workdir = on_shapes('damsm_shapes'), tmp_path_factory.mktemp('damsm') / 'run'
     config.stages.damsm.model.update(d=8, embedding=6, channels=(4, 6))
     config.stages.damsm.update(steps=2, log_every=1, validate_every=0, checkpoint_every=2)
-    train(config.lock(), workdir, jax.devices()[:1])
-    return config, workdir
+    return train(Run.create(config.lock(), workdir), jax.devices()[:1])['damsm']
 
 
 def test_where_words_look_in_held_out_pictures(matcher, tmp_path):
-    config, workdir = matcher
-    numbers = explore.explore(config, workdir, 'attention', 4, stage='damsm', out=tmp_path)
-    assert (
-        4 <= numbers['rows'] <= 12 and (tmp_path / 'attention.png').exists()
-    )  # of captions of more than eight words there are more lines
+    assert stage_of(matcher.run, 'attention').name == 'damsm'
+    numbers = explore(matcher, 'attention', 4, out=tmp_path)
+    # of captions of more than eight words there are more lines
+    assert 4 <= numbers['rows'] <= 12 and (tmp_path / 'attention.png').exists()
     found = numbers['map_8']
-    assert found and all(
-        0 <= one['inside'] <= 1 and 0 < one['share'] < 0.5 and one['n'] > 50
-        for one in found.values()
-    )  # of more than are shown
+    # of more than are shown
+    assert found and all(one['n'] > 50 for one in found.values())
+    assert all(0 <= one['inside'] <= 1 and 0 < one['share'] < 0.5 for one in found.values())
     with pytest.raises(RunError, match='leave --text out'):
-        explore.explore(config, workdir, 'attention', 4, texts=['a red circle'], out=tmp_path)
+        explore(matcher, 'attention', 4, texts=['a red circle'], out=tmp_path)

@@ -1,4 +1,4 @@
-"""What is asked for without a sentence becomes what was meant, or is refused with the reason; drawn boxes show what is in them."""
+"""Conditions of a user become what was meant, or are refused with the reason."""
 
 import itertools
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from helpers import bit_equal
 
-from t2i_jax.data import conditions
+from t2i_jax.data import conditions, parse
+from t2i_jax.data.text import Vocabulary
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.stage import Meta
 from tfds_builders.coco2014_captions.categories import CATEGORIES
@@ -33,6 +34,7 @@ SHAPES = Meta(
 )
 COCO = Meta(
     'coco2014_captions/plain/1.0.0',
+    length=4,
     object_classes=80,
     max_objects=10,
     object_names=tuple(CATEGORIES.values()),
@@ -44,7 +46,7 @@ BIRDS = Meta(
 )
 
 
-# -------------------------------------------------------------------------------------------------------------------- sentences
+# ---------------------------------------------------------------------------------------- sentences
 def written(mode, count):
     """(scene, sentence, its facts) of captions of `count` scenes of each split, some with backgrounds and negations."""
     for split, index in itertools.product(('train', 'test_unseen'), range(count)):
@@ -238,13 +240,13 @@ def test_what_is_not_said_is_drawn_uniformly_and_alike_for_all_sentences():
     assert bit_equal(sentences.fill(vector, known, np.random.default_rng(0)), vector)
 
 
-# ---------------------------------------------------------------------------------------------------------- labels, attributes
+# ------------------------------------------------------------------------------- labels, attributes
 def names_of(row, meta):
     return [meta.object_names[i] for i in np.flatnonzero(row)]
 
 
 def test_label_sets():
-    sets = conditions.label_sets(
+    sets = parse.label_sets(
         ['person, dog, frisbee', ['Traffic Light', 'people'], ' knives,sandwiches , buses,'], COCO
     )
     assert sets.shape == (3, 80) and sets.dtype == np.float32 and set(sets.flat) == {0, 1}
@@ -253,7 +255,7 @@ def test_label_sets():
         ['person', 'traffic light'],
         ['bus', 'knife', 'sandwich'],
     ]
-    assert bit_equal(conditions.label_sets('person, dog, frisbee', COCO), sets[:1])
+    assert bit_equal(parse.label_sets('person, dog, frisbee', COCO), sets[:1])
 
 
 @pytest.mark.parametrize(
@@ -272,55 +274,53 @@ def test_label_sets():
         ),
         (['zzz'], COCO, ["no label 'zzz'. There are 80"]),
         ([COCO.object_names[:11]], COCO, ['11 labels', 'at most 10']),
-        (['dog'], BIRDS, ['no names of labels']),
+        (['dog'], BIRDS, ['No names of labels']),
     ],
 )
 def test_label_sets_that_cannot_be(sets, meta, words):
     with pytest.raises(DataError) as error:
-        conditions.label_sets(sets, meta)
+        parse.label_sets(sets, meta)
     for word in words:
         assert word in str(error.value)
 
 
 def test_labels_in_sentences():
     said = ['Two people with hot dogs beside a traffic light', 'a dog and a bus', 'SKIS!']
-    found = [names_of(row, COCO) for row in conditions.sentences_as_labels(said, COCO)]
+    found = [names_of(row, COCO) for row in parse.sentences_as_labels(said, COCO)]
     assert found == [['person', 'traffic light', 'hot dog'], ['bus', 'dog'], ['skis']]
-    assert names_of(conditions.sentences_as_labels('two discs and a hoop', SHAPES)[0], SHAPES) == [
+    assert names_of(parse.sentences_as_labels('two discs and a hoop', SHAPES)[0], SHAPES) == [
         'circle',
         'ring',
     ]
     with pytest.raises(DataError, match='names no label of coco.* such as person, bicycle'):
-        conditions.sentences_as_labels(['an empty place'], COCO)
+        parse.sentences_as_labels(['an empty place'], COCO)
     with pytest.raises(
         DataError, match="no label 'ring'"
     ):  # the reader knows it, these layouts do not
-        conditions.sentences_as_labels(['a ring'], SHAPES._replace(object_names=scenes.CLASSES[:4]))
+        parse.sentences_as_labels(['a ring'], SHAPES._replace(object_names=scenes.CLASSES[:4]))
     with pytest.raises(DataError, match='at least one'):
-        conditions.sentences_as_labels([], COCO)
+        parse.sentences_as_labels([], COCO)
 
 
 def test_attribute_vectors():
     hot = np.zeros(22, np.float32)
     hot[[0, 6, 13, 16, 19]] = 1
-    asked = [
+    texts = [
         'circle, red, small, left, top',
         ' '.join(f'{x:g}' for x in hot),
         hot,
         'Circle,red=1, small = 1,left,top',
     ]
-    vectors = conditions.attribute_vectors(asked, SHAPES)
+    vectors = parse.attribute_vectors(texts, SHAPES)
     assert vectors.dtype == np.float32 and bit_equal(vectors, np.stack([hot] * 4))
-    for one in (asked[0], hot, hot.tolist(), hot[None], [asked[0].split(', ')]):
-        assert bit_equal(conditions.attribute_vectors(one, SHAPES), hot[None])
-    assert (
-        conditions.attribute_vectors(['red=.25'], SHAPES)[0].tolist() == [0] * 6 + [0.25] + [0] * 15
-    )
-    assert bit_equal(conditions.attribute_vectors(['0,1 ,0.5'], BIRDS), np.float32([[0, 1, 0.5]]))
+    for one in (texts[0], hot, hot.tolist(), hot[None], [texts[0].split(', ')]):
+        assert bit_equal(parse.attribute_vectors(one, SHAPES), hot[None])
+    assert parse.attribute_vectors(['red=.25'], SHAPES)[0].tolist() == [0] * 6 + [0.25] + [0] * 15
+    assert bit_equal(parse.attribute_vectors(['0,1 ,0.5'], BIRDS), np.float32([[0, 1, 0.5]]))
 
 
 def test_groups_of_which_nothing_is_said_are_drawn():
-    drawn = conditions.attribute_vectors(['circle, red', hot := [0.0] * 22], SHAPES, num=5, seed=3)
+    drawn = parse.attribute_vectors(['circle, red', hot := [0.0] * 22], SHAPES, num=5, seed=3)
     assert drawn.shape == (2, 5, 22) and bit_equal(
         drawn[1], np.array([hot] * 5, np.float32)
     )  # numbers say everything
@@ -329,21 +329,19 @@ def test_groups_of_which_nothing_is_said_are_drawn():
         and (drawn[0][:, [0, 6]] == 1).all()
         and len({row.tobytes() for row in drawn[0]}) > 1
     )
-    said = conditions.filled(
-        *conditions.sentences_as_attributes(['a red circle', 'a red shape'], SHAPES), SHAPES, 5, 3
+    said = parse.filled(
+        *parse.sentences_as_attributes(['a red circle', 'a red shape'], SHAPES), SHAPES, 5, 3
     )
     assert bit_equal(said[0], drawn[0]) and bit_equal(said[1][:, 6:], drawn[0][:, 6:])
-    assert not bit_equal(
-        conditions.attribute_vectors(['circle, red'], SHAPES, num=5, seed=4), drawn[:1]
-    )
+    assert not bit_equal(parse.attribute_vectors(['circle, red'], SHAPES, num=5, seed=4), drawn[:1])
     assert bit_equal(
-        conditions.attribute_vectors(['has_crown_color::red'], BIRDS, num=2),
+        parse.attribute_vectors(['has_crown_color::red'], BIRDS, num=2),
         np.float32([[[0, 0, 1]] * 2]),
     )
 
 
 @pytest.mark.parametrize(
-    'asked, meta, words',
+    'values, meta, words',
     [
         ([], SHAPES, ['no attribute vector']),
         ([''], SHAPES, ['names no attribute', 'circle']),
@@ -359,9 +357,9 @@ def test_groups_of_which_nothing_is_said_are_drawn():
         (['0 2'], Meta('x', attributes=2), ['Attribute number 2 of vector 1 is 2']),
     ],
 )
-def test_attributes_that_cannot_be(asked, meta, words):
+def test_attributes_that_cannot_be(values, meta, words):
     with pytest.raises(DataError) as error:
-        conditions.attribute_vectors(asked, meta)
+        parse.attribute_vectors(values, meta)
     for word in words:
         assert word in str(error.value)
 
@@ -371,7 +369,7 @@ def test_sentences_that_no_reader_can_read():
         DataError,
         match='cub200_captions.*cannot be read as attributes.*--attributes="has_bill_shape::hooked, ',
     ):
-        conditions.sentences_as_attributes(['a red bird'], BIRDS)
+        parse.sentences_as_attributes(['a red bird'], BIRDS)
 
 
 def test_captions_of_rows():
@@ -399,9 +397,9 @@ def test_captions_of_rows():
     assert conditions.captions_of({}, SHAPES, [['a'], []]) is None
 
 
-# ------------------------------------------------------------------------------------------------------------------------ boxes
+# -------------------------------------------------------------------------------------------- boxes
 def test_given_layouts_are_filled_up():
-    given = conditions.given_layouts(
+    given = parse.given_layouts(
         [[(0.5, 0.5, 0.2, 0.4)], np.full((3, 4), 0.25), []], [['dog'], [2, -1, 79], []], COCO
     )
     assert (
@@ -439,33 +437,91 @@ def test_given_layouts_are_filled_up():
 )
 def test_boxes_that_cannot_be_given(boxes, labels, words):
     with pytest.raises(DataError) as error:
-        conditions.given_layouts(boxes, labels, COCO)
+        parse.given_layouts(boxes, labels, COCO)
     for word in words:
         assert word in str(error.value)
 
 
+def arrays(draws_from, meta=COCO, num=1, seed=0, **given):
+    context = conditions.Context(meta, VOCABULARY, num, seed)
+    return conditions.arrays(draws_from, given, context, 'Toy')
+
+
 def test_given_boxes_belong_to_the_set():
     given = dict(given_boxes=[[(0.5, 0.5, 0.2, 0.2)] * 9], given_labels=[['dog'] * 9])
-    asked = conditions.asked(COCO, 2, 0, {'labels'}, labels=['person'], layout=given)
-    assert asked['label_set'].shape == (1, 2, 80) and names_of(asked['label_set'][0, 1], COCO) == [
-        'person',
-        'dog',
-    ]
-    assert names_of(
-        conditions.asked(COCO, 1, 0, {'labels'}, layout=given)['label_set'][0, 0], COCO
-    ) == ['dog']
+    found = arrays(('labels',), num=2, labels=['person'], layout=given)
+    assert found['label_set'].shape == (1, 2, 80) and found['given_boxes'].shape == (1, 2, 10, 4)
+    assert names_of(found['label_set'][0, 1], COCO) == ['person', 'dog']
+    alone = arrays(('labels',), layout=given)['label_set']
+    assert names_of(alone[0, 0], COCO) == ['dog']
+    read = arrays(('labels',), sentence='two cats', layout={k: x for k, x in given.items()})
+    assert names_of(read['label_set'][0, 0], COCO) == ['cat', 'dog']
     for labels, words in (
         (['person, cat'], 'more than 10 objects'),
         (['person', 'cat'], '2 label sets and given boxes of 1'),
     ):
         with pytest.raises(DataError, match=words):
-            conditions.asked(COCO, 1, 0, {'labels'}, labels=labels, layout=given)
+            arrays(('labels',), labels=labels, layout=given)
     with pytest.raises(DataError, match='with their labels'):
-        conditions.asked(COCO, 1, 0, {'labels'}, layout={'given_boxes': given['given_boxes']})
+        arrays(('labels',), layout={'given_boxes': given['given_boxes']})
+
+
+# ------------------------------------------------------------------------------ kinds of conditions
+VOCABULARY = Vocabulary(['a', 'red', 'dog', 'cat', 'two'])
+
+
+@pytest.mark.parametrize('kind', ['layout', 'dialog', 'image'])
+def test_batch_keys_are_repeated_for_each_sample(kind):
+    keys = {name: np.arange(6).reshape(3, 2) for name in conditions.CONDITIONS[kind].keys[:2]}
+    found = arrays((kind,), num=2, **{kind: keys})
+    assert set(found) == set(keys)
+    for name, x in keys.items():
+        assert found[name].shape == (3, 2, 2) and (found[name] == x[:, None]).all()
+    with pytest.raises(DataError, match=rf"Toy draws from {kind}: give {kind}={{'\w+': ...}} in"):
+        arrays((kind,))
+    with pytest.raises(DataError, match='is a dictionary'):
+        arrays((kind,), **{kind: [1, 2]})
+
+
+def test_sentences_and_another_condition_together():
+    found = arrays(('sentence', 'image'), num=2, sentence=['a red dog'], image={'image': [[1.0]]})
+    assert found['tokens'].shape == (1, 2, 4) and found['image'].shape == (1, 2, 1)
+    with pytest.raises(DataError, match='Toy draws from image'):
+        arrays(('sentence', 'image'), sentence=['a red dog'])
+    with pytest.raises(DataError, match='Toy draws from sentences: give some, --text'):
+        arrays(('sentence', 'image'), image={'image': [[1.0]]})
+    with pytest.raises(DataError, match='Give as many of each: 1 of tokens.*2 of image'):
+        arrays(('sentence', 'image'), sentence='a red dog', image={'image': [[1.0]] * 2})
+    # a vector that stands for the sentence
+    assert set(arrays(('sentence',), image={'encoded': np.ones((1, 3))})) == {'encoded'}
+    # a system that reads sentences does not read attributes in them
+    with pytest.raises(DataError, match='Toy draws from attributes: give --attributes="circle, sq'):
+        arrays(('sentence', 'attributes'), SHAPES._replace(length=4), sentence='a red circle')
+
+
+def test_several_sentences_for_a_picture():
+    meta = COCO._replace(captions=2, length=4)
+    found = arrays(('sentences',), meta, num=3, sentence=['A dog. Two red cats', ['a cat', 'red']])
+    assert found['tokens'].shape == (2, 3, 2, 4) and found['length'].shape == (2, 3, 2)
+    assert found['tokens'][0, 2].tolist() == [[1, 3, 0, 0], [5, 2, 0, 0]]
+    with pytest.raises(DataError, match='Give 2 sentences for each picture; number 1 has 1'):
+        arrays(('sentences',), meta, sentence='a dog')
+    with pytest.raises(DataError, match='Toy draws from sentences: give some'):
+        arrays(('sentences',), meta)
+
+
+def test_what_is_not_read_or_given_twice():
+    with pytest.raises(DataError, match='Toy does not read labels'):
+        arrays(('sentence',), sentence='a dog', labels=['dog'])
+    with pytest.raises(DataError, match='Toy draws without sentences'):
+        arrays(('image',), sentence='a dog', image={'image': [1]})
+    with pytest.raises(DataError, match='Give sentences or labels, not both'):
+        arrays(('labels',), sentence='a dog', labels=['dog'])
+    assert arrays((), None) == {}
 
 
 def test_two_values_of_one_kind_are_refused():
     with pytest.raises(DataError, match='red and blue cannot both be true of one object'):
-        conditions.attribute_vectors('red, blue, circle', SHAPES)
-    shares = conditions.attribute_vectors('red=.5, blue=.5, circle', SHAPES)
+        parse.attribute_vectors('red, blue, circle', SHAPES)
+    shares = parse.attribute_vectors('red=.5, blue=.5, circle', SHAPES)
     assert shares[0, [0, 6, 8]].tolist() == [1, 0.5, 0.5]

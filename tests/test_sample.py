@@ -1,5 +1,6 @@
 """The same words and the same seed give the same picture, whatever else is drawn with them."""
 
+import copy
 import json
 import logging
 import shutil
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import bit_equal
+from helpers import bit_equal, restored, sampler_of
 
-from t2i_jax import run, sample
-from t2i_jax import stage as core
+from t2i_jax import sample
+from t2i_jax.data.text import Vocabulary
 from t2i_jax.draw import boxes as drawing
 from t2i_jax.draw import sheets
+from t2i_jax.run import Run
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.sample import Sampler, to_files, to_uint8
 from t2i_jax.stage import Meta, Phase, Stage, normal_rows
@@ -36,15 +38,13 @@ META = Meta(
 
 @pytest.fixture(scope='module')
 def sampler(trained):
-    return telling(Sampler.load(trained, chunk=6))
+    return louder(Sampler.load(trained, chunk=6))
 
 
-def telling(sampler):
-    """A text encoder of four steps says nearly the same of all sentences; with larger weights it tells them apart."""
-    sampler.params = {
-        **sampler.params,
-        'text': jax.tree.map(lambda x: 20 * x, sampler.params['text']),
-    }
+def louder(sampler):
+    """A text encoder of four steps says nearly the same of all sentences; here it differs more."""
+    text = jax.tree.map(lambda x: 20 * x, sampler.params['text'])
+    sampler.params = {**sampler.params, 'text': text}
     return sampler
 
 
@@ -52,7 +52,7 @@ def telling(sampler):
 def wordless(dense, tmp_path_factory):
     """The workdir of a run whose system reads no words."""
     workdir = tmp_path_factory.mktemp('wordless')
-    train(dense(steps=1), workdir, jax.devices()[:1])
+    train(Run.create(dense(steps=1), workdir), jax.devices()[:1])
     return workdir
 
 
@@ -80,7 +80,7 @@ def test_a_picture_does_not_depend_on_what_is_drawn_with_it(sampler):
 def test_chunks_do_not_matter(sampler, trained):
     images = sampler(SENTENCES, num=3)['image'].astype(int)
     for chunk in (1, 4, 64):
-        other = telling(Sampler.load(trained, chunk=chunk))(SENTENCES, num=3)['image'].astype(int)
+        other = louder(Sampler.load(trained, chunk=chunk))(SENTENCES, num=3)['image'].astype(int)
         assert np.abs(images - other).max() <= 1  # rounding may depend on the number of rows
 
 
@@ -97,13 +97,13 @@ def test_noise_may_be_given(sampler):
 
 
 def test_the_newest_averages_draw_unless_another_step_is_named(sampler, tiny, trained):
-    state = run.restore(tiny(), trained, 'gan')[1]
-    assert (sampler.stage, sampler.step) == ('gan', 6) and bit_equal(
+    state = restored(tiny(), trained, 'gan')[1]
+    assert (sampler.name, sampler.step) == ('gan', 6) and bit_equal(
         sampler.params['G'], state.ema['G']
     )
     older = Sampler.load(trained, step=3)
     assert older.step == 3 and bit_equal(
-        older.params['G'], run.restore(tiny(), trained, 'gan', 3)[1].ema['G']
+        older.params['G'], restored(tiny(), trained, 'gan', 3)[1].ema['G']
     )
     with pytest.raises(RunError, match=r'no checkpoint of step 4. It has: 3, 6'):
         Sampler.load(trained, step=4)
@@ -173,11 +173,12 @@ def test_pictures_are_rounded_and_cut():
     assert [x.dtype for x in to_uint8([jnp.zeros(2), jnp.zeros(3, jnp.bfloat16)])] == [np.uint8] * 2
 
 
-# ---------------------------------------------------------------------------------------------------- systems that read no words
+# ----------------------------------------------------------------------- systems that read no words
 class Painter(Stage):
     """Pictures of one colour, from attributes and noise."""
 
     phases, needs = (Phase('loss', trains=('net',)),), ('image', 'attributes')
+    draws_from, makes = ('attributes',), ('image',)
 
     def __init__(self, meta, *, rngs, **_):
         self.net, self.size = nnx.Linear(meta.attributes + 4, 3, rngs=rngs), meta.size
@@ -202,6 +203,7 @@ class Placer(Stage):
     """One box for each label of a set, and those given; all the same but for noise."""
 
     phases, needs = (Phase('loss', trains=('net',)),), ('boxes', 'object_labels')
+    draws_from, makes = ('labels',), ('boxes',)
 
     def __init__(self, meta, *, rngs, **_):
         self.net, self.rows, self.classes = (
@@ -236,16 +238,12 @@ class Placer(Stage):
         return {'boxes': boxes, 'object_labels': labels}
 
 
-def sampler_of(cls, meta=META, chunk=4):
-    module = cls(meta, rngs=nnx.Rngs(0))
-    _, params, stats = core.split(module)
-    return Sampler(
-        core.program(module), module, params, stats, None, meta, stage='toy', chunk=chunk
-    )
+def toy(cls, meta=META):
+    return sampler_of(cls(meta, rngs=nnx.Rngs(0)), meta)
 
 
 def test_attributes_are_drawn_from():
-    painter = sampler_of(Painter)
+    painter = toy(Painter)
     drawn = painter(attributes=['circle, red, small, left, top', np.ones(22)], num=3, seed=2)
     assert drawn['image'].shape == (2, 3, 16, 16, 3) and drawn['image'].dtype == np.uint8
     assert [SINGLE[i] for i in np.flatnonzero(drawn['attributes'][0, 2])] == [
@@ -262,7 +260,7 @@ def test_attributes_are_drawn_from():
 
 
 def test_what_a_sentence_leaves_open_depends_on_seed_and_number_alone():
-    painter = sampler_of(Painter)
+    painter = toy(Painter)
     drawn = painter(['a red circle', 'a red shape at the top'], num=6, seed=2)['attributes']
     assert (
         (drawn[0][:, [0, 6]] == 1).all()
@@ -279,7 +277,7 @@ def test_what_a_sentence_leaves_open_depends_on_seed_and_number_alone():
 
 
 def test_label_sets_and_given_boxes():
-    placer = sampler_of(Placer)
+    placer = toy(Placer)
     drawn = placer(labels=['circle, ring', ['square']], num=3)
     assert drawn['boxes'].shape == (2, 3, 5, 4) and drawn['object_labels'][0, 2].tolist() == [
         0,
@@ -329,7 +327,7 @@ def test_label_sets_and_given_boxes():
 )
 def test_conditions_that_are_missing_or_not_read(cls, keywords, words):
     with pytest.raises(DataError) as error:
-        sampler_of(cls)(**keywords)
+        toy(cls)(**keywords)
     for word in words:
         assert word in str(error.value)
 
@@ -343,10 +341,10 @@ def test_a_system_with_words_reads_nothing_else(sampler, wordless):
 
 
 def test_boxes_are_written_as_pictures_and_as_numbers(monkeypatch, tmp_path, capsys):
-    placer = sampler_of(Placer)
-    monkeypatch.setattr(Sampler, 'load', lambda workdir, **_: placer)
+    placer = toy(Placer)
+    monkeypatch.setattr(sample, 'Sampler', lambda stage: placer)
     assert (
-        to_files('run', [], 2, 0, tmp_path, labels=['circle, ring', 'square']) == tmp_path
+        to_files(placer.stage, [], 2, 0, tmp_path, labels=['circle, ring', 'square']) == tmp_path
         and '2 x 2 layouts' in capsys.readouterr().out
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -356,25 +354,69 @@ def test_boxes_are_written_as_pictures_and_as_numbers(monkeypatch, tmp_path, cap
         '001_square.png',
         'sheet.png',
     ]
-    drawn, told = (
-        placer(labels=['circle, ring', 'square'], num=2),
-        json.loads((tmp_path / '000_circle-ring.json').read_text()),
-    )
-    assert [[one['label'] for one in layout] for layout in told] == [['circle', 'ring']] * 2
-    assert [told[1][1][name] for name in ('cx', 'cy', 'w', 'h')] == pytest.approx(
-        drawn['boxes'][0, 1, 1].tolist(), abs=1e-5
-    )
+    samples = placer(labels=['circle, ring', 'square'], num=2)
+    written = json.loads((tmp_path / '000_circle-ring.json').read_text())
+    assert [[one['label'] for one in layout] for layout in written] == [['circle', 'ring']] * 2
+    box = [written[1][1][name] for name in ('cx', 'cy', 'w', 'h')]
+    assert box == pytest.approx(samples['boxes'][0, 1, 1].tolist(), abs=1e-5)
 
 
-def test_attributes_in_numbers_are_told_by_their_names(monkeypatch, tmp_path):
-    painter, shown = sampler_of(Painter), []
-    monkeypatch.setattr(Sampler, 'load', lambda workdir, **_: painter)
+class Captioner(Stage):
+    """The mean of a picture as the id of a word, and noise as another."""
+
+    draws_from, makes = ('image',), ('tokens',)
+
+    def __init__(self, meta, *, rngs, **_):
+        self.shift = nnx.Param(jnp.zeros(()))
+
+    def noise(self, key, n):
+        return {'z': normal_rows(key, n, ())}
+
+    def sample(self, batch, noise):
+        first = 2 + jnp.sign(batch['image'].mean((1, 2, 3)) + self.shift[...])
+        second = 2 + jnp.sign(noise['z'])
+        ids = jnp.stack([first, second, jnp.zeros_like(first)], 1)
+        return {'tokens': ids.astype(jnp.int32)}
+
+
+def test_sentences_are_written_as_words(monkeypatch, tmp_path, capsys):
+    reader = sampler_of(Captioner(META, rngs=None), META, Vocabulary(['dark', 'grey', 'bright']))
+    images = {'image': np.stack([np.full((4, 4, 3), x) for x in (-1, 0, 1)])}
+    samples = reader(image=images, num=2)
+    assert samples['tokens'].shape == (3, 2, 3)
+    # as a stage without conditions, since the command line has no flag for pictures
+    monkeypatch.setattr(Captioner, 'draws_from', ())
+    monkeypatch.setattr(sample, 'Sampler', lambda stage: fixed(reader, samples))
+    to_files(reader.stage, [], 2, 0, tmp_path)
+    assert '3 x 2 sentences of stage toy' in capsys.readouterr().out
+    written = [path.read_text().splitlines() for path in sorted(tmp_path.iterdir())]
+    assert [[line.split()[0] for line in one] for one in written] == [
+        ['dark'] * 2,
+        ['grey'] * 2,
+        ['bright'] * 2,
+    ]
+    for missing in ({}, dict(image=None)):
+        monkeypatch.setattr(Captioner, 'draws_from', ('image',))
+        with pytest.raises(DataError, match=r"Captioner draws from image: give image=\{'image'"):
+            reader(**missing)
+
+
+def fixed(sampler, samples):
+    """A sampler that returns these samples."""
+    stand_in = copy.copy(sampler)
+    stand_in.__class__ = type('Fixed', (Sampler,), {'__call__': lambda self, *_, **__: samples})
+    return stand_in
+
+
+def test_attributes_in_numbers_are_written_by_their_names(monkeypatch, tmp_path):
+    painter, shown = toy(Painter), []
+    monkeypatch.setattr(sample, 'Sampler', lambda stage: painter)
     monkeypatch.setattr(
         sample.sheets,
         'sheet',
         lambda images, labels, *_, **__: shown.append((images.shape, labels)),
     )
-    to_files('run', [], 2, 0, tmp_path, attributes=['1 ' + '0 ' * 20 + '.5'])
+    to_files(painter.stage, [], 2, 0, tmp_path, attributes=['1 ' + '0 ' * 20 + '.5'])
     assert shown == [((1, 2, 16, 16, 3), ['circle, bottom 0.5'])] and [
         p.name for p in tmp_path.iterdir()
     ] == ['000_circle-bottom-0-5.png']
@@ -384,7 +426,7 @@ def test_attributes_in_numbers_are_told_by_their_names(monkeypatch, tmp_path):
     'cls, flag, shape',
     [(Painter, 'attributes', (8, 7, 16, 16, 3)), (Placer, 'labels', (8, 7, 128, 128, 3))],
 )
-def test_the_sheet_of_a_training_run_shows_what_was_asked(
+def test_the_grid_of_a_training_run_shows_its_conditions(
     dense, tmp_path, monkeypatch, capsys, cls, flag, shape
 ):
     shown, sheet = [], sheets.sheet
@@ -397,7 +439,7 @@ def test_the_sheet_of_a_training_run_shows_what_was_asked(
             sheet(rows, labels, path, **more),
         )[1],
     )
-    train(dense(steps=1, sample_every=1), tmp_path, jax.devices()[:1])
+    train(Run.create(dense(steps=1, sample_every=1), tmp_path), jax.devices()[:1])
     rows, labels, real = shown[-1]
     assert (
         rows.shape == shape
@@ -435,7 +477,7 @@ def test_what_the_data_lack_is_named_with_what_to_do(dense, tmp_path, monkeypatc
         DataError,
         match=r"reads 'parts', which data set shape_scenes/single_quick.* does not hold .*Take birds, whose parts are known\.",
     ):
-        train(dense(), tmp_path, jax.devices()[:1])
+        train(Run.create(dense(), tmp_path), jax.devices()[:1])
     Needy.advice = {}
     with pytest.raises(DataError, match='Choose another --config.data.name'):
-        train(dense(), tmp_path, jax.devices()[:1])
+        train(Run.create(dense(), tmp_path), jax.devices()[:1])
