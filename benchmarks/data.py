@@ -1,7 +1,7 @@
-"""How many images a second the loader gives, alone: no step, no augmentation.
+"""Images a second of the loader alone: no step, no augmentation.
 
-    python -m benchmarks.data --name=coco2014_captions --manual_dir=<folder> --sizes=64,256
-    --workers=0,2
+    python -m benchmarks.data --name=coco2014_captions --manual_dir=<folder> \\
+        --sizes=64,256 --workers=0,2
 
 Each cache mode runs in a process of its own, `--seconds` long after a warm-up, `--repeats` times;
 the median counts. A batch has images, wrong images and captions, as GAN-CLS reads them; images of
@@ -19,55 +19,65 @@ import subprocess
 import sys
 import time
 
+# more steps than are ever measured
+ENDLESS = 1 << 40
+
 
 def measure(args, size, cache, workers):
-    """{'rate': images a second, 'memory': peak in bytes of this process and its workers}."""
+    """Measure one cache mode -> {'rate': images a second, 'memory': peak in bytes}.
+
+    The memory is that of this process and its workers.
+    """
     import jax
-    from ml_collections import ConfigDict
 
     from t2i_jax import config as settings
-    from t2i_jax.data.feed import batches, gather
+    from t2i_jax.data.feed import gather, host_batches
     from t2i_jax.data.plan import Plan
     from t2i_jax.data.tables import Split, device_tables
 
     needs = ('image', 'wrong_image', 'chars')
-    config = ConfigDict(
-        settings.merge(
-            settings.defaults(settings.DATA),
-            dict(
-                name=args.name,
-                manual_dir=args.manual_dir,
-                dir=args.data_dir,
-                cache=cache,
-                size=size,
-                load_size=size * 76 // 64,
-                on_error='skip' if args.manual_dir else 'refuse',
-            ),
-        )
+    data = settings.defaults(settings.DATA) | dict(
+        name=args.name,
+        manual_dir=args.manual_dir,
+        dir=args.data_dir,
+        cache=cache,
+        size=size,
+        load_size=size * 76 // 64,
+        on_error='skip' if args.manual_dir else 'refuse',
     )
-    split = Split(config, args.split, needs)
+    split = Split(data, args.split, needs)
     plan = Plan(split, args.batch, 0, needs)
     table = {}
     if cache == 'device':
         (table,) = device_tables([split], jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     rows = jax.jit(lambda table, rows: gather(table, rows, split.wrong_fields))
-    stream, rates = batches(split, plan, 0, 1 << 40, cache, workers), []
+    stream, rates = host_batches(split, plan, 0, ENDLESS, cache, workers), []
+    # the first one warms up
     for repeat in range(args.repeats + 1):
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < args.seconds:
             batch = next(stream)
             jax.block_until_ready(rows(table, batch) if cache == 'device' else None)
             count += 2 * args.batch
-        rates += [count / (time.perf_counter() - start)] if repeat else []  # the first one warms up
+        rates += [count / (time.perf_counter() - start)] if repeat else []
     stream.close()
-    peaks = [
+    own, children = (
         resource.getrusage(who).ru_maxrss * 1024
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
-    return {
-        'rate': statistics.median(rates),
-        'memory': peaks[0] + workers * peaks[1],
-    }  # the largest of the workers stands for each
+    )
+    # the largest of the workers stands for each
+    return {'rate': statistics.median(rates), 'memory': own + workers * children}
+
+
+def in_a_process(size, cache, workers):
+    """Measure one cache mode in a process of its own. Ends the program where that fails."""
+    only = f'--only={size},{cache},{workers}'
+    command = [sys.executable, '-m', 'benchmarks.data', *sys.argv[1:], only]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith('result ')]
+    if not lines:
+        sys.exit(done.stderr)
+    return json.loads(lines[0].removeprefix('result '))
 
 
 def main():
@@ -98,39 +108,22 @@ def main():
     )
     print(f'{args.name}, {args.split}, batch {args.batch}')
     print(
-        f'{"size":>5} {"cache":<8} {"workers":>8} {"images/s":>12} {"to none":>8} {"peak memory":>12}'
+        f'{"size":>5} {"cache":<8} {"workers":>8} {"images/s":>12} {"to none":>8} '
+        f'{"peak memory":>12}'
     )
+    modes = [('none', int(n)) for n in args.workers.split(',')] + [('host', 0), ('device', 0)]
     for size in map(int, args.sizes.split(',')):
-        slow = None
-        for cache, workers in [('none', int(w)) for w in args.workers.split(',')] + [
-            ('host', 0),
-            ('device', 0),
-        ]:
-            command = [
-                sys.executable,
-                '-m',
-                'benchmarks.data',
-                *sys.argv[1:],
-                f'--only={size},{cache},{workers}',
-            ]
-            run = subprocess.run(command, capture_output=True, text=True)
-            lines = [line for line in run.stdout.splitlines() if line.startswith('result ')]
-            if not lines:
-                sys.exit(run.stderr)
-            found = json.loads(lines[0].removeprefix('result '))
-            report['rows'].append(
-                dict(
-                    size=size,
-                    cache=cache,
-                    workers=workers,
-                    images_per_s=found['rate'],
-                    memory=found['memory'],
-                )
-            )
-            slow = max(slow or 0, found['rate']) if cache == 'none' else slow
+        # the best rate without a cache
+        slow = 0
+        for cache, workers in modes:
+            found = in_a_process(size, cache, workers)
+            rate, memory = found['rate'], found['memory']
+            row = dict(size=size, cache=cache, workers=workers, images_per_s=rate, memory=memory)
+            report['rows'].append(row)
+            slow = max(slow, rate) if cache == 'none' else slow
             print(
-                f'{size:>5} {cache:<8} {workers if cache == "none" else "-":>8} {found["rate"]:>12,.0f} {found["rate"] / slow:>8.1f} '
-                f'{found["memory"] / 1e9:>9.2f} GB',
+                f'{size:>5} {cache:<8} {workers if cache == "none" else "-":>8} {rate:>12,.0f} '
+                f'{rate / slow:>8.1f} {memory / 1e9:>9.2f} GB',
                 flush=True,
             )
     if args.out:

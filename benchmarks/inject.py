@@ -1,12 +1,17 @@
-"""Runs the program with a fault in it: `python -m benchmarks.inject <fault>[:<argument>...] <arguments of t2i_jax.main>`.
+"""The real program with a fault in it.
 
-nan:<stage>:<method>:<step>        the method (a loss, or forward) gives NaN in that step (counted from 1)
+    python -m benchmarks.inject <fault>[:<argument>...] <arguments of t2i_jax>
+
+nan:<stage>:<method>:<step>        the method (a loss, or forward) gives NaN in that step, from 1
 gradient:<stage>:<method>:<step>   the loss is finite, its gradient is not
-clock:<seconds>[:<calls>]          the clock shows another time, from the n-th time on that somebody looks at it
+clock:<seconds>[:<calls>]          the clock shows another time, after so many readings
 room:<bytes>                       no file may become larger
-asleep:<seconds>                   the clock is so much further after each save has begun, as where the process was stopped or the machine slept
+asleep:<seconds>                   the clock is so much further after each save has started, as
+where the
+                                   process was stopped or the machine slept
 """
 
+import itertools
 import pathlib
 import resource
 import sys
@@ -15,15 +20,15 @@ import time
 import jax
 import jax.numpy as jnp
 
-from t2i_jax import main, run
+from t2i_jax import config, main
 from t2i_jax.runtime import checkpoint
 
 
 def patched(stage, method, change):
-    """Every system's stage of that name gets another method: change(what it returns, the batch)."""
+    """Change a method of every system's stage of that name: change(its result, the batch)."""
     done = set()
-    for path in (pathlib.Path(run.__file__).parent / 'systems').glob('[!_]*.py'):
-        cls = run.system(path.stem).STAGES.get(stage)
+    for path in (pathlib.Path(config.__file__).parent / 'systems').glob('[!_]*.py'):
+        cls = config.system(path.stem).STAGES.get(stage)
         if cls is not None and hasattr(cls, method) and cls not in done:
             done.add(cls)
             setattr(cls, method, changed(getattr(cls, method), change))
@@ -37,6 +42,8 @@ def changed(method, change):
 
 
 def nan(stage, method, step):
+    """Add NaN to the result of a method in one step."""
+
     def change(found, batch):
         poison = jnp.where(batch['step'] == int(step) - 1, jnp.nan, 0)
         return jax.tree.map(
@@ -49,7 +56,7 @@ def nan(stage, method, step):
 
 @jax.custom_vjp
 def steep(x, bad):
-    """x, with a gradient that is not finite where bad."""
+    """Return x, with a gradient that is not finite where bad."""
     return x
 
 
@@ -57,6 +64,7 @@ steep.defvjp(lambda x, bad: (x, bad), lambda bad, g: (jnp.where(bad, jnp.inf, g)
 
 
 def gradient(stage, method, step):
+    """Make the gradient of a loss infinite in one step."""
     patched(
         stage,
         method,
@@ -65,29 +73,30 @@ def gradient(stage, method, step):
 
 
 def clock(seconds, calls=0):
-    """Of Python's part of the program: Orbax, the log, TensorBoard, the lock."""
-    real, looks = (
-        {name: getattr(time, name) for name in ('time', 'time_ns', 'localtime', 'gmtime')},
-        [0],
-    )
+    """Change the clock of Python's part of the program: Orbax, the log, TensorBoard, the lock."""
+    names = ('time', 'time_ns', 'localtime', 'gmtime')
+    real, readings = {name: getattr(time, name) for name in names}, itertools.count(1)
 
     def shift():
-        looks[0] += 1
-        return int(seconds) if looks[0] > int(calls) else 0
+        return int(seconds) if next(readings) > int(calls) else 0
 
     time.time = lambda: real['time']() + shift()
     time.time_ns = lambda: real['time_ns']() + shift() * 10**9
+
+    def changed_clock(read):
+        return lambda at=None: read(time.time() if at is None else at)
+
     for name in ('localtime', 'gmtime'):
-        setattr(
-            time, name, lambda at=None, real=real[name]: real(time.time() if at is None else at)
-        )
+        setattr(time, name, changed_clock(real[name]))
 
 
 def room(limit):
+    """Limit the size of files."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 
 
 def asleep(seconds):
+    """Let the clock jump after each save has started."""
     real, slept, save = time.time, [0], checkpoint.Checkpoints.save
 
     def save_and_sleep(self, *args, **keywords):

@@ -1,14 +1,17 @@
 """What convolutions cost, layer by layer: ways to write each of them in alternation, and PyTorch's.
 
     python -m benchmarks.layers                                 # every layer, on one core
-    python -m benchmarks.layers --torch --out=layers.json       # with PyTorch's, where it is installed
-    python -m benchmarks.layers --layers=256 --forms=plain,ours --threads=4
+    python -m benchmarks.layers --torch --out=layers.json       # with PyTorch's, where it is
+    installed python -m benchmarks.layers --layers=256 --forms=plain,ours --threads=4
 
-The layers are those of the experiments, by their largest pictures. `plain` is XLA's own convolution of the layer's definition, `ours` what the systems
-call, the others what was tried. Each is a program of its own, forward alone and forward with the gradients of input and kernel, and is checked against
-`plain`. The forms take turns, and so does PyTorch, in the same process, on the same cores with as many threads: with one thread (the default) times are
-processor time, which other work on the machine disturbs least, otherwise wall time. Reported are medians, GFLOP/s of the definition (a doubled or
-transposed one counts the products that its plain form needs without those with zeros), and the median ratio of turns to `plain`.
+The layers are those of the experiments, by their largest pictures. `plain` is XLA's own convolution
+of the layer's definition, `ours` what the systems call, the others what was tried. Each is a
+program of its own, forward alone and forward with the gradients of input and kernel, and is checked
+against `plain`. The forms take turns, and so does PyTorch, in the same process, on the same cores
+with as many threads: with one thread (the default) times are processor time, which other work on
+the machine disturbs least, otherwise wall time. Reported are medians, GFLOP/s of the definition (a
+doubled or transposed one counts the products that its plain form needs without those with zeros),
+and the median ratio of turns to `plain`.
 """
 
 import argparse
@@ -48,7 +51,9 @@ class Layer(NamedTuple):
 
 
 LAYERS = {
-    64: [  # gan_cls_shapes:laptop, stackgan_pp_shapes, attngan_shapes, dcgan_shapes, attribute2image_shapes
+    # gan_cls_shapes:laptop, stackgan_pp_shapes, attngan_shapes, dcgan_shapes,
+    # attribute2image_shapes
+    64: [
         Layer('conv', 32, 64, 3, 32, 4, 2),
         Layer('conv', 32, 32, 32, 64, 4, 2),
         Layer('conv', 32, 16, 64, 128, 4, 2),
@@ -70,7 +75,8 @@ LAYERS = {
         Layer('doubled', 32, 32, 32, 32, 3),
         Layer('doubled', 32, 16, 64, 32, 5),
     ],
-    256: [  # stackgan_pp_birds, attngan_birds, stackgan_coco
+    # stackgan_pp_birds, attngan_birds, stackgan_coco
+    256: [
         Layer('conv', 4, 256, 3, 64, 4, 2),
         Layer('conv', 4, 128, 64, 128, 4, 2),
         Layer('conv', 4, 64, 128, 256, 4, 2),
@@ -127,7 +133,8 @@ def forms(layer):
 
     @jax.custom_vjp
     def rows(x, kernel):
-        """The gradient of the kernel from patches of some rows at a time, by matrix products that stay in the cache."""
+        """The gradient of the kernel from patches of some rows at a time, by matrix products that
+        stay in the cache."""
         return plain(x, kernel)
 
     def rows_back(saved, dy):
@@ -169,7 +176,8 @@ def forms(layer):
         return convolve(repeat(x, 'b h w c -> b (h 2) (w 2) c'), kernel)
 
     def one(x, kernel):
-        """One convolution of 3x3 that makes the four places of a pixel as channels; entries of a transposed kernel lie at known offsets."""
+        """One convolution of 3x3 that makes the four places of a pixel as channels; entries of a
+        transposed kernel lie at known offsets."""
         taps = np.zeros((2, 3, k), np.float32)
         for place in range(2):
             for entry in range(k):
@@ -222,7 +230,8 @@ def torch_form(layer):
 
 # ------------------------------------------------------------------------------------------ measure
 def contestants(layer, names, with_torch):
-    """{direction: {name: function without arguments that computes and waits}}. Raises RuntimeError where a form gives other numbers than `plain`."""
+    """{direction: {name: function without arguments that computes and waits}}. Raises RuntimeError
+    where a form gives other numbers than `plain`."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -397,11 +406,12 @@ def main():
     clock = time.process_time if args.threads == 1 else time.perf_counter
     kind = 'processor' if args.threads == 1 else 'wall'
     print(
-        f'{versions}, {jax.devices()[0].device_kind}, threads: {args.threads}, {kind} time, {datetime.date.today()}\n'
+        f'{versions}, {jax.devices()[0].device_kind}, threads: {args.threads}, {kind} time, '
+        f'{datetime.date.today()}\n'
     )
     print(
-        '| layer | forward, plain: ms (GFLOP/s) | ours | torch | ours to torch | tried | forward and backward, plain | ours | torch | ours to torch '
-        '| tried |\n' + '|---' * 11 + '|'
+        '| layer | forward, plain: ms (GFLOP/s) | ours | torch | ours to torch | tried | forward '
+        'and backward, plain | ours | torch | ours to torch | tried |\n' + '|---' * 11 + '|'
     )
     rows = []
     for layer in chosen:

@@ -11,9 +11,9 @@ import argparse
 import cv2
 import numpy as np
 
-from t2i_jax import run
 from t2i_jax.data.tables import Split
 from t2i_jax.data.text import Vocabulary
+from t2i_jax.run import Run
 from t2i_jax.scenes import analytic, trained
 
 NUM = 1000
@@ -26,10 +26,10 @@ def main():
     )
     parser.add_argument('--workdir', required=True, help='the run that trained it')
     args = parser.parse_args()
-    config = run.load_config(args.workdir)
-    split = Split(config.data, 'test', ('image', 'scene'), Vocabulary(()))
+    stage = Run.open(args.workdir)['net']
+    split = Split(stage.data, 'test', ('image', 'scene'), Vocabulary(()))
     mode = split.meta.scenes
-    step, state, _ = run.restore(config, args.workdir, 'net')
+    step, state = stage.state()
     store(mode, state.sampling_params()['net'], state.stats['net'])
     path = trained.weights_path(mode)
     print(f'step {step:,}: {path}, {path.stat().st_size / 1e6:.2f} MB')

@@ -1,10 +1,12 @@
-"""What sharing saves in a step: convolutions and FLOPs of the compiled program with and without it.
+"""Operations that sharing saves in a step: convolutions and FLOPs with and without it.
 
     python -m benchmarks.shared gan_cls_shapes:laptop stackgan_pp_shapes attngan_shapes
 
-`as it is` is the trainer's step. `forward in each loss` runs the generator again in every phase instead of once a step. `one batch after another` gives
-the discriminators real, wrong and drawn pictures in one call each, where they see them in one pass. `features twice` computes the features of real pictures
-again for the mismatched pairs, where a system takes them from the matched ones. Nothing runs and no data are read.
+They are those of the compiled program. `as it is` is the trainer's step. `forward in each loss`
+runs the generator again in every phase instead of once a step. `one batch after another` gives the
+discriminators real, wrong and drawn pictures in one call each, where they see them in one pass.
+`features twice` computes the features of real pictures again for the mismatched pairs, where a
+system takes them from the matched ones. Nothing runs and no data are read.
 """
 
 import argparse
@@ -14,14 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.step import configured
-from t2i_jax import run
 from t2i_jax import stage as core
 from t2i_jax.layers.norm import separately
+from t2i_jax.run import Run
 from t2i_jax.systems import attngan, stackgan_pp
 
 
 def batch_of(module, meta, b):
-    """The batch that this stage reads, as shapes."""
+    """Find the shapes of the batch that a stage reads, of b rows."""
     captions = (meta.captions,) if meta.captions > 1 else ()
     picture, words = ((b, meta.size, meta.size, 3), jnp.float32), ((b, meta.length), jnp.int32)
     shapes = dict(
@@ -44,45 +46,49 @@ def batch_of(module, meta, b):
 
 
 def counted(config, apart=False):
-    """(convolutions, FLOPs) of the compiled step of stage `gan`. apart: the generator runs in each loss."""
-    stages = run.system(config.system).STAGES
-    cls = stages['gan']
+    """Compile the step of stage `gan` -> (convolutions, FLOPs).
+
+    apart: the generator runs in each loss
+    """
+    stage = Run(config)['gan']
     if apart:
-        losses = {
-            phase.loss: lambda self, batch, key, out, loss=phase.loss: getattr(cls, loss)(
-                self, batch, key, cls.forward(self, batch, key)
-            )
-            for phase in cls.phases
-        }
-        stages['gan'] = type(cls.__name__, (cls,), losses)
-    try:
-        meta = run.nominal_meta(config, 'gan')
-        module = run.abstract(config, None, 'gan', meta)
-        prog = run.make_program(config, 'gan', module)
-        prog = prog._replace(forward=False) if apart else prog
-        state = jax.eval_shape(run.fresh_state(config, None, 'gan', meta, prog))
-        batch = batch_of(module, meta, config.stages.gan.batch_size)
-        compiled = (
-            jax.jit(lambda state, batch: core.train_step(prog, state, batch), donate_argnums=0)
-            .lower(state, batch)
-            .compile()
-        )
-    finally:
-        stages['gan'] = cls
-    return len(re.findall(r' = \S+ convolution\(', compiled.as_text())), compiled.cost_analysis()[
-        'flops'
-    ]
+        stage.cls = with_own_forward(stage.cls)
+    program = stage.program(stage.nominal)
+    program = program._replace(forward=False) if apart else program
+    state = jax.eval_shape(stage.fresh_state(program, stage.nominal_meta))
+    batch = batch_of(stage.nominal, stage.nominal_meta, stage.block.batch_size)
+
+    def step(state, batch):
+        return core.train_step(program, state, batch)
+
+    compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+    convolutions = re.findall(r' = \S+ convolution\(', compiled.as_text())
+    return len(convolutions), compiled.cost_analysis()['flops']
 
 
-def one_after_another(network, batches, *beside):
-    return [network(x, *beside, train=True) for x in batches]
+def with_own_forward(cls):
+    """Make a class whose losses run the forward pass themselves."""
+
+    def own(loss):
+        def call(self, batch, key, out):
+            return loss(self, batch, key, cls.forward(self, batch, key))
+
+        return call
+
+    losses = {phase.loss: own(getattr(cls, phase.loss)) for phase in cls.phases}
+    return type(cls.__name__, (cls,), losses)
+
+
+def one_after_another(network, batches, *others):
+    """`separately` in one call for each batch."""
+    return [network(x, *others, train=True) for x in batches]
 
 
 def features_twice(trunk, batches):
+    """`separately` with the features of the real pictures computed twice."""
     real, fake = batches
-    real, again, fake = separately(
-        trunk, [real, -real, fake]
-    )  # were both alike, XLA would compute them once
+    # were both alike, XLA would compute them once
+    real, again, fake = separately(trunk, [real, -real, fake])
     return [real + 0 * again, fake]
 
 
@@ -104,14 +110,13 @@ def main():
         config = configured(experiment, args.set)
         rows = {'as it is': counted(config), 'forward in each loss': counted(config, apart=True)}
         system = {'attngan': attngan, 'stackgan_pp': stackgan_pp}.get(config.system)
-        for name, function in {
-            'one batch after another': one_after_another,
-            'features twice': features_twice,
-        }.items():
-            if system and not (function is features_twice and system is not attngan):
-                system.separately = function
-                rows[name] = counted(config)
-                system.separately = separately
+        changes = {'one batch after another': one_after_another} if system else {}
+        if system is attngan:
+            changes['features twice'] = features_twice
+        for name, function in changes.items():
+            system.separately = function
+            rows[name] = counted(config)
+            system.separately = separately
         for name, (convolutions, flops) in rows.items():
             ratio = flops / rows['as it is'][1]
             print(

@@ -1,22 +1,25 @@
-"""What a training step costs: time, images a second, FLOPs and their share of what a matrix product reaches, memory, the wait for data.
+"""The cost of a training step: time, images a second, FLOPs, memory, the wait for data.
 
-    python -m benchmarks.step gan_cls_shapes:laptop damsm_shapes           # a row for each stage that is trained
-    python -m benchmarks.step gan_cls_birds --stage=gan --set=dtype=bfloat16 --set=data.name=shape_scenes/single
+    python -m benchmarks.step gan_cls_shapes:laptop damsm_shapes      # a row for each stage
+    python -m benchmarks.step gan_cls_birds --stage=gan --set=dtype=bfloat16 \\
+        --set=data.name=shape_scenes/single
     python -m benchmarks.step stackgan_pp_shapes --stage=gan --compare=dtype=float32,dtype=bfloat16
-    python -m benchmarks.step dcgan_shapes:tiny --start                                   # seconds to the first step
-    python -m benchmarks.step stackgan_pp_shapes --stage=gan --trace=profile              # what the time goes to
+    python -m benchmarks.step dcgan_shapes:tiny --start               # seconds to the first step
+    python -m benchmarks.step stackgan_pp_shapes --stage=gan --trace=profile   # what takes the time
 
-It is the trainer's own program on the trainer's own data; earlier stages have fresh weights. Each stage is measured in a process of its own, after a
-warm-up, for `--steps` steps or `--seconds`, whichever ends later. A step lasts from the end of the one before to its own, the wait for data included.
-`--compare=A,B` alternates two settings step by step in one process; A and B are settings joined by +, `remat=True+stages.gan.batch_size=8`, or other
-experiments. `--start` times the real program, from its call to the next logged step of a stage: the first start, without compiled programs and kept
+It is the trainer's own program on the trainer's own data; earlier stages have fresh weights. Each
+stage is measured in a process of its own, after a warm-up, for `--steps` steps or `--seconds`,
+whichever ends later. A step lasts from the end of the one before to its own, the wait for data
+included. The ceiling of FLOP/s is that of a large matrix product. `--compare=A,B` alternates two
+settings step by step in one process; A and B are settings joined by +,
+`remat=True+stages.gan.batch_size=8`, or experiments. `--start` times the real program, from its
+call to the next logged step of a stage: the first start, without compiled programs and stored
 tables, the second, which resumes, and the start of another run.
 """
 
 import argparse
 import contextlib
 import datetime
-import itertools
 import json
 import os
 import pathlib
@@ -31,15 +34,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.opened import open_trainer, require_stage
 from t2i_jax import config as settings
-from t2i_jax import run
 from t2i_jax.data.dataset import prepared
+from t2i_jax.run import Run
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
-from t2i_jax.runtime.signals import Signals
-from t2i_jax.train import Trainer
 
-COLUMNS = (  # title, key, factor, format
+# more steps than are ever measured
+ENDLESS = 1 << 40
+# title, key, factor, format
+COLUMNS = (
     ('images/s', 'images_per_s', 1, '{:,.1f}'),
     ('ms a step', 'step', 1e3, '{:,.1f}'),
     ('10-90 %', 'spread', 1e3, '{:,.1f}-{:,.1f}'),
@@ -56,7 +61,7 @@ COLUMNS = (  # title, key, factor, format
 
 # ----------------------------------------------------------------------------------------- settings
 def configured(experiment, changes):
-    """The config of an experiment with settings `key=value` laid over it. Raises RunError for what does not exist."""
+    """Load an experiment with settings `key=value` laid over it. Raises RunError."""
     for change in changes:
         if '=' not in change:
             raise RunError(f'{change!r} is not a setting; one looks like dtype=bfloat16.')
@@ -64,11 +69,11 @@ def configured(experiment, changes):
 
 
 def stages_of(config, only):
-    """The names of the stages that this config trains, or that one. Raises RunError where it is not among them."""
-    names = run.stage_names(config)
-    if only and only not in names:
-        raise RunError(f'There is no stage {only!r}; there are {", ".join(names)}.')
-    return [only] if only else names
+    """List the stages of a config, or that one. Raises RunError where it is not among them."""
+    run = Run(config)
+    if only:
+        require_stage(run, only)
+    return [only] if only else run.names
 
 
 # ------------------------------------------------------------------------------------------ measure
@@ -77,53 +82,37 @@ class Measured:
 
     def __init__(self, config, stage, folder):
         mesh = sharding.make_mesh(config.mesh.fsdp)
-        folder.mkdir(exist_ok=True)
-        for name in run.stage_names(
-            config
-        ):  # earlier stages with fresh weights, as if they were trained
-            if config.init.get(name):
-                run.adopt(config, folder, name)
-                continue
-            self.trainer = trainer = Trainer(config, folder, name, mesh, Signals())
-            trainer.open_data()
-            if name == stage:
-                break
+        trainer = open_trainer(config, stage, folder, mesh)
         trainer.open_model()
-        self.dtype, self.batch_size, self.together = (
-            config.dtype,
-            trainer.block.batch_size,
-            trainer.together,
-        )
-        trainer.total = 1 << 40  # batches without end
-        self.batches = trainer.batches(0)
+        self.dtype, self.batch_size = config.dtype, trainer.block.batch_size
+        self.together, self.tables = trainer.together, trainer.feed.tables
+        self.batches = trainer.feed.batches(0, ENDLESS, self.together)
         rows = next(self.batches)
         self.sent = sum(x.nbytes for x in jax.tree.leaves(rows)) / self.together
-        began = time.perf_counter()
-        lowered = trainer.step.lower(trainer.shapes, trainer.tables, rows)
+        start = time.perf_counter()
+        lowered = trainer.compiled.step.lower(trainer.shapes, self.tables, rows)
         traced = time.perf_counter()
         self.program = lowered.compile()
-        self.trace, self.compile = traced - began, time.perf_counter() - traced
-        self.state = jax.jit(trainer.init, out_shardings=trainer.place)()
+        self.trace, self.compile = traced - start, time.perf_counter() - traced
+        self.state = trainer.initial()
+        # seconds of each dispatch, and of its wait for data
         self.times, self.waits = [], []
 
     def step(self):
-        """Starts one dispatch. -> (what to wait for, seconds spent waiting for data)"""
-        asked = time.perf_counter()
+        """Start one dispatch -> (metrics to wait for, seconds spent waiting for data)."""
+        start = time.perf_counter()
         rows = next(self.batches)
-        waited = time.perf_counter() - asked
-        self.state, metrics = self.program(self.state, self.trainer.tables, rows)
+        waited = time.perf_counter() - start
+        self.state, metrics = self.program(self.state, self.tables, rows)
         return metrics, waited
 
     def numbers(self, ceiling):
-        """What is reported, in seconds, bytes, FLOPs."""
-        memory, flops = (
-            self.program.memory_analysis(),
-            (self.program.cost_analysis() or {}).get('flops', 0),
-        )  # of a loop those of one turn
-        step, tenths = (
-            statistics.median(self.times) / self.together,
-            [t / self.together for t in statistics.quantiles(self.times, n=10)],
-        )
+        """Report what was measured, in seconds, bytes, FLOPs. ceiling: FLOP/s."""
+        memory = self.program.memory_analysis()
+        # of a loop those of one turn
+        flops = (self.program.cost_analysis() or {}).get('flops', 0)
+        step = statistics.median(self.times) / self.together
+        tenths = [t / self.together for t in statistics.quantiles(self.times, n=10)]
         stats = jax.local_devices()[0].memory_stats() or {}
         return dict(
             batch_size=self.batch_size,
@@ -148,7 +137,7 @@ class Measured:
 
 
 def measure(runs, steps, seconds):
-    """The numbers of each of `runs`, one alone or two whose steps alternate."""
+    """Measure one alone, or two whose steps alternate -> the numbers of each of `runs`."""
     products = {one.dtype: matrix_product(one.dtype) for one in runs}
     ceilings = dict.fromkeys(products, 0.0)
     for one in runs:
@@ -166,18 +155,16 @@ def measure(runs, steps, seconds):
                 one.waits.append(waited)
         else:
             pipelined(runs[0], min(steps, 10))
-        if (
-            not any(ceilings.values()) or time.perf_counter() - probed > 5
-        ):  # now and then, since machines are shared
-            ceilings = {
-                dtype: max(ceilings[dtype], product()) for dtype, product in products.items()
-            }
+        # now and then, since machines are shared
+        if not any(ceilings.values()) or time.perf_counter() - probed > 5:
+            for dtype, product in products.items():
+                ceilings[dtype] = max(ceilings[dtype], product())
             probed = time.perf_counter()
     return [one.numbers(ceilings[one.dtype]) for one in runs]
 
 
 def pipelined(one, steps):
-    """Steps as the trainer runs them: the next one is asked for before the last one has ended."""
+    """Run steps as the trainer does: the next one is started before the last one has ended."""
     last, _ = one.step()
     start = time.perf_counter()
     for _ in range(steps):
@@ -191,7 +178,10 @@ def pipelined(one, steps):
 
 
 def matrix_product(dtype):
-    """A function that multiplies square matrices of this type, as large as a tenth of a second allows, and returns its best FLOP/s of three."""
+    """Make a function that multiplies square matrices and returns its best FLOP/s of three.
+
+    They are as large as a tenth of a second allows.
+    """
     product = jax.jit(lambda a: a @ a)
 
     def rate(n):
@@ -201,22 +191,21 @@ def matrix_product(dtype):
         jax.block_until_ready(product(a))
         return 2 * n**3 / (time.perf_counter() - began)
 
-    n = next(
-        n
-        for n in itertools.accumulate(itertools.repeat(2), int.__mul__, initial=512)
-        if n >= 16_384 or 16 * n**3 / rate(n) > 0.1
-    )
+    n = 512
+    # twice the side: eight times the operations
+    while n < 16_384 and 16 * n**3 / rate(n) <= 0.1:
+        n *= 2
     return lambda: max(rate(n) for _ in range(3))
 
 
 def reset_resident_peak():
-    """So that what compiling needed is not counted (Linux)."""
+    """Forget the memory that compiling needed (Linux)."""
     with contextlib.suppress(OSError):
         pathlib.Path('/proc/self/clear_refs').write_text('5')
 
 
 def resident_peak():
-    """Bytes: the most that this process had in memory since."""
+    """Read the most bytes that this process had in memory since the reset."""
     with contextlib.suppress(OSError, StopIteration):
         return next(
             int(line.split()[1]) * 1024
@@ -228,7 +217,7 @@ def resident_peak():
 
 # ------------------------------------------------------------------------------------------ reports
 def alone(args, experiment, stage):
-    """The row of one stage, measured in a process of its own. Ends the program where that fails."""
+    """Measure one stage in a process of its own -> its row. Ends the program where that fails."""
     command = [
         sys.executable,
         '-m',
@@ -242,17 +231,14 @@ def alone(args, experiment, stage):
         *(f'--set={setting}' for setting in args.set),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
-    found = [
-        line.removeprefix('result ')
-        for line in done.stdout.splitlines()
-        if line.startswith('result ')
-    ]
+    found = [line for line in done.stdout.splitlines() if line.startswith('result ')]
     if not found:
         sys.exit(done.stderr.strip().splitlines()[-1] if 'Error: ' in done.stderr else done.stderr)
-    return json.loads(found[0])
+    return json.loads(found[0].removeprefix('result '))
 
 
 def inside(args, experiment, stage):
+    """Measure one stage in this process, and print its row for `alone`."""
     with tempfile.TemporaryDirectory() as folder:
         one = Measured(configured(experiment, args.set), stage, pathlib.Path(folder))
         (row,) = measure([one], args.steps, args.seconds)
@@ -263,6 +249,7 @@ def inside(args, experiment, stage):
 
 
 def machine():
+    """Describe the machine of a row."""
     return dict(
         device=jax.devices()[0].device_kind,
         devices=jax.device_count(),
@@ -272,38 +259,41 @@ def machine():
 
 
 def compared(args, experiment, stage):
-    """Rows of two settings whose steps alternated, and the ratios of the second to the first."""
+    """Measure two settings whose steps alternate -> (rows, {key: ratio of the second})."""
     sides = args.compare.split(',')
     if len(sides) != 2:
         raise RunError(
-            f'--compare={args.compare} wants two settings, such as --compare=remat=False,remat=True'
+            f'--compare={args.compare}: expected two settings, such as '
+            '--compare=remat=False,remat=True'
         )
     with tempfile.TemporaryDirectory() as folder:
         runs = []
         for name, side in zip('ab', sides):
-            other, changes = (side, []) if '=' not in side else (experiment, side.split('+'))
-            runs.append(
-                Measured(configured(other, args.set + changes), stage, pathlib.Path(folder, name))
-            )
+            is_setting = '=' in side
+            other, changes = (experiment, side.split('+')) if is_setting else (side, [])
+            config = configured(other, args.set + changes)
+            runs.append(Measured(config, stage, pathlib.Path(folder, name)))
         rows = measure(runs, args.steps, args.seconds)
-    ratios = {
-        key: rows[1][key] / rows[0][key]
-        for key in ('step', 'images_per_s', 'compile', 'flops', 'memory')
-        if rows[0][key]
-    }
-    return [
-        dict(name=side, **row, **machine()) | {'peak': None} for side, row in zip(sides, rows)
-    ], ratios  # of both together
+    first, second = rows
+    keys = [key for key in ('step', 'images_per_s', 'compile', 'flops', 'memory') if first[key]]
+    # the peak is that of both together
+    rows = [dict(name=side, **row, **machine()) | {'peak': None} for side, row in zip(sides, rows)]
+    return rows, {key: second[key] / first[key] for key in keys}
 
 
 def started(args, experiment):
-    """Seconds from the call of the real program to the next logged step of a stage. first: without compiled programs and kept tables; again: the same command
-    once more, which resumes; new: a new run with what the first one has kept. The data are built and the stages before are trained."""
+    """Time the real program from its call to the next logged step -> {kind: seconds}.
+
+    first: without compiled programs and stored tables
+    again: the same command once more, which resumes
+    new: a new run with the programs and tables of the first
+
+    The data are built, and the stages before are trained.
+    """
     with tempfile.TemporaryDirectory() as folder:
         folder, config = pathlib.Path(folder), configured(experiment, args.set)
-        names = run.stage_names(config)
-        stage = stages_of(config, args.stage)[-1]
-        begun, cache = folder / 'begun', folder / 'cache'
+        names, stage = stages_of(config, ''), stages_of(config, args.stage)[-1]
+        trained, cache = folder / 'trained', folder / 'cache'
         flags = [
             f'--config={experiment}',
             *(f'--config.{setting}' for setting in args.set),
@@ -318,10 +308,10 @@ def started(args, experiment):
                 )
             ),
         ]
-        first_step(begun, stage, flags, folder / 'other')
-        shutil.rmtree(begun / stage)
+        first_step(trained, stage, flags, folder / 'other')
+        shutil.rmtree(trained / stage)
         for kind in ('first', 'new'):
-            shutil.copytree(begun, folder / kind)
+            shutil.copytree(trained, folder / kind)
         shutil.rmtree(pathlib.Path(prepared(config.data).data_dir) / 'tables', ignore_errors=True)
         return dict(
             first=first_step(folder / 'first', stage, flags, cache),
@@ -331,7 +321,10 @@ def started(args, experiment):
 
 
 def first_step(workdir, stage, flags, cache):
-    """Seconds until the program has logged a step of a stage, which then saves and leaves. Ends where it fails."""
+    """Time a start until the program has logged a step of a stage -> seconds.
+
+    It then saves and leaves. Ends this program where that fails.
+    """
     losses = workdir / stage / 'metrics.jsonl'
     began, before = time.perf_counter(), size(losses)
     process = subprocess.Popen(
@@ -344,13 +337,14 @@ def first_step(workdir, stage, flags, cache):
         time.sleep(0.01)
     seconds = time.perf_counter() - began
     process.terminate()
-    told = process.communicate()[0].decode()
-    if not size(losses) > before:
-        sys.exit(told)
+    output = process.communicate()[0].decode()
+    if size(losses) <= before:
+        sys.exit(output)
     return seconds
 
 
 def size(path):
+    """Bytes of a file, 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
@@ -415,7 +409,8 @@ def cli():
                 for kind in ('again', 'new')
             )
             print(
-                f'{experiment}: first step after {found["first"]:.1f} s, of the second start after {again}, of a new run after {new}',
+                f'{experiment}: first step after {found["first"]:.1f} s, of the second start after '
+                f'{again}, of a new run after {new}',
                 flush=True,
             )
             continue

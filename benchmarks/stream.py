@@ -1,4 +1,4 @@
-"""Streams an epoch of generated records with cache='none' and prints the memory that the process holds on the way.
+"""Memory of the process while an epoch of generated records streams by, with cache='none'.
 
     python -m benchmarks.stream --records=100000 --workers=2
 
@@ -6,13 +6,13 @@ After the first batches it must not grow.
 """
 
 import argparse
+import contextlib
 import pathlib
 import tempfile
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from ml_collections import ConfigDict
 
 from t2i_jax import config as settings
 from t2i_jax.data import tables
@@ -43,33 +43,21 @@ class Noise(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self):
         rng = np.random.default_rng(0)
         for i in range(self.records):
-            yield (
-                i,
-                {
-                    'image': cv2.imencode('.jpg', rng.integers(0, 256, (76, 76, 3), np.uint8))[
-                        1
-                    ].tobytes(),
-                    'captions': [f'picture number {i}'],
-                },
-            )
+            _, image = cv2.imencode('.jpg', rng.integers(0, 256, (76, 76, 3), np.uint8))
+            yield i, {'image': image.tobytes(), 'captions': [f'picture number {i}']}
 
 
 def resident(pid='self') -> float:
-    """Megabytes of memory of this process and its children."""
+    """Measure the megabytes of memory of a process and its children."""
     total, place = 0.0, pathlib.Path('/proc', str(pid))
-    try:
-        total = (
-            next(
-                int(line.split()[1])
-                for line in (place / 'status').read_text().splitlines()
-                if line.startswith('VmRSS')
-            )
-            / 1024
-        )
+    # it may end meanwhile
+    with contextlib.suppress(OSError):
+        for line in (place / 'status').read_text().splitlines():
+            if line.startswith('VmRSS'):
+                total += int(line.split()[1]) / 1024
         children = ' '.join(file.read_text() for file in place.glob('task/*/children')).split()
-    except (OSError, StopIteration):  # it has just ended
-        return total
-    return total + sum(map(resident, children))
+        total += sum(map(resident, children))
+    return total
 
 
 def main():
@@ -86,13 +74,8 @@ def main():
         builder.download_and_prepare()
         tables.prepared = lambda config: builder
         needs = ('image', 'tokens')
-        split = tables.Split(
-            ConfigDict(
-                settings.merge(settings.defaults(settings.DATA), dict(cache='none', size=64))
-            ),
-            'train',
-            needs,
-        )
+        data = settings.defaults(settings.DATA) | dict(cache='none', size=64)
+        split = tables.Split(data, 'train', needs)
         plan = Plan(split, args.batch, 0, needs)
         print(f'{len(split):,} records; the tables of captions are read: {resident():,.0f} MB')
         stream = host_batches(split, plan, 0, plan.steps_per_epoch, 'none', args.workers)

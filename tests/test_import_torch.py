@@ -19,6 +19,7 @@ from experiments import attngan_birds
 from t2i_jax import config as settings
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.encoders.frozen import random_weights
+from t2i_jax.imports import __main__ as command
 from t2i_jax.imports import attngan
 from t2i_jax.imports import run as import_torch
 from t2i_jax.run import Run
@@ -373,8 +374,8 @@ def test_every_number_arrives_once(official, states):
 
 
 def test_it_samples_and_trains_on(imported, monkeypatch, capsys):
-    for name in ('SETTLE', 'SHOWN', 'SAMPLES'):
-        monkeypatch.setitem(train.__globals__, name, 2)
+    for name in ('step.SETTLE', 'sample.SHOWN', 'sample.SAMPLES'):
+        monkeypatch.setattr(f't2i_jax.{name}', 2)
     before = Sampler.load(imported)
     drawn = before(TEXTS, num=2, attention=True)
     assert (
@@ -597,7 +598,7 @@ def test_without_discriminators_and_without_a_generator(official, config, tmp_pa
     )
     assert (
         set(steps) == {'damsm', 'gan'}
-        and 'Stage gan: D begins untrained, its files were not given.' in capsys.readouterr().out
+        and 'Stage gan: D starts untrained, its files were not given.' in capsys.readouterr().out
     )
     made = settings.load_older(tmp_path / 'g')
     assert (made.data.size, made.stages.gan.model.scales, made.stages.gan.model.mask_mode) == (
@@ -770,15 +771,15 @@ def test_the_command_line(official, tmp_path, capsys):
         ),
     ):
         with pytest.raises(SystemExit, match=f'Error: .*{message}'):
-            import_torch.cli(known + args)
+            command.cli(known + args)
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            import_torch.SYSTEMS,
-            'attngan',
+        patch.setattr(
+            import_torch,
+            'import_attngan',
             lambda *args: seen.append(args) or {'damsm': 36_800, 'gan': 265_200},
         )
-        import_torch.cli(
+        command.cli(
             [
                 *known,
                 '--config=experiments/attngan_birds.py',
