@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import bit_equal, kept_files
 
-from t2i_jax.data import tables
+from t2i_jax.data import dataset, tables
 from t2i_jax.data.feed import by_processes, gather, host_batches
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split, device_tables
@@ -243,7 +243,7 @@ def test_records_without_captions(odd):
 
 
 def test_parts_of_mirrored_pictures_change_their_names():
-    assert tables.mirrored(('back', 'left eye', 'left leg', 'right eye', 'right leg', 'tail')) == (
+    assert dataset.mirrored(('back', 'left eye', 'left leg', 'right eye', 'right leg', 'tail')) == (
         0,
         3,
         4,
