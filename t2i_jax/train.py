@@ -26,7 +26,7 @@ from t2i_jax.runtime import hosts, sharding
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.runtime.log import Log, NoLog
 from t2i_jax.runtime.signals import Interrupted, Signals
-from t2i_jax.runtime.terminal import progress
+from t2i_jax.runtime.terminal import Progress
 from t2i_jax.step import compiled, mean_of, settled, validated
 
 
@@ -292,7 +292,7 @@ class Trainer:
         pending, in_flight, waited, since = [], collections.deque(), 0.0, time.monotonic()
         with (
             contextlib.closing(feed) as batches,
-            progress(self.total, start, self.name) as bar,
+            Progress(self.total, start, self.name) as bar,
         ):
             if start == 0:
                 self.draw(0, state)

@@ -11,6 +11,7 @@ import re
 import numpy as np
 from absl import logging
 
+from t2i_jax.runtime.files import write_text
 from tfds_builders.errors import DataError
 from tfds_builders.words import ALPHABET, CHARS, MAX_WORDS, count_words, normalise, tokenize
 
@@ -88,11 +89,8 @@ class Vocabulary:
         return hashlib.sha256('\n'.join(self.words).encode()).hexdigest()
 
     def save(self, path):
-        # a process that is killed must not leave half of it
         """Write the vocabulary as JSON."""
-        temporary = pathlib.Path(path).with_suffix('.tmp')
-        temporary.write_text(json.dumps({'words': self.words}) + '\n', encoding='utf-8')
-        temporary.replace(path)
+        write_text(path, json.dumps({'words': self.words}) + '\n')
 
     @classmethod
     def load(cls, path):

@@ -46,18 +46,6 @@ def label_name(label, names) -> str:
     return names[label] if names else str(label)
 
 
-def pictures_of(out, meta, side=SIDE):
-    """Show a stage's samples: images as they are, boxes as pictures -> uint8 ... s s 3.
-
-    None where there is neither.
-    """
-    if 'image' in out:
-        return out['image']
-    if {'boxes', 'object_labels'} <= set(out):
-        return layout_pictures(out['boxes'], out['object_labels'], meta.object_names, side)
-    return None
-
-
 def layout_pictures(boxes, labels, names, side=SIDE) -> np.ndarray:
     """Show layouts as pictures -> uint8 (..., side, side, 3).
 

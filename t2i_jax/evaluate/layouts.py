@@ -15,7 +15,7 @@ import numpy as np
 
 from t2i_jax.data import conditions
 from t2i_jax.data.feed import Rows, first_rows
-from t2i_jax.draw import boxes as drawing
+from t2i_jax.draw.boxes import layout_pictures
 from t2i_jax.evaluate import report
 from t2i_jax.evaluate.measures import Kind, Measure
 from t2i_jax.metrics import layout, layout_sets
@@ -215,7 +215,7 @@ def shown(sampler, rows, true, samples):
     """Draw (samples n k s s 3, real layouts n s s 3, conditions) of the first records."""
     few, meta = slice(0, report.SHOWN), rows.split.meta
     of_each = samples.boxes[few, :SHOWN], samples.labels[few, :SHOWN]
-    pictures = drawing.layout_pictures(*of_each, meta.object_names)
-    real = drawing.layout_pictures(true.boxes[few, 0], true.labels[few, 0], meta.object_names)
+    pictures = layout_pictures(*of_each, meta.object_names)
+    real = layout_pictures(true.boxes[few, 0], true.labels[few, 0], meta.object_names)
     texts = rows.texts[few] if sampler.reads_text else None
     return pictures, real, conditions.captions_of({'label_set': true.sets[few]}, meta, texts)

@@ -131,8 +131,3 @@ class Progress(contextlib.AbstractContextManager):
 
     def __exit__(self, *_):
         self.close()
-
-
-def progress(total, start, name):
-    """Show the progress of `name` from step `start` to `total`."""
-    return Progress(total, start, name)
