@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from t2i_jax import config as settings
-from t2i_jax.data import tables
+from t2i_jax.data import dataset
 from t2i_jax.data.feed import host_batches
 from t2i_jax.data.plan import Plan
 
@@ -72,7 +72,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         builder = Noise(data_dir=folder, file_format='array_record')
         builder.download_and_prepare()
-        tables.prepared = lambda config: builder
+        dataset.prepared = lambda data: builder
         needs = ('image', 'tokens')
         data = settings.defaults(settings.DATA) | dict(cache='none', size=64)
         split = tables.Split(data, 'train', needs)
