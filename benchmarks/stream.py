@@ -18,6 +18,7 @@ from t2i_jax import config as settings
 from t2i_jax.data import dataset
 from t2i_jax.data.feed import host_batches
 from t2i_jax.data.plan import Plan
+from t2i_jax.data.tables import Split
 
 
 class Noise(tfds.core.GeneratorBasedBuilder):
@@ -75,7 +76,7 @@ def main():
         dataset.prepared = lambda data: builder
         needs = ('image', 'tokens')
         data = settings.defaults(settings.DATA) | dict(cache='none', size=64)
-        split = tables.Split(data, 'train', needs)
+        split = Split(data, 'train', needs)
         plan = Plan(split, args.batch, 0, needs)
         print(f'{len(split):,} records; the tables of captions are read: {resident():,.0f} MB')
         stream = host_batches(split, plan, 0, plan.steps_per_epoch, 'none', args.workers)
