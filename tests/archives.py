@@ -1,4 +1,7 @@
-"""What the tests of builders share: tiny pictures, archives of them, and what is built from a manual folder."""
+"""What the tests of builders share.
+
+Tiny pictures, archives of them, and what is built from a manual folder.
+"""
 
 import io
 import tarfile

@@ -1,17 +1,21 @@
 """What all tests share: small CPU devices, kept programs, data and runs, and a budget of CPU time.
 
-**Two suites.** `python -m pytest` runs what is not marked `slow`, and XLA compiles without optimising, which takes a third
-less time. `python -m pytest -m 'slow or not slow'` (`.ci/run --all`) runs everything at level 1, since slow tests compare
-the bits of processes of their own and train longer. The level is a function of `-m`, which workers of xdist get, too.
+**Two suites.** `python -m pytest` runs what is not marked `slow`, and XLA compiles without
+optimising, which takes a third less time. `python -m pytest -m 'slow or not slow'` (`.ci/run
+--all`) runs everything at level 1, since slow tests compare the bits of processes of their own and
+train longer. The level is a function of `-m`, which workers of xdist get, too.
 
-**Kept between runs** under $XDG_CACHE_HOME/t2i_jax/tests (~/.cache): compiled programs (`compiled`), and, each under a
-hash of the code that makes it, the small data set (`data`) and one tiny trained run a system (`runs`; the fixture
-`run_of`). They are made under a file lock, so that two workers share them. Remove the folder for a cold start.
+**Kept between runs** under $XDG_CACHE_HOME/t2i_jax/tests (~/.cache): compiled programs
+(`compiled`), and, each under a hash of the code that makes it, the small data set (`data`) and one
+tiny trained run a system (`runs`; the fixture
+`run_of`). They are made under a file lock, so that two workers share them. Remove the folder for a
+cold start.
 
-**Budget.** CPU seconds (user and system, of this process and of children that have ended) of each test with its
-fixtures, less what is made once and kept: compiling programs that are not in the cache, making data and runs. So the
-limits hold on a cold machine, too. The suite fails where a file exceeds FILE_LIMIT, a system (its own file and its
-cases of test_contract.py and test_systems.py) SYSTEM_LIMIT, or all of them SUITE_LIMIT. With `-m slow` they do not apply.
+**Budget.** CPU seconds (user and system, of this process and of children that have ended) of each
+test with its fixtures, less what is made once and kept: compiling programs that are not in the
+cache, making data and runs. So the limits hold on a cold machine, too. The suite fails where a file
+exceeds FILE_LIMIT, a system (its own file and its cases of test_contract.py and test_systems.py)
+SYSTEM_LIMIT, or all of them SUITE_LIMIT. With `-m slow` they do not apply.
 """
 
 import contextlib
@@ -75,7 +79,8 @@ class Budget:
 
     def on_duration(self, event, seconds, **_):
         if event == '/jax/core/compile/backend_compile_duration':
-            # what was read from the cache is part of a warm run; within `making` all is counted there
+            # what was read from the cache is part of a warm run; within `making` all
+            # is counted there
             if not self.cached and not self.making:
                 self.once += seconds
             self.cached = False
@@ -176,7 +181,10 @@ def code_hash(*folders):
 
 @pytest.fixture(scope='session')
 def keep(pytestconfig):
-    """A function (kind, name, key, make) -> folder; `make(folder)` fills it where it is not there."""
+    """A function (kind, name, key, make) -> folder.
+
+    `make(folder)` fills it where it is not there.
+    """
 
     def keep(kind, name, key, make):
         place = CACHE / kind
@@ -221,7 +229,9 @@ def data_dir(keep, tmp_path_factory):
 # ---------------------------------------------------------------------------------------- configs
 @pytest.fixture(scope='session')
 def on_shapes(data_dir):
-    """A function: the name of an experiment -> its tiny variant, on the first records of shape_scenes/single_quick."""
+    """A function: the name of an experiment -> its tiny variant, on the first records of
+    shape_scenes/single_quick.
+    """
 
     def make(experiment):
         config = importlib.import_module(f'experiments.{experiment}').get_config('tiny').unlock()
@@ -254,7 +264,9 @@ def odd(monkeypatch, tmp_path_factory, on_shapes):
 
 @pytest.fixture(scope='session')
 def tiny(on_shapes):
-    """A function: keywords of the stages of gan_cls_shapes -> its tiny variant, of a few channels and steps."""
+    """A function: keywords of the stages of gan_cls_shapes -> its tiny variant, of a few channels
+    and steps.
+    """
 
     def make(text=(), gan=(), style=()):
         config = on_shapes('gan_cls_shapes')
@@ -278,7 +290,9 @@ def tiny(on_shapes):
 
 @pytest.fixture(scope='session')
 def dense(on_shapes):
-    """A function: keywords of the stage -> a GAN of dense layers, which compiles fast, 6 steps long."""
+    """A function: keywords of the stage -> a GAN of dense layers, which compiles fast, 6 steps
+    long.
+    """
 
     def make(**gan):
         config = on_shapes('dcgan_shapes')
@@ -295,7 +309,8 @@ def dense(on_shapes):
 # ------------------------------------------------------------------------------------------- runs
 @pytest.fixture(scope='session')
 def run_of(on_shapes, tiny, data_dir, keep, tmp_path_factory):
-    """A function: a system -> the workdir of a finished tiny run of it, trained once and kept on disk.
+    """A function: a system -> the workdir of a finished tiny run of it, trained once and kept
+    on disk.
 
     The folder is this session's copy. Who writes into it or trains it further copies it before.
     """

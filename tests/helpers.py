@@ -1,4 +1,7 @@
-"""Helpers of the tests, each once: small networks, batches of what a stage needs, comparisons of trees."""
+"""Helpers of the tests, each once.
+
+Small networks, batches of what a stage needs, comparisons of trees.
+"""
 
 import importlib
 import json

@@ -1,4 +1,7 @@
-"""AttnGAN's generator side against its published sizes and formulas. Small stand-ins take the place of the DAMSM's encoders."""
+"""AttnGAN's generator side against its published sizes and formulas.
+
+Small stand-ins take the place of the DAMSM's encoders.
+"""
 
 import re
 
@@ -26,7 +29,10 @@ GAN = dict(scales=2, gf=2, df=2, nz=5, nc=3, residuals=1)
 
 
 class Words(nnx.Module):
-    """Stands for the text encoder: a vector for each word, and a sentence vector that has to do with all of them."""
+    """Stands for the text encoder.
+
+    A vector for each word, and a sentence vector that has to do with all of them.
+    """
 
     def __init__(self, d, *, rngs):
         self.d, self.table = d, nnx.Embed(WORDS, d, rngs=rngs)
@@ -86,7 +92,7 @@ def batch(b=4, size=16, lengths=(2, 5, 3, 4), length=LENGTH):
     return {name: jnp.asarray(x) for name, x in out.items()}
 
 
-# ------------------------------------------------------------------------------------------------------------------------ sizes
+# -------------------------------------------------------------------------------------------- sizes
 CUB = 6_313_730, 19_424_002, 71_858_946
 COCO = 13_304_450, 42_800_258, 160_774_274
 
@@ -241,7 +247,7 @@ def test_encoders_of_another_vocabulary_are_refused(tmp_path):
         Run(config, tmp_path)['gan'].loaded_weights(None)
 
 
-# --------------------------------------------------------------------------------------------------------------------- drawing
+# ------------------------------------------------------------------------------------------ drawing
 def drawing(**keywords):
     """A compiled function: (batch, noise) -> what is drawn; and noise of 4 rows."""
     graph, params, stats = tiny(**keywords)
@@ -372,7 +378,7 @@ def test_attention_and_text_stay_float32():
     } and out.attention == ()
 
 
-# ---------------------------------------------------------------------------------------------------------------------- losses
+# ------------------------------------------------------------------------------------------- losses
 class Trunk:
     def __call__(self, image, *, train):
         return image.mean((1, 2))  # b 3: red, green, blue
@@ -407,7 +413,10 @@ def pictures(red, green, b=4, side=16):
 
 
 def drawn(red, green, sides=(8, 16), sentence=0.0, b=4, mu=0.0, logvar=0.0):
-    """What G might give: constant pictures of each side, beside sentences whose first numbers are given."""
+    """What G might give.
+
+    Constant pictures of each side, beside sentences whose first numbers are given.
+    """
     sentence = jnp.zeros((b, 6)).at[:, 0].set(jnp.float32(sentence))
     text = Text(jnp.ones((b, LENGTH, 6)), sentence, jnp.ones((b, LENGTH)))
     return Drawn(
@@ -576,7 +585,7 @@ def test_the_damsm_reaches_the_generator_and_nothing_else():
     )  # the last picture alone
 
 
-# ----------------------------------------------------------------------------------------------------------------------- steps
+# -------------------------------------------------------------------------------------------- steps
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Attribute2Image against its published sizes; its loss term by term; the composition; inference by optimisation."""
+"""Attribute2Image against its published sizes.
+
+Its loss term by term; the composition; inference by optimisation.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +49,10 @@ def call(stage, method, *args, training=False):
 
 
 def test_published_sizes():
-    """Each layer of the Torch code's LFW models: weights, biases, and scale and bias of batch norm."""
+    """Each layer of the Torch code's LFW models.
+
+    Weights, biases, and scale and bias of batch norm.
+    """
     encoder = (
         5 * 5 * 3 * 64 + 64,
         5 * 5 * 64 * 128 + 128 + 256,
@@ -179,8 +185,9 @@ def test_kl_is_warmed_up_in_training_only():
 
 
 def test_white_behind_the_object_needs_light():
-    """With black where the mask is 0, x_F + g x_B cannot be brighter than grey; even where x_F gives way, both errors together are least
-    at .5, below the .6 that a white background is held to."""
+    """With black where the mask is 0, x_F + g x_B cannot be brighter than grey; even where x_F
+    gives way, both errors together are least at .5, below the .6 that a white background is
+    held to."""
     black = np.float32(-1)
     assert (
         COMPOSE['light'](black, 1, 1) == 1

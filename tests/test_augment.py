@@ -1,4 +1,7 @@
-"""A crop and a mirror image concern all that describes a picture alike; a row's draws depend on the key and its place alone."""
+"""A crop and a mirror image concern all that describes a picture alike.
+
+A row's draws depend on the key and its place alone.
+"""
 
 import functools
 
@@ -19,7 +22,9 @@ run = jax.jit(augment, static_argnums=(2, 3))
 
 
 def rectangles(n, canvas, extents, masks=32):
-    """n pictures on canvases, in each one bright rectangle, and everything that says where it is. extents: (height, width) of each."""
+    """n pictures on canvases, in each one bright rectangle, and everything that says where it is.
+    extents: (height, width) of each.
+    """
     rng, rows = np.random.default_rng(0), []
     for height, width in extents[:n]:
         top, left = rng.integers(0, height - 6), rng.integers(0, width - 6)
@@ -57,7 +62,10 @@ def rectangles(n, canvas, extents, masks=32):
 
 
 def check_rows(raw, batch, size):
-    """Each row's picture against what is said of it. -> the number of rows where the rectangle is cut, gone, whole"""
+    """Each row's picture against what is said of it.
+
+    -> the number of rows where the rectangle is cut, gone, whole
+    """
     seen = {'cut': 0, 'gone': 0, 'whole': 0}
     for i, image in enumerate(np.asarray(batch['image'])):
         bright = image[..., 0] > 0.99
@@ -153,7 +161,7 @@ def test_scales_are_means():
         np.testing.assert_allclose(scaled, blocks.mean((2, 4)), atol=1e-6)
 
 
-# ---------------------------------------------------------------------------------------------------------------- randomness
+# --------------------------------------------------------------------------------------- randomness
 def captioned(n, captions=2):
     rng = np.random.default_rng(1)
     raw = rectangles(n, 24, [(24, 24)] * n)
@@ -188,7 +196,7 @@ def test_evaluation_has_nothing_random():
     )
 
 
-# --------------------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------- words
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def choose(tokens, words, key, length, training):
     return choose_words(tokens, words, key, length, training)
@@ -298,7 +306,9 @@ def test_a_mirrored_scene_is_mirrored_in_all_that_it_carries(on_shapes):
 
 
 def test_a_mirrored_picture_has_mirrored_attributes():
-    """An object on the left is on the right in the mirrored picture, and its mask goes with it; other attributes stay."""
+    """An object on the left is on the right in the mirrored picture, and its mask goes with it;
+    other attributes stay.
+    """
     names = ('red', 'left', 'middle', 'right', 'top')
     assert mirrored(names) == (0, 3, 2, 1, 4)
     geometry = Geometry(

@@ -1,4 +1,6 @@
-"""The bi-LSTM text encoder against its published sizes and against the LSTM's formulas in plain numpy."""
+"""The bi-LSTM text encoder against its published sizes and against the LSTM's formulas in plain
+numpy.
+"""
 
 import jax
 import jax.numpy as jnp

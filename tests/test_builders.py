@@ -75,7 +75,11 @@ def test_an_archive_that_ends_early_is_named(tmp_path, name):
 
 @pytest.fixture
 def server():
-    """Serves BODY at any path; `cut` bytes are sent at most in each reply while it is set, and `ranges` says whether it can go on in the middle."""
+    """Serves BODY at any path.
+
+    `cut` bytes are sent at most in each reply while it is set, and `ranges` says whether it can go
+    on in the middle.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         cut, ranges, asked = None, True, []

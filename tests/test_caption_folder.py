@@ -1,4 +1,7 @@
-"""A folder of anybody's: pictures of all kinds, captions in all layouts, and everything that is wrong with such folders."""
+"""A folder of anybody's.
+
+Pictures of all kinds, captions in all layouts, and everything that is wrong with such folders.
+"""
 
 import csv
 import io
@@ -156,7 +159,10 @@ def test_splits(tmp_path, folder, by):
 
 
 def test_the_tables_of_subfolders_name_their_own_pictures(tmp_path, folder):
-    """As the Hugging Face image folder has it: train/metadata.jsonl. Where no validation part is given, one is drawn from train."""
+    """As the Hugging Face image folder has it: train/metadata.jsonl.
+
+    Where no validation part is given, one is drawn from train.
+    """
     for split, files in (('train', FILES[:8]), ('test', FILES[8:])):
         (folder / split).mkdir()
         for file in files:
@@ -224,7 +230,7 @@ def test_a_system_reads_it(tmp_path, folder):
     assert split.tables['image'].shape == (8, 16, 16, 3) and len(split.vocabulary) > 5
 
 
-# ------------------------------------------------------------------------------------------------------------------ captions
+# ----------------------------------------------------------------------------------------- captions
 @pytest.mark.parametrize(
     'text, expected',
     [
@@ -432,7 +438,10 @@ def test_a_line_of_json_ends_with_a_newline_alone(folder):
 
 
 def test_pictures_may_be_links(tmp_path, folder):
-    """As in the caches of Hugging Face, DVC and git-annex: the file lies elsewhere, under another name."""
+    """As in the caches of Hugging Face, DVC and git-annex.
+
+    The file lies elsewhere, under another name.
+    """
     json_lines(folder, [{'file_name': f'./sub/../{f}', 'text': 'a thing'} for f in FILES])
     (folder / 'a.jpg').rename(tmp_path / 'blob')
     (folder / 'a.jpg').symlink_to(tmp_path / 'blob')
@@ -515,7 +524,7 @@ def test_folders_that_hold_nothing(tmp_path, folder, spoil, named):
         get_builder('caption_folder', tmp_path / 'data')
 
 
-# ------------------------------------------------------------------------------------------------------------------ pictures
+# ----------------------------------------------------------------------------------------- pictures
 BROKEN = {
     'empty': (b'', 'is empty'),
     'no picture': (b'<html></html>', 'is not a picture'),
@@ -612,7 +621,7 @@ def test_a_png_that_is_named_jpg(tmp_path, folder):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ builds
+# ------------------------------------------------------------------------------------------- builds
 def test_a_build_that_is_interrupted_while_it_writes_is_not_taken_for_whole(
     tmp_path, folder, monkeypatch
 ):

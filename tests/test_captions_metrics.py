@@ -1,4 +1,7 @@
-"""Metrics of sentences: values of the specification, properties, and what other tools say (tests/oracles)."""
+"""Metrics of sentences.
+
+Values of the specification, properties, and what other tools say (tests/oracles).
+"""
 
 import json
 import time

@@ -1,4 +1,7 @@
-"""What is restored is bit for bit what was saved, or an older state that is; damage and half-written folders are named and skipped."""
+"""What is restored is bit for bit what was saved, or an older state that is.
+
+Damage and half-written folders are named and skipped.
+"""
 
 import shutil
 
@@ -146,7 +149,7 @@ def test_an_existing_step_is_left_as_it_is(opened):
     )
 
 
-# -------------------------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 def test_a_flipped_byte_is_found_wherever_it_is(opened, tmp_path, caplog):
     written(opened(), 1, 2)
     whole, sources = tmp_path / 'whole', []

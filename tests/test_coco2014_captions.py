@@ -60,7 +60,10 @@ def write_zip(path, contents):
 
 
 def notes(*, objects=None, captions=None, images=None, sizes=None):
-    """The four annotation files as dictionaries. objects, captions: {image id: list}, instead of what every image has."""
+    """The four annotation files as dictionaries.
+
+    Objects, captions: {image id: list}, instead of what every image has.
+    """
     contents = {}
     for part, numbers in PARTS.items():
         listed = [
@@ -538,7 +541,10 @@ def truncate(name):
 
 
 def rewrite(name, change):
-    """One of the annotation files, changed: a function of the dictionary, or the new bytes (None: removed)."""
+    """One of the annotation files, changed.
+
+    A function of the dictionary, or the new bytes (None: removed).
+    """
 
     def write(manual):
         contents = notes()

@@ -1,4 +1,6 @@
-"""COCO 2014 with the sentence vectors of old downloads, which lie beside the captions that they were made of."""
+"""COCO 2014 with the sentence vectors of old downloads, which lie beside the captions that they
+were made of.
+"""
 
 import pickle
 
@@ -18,7 +20,10 @@ def texts_of(number):
 
 
 def icml(part='train', **records):
-    """Files of <part>2014_ex_t7 whose sentences are COCO's; `records`: {'n3': bytes or fields} of image 3."""
+    """Files of <part>2014_ex_t7 whose sentences are COCO's.
+
+    `records`: {'n3': bytes or fields} of image 3.
+    """
     files = {}
     for n in PARTS[part]:
         change = records.get(f'n{n}', {})

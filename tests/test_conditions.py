@@ -48,7 +48,9 @@ BIRDS = Meta(
 
 # ---------------------------------------------------------------------------------------- sentences
 def written(mode, count):
-    """(scene, sentence, its facts) of captions of `count` scenes of each split, some with backgrounds and negations."""
+    """(scene, sentence, its facts) of captions of `count` scenes of each split, some with
+    backgrounds and negations.
+    """
     for split, index in itertools.product(('train', 'test_unseen'), range(count)):
         scene = scenes.sample(mode, split, index)
         found = captions(

@@ -1,7 +1,8 @@
-"""What every stage of every system keeps to: one compiled training step and one compiled `sample` a stage.
+"""What every stage of every system keeps to: one compiled training step and one compiled `sample` a
+stage.
 
-Stages are found in t2i_jax/systems. A new system is tested here without a word about it; its own test file has formulas,
-sizes and published facts.
+Stages are found in t2i_jax/systems. A new system is tested here without a word about it; its own
+test file has formulas, sizes and published facts.
 """
 
 import contextlib
@@ -92,7 +93,7 @@ def trained(program):
     return {name for phase in program.phases for name in phase.trains}
 
 
-# ------------------------------------------------------------------------------------- a training step
+# ---------------------------------------------------------------------------------- a training step
 def test_a_step_moves_what_is_trained_and_nothing_else(trial):
     before, after, names = trial.before, trial.after, trained(trial.program)
     assert after.bad_step == -1 and after.step == len(trial.metrics)
@@ -172,7 +173,7 @@ def start_txs(module):
     return [optax.adam(1e-3)] * len(module.phases)
 
 
-# ---------------------------------------------------------------------------------------------- samples
+# ------------------------------------------------------------------------------------------ samples
 def in_unit_square(boxes):
     return (boxes[..., :2] > -1e-6).all() and (boxes <= 1 + 1e-6).all()
 

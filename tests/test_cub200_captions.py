@@ -29,7 +29,10 @@ ALL_MASKS = 'cub200_captions/masks'
 
 
 def name_of(number, s=''):
-    """The path of an image without its suffix; in Reed's archive class folders may have an s that CUB_200_2011 lacks."""
+    """The path of an image without its suffix.
+
+    In Reed's archive class folders may have an s that CUB_200_2011 lacks.
+    """
     return f'{CLASSES[number - 1]:03d}.Brewer{s}_Bird/Brewer_Bird_{number:04d}_{9000 + number}'
 
 
@@ -46,7 +49,10 @@ def lines(rows):
 
 
 def tables(boxes=None):
-    """The text files of CUB_200_2011.tgz. Attribute k of image i is present when (i + k) % 3 == 0; certainty 1 makes number 3 unseen."""
+    """The text files of CUB_200_2011.tgz.
+
+    Attribute k of image i is present when (i + k) % 3 == 0; certainty 1 makes number 3 unseen.
+    """
     folder = 'CUB_200_2011/'
     return {
         'attributes.txt': lines((k, f'has_thing::{k}') for k in range(1, 313)),
@@ -75,8 +81,9 @@ def tables(boxes=None):
 
 
 def make(folder, *, lists=None, images=None, captions=None, boxes=None, text=None):
-    """The archives, as Caltech and Reed et al. pack them; `images` and `captions` replace (None: remove) single files by number, `boxes`
-    lines of bounding_boxes.txt, `text` whole tables."""
+    """The archives, as Caltech and Reed et al. pack them; `images` and `captions` replace
+    (None: remove) single files by number, `boxes` lines of bounding_boxes.txt, `text` whole
+    tables."""
     folder.mkdir(exist_ok=True, parents=True)
     contents = tables(boxes) | {f'CUB_200_2011/{name}': data for name, data in (text or {}).items()}
     contents |= {
@@ -249,7 +256,10 @@ def test_masks_are_what_most_voted_for(tmp_path, warnings):
 
 
 def icml(**records):
-    """Files of cub_icml whose sentences are those of the caption archive; `records`: {'n5': bytes or fields} of image 5."""
+    """Files of cub_icml whose sentences are those of the caption archive.
+
+    `records`: {'n5': bytes or fields} of image 5.
+    """
     files = {}
     for n in NUMBERS:
         change = records.get(f'n{n}', {})

@@ -57,13 +57,14 @@ def evaluated(split, data, method='loss', *args):
     return getattr(stage, method)(data, *args)
 
 
-# -------------------------------------------------------------------------------------------------------------------- published sizes
+# ---------------------------------------------------------------------------------- published sizes
 @pytest.mark.parametrize('words, text', [(5450, 2_075_320), (27_297, 8_629_420)])
 def test_published_sizes(words, text):
     meta = Meta('birds', vocabulary_size=words, size=299, nominal=True)
     _, params, stats = parts(meta, two_biases=True)
     assert count(params['text']) == text and count(params['image']) == 196_608 + 524_544 == 721_152
-    # of the trunk's 21,785,568 each convolution has a scale and a bias; folded into it there is the bias alone
+    # of the trunk's 21,785,568 each convolution has a scale and a bias; folded into it there
+    # is the bias alone
     folded = sum(
         leaf.size
         for path, leaf in jax.tree_util.tree_leaves_with_path(stats['image'])
@@ -85,7 +86,7 @@ def test_the_system_file_tells_its_sizes():
     )
 
 
-# -------------------------------------------------------------------------------------------------------------------------- image side
+# --------------------------------------------------------------------------------------- image side
 @pytest.mark.parametrize(
     'trunk, side, local, whole',
     [('inception', 17, 768, 2048), ('efficientnet_lite0', 14, 112, 1280)],
@@ -283,7 +284,7 @@ def test_wrong_image_encoders_are_refused(keywords, message):
         DamsmImage(16, 8, **keywords, rngs=nnx.Rngs(0))
 
 
-# ------------------------------------------------------------------------------------------------------------------------------- stage
+# -------------------------------------------------------------------------------------------- stage
 def test_pairs_that_are_not_wrong():
     found = not_wrong(batch(b=5), 'class')
     expected = np.eye(5, dtype=bool)
@@ -426,7 +427,7 @@ def test_losses_and_codes_are_float32_whatever_the_layers_compute_in(split):
     assert {x.dtype for x in maps} == {jnp.dtype('bfloat16')}
 
 
-# --------------------------------------------------------------------------------------------------------------------------- retrieval
+# ---------------------------------------------------------------------------------------- retrieval
 SCORES = np.array([[3.0, 4, 1, 0], [5, 2, 0, 1], [0, 1, 2, 3], [4, 4, 4, 4]])
 
 

@@ -1,4 +1,7 @@
-"""Batches are the same however the data are kept, on any number of hosts, from any step; what cannot be read is refused."""
+"""Batches are the same however the data are kept, on any number of hosts, from any step.
+
+What cannot be read is refused.
+"""
 
 import jax
 import numpy as np
@@ -45,7 +48,7 @@ def split(config):
     return Split(config, 'train[:256]', EVERYTHING)
 
 
-# ----------------------------------------------------------------------------------------------------------- tables, batches
+# ---------------------------------------------------------------------------------- tables, batches
 def test_what_the_tables_hold(split):
     tables = split.batch_tables()
     n, r = 256, split.meta.max_objects
@@ -253,7 +256,7 @@ def test_parts_of_mirrored_pictures_change_their_names():
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ refusals
+# ----------------------------------------------------------------------------------------- refusals
 def test_tables_that_do_not_fit_into_device_memory(split, monkeypatch):
     monkeypatch.setattr(tables, 'free_memory', lambda: 4_000_000)
     with pytest.raises(

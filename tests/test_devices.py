@@ -1,4 +1,7 @@
-"""A run is the same on any number of devices and of processes; each device does its share; where one process ends, the others end with a message."""
+"""A run is the same on any number of devices and of processes.
+
+Each device does its share; where one process ends, the others end with a message.
+"""
 
 import math
 import shutil
@@ -201,7 +204,7 @@ def test_convolutions_stay_convolutions_on_accelerators():
     )
 
 
-# ----------------------------------------------------------------------------------------------------- several processes
+# -------------------------------------------------------------------------------- several processes
 def free_port():
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
@@ -243,7 +246,9 @@ def settings(dense, fsdp=1, **changes):
 
 @pytest.fixture(scope='module')
 def whole(dense, tmp_path_factory):
-    """(config, workdir) of a run of 8 steps of one process with two devices, which nothing interrupted."""
+    """(config, workdir) of a run of 8 steps of one process with two devices, which nothing
+    interrupted.
+    """
     config, workdir = settings(dense, fsdp=2), tmp_path_factory.mktemp('whole')
     train(Run(config, workdir), jax.devices()[:2])
     return config, workdir

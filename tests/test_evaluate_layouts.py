@@ -1,4 +1,8 @@
-"""Runs that draw boxes, to numbers: what is reported, that a perfect drawer and a useless one are told apart, and likelihoods beside their floors."""
+"""Runs that draw boxes, to numbers.
+
+What is reported, that a perfect drawer and a useless one are told apart, and likelihoods beside
+their floors.
+"""
 
 import json
 import types
@@ -171,7 +175,7 @@ def test_training_evaluates_no_layouts(config, tmp_path):
     ]
 
 
-# ------------------------------------------------------------------------------------------------------ drawers that are known
+# --------------------------------------------------------------------------- drawers that are known
 def opened(config, name, part='test', needs=('boxes', 'object_labels')):
     return Split(config(name).data, part, needs, Vocabulary(('a',)))
 
@@ -197,7 +201,10 @@ class Drawer:
 def scored(
     config, layouts, name='shape_scenes/rules', num=40, n=2, needs=('boxes', 'object_labels')
 ):
-    """({(metric, kind): value}, the drawer) of `of_split`; layouts: (records' boxes, labels) -> drawn ones."""
+    """({(metric, kind): value}, the drawer) of `of_split`.
+
+    Layouts: (records' boxes, labels) -> drawn ones.
+    """
     tables, reals = opened(config, name, needs=needs), opened(config, name, 'train', needs)
     asked = el.with_objects(tables, num, 1)
     true = el.Scenes.of(asked)
@@ -317,7 +324,7 @@ def test_what_cannot_be_measured(config):
         el.with_objects(tables, 9, 1)
 
 
-# ------------------------------------------------------------------------------------------------------------ what stages measure
+# ------------------------------------------------------------------------------ what stages measure
 class Numbers(Stage):
     """Measures what can be worked out from its input."""
 

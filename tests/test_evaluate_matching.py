@@ -1,4 +1,7 @@
-"""Pictures and captions that find each other: wrong captions of each convention, R-precision, retrieval by a DAMSM alone."""
+"""Pictures and captions that find each other.
+
+Wrong captions of each convention, R-precision, retrieval by a DAMSM alone.
+"""
 
 import json
 import shutil
@@ -72,7 +75,7 @@ def told(values):
     return {(v['metric'], v['protocol']['pictures']): v for v in values}
 
 
-# ------------------------------------------------------------------------------------------------------------------------ conventions
+# -------------------------------------------------------------------------------------- conventions
 def test_which_captions_are_wrong(data_dir, on_shapes):
     config = on_shapes('damsm_shapes')
     split = Split(config.data, 'test', ('image', 'tokens', 'facts', 'scene'))
@@ -119,7 +122,8 @@ def test_own_captions_are_found_and_others_are_not(capsys):
         found['r_precision_picture', 'real']['value'] == 1
         and found['r_precision_picture', 'drawn']['value'] == 0
     )
-    # every second picture is that of another caption of its class, which is not compared with it: there all scores are equal, which counts against it
+    # every second picture is that of another caption of its class, which is not compared with
+    # it: there all scores are equal, which counts against it
     assert found['r_precision_class', 'drawn']['value'] == 0
     protocol = found['r_precision_class', 'drawn']['protocol']
     assert (
@@ -155,7 +159,7 @@ def test_captions_of_the_same_words_and_without_words():
             em.readings(asked_of(list(texts)), {'judge': Judge()})
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- scorers
+# ------------------------------------------------------------------------------------------ scorers
 def test_a_scorer_reads_with_its_own_vocabulary_and_size(judge_run):
     sampler = Sampler.load(judge_run[1], chunk=4)
     assert sampler.stage == 'damsm'  # the run draws nothing, so the last stage is loaded
@@ -318,7 +322,7 @@ def test_the_evaluation_of_a_run_that_another_one_judges(trained, judge_run, tmp
         )
 
 
-# -------------------------------------------------------------------------------------------------------------------------- retrieval
+# ---------------------------------------------------------------------------------------- retrieval
 def test_retrieval_by_a_damsm_alone(judge_run, capsys):
     config, workdir = judge_run
     out = ev.evaluate(config, workdir, num=150, split='test', stage='damsm')
@@ -371,7 +375,10 @@ def test_tiles_and_chunks_do_not_matter(judge_run, monkeypatch):
 
 
 def test_r_at_k_among_a_hundred():
-    """The chance that the answer is among the best, by hand: 2 of 199 wrong ones are before it, 99 are drawn."""
+    """The chance that the answer is among the best, by hand.
+
+    2 of 199 wrong ones are before it, 99 are drawn.
+    """
     none = 100 * 99 / (199 * 198)
     assert share(np.array([3]), np.array([199]), 1, 100)[0] == pytest.approx(none)
     found = dict(

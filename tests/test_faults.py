@@ -1,4 +1,6 @@
-"""The real program, killed, refused, damaged and without room, ends as one that nothing disturbed. benchmarks/faults.py has more cases and more of each."""
+"""The real program, killed, refused, damaged and without room, ends as one that nothing disturbed.
+benchmarks/faults.py has more cases and more of each.
+"""
 
 import os
 import random

@@ -28,7 +28,10 @@ CAPTIONS = ''.join(f'this flower has {n} red petals\n' for n in range(10))
 
 
 def make(folder, *, lists=None, images=None, captions=None, labels=LABELS):
-    """The three files, as Oxford and Reed et al. pack them; `images` and `captions` replace (None: remove) single files, by number."""
+    """The three files, as Oxford and Reed et al.
+
+    Pack them; `images` and `captions` replace (None: remove) single files, by number.
+    """
     folder.mkdir(exist_ok=True)
     numbers = range(1, len(LABELS) + 1)
     pictures = {n: jpeg(n) for n in numbers} | (images or {})
@@ -196,7 +199,10 @@ NUMBERS = range(1, len(LABELS) + 1)
 
 
 def icml(**records):
-    """Files of flowers_icml whose sentences are those of the caption archive; `records`: {'image_00005': bytes or fields}."""
+    """Files of flowers_icml whose sentences are those of the caption archive.
+
+    `records`: {'image_00005': bytes or fields}.
+    """
     records = {f'image_{n:05d}': {} for n in NUMBERS} | records
     files = {}
     for (name, change), label in zip(records.items(), LABELS):
@@ -364,7 +370,9 @@ def test_images_without_vectors_and_missing_vectors_are_named(tmp_path, warnings
 
 
 def test_a_system_trains_on_stored_vectors(tmp_path, warnings):
-    """What `--config.data.name=flowers102_captions/embeddings --config.data.embedding=stored` gives to gan_cls."""
+    """What `--config.data.name=flowers102_captions/embeddings --config.data.embedding=stored` gives
+    to gan_cls.
+    """
     import jax
     from flax import nnx
 

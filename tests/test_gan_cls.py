@@ -65,7 +65,9 @@ def test_the_large_generator_has_a_second_block_after_each_of_the_first_two():
 
 
 class Stub:
-    """A discriminator that answers with the mean of the picture, and remembers the sentence vectors that it was shown."""
+    """A discriminator that answers with the mean of the picture, and remembers the sentence vectors
+    that it was shown.
+    """
 
     def __call__(self, image, text, *, train):
         self.text = text
@@ -174,9 +176,11 @@ def test_what_a_stage_asks_for():
         nnx.eval_shape(lambda: JointEmbedding(Meta('birds'), features=512, rngs=nnx.Rngs(0)))
 
 
-# ------------------------------------------------------------------------------------------------------------------ the style encoder
+# -------------------------------------------------------------------------------- the style encoder
 def styled(**keywords):
-    """(graph, parameters, statistics) of a style stage beside the generator and the text encoder of `tiny`."""
+    """(graph, parameters, statistics) of a style stage beside the generator and the text encoder of
+    `tiny`.
+    """
     stage = nnx.merge(*tiny())
     return core.split(
         Style(

@@ -1,4 +1,5 @@
-"""Official PyTorch files of AttnGAN become a run: every tensor in its place, pictures and codes as PyTorch computes them, training goes on.
+"""Official PyTorch files of AttnGAN become a run: every tensor in its place, pictures and codes as
+PyTorch computes them, training goes on.
 
 The files are written here with the official names and shapes, by the writer of test_imports_torch.
 """
@@ -32,7 +33,7 @@ D, EMBEDDING, GF, DF, NZ, NC = 8, 6, 2, 2, 5, 3
 TEXTS = ['a large red circle', 'the square', 'a green']
 
 
-# ------------------------------------------------------------------------------------------------ official names and shapes, written down
+# ---------------------------------------------------------- official names and shapes, written down
 def bn(name, c):
     return {f'{name}.{part}': (c,) for part in ('weight', 'bias', 'running_mean', 'running_var')}
 
@@ -185,10 +186,12 @@ def test_published_sizes(shapes, table, published):
     assert len({part.path for part in table.values()}) == len(table)
 
 
-# ---------------------------------------------------------------------------------------------------------------------- a run
+# -------------------------------------------------------------------------------------------- a run
 @pytest.fixture(scope='module')
 def official(tmp_path_factory):
-    """{kind: (path, tensors)} of a generator of 64 and 128 px, its discriminators and encoders, and captions.pickle."""
+    """{kind: (path, tensors)} of a generator of 64 and 128 px, its discriminators and encoders, and
+    captions.pickle.
+    """
     folder = tmp_path_factory.mktemp('official')
     made = {
         'netG_epoch_600.pth': official_g(GF, NZ, NC, D, 1, 2),
@@ -402,9 +405,13 @@ def test_it_samples_and_trains_on(imported, monkeypatch, capsys):
         assert any((a != b).any() for a, b in pairs) == moved, network
 
 
-# ----------------------------------------------------------------------------------------------- what PyTorch computes from the files
+# ------------------------------------------------------------- what PyTorch computes from the files
 def torch_g(w, z, eps, sentence, words, there):
-    """The official generator in evaluation mode. there: b q t, which words a pixel looks at. -> (pictures of either side b c h w, attention b h w t)"""
+    """The official generator in evaluation mode.
+
+    There: b q t, which words a pixel looks at. -> (pictures of either side b c h w, attention b h w
+    t)
+    """
     import torch
     import torch.nn.functional as F
 
@@ -583,7 +590,7 @@ def test_torch_computes_the_same(official, imported, states):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3 * float(b.abs().max()))
 
 
-# ------------------------------------------------------------------------------------------------------------------- parts of a set
+# ----------------------------------------------------------------------------------- parts of a set
 def test_without_discriminators_and_without_a_generator(official, config, tmp_path, capsys):
     single = tensors(official_g(GF, NZ, NC, D, 0, 1), 5)
     g = write(
@@ -652,7 +659,7 @@ def test_a_generator_of_one_picture_has_one_discriminator(official, tmp_path):
         attngan.read_official([*encoders, g, official['netD0.pth'][0]])
 
 
-# ------------------------------------------------------------------------------------------------------------------------ bad input
+# ---------------------------------------------------------------------------------------- bad input
 def test_each_tensor_that_does_not_fit_is_named_in_one_error(official, config, tmp_path):
     g, text = dict(official['netG_epoch_600.pth'][1]), dict(official['text_encoder200.pth'][1])
     del g['h_net2.att.conv_context.weight'], g['ca_net.fc.weight']

@@ -1,4 +1,7 @@
-"""Torch7 files and pickles are read as plain data: what they hold comes back, what they ask for is refused, nothing is executed."""
+"""Torch7 files and pickles are read as plain data.
+
+What they hold comes back, what they ask for is refused, nothing is executed.
+"""
 
 import collections
 import contextlib
@@ -15,7 +18,7 @@ from t2i_jax.runtime.errors import DataError
 from tfds_builders.foreign import pickles, t7
 
 
-# --------------------------------------------------------------------------------------------------------------- Torch7 files
+# ------------------------------------------------------------------------------------- Torch7 files
 class Torch:
     """Something to be written as a torch object: class name and fields, or raw payload."""
 
@@ -240,7 +243,7 @@ def test_files_that_are_not_there(tmp_path):
             module.load(tmp_path / 'none')
 
 
-# --------------------------------------------------------------------------------------------------------------- pickles
+# ------------------------------------------------------------------------------------------ pickles
 PLAIN = [
     {'a': 1, (1, 'b'): [1.5, -3, 2**70, -5, 300, 70_000, True, False, None, 'é\n"x\'\\', '']},
     (),

@@ -1,4 +1,7 @@
-"""Weights files are read as they were written, without torch; what they ask for beside tensors is refused, nothing is executed."""
+"""Weights files are read as they were written, without torch.
+
+What they ask for beside tensors is refused, nothing is executed.
+"""
 
 import collections
 import hashlib
@@ -17,7 +20,7 @@ from t2i_jax.runtime.errors import DataError
 KINDS = {np.dtype(code): kind for kind, code in TYPES.items() if kind != 'BFloat16'}
 
 
-# ------------------------------------------------------------------------------------------------ a writer as small as the formats allow
+# ----------------------------------------------------------- a writer as small as the formats allow
 def word(text):
     return b'X' + struct.pack('<i', len(text.encode())) + text.encode()
 

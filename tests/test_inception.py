@@ -1,4 +1,6 @@
-"""InceptionV3 against torch-fidelity's and torchvision's modules with the same seeded weights: committed values, and live where they are installed."""
+"""InceptionV3 against torch-fidelity's and torchvision's modules with the same seeded weights:
+committed values, and live where they are installed.
+"""
 
 import functools
 import json

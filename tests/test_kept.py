@@ -1,4 +1,7 @@
-"""Tables of a data set are made once and kept beside it; what is damaged, old or not to be written stops nothing."""
+"""Tables of a data set are made once and kept beside it.
+
+What is damaged, old or not to be written stops nothing.
+"""
 
 import fcntl
 import os

@@ -39,7 +39,9 @@ def normals(*shapes, dtype=jnp.float32):
 
 
 def with_gradients(form, **how):
-    """A function of x, kernel and the gradient of the outcome -> outcome, gradients of x and kernel."""
+    """A function of x, kernel and the gradient of the outcome -> outcome, gradients of x and
+    kernel.
+    """
 
     def all_three(x, kernel, dy):
         y, pull_back = jax.vjp(lambda x, kernel: form(x, kernel, **how), x, kernel)

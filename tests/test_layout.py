@@ -26,7 +26,10 @@ def test_iou_by_hand():
 
 
 def test_boxes_are_matched_within_their_label():
-    """Two boxes of label 0 in the wrong order are right; the box of label 1 lies where one of label 0 should be, and does not count."""
+    """Two boxes of label 0 in the wrong order are right.
+
+    The box of label 1 lies where one of label 0 should be, and does not count.
+    """
     true = scene((0, [0.2, 0.2, 0.2, 0.2]), (0, [0.8, 0.8, 0.2, 0.2]), (1, [0.5, 0.5, 0.2, 0.2]))
     said = scene((0, [0.8, 0.8, 0.2, 0.2]), (0, [0.2, 0.2, 0.2, 0.12]), (1, [0.2, 0.2, 0.2, 0.2]))
     found = layout.matching(*said, *true)
@@ -50,7 +53,10 @@ def test_nothing_said_and_nothing_true():
 
 
 def test_sizes_and_shapes_are_told_apart():
-    """Twice as wide and twice as high is an error of size alone; twice as wide and half as high one of shape alone."""
+    """Twice as wide and twice as high is an error of size alone.
+
+    Twice as wide and half as high one of shape alone.
+    """
     true = scene((0, [0.5, 0.5, 0.2, 0.1]))
     found = layout.matching(*scene((0, [0.5, 0.5, 0.4, 0.2])), *true)
     assert found['size_error'][0] == pytest.approx(np.log(2)) and found['aspect_error'][
@@ -134,7 +140,10 @@ def test_everything_against_the_truth():
 
 
 def test_alignment_of_documents():
-    """The second box begins where the first does; the third is .02 from being centred under the second."""
+    """The second box begins where the first does.
+
+    The third is .02 from being centred under the second.
+    """
     column = scene(
         (0, [0.3, 0.1, 0.2, 0.1]), (0, [0.25, 0.5, 0.1, 0.1]), (1, [0.27, 0.9, 0.3, 0.07])
     )
@@ -206,7 +215,7 @@ def test_relations_of_true_scenes_hold():
     assert np.nanmean(layout.relations(boxes[:, :, [1, 0, 2, 3]], labels, facts, labels)) < 0.5
 
 
-# ------------------------------------------------------------------------------------------------------------------ sets of layouts
+# ---------------------------------------------------------------------------------- sets of layouts
 def test_distributions_of_counts():
     labels, true = (
         np.array([[0, 0, -1], [0, -1, -1], [1, -1, -1]]),
@@ -283,7 +292,9 @@ def test_masks_of_true_scenes_fit_their_boxes():
 
 
 def test_masks_by_hand():
-    """A mask of 4 x 4 that fills the left half of the frame, in a box over the whole of it and in one over its upper half."""
+    """A mask of 4 x 4 that fills the left half of the frame, in a box over the whole of it and in
+    one over its upper half.
+    """
     mask, square = np.zeros((1, 1, 4, 4)), np.ones((1, 8, 8), bool)
     mask[..., :2] = 1
     found = layout_sets.masks_in_boxes(
@@ -305,13 +316,15 @@ def test_masks_by_hand():
     )
 
 
-# -------------------------------------------------------------------------------------------------------------------- likelihoods
+# -------------------------------------------------------------------------------------- likelihoods
 def normal_nll(u, mean, scale):
     return (((u - mean) / scale) ** 2 / 2 + np.log(scale * np.sqrt(2 * np.pi))).sum(-1)
 
 
 def test_likelihoods_in_one_unit():
-    """A model that sees x standardised, in pixels, or both, tells the same density as the one that sees x itself."""
+    """A model that sees x standardised, in pixels, or both, tells the same density as the one that
+    sees x itself.
+    """
     rng = np.random.default_rng(0)
     x, mean, scale, m, s = (
         rng.uniform(size=(7, 4)),
@@ -334,7 +347,10 @@ def test_likelihoods_in_one_unit():
 
 
 def test_the_likelihood_of_a_ratio():
-    """w uniform in [.2, .4], r = h / w uniform in [1, 2]: the density over (w, h) is that over (w, r) divided by w, and sums to 1."""
+    """w uniform in [.2, .4], r = h / w uniform in [1, 2].
+
+    The density over (w, h) is that over (w, r) divided by w, and sums to 1.
+    """
     w, h = np.meshgrid(np.linspace(0.2, 0.4, 401), np.linspace(0.2, 0.8, 1201))
     inside = (h / w >= 1) & (h / w <= 2)
     density = (

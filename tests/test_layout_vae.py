@@ -1,4 +1,6 @@
-"""LayoutVAE: likelihoods against quadrature and scipy, what depends on what, what sampling keeps to."""
+"""LayoutVAE: likelihoods against quadrature and scipy, what depends on what, what sampling keeps
+to.
+"""
 
 import math
 
@@ -76,7 +78,7 @@ def elbo(stage, boxes, labels, step=0):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ likelihoods
+# -------------------------------------------------------------------------------------- likelihoods
 @pytest.mark.parametrize('prior', ['learned', 'standard'])
 def test_the_importance_sampled_likelihood_is_the_integral_over_the_latent(prior):
     vae = Conditional(1, 1, 8, 1, prior, rngs=nnx.Rngs(5))
@@ -222,7 +224,7 @@ def test_without_a_latent_the_bound_is_the_likelihood():
     assert core.split(stage).params['placer']['vae'].keys() == {'decoder'}
 
 
-# ------------------------------------------------------------------------------------------------------------------- conditions
+# --------------------------------------------------------------------------------------- conditions
 def test_objects_are_told_by_label_from_left_to_right():
     boxes = jnp.array(
         [
@@ -362,7 +364,7 @@ def test_counts_learn_from_those_before_them():
     assert found[True][3] < 0.05 and found[False][3] == pytest.approx(entropy, abs=0.05)
 
 
-# --------------------------------------------------------------------------------------------------------------------- sampling
+# ----------------------------------------------------------------------------------------- sampling
 SETS = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1], [1, 1, 0, 1]], np.float32)
 
 

@@ -1,4 +1,6 @@
-"""Metrics that survive a crash, contact sheets that show what they were given, and a lock that lets one process in."""
+"""Metrics that survive a crash, contact sheets that show what they were given, and a lock that lets
+one process in.
+"""
 
 import io
 import json

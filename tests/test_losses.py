@@ -19,7 +19,8 @@ def test_structured_joint_embedding_by_hand():
     assert losses.structured_joint_embedding(images, texts, symmetric=False) == pytest.approx(
         3.5 / 9
     )
-    # text against images, max(0, 1 + s_ij - s_jj): column 0: 0, 0; column 1: 1.5, 2.5; column 2: 0, 0
+    # text against images, max(0, 1 + s_ij - s_jj): column 0: 0, 0; column 1: 1.5, 2.5; column
+    # 2: 0, 0
     assert losses.structured_joint_embedding(images, texts) == pytest.approx(7.5 / 9)
     assert losses.structured_joint_embedding(texts, images, symmetric=False) == pytest.approx(
         4.0 / 9
@@ -202,7 +203,7 @@ def test_kl_of_gaussians_by_hand():
     )  # not symmetric
 
 
-# --------------------------------------------------------------------------------------------------------------------------- DAMSM
+# -------------------------------------------------------------------------------------------- DAMSM
 GAMMAS = dict(gamma1=4.0, gamma2=5.0)
 
 
@@ -227,7 +228,10 @@ def softmax(x, axis):
 
 
 def score_by_hand(v, e, gamma1, gamma2):
-    """R of one picture, regions r d, and one caption without padding, n d: specs/damsm.md, steps 1 to 5, in float64."""
+    """R of one picture, regions r d, and one caption without padding, n d.
+
+    Specs/damsm.md, steps 1 to 5, in float64.
+    """
     s = np.float64(e) @ np.float64(v).T  # n r
     alpha = softmax(gamma1 * softmax(s, 0), 1)
     c = alpha @ v
@@ -254,7 +258,8 @@ def test_word_scores_pair_by_pair():
 def test_word_attention_by_hand():
     regions = np.float32([[[1, 0], [0, 2]]])  # two regions
     words = np.float32([[[1, 0], [0, 1], [0, 0]]])  # two words and padding
-    # s: word 1: 1, 0; word 2: 0, 2. Over words: region 1: e/(e+1), 1/(e+1); region 2: 1/(1+e^2), e^2/(1+e^2)
+    # s: word 1: 1, 0; word 2: 0, 2. Over words: region 1: e/(e+1), 1/(e+1); region 2:
+    # 1/(1+e^2), e^2/(1+e^2)
     a, b = 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-2))
     first, second = 1 / (1 + np.exp(-4 * (a - (1 - b)))), 1 / (1 + np.exp(-4 * (1 - a - b)))
     found = losses.word_attention(regions, words, np.array([2]), gamma1=4.0)

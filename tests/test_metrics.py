@@ -1,4 +1,7 @@
-"""Metrics of features and images: values of the specification, properties, bad input, and what other tools say (tests/oracles)."""
+"""Metrics of features and images.
+
+Values of the specification, properties, bad input, and what other tools say (tests/oracles).
+"""
 
 import json
 import tracemalloc

@@ -1,4 +1,7 @@
-"""The downloads of the first text-to-image papers, made in their layouts: each sentence and vector is found again under its image."""
+"""The downloads of the first text-to-image papers, made in their layouts.
+
+Each sentence and vector is found again under its image.
+"""
 
 import io
 import pickle

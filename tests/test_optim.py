@@ -12,7 +12,10 @@ P, GRAD = jnp.array([2.0, -1.0]), jnp.array([3.0, -4.0])  # parameters, and a gr
 
 
 def block(**changes):
-    """A phase's block of config; `schedule` may be given in part, other dictionaries are blocks of networks."""
+    """A phase's block of config.
+
+    `schedule` may be given in part, other dictionaries are blocks of networks.
+    """
     plan = {**optim.DEFAULTS['schedule'], **changes.pop('schedule', {})}
     return {**optim.DEFAULTS, 'schedule': plan, **changes}
 
@@ -36,7 +39,7 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-# --------------------------------------------------------------------------------------------------------------- schedules
+# ---------------------------------------------------------------------------------------- schedules
 @pytest.mark.parametrize('updates_per_epoch', [1, 7, 82, 109, 138.5, 2767])
 def test_halving_every_100_epochs_happens_at_the_first_update_of_the_epoch(updates_per_epoch):
     lr = rate(2e-4, updates_per_epoch, 600 * updates_per_epoch, kind='step', factor=0.5, every=100)
@@ -98,7 +101,7 @@ def test_linear_and_cosine():
     close(rate(3.0)(12345), 3)
 
 
-# -------------------------------------------------------------------------------------------------------------- optimisers
+# --------------------------------------------------------------------------------------- optimisers
 def test_sgd_and_momentum():
     close(step(block(name='sgd', lr=0.1))['G'], P - 0.1 * GRAD)
     close(step(block(name='sgd', lr=0.1, momentum=0.5), steps=2)['G'], P - 0.1 * GRAD * (1 + 1.5))

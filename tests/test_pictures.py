@@ -1,4 +1,7 @@
-"""Pictures have three channels however they were stored; boxes, masks and parts go where their pixels go."""
+"""Pictures have three channels however they were stored.
+
+Boxes, masks and parts go where their pixels go.
+"""
 
 import cv2
 import jax
@@ -86,7 +89,8 @@ def test_the_crop_around_a_bird_is_the_one_of_the_papers():
     # x 60 y 27 w 325 h 304 in a picture of 500 x 335: centre (222, 179), R = int(.75 * 325) = 243
     box = np.array([27 / 335, 60 / 500, (27 + 304) / 335, (60 + 325) / 500], np.float32)
     assert frame(335, 500, canvas, box).crop == (0, 0, 335, 465)
-    # x 139 y 30 w 153 h 264 in 500 x 400: centre (215, 162), R = 198; nothing is cut off on the right
+    # x 139 y 30 w 153 h 264 in 500 x 400: centre (215, 162), R = 198; nothing is cut off on
+    # the right
     box = np.array([30 / 400, 139 / 500, 294 / 400, 292 / 500], np.float32)
     assert frame(400, 500, canvas, box).crop == (0, 17, 360, 396)
     assert frame(400, 500, canvas, np.zeros(4)).crop == (
@@ -101,7 +105,9 @@ TOP, LEFT, BOTTOM, RIGHT, HEIGHT, WIDTH = 20, 60, 50, 90, 60, 150
 
 
 class Rectangle(tfds.core.GeneratorBasedBuilder):
-    """A dark picture with a bright rectangle, which is its box, mask and object, and whose upper corners are parts."""
+    """A dark picture with a bright rectangle, which is its box, mask and object, and whose upper
+    corners are parts.
+    """
 
     VERSION = tfds.core.Version('1.0.0')
 

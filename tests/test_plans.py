@@ -1,4 +1,6 @@
-"""Plans: which records, captions and wrong pairs each step has, as a function of (seed, step); wrong pairs are wrong."""
+"""Plans: which records, captions and wrong pairs each step has, as a function of (seed, step);
+wrong pairs are wrong.
+"""
 
 from types import SimpleNamespace
 
@@ -138,7 +140,7 @@ def test_captions_without_a_known_word_are_left_out_and_counted(caplog):
         Plan(cats, 6, 0, ('tokens',))
 
 
-# -------------------------------------------------------------------------------------------------------------- wrong pairs
+# -------------------------------------------------------------------------------------- wrong pairs
 def test_wrong_pairs_are_false_whatever_their_class(split):
     facts, scene = split.tables['facts'], split.tables['scene']
     plan = Plan(split, 32, 0, ('wrong_image', 'wrong_tokens'))
@@ -211,7 +213,7 @@ def test_a_rare_class_finds_its_wrong_records_and_none_is_preferred():
     assert abs(shares - 0.1).max() < 0.02
 
 
-# ------------------------------------------------------------------------------------------------------------------ refusals
+# ----------------------------------------------------------------------------------------- refusals
 @pytest.mark.parametrize(
     'batch_size, sampler, records, parts',
     [

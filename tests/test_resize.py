@@ -1,4 +1,6 @@
-"""Resize filters against PIL (float channels), and against torch's and torch-fidelity's (committed values)."""
+"""Resize filters against PIL (float channels), and against torch's and torch-fidelity's (committed
+values).
+"""
 
 import json
 import pathlib

@@ -1,4 +1,7 @@
-"""Layouts by rule: they are what their rules say, their floors are right, and the checks see what is broken."""
+"""Layouts by rule.
+
+They are what their rules say, their floors are right, and the checks see what is broken.
+"""
 
 import hashlib
 import itertools
@@ -76,7 +79,7 @@ def corners(boxes):
     return *np.moveaxis(boxes[..., :2] - boxes[..., 2:] / 2, -1, 0), boxes[..., 2], boxes[..., 3]
 
 
-# ------------------------------------------------------------------------------------------------------------------ scenes
+# ------------------------------------------------------------------------------------------- scenes
 def test_scenes_are_what_they_always_were():
     found = [sample('train', i) for i in range(10)]
     total = hashlib.sha256(
@@ -164,7 +167,7 @@ def test_c_stands_over_the_first_b(drawn):
     assert abs(np.corrcoef(beside, x[rows, first])[0, 1]) < 0.05
 
 
-# ------------------------------------------------------------------------------------------------------------------ floors
+# ------------------------------------------------------------------------------------------- floors
 def test_the_poisson_head_does_no_better_than_its_floor():
     rates = np.linspace(0.001, 8, 8000)
     for options, value in OPTIONS.items():
@@ -185,7 +188,10 @@ def test_the_poisson_head_does_no_better_than_its_floor():
 
 @pytest.mark.parametrize('head', ['categorical', 'poisson'])
 def test_count_floors_are_what_the_best_head_reaches(drawn, head):
-    """The head knows nothing of the rules: for each label, set and counts before it is fitted to the scenes."""
+    """The head knows nothing of the rules.
+
+    For each label, set and counts before it is fitted to the scenes.
+    """
     counts = counts_of(drawn[1])
     nats = np.full(counts.shape, np.nan)
     for label in range(len(LABELS)):
@@ -244,7 +250,10 @@ def mixture(values, centres, sigma):
 
 
 def test_a_mixture_that_knows_the_rules_comes_close_to_the_box_floor(drawn, sigma=0.002, k=1000):
-    """Its Gaussians stand where the next box may be, given those before it; narrow ones, so that only a little is lost at the borders."""
+    """Its Gaussians stand where the next box may be, given those before it.
+
+    Narrow ones, so that only a little is lost at the borders.
+    """
     boxes, labels = (array[:200] for array in drawn)
     x, y, w, h = corners(boxes)
     grid = (np.arange(k) + 0.5) / k
@@ -280,7 +289,9 @@ def test_a_mixture_that_knows_the_rules_comes_close_to_the_box_floor(drawn, sigm
 
 
 def best_mixture(width, left=1, n=200, steps=800):
-    """The least expected NLL of the leftmost of `left` uniform numbers in a range, under any mixture of Gaussians: EM over weights."""
+    """The least expected NLL of the leftmost of `left` uniform numbers in a range, under any
+    mixture of Gaussians: EM over weights.
+    """
     u = (np.arange(n) + 0.5) / n
     weight = (1 - u) ** (left - 1)
     weight /= weight.sum()
@@ -327,7 +338,7 @@ def test_how_far_the_best_mixture_lies_above_the_floor(drawn):
     assert gap == pytest.approx(0.18, abs=0.015)
 
 
-# ------------------------------------------------------------------------------------------------------------------ checks
+# ------------------------------------------------------------------------------------------- checks
 def test_scenes_keep_all_rules(drawn):
     for dtype in (float, np.float32):
         found = checks(drawn[0].astype(dtype), drawn[1])
@@ -434,7 +445,7 @@ def test_upside_down(drawn):
     assert np.array_equal(up, counts_of(labels)[:, :2].any(1)) and 0.5 < up.mean() < 1
 
 
-# ---------------------------------------------------------------------------------------------------------------- data set
+# ----------------------------------------------------------------------------------------- data set
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
     """A folder with the first scenes of shape_scenes/rules, and its builder."""

@@ -1,4 +1,7 @@
-"""Agreement of shape scenes with captions: real pictures, scenes made by hand, and captions of several objects."""
+"""Agreement of shape scenes with captions.
+
+Real pictures, scenes made by hand, and captions of several objects.
+"""
 
 import re
 
@@ -98,7 +101,7 @@ def test_an_attribute_counts_only_where_what_it_describes_is_right():
     )
 
 
-# ----------------------------------------------------------------------------------------------------------- what is too much or mixed up
+# --------------------------------------------------------------------- what is too much or mixed up
 def test_hallucination_in_scenes_of_several_objects(multi):
     scenes, _, said = multi
     assert np.nanmax(shape_agreement.hallucination(scenes, said, scenes)) == 0
@@ -127,7 +130,10 @@ def test_a_complete_caption_with_a_number_licenses_only_what_it_describes():
 
 
 def test_objects_are_given_to_descriptions_so_that_most_are_licensed():
-    """'a circle left of something red': the red circle goes to the second description, whatever the order."""
+    """'a circle left of something red'.
+
+    The red circle goes to the second description, whatever the order.
+    """
     said = facts((RELATION, CIRCLE, -1, -1, 0, pack(-1, RED, -1)))
     shown = scene((CIRCLE, RED), (CIRCLE, BLUE))
     assert shape_agreement.hallucination(shown[None], said[None], shown[None]).tolist() == [0]
@@ -158,7 +164,7 @@ def test_binding_in_scenes_of_several_objects(multi):
     ]
 
 
-# --------------------------------------------------------------------------------------------------------------- attribute vectors
+# -------------------------------------------------------------------------------- attribute vectors
 def test_real_pictures_are_what_their_attributes_ask_for(real):
     split, scenes, _, _ = real
     found = shape_agreement.attribute_accuracy(scenes, split.tables['attributes'])
@@ -188,7 +194,10 @@ def test_a_place_may_be_off_by_a_pixel():
 
 
 def test_attributes_by_hand():
-    """A medium red circle on the left, in the middle of the height; a smaller blue square, which is not asked about."""
+    """A medium red circle on the left, in the middle of the height.
+
+    A smaller blue square, which is not asked about.
+    """
     one, vector = scene((CIRCLE, RED), (SQUARE, BLUE)), np.zeros(22)
     one[0, 3:7], one[1, 3:7] = (600, 2048, 900, 900), (3000, 3000, 500, 500)
     vector[[CIRCLE, 6 + RED, 13 + 1, 16 + 0, 19 + 1]] = 1
@@ -221,7 +230,7 @@ def test_attributes_by_hand():
     assert np.isnan(asked([])['colour']) and asked([])['class'] == 1
 
 
-# --------------------------------------------------------------------------------------------------------------- one word exchanged
+# ------------------------------------------------------------------------------- one word exchanged
 def test_one_word_exchanged(real):
     split, _, facts, _ = real
     texts = [texts[i % 10] for i, texts in enumerate(split.texts)]
@@ -332,7 +341,10 @@ def test_exchanges_in_scenes_of_several_objects():
 
 
 def test_a_system_that_does_what_the_word_says(multi):
-    """Pictures whose described objects take the new value: everything kept, and the changed atom holds unless others have made it false."""
+    """Pictures whose described objects take the new value.
+
+    Everything kept, and the changed atom holds unless others have made it false.
+    """
     scenes, texts, said = multi
     found = shape_agreement.swaps(texts, said, per_attribute=60)
     before, after = scenes[[row for row, *_ in found]], scenes[[row for row, *_ in found]]
@@ -354,7 +366,7 @@ def test_a_system_that_does_what_the_word_says(multi):
         assert np.nanmean(right[name]) > 0.85 and np.nanmean(idle[name]) < 0.35, name
 
 
-# ------------------------------------------------------------------------------------------------------- how varied, and how new
+# -------------------------------------------------------------------------- how varied, and how new
 def test_diversity_of_one_picture_is_nothing():
     scenes = np.full((2, 4, 9, 8), -1)
     scenes[:, :, 0] = (0, 0, 1, 2048, 2048, 900, 900, 0)

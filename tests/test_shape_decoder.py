@@ -1,4 +1,7 @@
-"""The analytic reader of shape scenes: its error table (specs/layout_data.md, 6.1) and the scores of captions."""
+"""The analytic reader of shape scenes.
+
+Its error table (specs/layout_data.md, 6.1) and the scores of captions.
+"""
 
 import cv2
 import numpy as np
@@ -33,7 +36,8 @@ def tint(image, rng):
     return np.rint(image * np.array([0.85, 1, 0.9])).astype(np.uint8)
 
 
-# Class and colour, + size, + position, whole scene exact: the table of the specification. In mode single: exact alone.
+# Class and colour, + size, + position, whole scene exact: the table of the specification. In mode
+# single: exact alone.
 TABLE = [
     ('multi', 'none', 64, clean, (1.000, 1.000, 1.000, 1.000)),
     ('multi', 'mild', 64, clean, (0.996, 0.996, 0.996, 0.983)),

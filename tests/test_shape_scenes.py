@@ -1,4 +1,7 @@
-"""The procedural data set: determinism, truth of captions and dialogues, splits, masks, exports, the builder."""
+"""The procedural data set.
+
+Determinism, truth of captions and dialogues, splits, masks, exports, the builder.
+"""
 
 import hashlib
 import itertools

@@ -1,4 +1,6 @@
-"""Signals that ask a run to stop, the processes that never see them, and output that nobody reads any more."""
+"""Signals that ask a run to stop, the processes that never see them, and output that nobody reads
+any more.
+"""
 
 import io
 import json
@@ -14,7 +16,10 @@ from t2i_jax.runtime import signals, terminal
 
 @pytest.fixture
 def handlers():
-    """The handlers of STOPS are put back afterwards; SIGHUP is not ignored, as it is under nohup."""
+    """The handlers of STOPS are put back afterwards.
+
+    SIGHUP is not ignored, as it is under nohup.
+    """
     before = {number: signal.getsignal(number) for number in signals.STOPS}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield

@@ -90,7 +90,7 @@ def batch(size, **others):
     }
 
 
-# ------------------------------------------------------------------------------------------------------------------- networks
+# ----------------------------------------------------------------------------------------- networks
 @pytest.mark.parametrize(
     'keywords, blocks, sizes',
     [
@@ -226,9 +226,12 @@ def test_the_first_layer_is_normalised_unit_by_unit():
         ) == (variant == 'official_tf')
 
 
-# --------------------------------------------------------------------------------------------------------------------- losses
+# ------------------------------------------------------------------------------------------- losses
 class Stub:
-    """A discriminator whose features are the mean of the picture; it answers with their sum with the condition's, or alone."""
+    """A discriminator whose features are the mean of the picture.
+
+    It answers with their sum with the condition's, or alone.
+    """
 
     def __init__(self, free):
         self.free_logit, self.seen = free, []
@@ -348,7 +351,7 @@ def test_what_the_discriminator_is_told(variant, of_mu):
     )  # that of 2 KL = mean mu^2 alone
 
 
-# --------------------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 @pytest.fixture(scope='module')
 def stages():
     return tiny()
@@ -400,7 +403,9 @@ class Given:
 
 @pytest.mark.parametrize('statistics', ['running', 'batch'])
 def test_what_stage_two_is_given(statistics):
-    """Stage-I's picture of the same sentence, drawn with running statistics or, as in the official code, with those of the batch."""
+    """Stage-I's picture of the same sentence, drawn with running statistics or, as in the official
+    code, with those of the batch.
+    """
     stage = stubbed(stage_one_statistics=statistics)
     stage.G1, stage.G2 = Given(1.0), Given(2.0)
     text = jnp.arange(12.0).reshape(4, 3)
@@ -456,7 +461,7 @@ def test_rates_are_halved(name, factors, phase):
         )
 
 
-# ---------------------------------------------------------------------------------------------------------------- sampling
+# ----------------------------------------------------------------------------------------- sampling
 @pytest.mark.slow
 def test_samples_depend_on_the_noise_key_alone(stages):
     one, two = stages
@@ -504,7 +509,7 @@ def test_several_captions_of_a_row_are_averaged(stages):
     np.testing.assert_allclose((unit.encode({'chars': chars}) ** 2).mean(-1), 1, rtol=1e-4)
 
 
-# --------------------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 def test_what_a_stage_asks_for():
     assert nnx.merge(*pair()[0]).needs == ('image', 'wrong_image', 'embedding')
     assert nnx.merge(*tiny(one=dict(variant='pytorch'))[0]).needs == ('image', 'chars')

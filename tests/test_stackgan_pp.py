@@ -64,7 +64,7 @@ def batch(b=4, size=16):
     }
 
 
-# ------------------------------------------------------------------------------------------------------------------------ sizes
+# -------------------------------------------------------------------------------------------- sizes
 @pytest.mark.parametrize(
     'conditional, g, ds',
     [
@@ -176,9 +176,11 @@ def test_what_a_stage_asks_for():
     assert Run(config).names == ['gan']
 
 
-# ----------------------------------------------------------------------------------------------------------------------- losses
+# ------------------------------------------------------------------------------------------- losses
 class Stub:
-    """A discriminator that says the mean of a picture's red to "matching" and of its green to "real"; it remembers what it was told beside."""
+    """A discriminator that says the mean of a picture's red to "matching" and of its green to
+    "real"; it remembers what it was told beside.
+    """
 
     def __call__(self, image, mu=None, *, train):
         self.mu = mu
@@ -334,7 +336,7 @@ def test_colours_pull_at_the_finer_picture_alone():
     assert (to_coarse == 0).all() and (jnp.abs(to_fine).max((1, 2, 3)) > 0).all()
 
 
-# ------------------------------------------------------------------------------------------------------------------------- steps
+# -------------------------------------------------------------------------------------------- steps
 @pytest.mark.parametrize('scales', [(), (8, 16)])
 def test_all_scales_of_a_real_picture_are_the_same_picture(scales):
     draws = np.random.default_rng(0)
@@ -410,7 +412,7 @@ def test_samples_depend_on_noise_and_sentence():
         assert all((a != b).any((1, 2, 3)).all() for a, b in zip(one['images'], changed['images']))
 
 
-# ------------------------------------------------------------------------------------------------------------------------- blocks
+# ------------------------------------------------------------------------------------------- blocks
 def both(f, g, *args):
     """Values and gradients of two functions that should be the same."""
 

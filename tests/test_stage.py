@@ -1,4 +1,7 @@
-"""One training step: who moves, who does not, and that the shared forward pass changes nothing but the time."""
+"""One training step.
+
+Who moves, who does not, and that the shared forward pass changes nothing but the time.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -197,7 +200,7 @@ def test_the_same_seed_and_step_give_the_same_step(shared):
         assert step(other, batch())[1]['d_loss'] != step(state, batch())[1]['d_loss']
 
 
-# ------------------------------------------------------------------------------------------------------------ finite or not
+# ------------------------------------------------------------------------------------ finite or not
 def test_after_a_loss_that_is_not_finite_nothing_changes_any_more(shared):
     _, state, step = shared
     state, _ = step(state, {**batch(0), 'poison': np.float32(0)})
@@ -228,7 +231,7 @@ def test_whatever_is_not_finite_is_noticed_in_its_step(cls, lr):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(new))
 
 
-# --------------------------------------------------------------------------------------------------------- split and precision
+# ------------------------------------------------------------------------------ split and precision
 class Storing(Stage):
     def __init__(self, kind, *, rngs):
         self.G = Net(2, rngs=rngs)
@@ -251,7 +254,7 @@ def test_bfloat16_is_for_computing_only():
     assert moved(state.params, new.params) == {'D', 'G'} and np.isfinite(metrics['d_loss'])
 
 
-# ---------------------------------------------------------------------------------------------------- validation and samples
+# --------------------------------------------------------------------------- validation and samples
 class Watching(Shared):
     def d_loss(self, batch, key, out):
         return super().d_loss(batch, key, out)[0], {'training': jnp.float32(self.training)}

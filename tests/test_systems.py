@@ -1,7 +1,8 @@
-"""Every experiment: each variant is a complete config, sizes are known without data, a tiny run trains and draws.
+"""Every experiment: each variant is a complete config, sizes are known without data, a tiny run
+trains and draws.
 
-What each stage must keep to is in test_contract.py. Here experiments meet data: one run a system in the default suite
-(`run_of`), the steps of all experiments with `slow`.
+What each stage must keep to is in test_contract.py. Here experiments meet data: one run a system in
+the default suite (`run_of`), the steps of all experiments with `slow`.
 """
 
 import json
@@ -31,7 +32,7 @@ def variants(experiment):
     return ['', *re.search(r'It has: (.*)\.', str(error.value)).group(1).split(', ')]
 
 
-# --------------------------------------------------------------------------------------- without data
+# ------------------------------------------------------------------------------------- without data
 @pytest.mark.parametrize('experiment', EXPERIMENTS)
 def test_every_variant_is_a_complete_config(experiment):
     assert 'tiny' in variants(experiment)
@@ -69,7 +70,7 @@ def test_published_sizes():
     assert re.search(r'^gan.text +[\d,]+ +frozen$', text, re.MULTILINE)
 
 
-# ------------------------------------------------------------------------------------------ a tiny run
+# --------------------------------------------------------------------------------------- a tiny run
 def check_run(workdir, tmp_path):
     """What two steps of each stage leave behind, and what the last stage draws."""
     run = Run.open(workdir)

@@ -1,4 +1,6 @@
-"""A run ends in the same state on any number of devices and however often it is interrupted; what goes wrong costs a few steps at most."""
+"""A run ends in the same state on any number of devices and however often it is interrupted; what
+goes wrong costs a few steps at most.
+"""
 
 import os
 import shutil
@@ -151,7 +153,7 @@ def test_a_longer_run_goes_on_and_another_one_is_refused(tiny, trained):
     (trained / 'config.json').write_text(settings.to_json(tiny()))
 
 
-# ------------------------------------------------------------------------------------------------------------ several stages
+# ----------------------------------------------------------------------------------- several stages
 def started(config, workdir):
     """The state from which a stage's training would start."""
     checkpoints = Run(config, workdir)['gan'].checkpoints()
@@ -221,7 +223,7 @@ def test_the_best_checkpoint_stays(dense, tmp_path, monkeypatch):
             check(Run(config, tmp_path / 'other'), sharding.make_mesh(devices=ONE))
 
 
-# ---------------------------------------------------------------------------------------------------------- what goes wrong
+# ---------------------------------------------------------------------------------- what goes wrong
 def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(dense, tmp_path, monkeypatch):
     loss = Dcgan.g_loss
 
@@ -303,7 +305,9 @@ def test_several_steps_at_once_end_as_one_after_another(dense, tmp_path):
 
 
 def test_the_host_asks_the_device_at_log_steps_only(dense, tmp_path, monkeypatch):
-    """Nothing is sent but a batch's rows, and nothing is fetched, by a step at which nothing is due (several hosts fetch one number: whether to stop)."""
+    """Nothing is sent but a batch's rows, and nothing is fetched, by a step at which nothing is due
+    (several hosts fetch one number: whether to stop).
+    """
     asked, number, step, put_rows = set(), [0], Trainer.open_model, sharding.put_rows
 
     def open_model(self):

@@ -4,8 +4,9 @@ import pytest
 
 
 def torchvision():
-    """torchvision, for the oracles that import it. Its wheels are built for CUDA: beside a CPU build of torch its compiled operators do not
-    load, and the import fails over those that it expects without asking. Declared here, none of them is ever called.
+    """torchvision, for the oracles that import it. Its wheels are built for CUDA: beside a CPU
+    build of torch its compiled operators do not load, and the import fails over those that it
+    expects without asking. Declared here, none of them is ever called.
     """
     torch = pytest.importorskip('torch')
     try:

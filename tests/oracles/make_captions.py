@@ -1,4 +1,5 @@
-"""What other tools say about seeded captions. Writes captions.json, which the tests read where the tools are not installed:
+"""What other tools say about seeded captions. Writes captions.json, which the tests read where the
+tools are not installed:
 
 pip install -e .[oracles] && PYTHONPATH=tests python -m oracles.make_captions
 """
@@ -14,7 +15,9 @@ FILE = pathlib.Path(__file__).with_name('captions.json')
 
 
 def captions(images=150, seed=0):
-    """(hypotheses, references): sentences of a small vocabulary, 1 to 5 references an image, of different lengths, some sharing a beginning."""
+    """(hypotheses, references): sentences of a small vocabulary, 1 to 5 references an image, of
+    different lengths, some sharing a beginning.
+    """
     random = np.random.default_rng(seed)
     vocabulary = np.array([*'abcdefghijklmnopqrs'])
 

@@ -1,4 +1,5 @@
-"""What other tools say about seeded features and images. Writes metrics.json, which the tests read where the tools are not installed:
+"""What other tools say about seeded features and images. Writes metrics.json, which the tests read
+where the tools are not installed:
 
 pip install -e .[oracles] && PYTHONPATH=tests python -m oracles.make_metrics
 """
@@ -147,7 +148,10 @@ def prdc_density_coverage(real, fake):
 
 
 def pytorch_msssim_ms_ssim(a, b, scales):
-    """The first weights, made to add up to 1. It refuses images below 161 px, whatever the number of scales."""
+    """The first weights, made to add up to 1.
+
+    It refuses images below 161 px, whatever the number of scales.
+    """
     torch, tool = pytest.importorskip('torch'), pytest.importorskip('pytorch_msssim')
     a, b = (torch.tensor(x).permute(0, 3, 1, 2).double() for x in (a, b))
     weights = np.array([0.0448, 0.2856, 0.3001, 0.2363, 0.1333])[:scales]

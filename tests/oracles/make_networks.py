@@ -1,4 +1,5 @@
-"""Writes networks.json: what torch-fidelity, torchvision, efficientnet-lite-pytorch and torch give for seeded weights and images.
+"""Writes networks.json: what torch-fidelity, torchvision, efficientnet-lite-pytorch and torch give
+for seeded weights and images.
 
 pip install -e .[oracles] && PYTHONPATH=tests python -m oracles.make_networks
 """
@@ -73,7 +74,9 @@ def vision(weights, batch):
 
 
 def lite(weights, batch):
-    """{output: array} of efficientnet-lite-pytorch for uint8 images that are resized without antialias."""
+    """{output: array} of efficientnet-lite-pytorch for uint8 images that are resized without
+    antialias.
+    """
     from efficientnet_lite_pytorch import EfficientNet
 
     module = EfficientNet.from_name('efficientnet-lite0').eval()
