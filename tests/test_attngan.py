@@ -241,7 +241,8 @@ def test_encoders_of_another_vocabulary_are_refused(tmp_path):
     own = Vocabulary(['a', 'circle', 'red'])
     with pytest.raises(
         RunError,
-        match=rf'{other} has another vocabulary \(3 words, hash \w{{12}}\) than {tmp_path} \(3 words, hash {own.hash[:12]}\), so its '
+        match=rf'{other} has another vocabulary \(3 words, hash \w{{12}}\) than {tmp_path} \(3 '
+        rf'words, hash {own.hash[:12]}\), so its '
         'text and image would misread sentences',
     ):
         Run(config, tmp_path)['gan'].loaded_weights(None)

@@ -224,7 +224,8 @@ def test_the_file_format_goes_to_the_builder_and_another_one_is_named(
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: 'there')
     with pytest.raises(
         DataError,
-        match='was built there as another file format .*Give another --data_dir for a copy as tfrecord',
+        match='was built there as another file format .*Give another --data_dir for a copy as '
+        'tfrecord',
     ):
         build.build('shape_scenes/single_quick', data_dir, file_format='tfrecord')
     monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', lambda builder: None)
@@ -236,6 +237,7 @@ def test_the_file_format_goes_to_the_builder_and_another_one_is_named(
             builder.info.write_to_directory(builder.data_path)
     with pytest.raises(
         DataError,
-        match='was built there as another file format .*Give another --data_dir for a copy as array_record',
+        match='was built there as another file format .*Give another --data_dir for a copy as '
+        'array_record',
     ):
         build.build('shape_scenes/single_quick', tmp_path)

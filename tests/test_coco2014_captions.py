@@ -1,4 +1,4 @@
-"""COCO 2014 with captions, objects and dialogues, built from tiny archives in the original layout."""
+"""COCO 2014 with captions, objects and dialogues, from tiny archives in the original layout."""
 
 import io
 import json
@@ -484,7 +484,8 @@ def test_all_problems_of_both_splits_are_named_at_once(tmp_path):
     make(tmp_path / 'manual', images={2: b'', 13: None}, captions={4: []})
     with pytest.raises(
         DataError,
-        match='3 records of .*000002.jpg: cannot.*000004.jpg: no caption.*000013.jpg: is not in val2014.zip',
+        match='3 records of .*000002.jpg: cannot.*000004.jpg: no caption.*000013.jpg: is not '
+        'in val2014.zip',
     ):
         built(tmp_path)
 

@@ -169,7 +169,8 @@ def test_a_vector_that_cannot_be_used_is_refused_or_left_out(tmp_path, warnings,
         (
             None,
             {},
-            'train2014_ex_t7.tar.gz with the sentence vectors .*coco2014_captions/plain.* is not in',
+            'train2014_ex_t7.tar.gz with the sentence vectors .*coco2014_captions/plain.* is '
+            'not in',
         ),
         (
             'train2014_ex_t7.tar.gz',

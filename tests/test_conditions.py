@@ -369,7 +369,8 @@ def test_attributes_that_cannot_be(values, meta, words):
 def test_sentences_that_no_reader_can_read():
     with pytest.raises(
         DataError,
-        match='cub200_captions.*cannot be read as attributes.*--attributes="has_bill_shape::hooked, ',
+        match='cub200_captions.*cannot be read as '
+        'attributes.*--attributes="has_bill_shape::hooked, ',
     ):
         parse.sentences_as_attributes(['a red bird'], BIRDS)
 

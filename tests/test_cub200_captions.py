@@ -385,7 +385,8 @@ def test_captions_come_from_other_downloads_where_the_archive_is_missing(
     if sentence == 'w1 w5' and config == 'embeddings':
         with pytest.raises(
             DataError,
-            match='birds.zip has train/filenames.pickle, but no train/char-CNN-RNN-embeddings.pickle',
+            match='birds.zip has train/filenames.pickle, but no '
+            'train/char-CNN-RNN-embeddings.pickle',
         ):
             built(tmp_path, WITH_VECTORS)
         return

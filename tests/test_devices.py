@@ -69,10 +69,8 @@ def test_one_device_equals_four_and_sharded_parameters_equal_whole_ones(tiny, tr
                 (metrics, expected.stats),
                 jax.device_get((same_metrics, found.stats)),
             )
-            for network in (
-                'G',
-                'D',
-            ):  # not closer, since a ReLU whose input is nearly 0 may be on in one and off in the other
+            # not closer, since a ReLU whose input is nearly 0 may be on in one and off in the other
+            for network in ('G', 'D'):
                 old, new, same = (
                     jax.device_get(one.params[network]) for one in (state, expected, found)
                 )
@@ -135,7 +133,8 @@ def test_any_number_of_devices_gives_the_same_losses_and_each_holds_its_share(de
         }
         assert set(held.values()) == {small + (whole - small) // fsdp}
         assert (
-            f'state {whole / 1e6:,.1f} MB, {held[ONE[0]] / 1e6:,.1f} MB on each of {n} devices (data {n // fsdp}, fsdp {fsdp})'
+            f'state {whole / 1e6:,.1f} MB, {held[ONE[0]] / 1e6:,.1f} MB on each of {n} '
+            f'devices (data {n // fsdp}, fsdp {fsdp})'
             == sharding.describe(trainer.mesh, trainer.shapes, trainer.placement)
         )
     exported = jax.export.export(trainer.compiled.step, platforms=['tpu'])(

@@ -93,7 +93,8 @@ def test_parameters_are_as_many_as_published():
     del weights['_blocks.15._bn2.bias']
     with pytest.raises(
         DataError,
-        match=r'EfficientNet-Lite0, which has 247 tensors: 1 missing \(_blocks.15._bn2.bias\); 1 unknown \(_blocks.16.x\)',
+        match=r'EfficientNet-Lite0, which has 247 tensors: 1 missing \(_blocks.15._bn2.bias\); '
+        r'1 unknown \(_blocks.16.x\)',
     ):
         EfficientNetLite({**weights, '_blocks.16.x': np.zeros(1)})
 

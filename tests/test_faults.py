@@ -39,7 +39,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(lab):
 
 
 @pytest.mark.slow
-def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_resumed_without_room_and_with_a_damaged_checkpoint(
+def test_two_processes_a_signal_no_room_and_a_damaged_checkpoint(
     lab,
 ):
     case, workdir = Case(lab), lab.new()
@@ -61,7 +61,8 @@ def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_re
         1,  # the log has room, a checkpoint has not
         rf'checkpoint of step {newest} in .* is damaged',
         rf'resumed at step {before}',
-        rf'Error: A checkpoint of .* \(step {before} is the last finished one\) cannot be written: File too large',
+        rf'Error: A checkpoint of .* \(step {before} is the last finished one\) cannot be '
+        rf'written: File too large',
     )
     case.resume(workdir)
     assert (workdir / 'gan' / 'checkpoints' / f'{newest}.damaged').is_dir()
@@ -69,7 +70,7 @@ def test_a_second_process_is_refused_and_the_first_is_stopped_by_a_signal_and_re
 
 
 @pytest.mark.slow
-def test_a_run_whose_terminal_is_closed_saves_though_nobody_reads_what_it_says_and_all_its_processes_are_told(
+def test_a_run_whose_terminal_is_closed_saves_and_all_its_processes_stop(
     lab,
 ):
     case, workdir = Case(lab), lab.new()

@@ -95,7 +95,8 @@ def test_only_the_file_that_everybody_uses_is_plain_fid(tmp_path, monkeypatch):
     assert (made.metric_prefix, made.tag['weights']) == ('', digest)
     with pytest.raises(
         DataError,
-        match=r'weights.npz: These weights are not those of InceptionV3 \(torchvision\).*1008, 2048',
+        match=r'weights.npz: These weights are not those of InceptionV3 \(torchvision\).*1008, '
+        r'2048',
     ):
         extractor('inception_torchvision', path)
 
@@ -125,7 +126,8 @@ def test_an_image_whose_features_are_not_finite_is_named():
     assert made(batch[:6])['features'].shape == (6, 256)
     with pytest.raises(
         ValueError,
-        match=r'random_conv gives numbers that are not finite for image 46 \(1 of 7 images\). Check its weights: random seed 0',
+        match=r'random_conv gives numbers that are not finite for image 46 \(1 of 7 images\). '
+        r'Check its weights: random seed 0',
     ):
         made(batch, first=40)
 
@@ -137,7 +139,8 @@ def test_wrong_input_is_named(random_conv, tmp_path):
     for arguments, message in (
         (
             ('vgg',),
-            "no feature network 'vgg'; there are inception_fid, inception_torchvision, efficientnet_lite0, random_conv",
+            "no feature network 'vgg'; there are inception_fid, inception_torchvision, "
+            'efficientnet_lite0, random_conv',
         ),
         (('random_conv', '', 'nearest'), "no resize filter 'nearest'"),
         (('random_conv', 'random:'), 'names no seed'),

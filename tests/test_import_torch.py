@@ -654,7 +654,8 @@ def test_a_generator_of_one_picture_has_one_discriminator(official, tmp_path):
         attngan.read_official([*encoders, g, official['netD1.pth'][0]])
     with pytest.raises(
         DataError,
-        match='2 scale.s., one picture and was trained with netD of 128 px; given are netD of 64 px',
+        match='2 scale.s., one picture and was trained with netD of 128 px; given are netD of '
+        '64 px',
     ):
         attngan.read_official([*encoders, g, official['netD0.pth'][0]])
 
@@ -710,7 +711,8 @@ def test_another_vocabulary_is_refused_by_its_hash(official, tmp_path):
     words = write_words(tmp_path / 'captions.pickle', WORDS[:-1], protocol=4)
     with pytest.raises(
         DataError,
-        match=f'reads 9 words with the padding, captions.pickle has 8 .vocabulary {Vocabulary(WORDS[:-1]).hash[:12]}',
+        match='reads 9 words with the padding, captions.pickle has 8 .vocabulary '
+        f'{Vocabulary(WORDS[:-1]).hash[:12]}',
     ):
         attngan.read_official(paths(official, **{'captions.pickle': words}))
 
@@ -725,7 +727,8 @@ def test_files_that_are_missing_double_or_of_something_else(official, config, tm
     )
     refused('^netG is missing among', 'netG_epoch_600.pth')
     refused(
-        'was trained with netD of 64 px, netD of 128 px; given are netD of 128 px. Give those, or none',
+        'was trained with netD of 64 px, netD of 128 px; given are netD of 128 px. Give '
+        'those, or none',
         'netD0.pth',
     )
     refused('netD0.pth are both netD of 64 px', also=[official['netD0.pth'][0]])

@@ -487,5 +487,8 @@ def test_noise_never_gives_anything_but_data_or_one_error():
 
 @pytest.mark.slow
 def test_the_readers_need_no_jax():
-    code = 'import sys, tfds_builders.foreign.t7, tfds_builders.foreign.pickles, tfds_builders.old_downloads; sys.exit("jax" in sys.modules)'
+    code = (
+        'import sys, tfds_builders.foreign.t7, tfds_builders.foreign.pickles, '
+        'tfds_builders.old_downloads; sys.exit("jax" in sys.modules)'
+    )
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0

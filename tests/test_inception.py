@@ -106,7 +106,8 @@ def test_every_tensor_is_accounted_for():
     kernel = good.pop('Conv2d_1a_3x3.conv.weight')
     with pytest.raises(
         DataError,
-        match=r'InceptionV3 \(fid\), which has 472 tensors: 1 missing \(Conv2d_1a_3x3.conv.weight\)\. Give',
+        match=r'InceptionV3 \(fid\), which has 472 tensors: 1 missing '
+        r'\(Conv2d_1a_3x3.conv.weight\)\. Give',
     ):
         inception.Inception('fid', good)
     good.pop('fc.bias')

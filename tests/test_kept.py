@@ -122,7 +122,8 @@ def test_where_a_data_set_cannot_be_written_it_is_read_each_time(odd, reads, mem
     if memory < 10**9:
         with pytest.raises(
             DataError,
-            match=r'memory is too small, and .*tables.* cannot be written. Set --config.data.cache=none',
+            match=r'memory is too small, and .*tables.* cannot be written. Set '
+            r'--config.data.cache=none',
         ):
             Split(odd, 'train', ('image',))
         return
@@ -160,7 +161,8 @@ def test_a_disk_that_is_too_small_for_the_pictures_is_told_before_they_are_read(
     monkeypatch.setattr(os, 'posix_fallocate', full)
     with pytest.raises(
         DataError,
-        match=r'has no room for the pictures of train, 0.0 GB: No space left on device. Set --config.data.cache=none',
+        match=r'has no room for the pictures of train, 0.0 GB: No space left on device. Set '
+        r'--config.data.cache=none',
     ):
         Split(odd, 'train', ('image',))
     assert not reads and not list(

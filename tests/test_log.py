@@ -81,7 +81,10 @@ def test_what_is_logged_before_a_checkpoint_lies_on_the_disk_then(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full, which takes nothing')
 def test_a_write_that_fails_stops_the_run_with_one_message(tmp_path):
-    told = rf'workdir {tmp_path} cannot be written: No space left on device. .* MB are free there. Make room, .*--workdir={tmp_path}'
+    told = (
+        rf'workdir {tmp_path} cannot be written: No space left on device. .* MB are free '
+        rf'there. Make room, .*--workdir={tmp_path}'
+    )
     with pytest.raises(RunError, match=told), writes(tmp_path), Log(tmp_path) as log:
         log.events.file.close()
         log.events.file = RecordWriter('/dev/full')
@@ -179,8 +182,10 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path):
 @pytest.mark.slow
 def test_a_workdir_lets_one_process_in(tmp_path):
     other = (
-        'import sys\nfrom t2i_jax.runtime.lock import Lock\nfrom t2i_jax.runtime.errors import RunError\n'
-        'try:\n    with Lock(sys.argv[1]):\n        print("in")\nexcept RunError as error:\n    print(error)'
+        'import sys\nfrom t2i_jax.runtime.lock import Lock\nfrom t2i_jax.runtime.errors '
+        'import RunError\n'
+        'try:\n    with Lock(sys.argv[1]):\n        print("in")\nexcept RunError as error:\n '
+        '   print(error)'
     )
 
     def enter():

@@ -145,7 +145,8 @@ def test_fid_of_few_images_says_how_many_it_needs_and_what_the_bias_is():
     x, y = normal(64, 64), normal(50, 64, seed=1)
     with pytest.raises(
         ValueError,
-        match=r'of 64-d features needs 65 images or more in each set, better 10,000; the real set has 64 and the fake '
+        match=r'of 64-d features needs 65 images or more in each set, better 10,000; the real '
+        r'set has 64 and the fake '
         r'set has 50\. Two sets of these sizes from one distribution would score \d+',
     ) as error:
         fid(x, y)
@@ -203,7 +204,8 @@ def test_kid_of_one_distribution_is_zero_and_may_be_negative():
     assert min(kid(x[:1000], x[1000:], subsets=1, size=200, seed=i)[0] for i in range(10)) < 0
     with pytest.raises(
         ValueError,
-        match=r'fake features: 150 rows, and 1,000 or more are needed; take more images, or smaller subsets',
+        match=r'fake features: 150 rows, and 1,000 or more are needed; take more images, or '
+        r'smaller subsets',
     ):
         kid(x, normal(150, 16))
 
@@ -334,7 +336,8 @@ def test_r_precision_asks_only_for_other_groups_each_once():
     largest = np.bincount(classes).max()
     with pytest.raises(
         ValueError,
-        match=rf'80 texts, {largest} of them of one group, leave {80 - largest} wrong ones, and 79 are needed',
+        match=rf'80 texts, {largest} of them of one group, leave {80 - largest} wrong ones, and '
+        rf'79 are needed',
     ):
         r_precision_of(score, classes, negatives=79)
 

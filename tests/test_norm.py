@@ -1,4 +1,4 @@
-"""Several batches in one pass are normalised as if each came alone, on one device and on several."""
+"""Several batches in one pass are normalised as if each came alone, on any number of devices."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def inputs(n=3, b=4):
 
 
 def values(function, net, dtype=None):
-    """(value of a loss, gradient, statistics) after one pass of `function(net, batches, vector)`."""
+    """(loss, gradient, statistics) after one pass of `function(net, batches, vector)`."""
     if dtype:
         core.compute_in(net, dtype)
     graph, params, stats = core.split(net)

@@ -572,7 +572,8 @@ def test_stage_two_without_a_finished_stage_one_ends_in_one_message(config, tmp_
     Run(config, folder).claim()  # a run that has not come to Stage-I
     with pytest.raises(
         RunError,
-        match=r'one holds no trained stage.*Train \(or resume\) the stage, which writes it, or point --config.init.one',
+        match=r'one holds no trained stage.*Train \(or resume\) the stage, which writes it, or '
+        r'point --config.init.one',
     ):
         train(Run(config, tmp_path / 'other'), jax.devices()[:1])
 
@@ -692,7 +693,8 @@ def test_stored_sentence_vectors_of_another_size_are_refused(narrow):
     longer.stages.two.steps = 3  # a finished stage does not read its data
     with pytest.raises(
         RunError,
-        match='Stage two was trained on data with embedding_dim 512; .* as it is now has 0.*another --workdir',
+        match='Stage two was trained on data with embedding_dim 512; .* as it is now has '
+        '0.*another --workdir',
     ):
         train(Run(longer, workdir), jax.devices()[:1])
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):

@@ -280,7 +280,7 @@ def test_discriminators_are_told_mu():
 
 
 @pytest.mark.parametrize('through_mu', [True, False])
-def test_the_generators_gradient_reaches_the_conditioning_augmentation_through_what_discriminators_are_told(
+def test_the_generators_gradient_reaches_the_augmentation_through_mu(
     through_mu,
 ):
     graph, params, stats = tiny(scales=1, size=8, kl_weight=0.0, through_mu=through_mu)

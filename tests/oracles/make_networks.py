@@ -48,7 +48,7 @@ def fidelity(weights, batch):
 
 
 def vision(weights, batch):
-    """{output: array} of torchvision's module for uint8 images that are resized without antialias."""
+    """{output: array} of torchvision's module for uint8 images resized without antialias."""
     module = (
         torchvision()
         .models.inception_v3(
