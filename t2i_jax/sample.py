@@ -31,7 +31,7 @@ from t2i_jax.run import Run
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
 
-# pictures of one call, at most, of which attention is drawn: that of many takes gigabytes
+# pictures of one call, at most, of which attention is shown: that of many takes gigabytes
 ATTENDED = 256
 # of a training grid: its rows, and the samples of each
 SHOWN, SAMPLES = 8, 7
@@ -145,7 +145,7 @@ class Sampler:
         """
         self.require_drawing()
         if num < 1:
-            raise DataError(f'num={num}: ask for at least one sample.')
+            raise DataError(f'num={num} is too small: draw at least one sample.')
         given = dict(sentence=sentences, labels=labels, attributes=attributes)
         given |= dict(layout=layout, dialog=dialog, image=image)
         self.refuse_unreadable(sentences)

@@ -48,8 +48,9 @@ BIRDS = Meta(
 
 # ---------------------------------------------------------------------------------------- sentences
 def written(mode, count):
-    """(scene, sentence, its facts) of captions of `count` scenes of each split, some with
-    backgrounds and negations.
+    """(scene, sentence, its facts) of captions of `count` scenes of each split.
+
+    Some say backgrounds, some what is not there.
     """
     for split, index in itertools.product(('train', 'test_unseen'), range(count)):
         scene = scenes.sample(mode, split, index)
@@ -367,11 +368,8 @@ def test_attributes_that_cannot_be(values, meta, words):
 
 
 def test_sentences_that_no_reader_can_read():
-    with pytest.raises(
-        DataError,
-        match='cub200_captions.*cannot be read as '
-        'attributes.*--attributes="has_bill_shape::hooked, ',
-    ):
+    words = 'cub200_captions.*cannot be read as attributes.*--attributes="has_bill_shape::hooked, '
+    with pytest.raises(DataError, match=words):
         parse.sentences_as_attributes(['a red bird'], BIRDS)
 
 

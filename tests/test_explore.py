@@ -291,7 +291,7 @@ def test_what_cannot_be_explored(styled):
         explore(gan, 'style')
     with pytest.raises(RunError, match='from sentences. Stage style .Style. offers: style'):
         explore(encoder, 'text_interpolation')
-    with pytest.raises(RunError, match='ask for at least one'):
+    with pytest.raises(RunError, match='num=0 is too small'):
         explore(encoder, 'style', num=0)
     with pytest.raises(RunError, match='shows 12 pictures at most'):
         explore(encoder, 'style', num=13)
@@ -343,7 +343,7 @@ def scene():
     return sampler_of(Scene(), core.Meta('toy', length=3, size=2), vocabulary)
 
 
-def test_a_stage_has_an_exploration_of_its_own(scene):
+def test_a_stage_has_an_exploration_of_its_own(scene, monkeypatch, tmp_path):
     assert list(offered(scene.module))[-1] == 'background'
     assert offered(scene.module)['background'].shows == 'its own, see Scene.backgrounds'
     found = own_sheet(Request(scene, 'background', 3, 1, texts=['a', 'b']))
@@ -352,6 +352,12 @@ def test_a_stage_has_an_exploration_of_its_own(scene):
     # a row is one sentence, a column one background
     assert (front == front[:, :1]).all() and (front[0] != front[1]).any()
     assert (back == back[:1]).all() and len(set(back[0, :, 0])) == 3
+    monkeypatch.setattr(sys.modules['t2i_jax.explore'], 'Sampler', lambda stage: scene)
+    numbers = explore(scene.stage, 'background', 3, texts=['a', 'b'], out=tmp_path)
+    assert numbers == {'what': 'background', 'step': 0, 'rows': 2, 'seed': 0}
+    assert {path.name for path in tmp_path.iterdir()} == {'background.json', 'background.png'}
+    with pytest.raises(RunError, match='background does not read --image'):
+        explore(scene.stage, 'background', images=['a.png'])
 
 
 def test_held_out_records_are_explored_by_a_stage_of_its_own(scene, monkeypatch):

@@ -473,11 +473,8 @@ def test_what_the_data_lack_is_named_with_what_to_do(dense, tmp_path, monkeypatc
         )
 
     monkeypatch.setitem(dcgan.STAGES, 'gan', Needy)
-    with pytest.raises(
-        DataError,
-        match=r"reads 'parts', which data set shape_scenes/single_quick.* does not hold .*Take "
-        r'birds, whose parts are known\.',
-    ):
+    lacks = "reads 'parts', which data set shape_scenes/single_quick.* does not hold "
+    with pytest.raises(DataError, match=lacks + '.*Take birds, whose parts are known[.]'):
         train(Run.create(dense(), tmp_path), jax.devices()[:1])
     Needy.advice = {}
     with pytest.raises(DataError, match='Choose another --config.data.name'):

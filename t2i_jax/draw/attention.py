@@ -1,4 +1,4 @@
-"""Attention, drawn: the strongest words of each map as heat over the picture.
+"""Attention as pictures: the strongest words of each map as heat over the picture.
 
     # how much each pixel looks at each word: of each map n num s s t
     maps = Sampler.load(workdir)(['a red circle'], num=4, attention=True)['attention']
@@ -42,13 +42,11 @@ def overlay(picture, heat) -> np.ndarray:
     It is grey where the map is 0 and has the heat's colour where it is 1.
     """
     s = len(picture)
-    heat = np.clip(
-        cv2.resize(np.asarray(heat, np.float32), (s, s), interpolation=cv2.INTER_LINEAR), 0, 1
-    )[..., None]
+    heat = cv2.resize(np.asarray(heat, np.float32), (s, s), interpolation=cv2.INTER_LINEAR)
+    heat = np.clip(heat, 0, 1)[..., None]
     grey = 0.5 * picture.mean(-1, keepdims=True) + 0.5 * picture
-    return np.round(
-        grey * (1 - 0.75 * heat) + 255 * HEAT(heat[..., 0])[..., :3] * 0.75 * heat
-    ).astype(np.uint8)
+    mixed = grey * (1 - 0.75 * heat) + 255 * HEAT(heat[..., 0])[..., :3] * 0.75 * heat
+    return np.round(mixed).astype(np.uint8)
 
 
 def cell(picture, label) -> np.ndarray:
@@ -58,15 +56,10 @@ def cell(picture, label) -> np.ndarray:
     """
     scale = -(-SIDE // len(picture))
     picture = np.repeat(np.repeat(picture, scale, 0), scale, 1)
-    canvas = Image.new('RGB', (len(picture), len(picture) + STRIP), 'white')
+    s = len(picture)
+    canvas, font = Image.new('RGB', (s, s + STRIP), 'white'), ImageFont.load_default(13)
     canvas.paste(Image.fromarray(picture), (0, 0))
-    ImageDraw.Draw(canvas).text(
-        (len(picture) // 2, len(picture) + 2),
-        label,
-        'black',
-        ImageFont.load_default(13),
-        anchor='ma',
-    )
+    ImageDraw.Draw(canvas).text((s // 2, s + 2), label, 'black', font, anchor='ma')
     return np.asarray(canvas)
 
 
@@ -81,13 +74,13 @@ def row(picture, words, maps, order, count, label='', most=None) -> np.ndarray:
     order: numbers of the words that are shown
     count: cells after the first one
     label: of the picture
-    most: the value that is drawn as 1, by default the largest of these maps
+    most: the value that is shown as 1, by default the largest of these maps
     """
     most = most or float(maps[..., order].max(initial=1e-9))
-    cells = [cell(picture, label)] + [
-        cell(overlay(picture, maps[..., i] / most), words[i]) for i in order
-    ]
-    return np.stack(cells + [np.full_like(cells[0], 255)] * (count + 1 - len(cells)))
+    cells = [cell(picture, label)]
+    cells += [cell(overlay(picture, maps[..., i] / most), words[i]) for i in order]
+    white = np.full_like(cells[0], 255)
+    return np.stack(cells + [white] * (count + 1 - len(cells)))
 
 
 def rows(picture, words, maps, count=WORDS) -> np.ndarray:
@@ -98,31 +91,27 @@ def rows(picture, words, maps, count=WORDS) -> np.ndarray:
     maps: each (s, s, t), in its own size
     count: words of each map
     """
-    known = [np.asarray(one, np.float32)[..., : len(words)] for one in maps]
-    return np.stack(
-        [
-            row(picture, words, one, strongest(one, count), count, f'map {len(one)} x {len(one)}')
-            for one in known
-        ]
-    )
+    found = []
+    for one in maps:
+        known, label = (
+            np.asarray(one, np.float32)[..., : len(words)],
+            f'map {len(one)} x {len(one)}',
+        )
+        found.append(row(picture, words, known, strongest(known, count), count, label))
+    return np.stack(found)
 
 
-def sample_sheet(drawn, number, words, path):
+def sample_sheet(samples, number, words, path):
     """Write the attention of one sentence's samples as a contact sheet.
 
     It has a line for each map of the first samples.
 
-    drawn: the pictures and maps that Sampler gave
+    samples: pictures and maps, as Sampler returns them
     number: of the sentence
+    words: of the sentence, those that the run knows
     """
-    found = [
-        rows(picture, words, [one[number, i] for one in drawn['attention']])
-        for i, picture in enumerate(drawn['image'][number][:SAMPLES])
-    ]
-    lines = np.concatenate(found)
-    labels = [
-        f'sample {i + 1}' if j == 0 else ''
-        for i, part in enumerate(found)
-        for j in range(len(part))
-    ]
-    sheets.sheet(lines, labels, path, scale=1, title=' '.join(words))
+    lines, labels = [], []
+    for i, picture in enumerate(samples['image'][number][:SAMPLES]):
+        lines.append(rows(picture, words, [one[number, i] for one in samples['attention']]))
+        labels += [f'sample {i + 1}'] + [''] * (len(lines[-1]) - 1)
+    sheets.sheet(np.concatenate(lines), labels, path, scale=1, title=' '.join(words))

@@ -228,7 +228,7 @@ def explore(
     if what not in known:
         raise RunError(not_offered(stage, what, known))
     if num < 1:
-        raise RunError(f'num={num}: ask for at least one picture.')
+        raise RunError(f'num={num} is too small: explore at least one picture.')
     options = dict(texts=texts, images=images, attributes=attributes)
     for name, value in options.items():
         if value and name not in known[what].reads:
