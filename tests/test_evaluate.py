@@ -12,13 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t2i_jax import run
-from t2i_jax.data.feed import ask
+from t2i_jax.data.feed import first_rows
 from t2i_jax.data.tables import Split
-from t2i_jax.evaluate import evaluate as ev
-from t2i_jax.evaluate import report
-from t2i_jax.evaluate.sources import Files
+from t2i_jax.draw.outputs import DRAWN
+from t2i_jax.evaluate import evaluate, evaluate_files, report
+from t2i_jax.evaluate import files as evaluate_files_module
+from t2i_jax.evaluate.compare import compare
+from t2i_jax.evaluate.features import choose_extractor
+from t2i_jax.evaluate.files import statistics_tag
+from t2i_jax.evaluate.measures import OPTIONS
+from t2i_jax.evaluate.sources import Files, each_once
 from t2i_jax.metrics.fid import Statistics
+from t2i_jax.run import Run
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.scenes import trained as shape_net
@@ -27,6 +32,10 @@ from t2i_jax.systems import gan_cls
 from t2i_jax.train import train
 
 SMALL = dict(num=24, diversity=4, extractor='random_conv', split='test')
+
+
+def evaluated_run(workdir, **given):
+    return evaluate(Run.open(workdir).last(DRAWN), **given)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -45,7 +54,7 @@ def workdir(trained, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def evaluated(workdir):
-    return ev.evaluate(run.load_config(workdir), workdir, **SMALL)
+    return evaluated_run(workdir, **SMALL)
 
 
 def numbers(out):
@@ -88,29 +97,26 @@ def test_the_report(workdir, evaluated):
     assert not [
         name for name, *_ in found if name.startswith('fid')
     ]  # 24 pictures are too few for 256 features
-    told = report.table(evaluated)
-    assert 'sem_acc' in told and '±' in told and 'remembered' in told
+    text = report.table(evaluated)
+    assert 'sem_acc' in text and '±' in text and 'remembered' in text
 
 
 def test_the_same_twice_and_on_one_device(workdir, evaluated, monkeypatch, tmp_path):
     """`evaluated` ran on all of the eight."""
-    config = run.load_config(workdir)
-    again = ev.evaluate(config, workdir, **SMALL)
+    again = evaluated_run(workdir, **SMALL)
     assert {**again, 'date': ''} == {**evaluated, 'date': ''}
     whole = sharding.make_mesh
     monkeypatch.setattr(
         sharding, 'make_mesh', lambda fsdp=1, devices=None: whole(fsdp, jax.devices()[:1])
     )
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))  # the real pictures are read again, too
-    four = numbers(ev.evaluate(config, workdir, **SMALL))
+    four = numbers(evaluated_run(workdir, **SMALL))
     for key, one in numbers(evaluated).items():
         assert four[key]['value'] == pytest.approx(one['value'], rel=1e-5, abs=1e-5), key
 
 
 def test_fid_is_forced_only_with_a_mark(workdir):
-    out = ev.evaluate(
-        run.load_config(workdir), workdir, **SMALL | dict(force=True, name='forced', weights='raw')
-    )
+    out = evaluated_run(workdir, **SMALL | dict(force=True, name='forced', weights='raw'))
     one = numbers(out)['fid_random_conv', 'drawn', None]
     assert one['protocol']['biased'] and one['value'] > 0 and out['protocol']['weights'] == 'raw'
     assert 'biased' in report.table(out)
@@ -118,11 +124,11 @@ def test_fid_is_forced_only_with_a_mark(workdir):
 
 def test_a_split_goes_round_with_other_captions_and_a_reference_does_not(on_shapes):
     split = Split(on_shapes('gan_cls_shapes').data, 'test', ('image',))
-    asked = ask(split, 50, captions=2)
-    assert asked.rows[:6].tolist() == [0, 0, 1, 1, 2, 2] and asked.rows[40:42].tolist() == [0, 0]
-    pairs = list(zip(asked.rows.tolist(), asked.captions[:, 0].tolist()))
+    rows = first_rows(split, 50, captions=2)
+    assert rows.rows[:6].tolist() == [0, 0, 1, 1, 2, 2] and rows.rows[40:42].tolist() == [0, 0]
+    pairs = list(zip(rows.rows.tolist(), rows.captions[:, 0].tolist()))
     assert len(set(pairs)) == 50  # 20 records, ten captions each
-    assert len(ev.reals(split, 50)) == 20
+    assert len(each_once(split, 50)) == 20
 
 
 @pytest.mark.parametrize('kind', ['dcgan', 'folder'])
@@ -149,9 +155,8 @@ def test_other_kinds_of_runs(dense, on_shapes, kind, tmp_path):
         config.stages.text.update(steps=1, batch_size=4, validate_every=0, checkpoint_every=1)
         config.stages.gan.update(steps=1, batch_size=4, validate_every=0, checkpoint_every=1)
         config.stages.gan.data.captions = 2
-    train(config.lock(), tmp_path / 'run', jax.devices()[:1])
-    out = ev.evaluate(
-        config,
+    train(Run(config.lock(), tmp_path / 'run'), jax.devices()[:1])
+    out = evaluated_run(
         tmp_path / 'run',
         num=24,
         diversity=2,
@@ -177,8 +182,8 @@ def test_a_picture_whose_features_are_not_finite_is_named(folders, monkeypatch):
                 )
             }
 
-    monkeypatch.setattr(ev, 'chosen_extractor', lambda *args, **kwargs: Broken())
-    with pytest.raises(RunError, match=r'The features of .*07.png are not finite \(broken\)'):
+    monkeypatch.setattr(evaluate_files_module, 'choose_extractor', lambda *args, **kwargs: Broken())
+    with pytest.raises(RunError, match=r'The features of .*07.png .*are not finite: broken'):
         files(folders)
 
 
@@ -187,7 +192,7 @@ def test_during_training(tiny, tmp_path):
         text=dict(steps=1), gan=dict(steps=2, validate_every=0, checkpoint_every=2)
     ).unlock()
     config.eval.update(every=1, every_num=20, extractor='random_conv', splits=2)
-    train(config.lock(), tmp_path, jax.devices()[:1])
+    train(Run(config.lock(), tmp_path), jax.devices()[:1])
     lines = [
         json.loads(line) for line in (tmp_path / 'gan' / 'metrics.jsonl').read_text().splitlines()
     ]
@@ -206,12 +211,8 @@ def test_what_a_stage_measures(workdir, monkeypatch):
         }
 
     monkeypatch.setattr(gan_cls.GanCls, 'measure', measure, raising=False)
-    found = numbers(
-        ev.evaluate(
-            run.load_config(workdir), workdir, **SMALL | dict(name='measured', extractor='none')
-        )
-    )
-    split = Split(run.load_config(workdir).data, 'test', ('image',))
+    found = numbers(evaluated_run(workdir, **SMALL | dict(name='measured', extractor='none')))
+    split = Split(Run.open(workdir).config.data, 'test', ('image',))
     one = found['brightness', 'drawn', None]
     assert one['protocol']['n'] == len(split) == 20 and one['value'] == pytest.approx(
         split.tables['image'].mean() / 127.5 - 1, abs=1e-5
@@ -231,7 +232,7 @@ def test_pictures_from_attributes(on_shapes, tmp_path):
     )
     config.stages.vae.model.update(width=4, nz=4, layered=False)
     config.eval.update(every=2, every_num=16, extractor='none')
-    train(config.lock(), tmp_path, jax.devices()[:1])
+    train(Run(config.lock(), tmp_path), jax.devices()[:1])
     lines = [
         json.loads(line) for line in (tmp_path / 'vae' / 'metrics.jsonl').read_text().splitlines()
     ]
@@ -242,9 +243,7 @@ def test_pictures_from_attributes(on_shapes, tmp_path):
         ]
         <= 1
     )
-    found = numbers(
-        ev.evaluate(config, tmp_path, num=16, diversity=2, extractor='none', split='test')
-    )
+    found = numbers(evaluated_run(tmp_path, num=16, diversity=2, extractor='none', split='test'))
     for name in ('class', 'colour', 'size', 'x', 'y', 'position'):
         values = {
             kind: found[f'attribute_{name}', kind, 'analytic']['value']
@@ -258,16 +257,15 @@ def test_pictures_from_attributes(on_shapes, tmp_path):
 
 
 def test_wrong_options(workdir):
-    config = run.load_config(workdir)
     for given, named in (
-        (dict(weights='best'), 'it is ema or raw'),
+        (dict(weights='best'), "it is 'ema' or 'raw'"),
         (dict(split='tset'), "no split 'tset'"),
         (dict(step=5), 'no checkpoint of step 5'),
         (dict(extractor='vgg'), "no feature network 'vgg'"),
         (dict(num=0), 'eval.num is 0'),
     ):
         with pytest.raises((RunError, DataError, ValueError), match=named):
-            ev.evaluate(config, workdir, **SMALL | given)
+            evaluated_run(workdir, **SMALL | given)
 
 
 # -------------------------------------------------------------------------- pictures made elsewhere
@@ -288,14 +286,14 @@ def files(folder, **given):
     options = (
         dict(
             captions=folder / 'captions.txt',
-            reference_=folder / 'real',
+            reference=folder / 'real',
             out=folder / 'out',
             extractor='random_conv',
             splits=2,
         )
         | given
     )
-    return ev.evaluate_files(folder / 'made', **options)
+    return evaluate_files(folder / 'made', **options)
 
 
 def test_folders(folders):
@@ -310,12 +308,12 @@ def test_folders(folders):
 
 
 def test_statistics_as_reference(folders):
-    extract = ev.chosen_extractor({**ev.OPTIONS, 'extractor': 'random_conv'}, '', None)
+    extract = choose_extractor({**OPTIONS, 'extractor': 'random_conv'}, '', None)
     images = np.concatenate(list(Files.of(folders / 'real')))
-    Statistics.of(extract(images)['features'], ev.statistics_tag(extract, images.shape[1:])).save(
+    Statistics.of(extract(images)['features'], statistics_tag(extract, images.shape[1:])).save(
         folders / 'real.npz'
     )
-    one = numbers(files(folders, reference_=folders / 'real.npz', force=True))[
+    one = numbers(files(folders, reference=folders / 'real.npz', force=True))[
         'fid_random_conv', 'drawn', None
     ]
     whole = numbers(files(folders, force=True))['fid_random_conv', 'drawn', None]
@@ -325,13 +323,13 @@ def test_statistics_as_reference(folders):
         and one['protocol']['biased']
     )
     with pytest.raises(RunError, match='There are no statistics'):
-        files(folders, reference_=folders / 'none.npz')
+        files(folders, reference=folders / 'none.npz')
     for path in (folders / 'made').iterdir():
         cv2.imwrite(str(path), np.zeros((30, 30, 3), np.uint8))
     with pytest.raises(ValueError, match='was made with'):  # statistics of another resolution
-        files(folders, reference_=folders / 'real.npz', force=True)
+        files(folders, reference=folders / 'real.npz', force=True)
     with pytest.raises(ValueError, match='was made with'):  # and of another filter
-        files(folders, reference_=folders / 'real.npz', force=True, resize='torch_bilinear')
+        files(folders, reference=folders / 'real.npz', force=True, resize='torch_bilinear')
 
 
 @pytest.mark.parametrize(
@@ -360,7 +358,7 @@ def test_folders_that_do_not_fit(folders, spoil, named):
     with pytest.raises(RunError, match=named):
         files(folders)
     with pytest.raises(RunError, match='--reference'):
-        files(folders, reference_=None)
+        files(folders, reference=None)
     with pytest.raises(RunError, match='--out=DIR, another folder'):
         files(folders, out=None)
 
@@ -373,19 +371,19 @@ def test_comparing(workdir, evaluated, tmp_path):
         out['protocol'].update(changes)
         (tmp_path / name / 'eval').mkdir(parents=True)
         (tmp_path / name / 'eval' / 'x.json').write_text(json.dumps(out))
-    told = report.compare([tmp_path / 'a', tmp_path / 'b'], tmp_path / 'plot.png')
-    line = next(line for line in told.splitlines() if 'sem_acc' in line)
+    text = compare([tmp_path / 'a', tmp_path / 'b'], tmp_path / 'plot.png')
+    line = next(line for line in text.splitlines() if 'sem_acc' in line)
     assert (
         line.count('±') == 2
-        and 'not comparable' not in told
+        and 'not comparable' not in text
         and cv2.imread(str(tmp_path / 'plot.png')) is not None
     )
-    told = report.compare([tmp_path / 'a', tmp_path / 'c' / 'eval' / 'x.json'])
-    lines = [line for line in told.splitlines() if 'sem_acc' in line and 'analytic' in line]
+    text = compare([tmp_path / 'a', tmp_path / 'c' / 'eval' / 'x.json'])
+    lines = [line for line in text.splitlines() if 'sem_acc' in line and 'analytic' in line]
     assert len(lines) == 2 and all(line.count('±') == 1 for line in lines)  # never in one row
-    assert 'not comparable with the row of the same name: num 24' in told and 'num 48' in told
+    assert 'not comparable with the row of the same name: num 24' in text and 'num 48' in text
     with pytest.raises(RunError, match='has no evaluation'):
-        report.compare([tmp_path, tmp_path / 'a'])
+        compare([tmp_path, tmp_path / 'a'])
 
 
 def test_one_run_over_training(evaluated, tmp_path):
@@ -393,8 +391,8 @@ def test_one_run_over_training(evaluated, tmp_path):
         out = json.loads(json.dumps(evaluated))
         out['run']['step'] = step
         (tmp_path / f'{step}.json').write_text(json.dumps(out))
-    told = report.compare([tmp_path / f'{step}.json' for step in (2, 4, 6)], tmp_path / 'plot.png')
-    assert 'run@2' in told and 'run@6' in told and 'not comparable' not in told
+    text = compare([tmp_path / f'{step}.json' for step in (2, 4, 6)], tmp_path / 'plot.png')
+    assert 'run@2' in text and 'run@6' in text and 'not comparable' not in text
     assert cv2.imread(str(tmp_path / 'plot.png')).shape[0] > 500
 
 

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from experiments import common
-from t2i_jax import run
 from t2i_jax.data.tables import Split
 from t2i_jax.data.text import Vocabulary
-from t2i_jax.evaluate import evaluate as ev
+from t2i_jax.draw.outputs import DRAWN
+from t2i_jax.evaluate import evaluate, report
 from t2i_jax.evaluate import layouts as el
-from t2i_jax.evaluate import report
-from t2i_jax.evaluate.measures import ROWS, Measure
+from t2i_jax.evaluate.compare import compare
+from t2i_jax.evaluate.measures import OPTIONS, ROWS, Measure
+from t2i_jax.run import Run
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.stage import Stage, program, split
@@ -28,6 +29,10 @@ from tfds_builders import get_builder
 from tfds_builders.shape_scenes import builder, rules
 
 SMALL = dict(num=24, samples=3)
+
+
+def evaluated_run(workdir, **given):
+    return evaluate(Run.open(workdir).last(DRAWN), **given)
 
 
 @pytest.fixture(scope='module')
@@ -74,13 +79,13 @@ def config(folder):
 @pytest.fixture(scope='module')
 def workdir(config, tmp_path_factory):
     out = tmp_path_factory.mktemp('run')
-    train(config(), out, jax.devices()[:1])
+    train(Run(config(), out), jax.devices()[:1])
     return out
 
 
 @pytest.fixture(scope='module')
 def evaluated(workdir):
-    return ev.evaluate(run.load_config(workdir), workdir, **SMALL)
+    return evaluated_run(workdir, **SMALL)
 
 
 def numbers(out):
@@ -128,45 +133,44 @@ def test_the_report(workdir, evaluated):
     assert evaluated['protocol']['samples'] == 3 and 'captions' not in evaluated['protocol']
     gap = found['nll_per_box', 'drawn']['value'] - found['nll_per_box', 'floor']['value']
     assert found['nll_per_box_above_floor', 'drawn']['value'] == pytest.approx(gap) and gap > 0
-    told = report.table(evaluated)
+    text = report.table(evaluated)
     (line,) = [
         line
-        for line in report.compare([workdir, path], path.with_name('plot.png')).splitlines()
+        for line in compare([workdir, path], path.with_name('plot.png')).splitlines()
         if 'layout_iou_best' in line
     ]
     assert line.count('±') == 2  # of one protocol, side by side
-    assert 'floor' in told and 'nll_per_label_above_floor' in told and 'remembered' in told
+    assert 'floor' in text and 'nll_per_label_above_floor' in text and 'remembered' in text
 
 
 def test_the_same_twice_and_on_one_device(workdir, evaluated, monkeypatch):
     """`evaluated` ran on all of the eight."""
-    again = ev.evaluate(run.load_config(workdir), workdir, **SMALL)
+    again = evaluated_run(workdir, **SMALL)
     assert {**again, 'date': ''} == {**evaluated, 'date': ''}
     whole = sharding.make_mesh
     monkeypatch.setattr(
         sharding, 'make_mesh', lambda fsdp=1, devices=None: whole(fsdp, jax.devices()[:1])
     )
-    one = numbers(ev.evaluate(run.load_config(workdir), workdir, **SMALL))
+    one = numbers(evaluated_run(workdir, **SMALL))
     for key, value in numbers(evaluated).items():
         assert one[key]['value'] == pytest.approx(value['value'], rel=1e-4, abs=1e-4), key
 
 
 def test_wrong_options(workdir):
-    config = run.load_config(workdir)
     for given, named in (
         (dict(samples=0), 'eval.samples is 0'),
         (dict(num=0), 'eval.num is 0'),
         (dict(split='tset'), "no split 'tset'"),
-        (dict(weights='best'), 'it is ema or raw'),
+        (dict(weights='best'), "it is 'ema' or 'raw'"),
         (dict(step=5), 'no checkpoint of step 5'),
     ):
         with pytest.raises((RunError, DataError), match=named):
-            ev.evaluate(config, workdir, **SMALL | given)
+            evaluated_run(workdir, **SMALL | given)
 
 
 def test_training_evaluates_no_layouts(config, tmp_path):
     """`eval.every` is for stages that draw pictures: a config that sets it trains all the same."""
-    train(config(every=1), tmp_path, jax.devices()[:1])
+    train(Run(config(every=1), tmp_path), jax.devices()[:1])
     lines = [
         json.loads(line) for line in (tmp_path / 'box' / 'metrics.jsonl').read_text().splitlines()
     ]
@@ -181,16 +185,17 @@ def opened(config, name, part='test', needs=('boxes', 'object_labels')):
 
 
 class Drawer:
-    """Stands for a sampler; `layouts`: the batch it is asked for -> (boxes b R 4, labels b R)."""
+    """Stands for a sampler; `layouts`: the batch that it is given -> (boxes b R 4, labels b R)."""
 
-    stage, reads_text, rows = 'box', False, None
+    name, rows = 'box', None
 
     def __init__(self, layouts, meta, needs=('boxes', 'object_labels')):
-        self.layouts, self.meta, self.asked = layouts, meta, {}
+        self.layouts, self.meta, self.given = layouts, meta, {}
+        self.reads_text = 'tokens' in needs
         self.module = types.SimpleNamespace(needs=needs, noise=lambda key, n: {})
 
-    def draw(self, batch, noise, shape):
-        self.asked = batch
+    def sample(self, batch, noise, shape):
+        self.given = batch
         boxes, labels = self.layouts(batch)
         return {
             'boxes': boxes.reshape(*shape, *boxes.shape[1:]),
@@ -206,8 +211,8 @@ def scored(
     Layouts: (records' boxes, labels) -> drawn ones.
     """
     tables, reals = opened(config, name, needs=needs), opened(config, name, 'train', needs)
-    asked = el.with_objects(tables, num, 1)
-    true = el.Scenes.of(asked)
+    rows = el.with_objects(tables, num, 1)
+    true = el.Scenes.of(rows)
     drawer = Drawer(
         lambda batch: layouts(
             tables.tables['boxes'][batch['index']], tables.tables['object_labels'][batch['index']]
@@ -215,16 +220,15 @@ def scored(
         tables.meta,
         needs,
     )
-    drawn = el.draw(drawer, true, n, 0)
+    samples = el.sample(drawer, true, n, 0)
     found = numbers(
         el.of_split(
             drawer,
-            asked,
+            rows,
             true,
-            drawn,
+            samples,
             el.Scenes.of(el.with_objects(reals, len(reals), 1)),
-            name.endswith('rules'),
-            {**ev.OPTIONS, 'seed': 0},
+            {**OPTIONS, 'seed': 0},
         )
     )
     return {key: one['value'] for key, one in found.items()}, drawer
@@ -253,9 +257,9 @@ def test_one_that_draws_the_truth(config):
         found['layout_iou', 'remembered'] < found['layout_iou_best', 'remembered'] < 1
         and found['layout_count_tv', 'remembered'] < 0.2
     )
-    assert set(drawer.asked) == {'label_set', 'index'}  # of the truth it is told the set alone
-    labels = opened(config, 'shape_scenes/rules').tables['object_labels'][drawer.asked['index']]
-    assert ((labels[..., None] == np.arange(4)).any(1) == drawer.asked['label_set']).all()
+    assert set(drawer.given) == {'label_set', 'index'}  # of the truth it is given the set alone
+    labels = opened(config, 'shape_scenes/rules').tables['object_labels'][drawer.given['index']]
+    assert ((labels[..., None] == np.arange(4)).any(1) == drawer.given['label_set']).all()
 
 
 def test_one_that_draws_nothing(config):
@@ -303,7 +307,7 @@ def test_relations_of_captions_for_stages_that_read_them(config):
         right['layout_relation', 'drawn'] == right['layout_relation', 'real'] == 1
         and wrong['layout_relation', 'drawn'] == 0
     )
-    assert set(drawer.asked) == {'tokens', 'length', 'label_set', 'index'}
+    assert set(drawer.given) == {'tokens', 'length', 'label_set', 'index'}
     blind, _ = scored(config, lambda boxes, labels: (boxes, labels), name, num=70)
     assert (
         'layout_relation' not in {metric for metric, _ in blind}
@@ -314,9 +318,9 @@ def test_relations_of_captions_for_stages_that_read_them(config):
 def test_what_cannot_be_measured(config):
     tables = opened(config, 'shape_scenes/rules')
     drawer = Drawer(None, tables.meta)
-    drawer.draw = lambda batch, noise, shape: {'tokens': np.zeros(shape)}
+    drawer.sample = lambda batch, noise, shape: {'tokens': np.zeros(shape)}
     with pytest.raises(RunError, match='Stage box makes tokens, no boxes with labels'):
-        el.draw(drawer, el.Scenes.of(el.with_objects(tables, 5, 1)), 2, 0)
+        el.sample(drawer, el.Scenes.of(el.with_objects(tables, 5, 1)), 2, 0)
     tables.tables['object_labels'][3:] = -1
     assert el.with_objects(tables, 9, 1).rows.tolist() == [0, 1, 2]
     tables.tables['object_labels'][:] = -1
@@ -329,6 +333,7 @@ class Numbers(Stage):
     """Measures what can be worked out from its input."""
 
     needs = ('boxes', 'object_labels')
+    likelihoods = {'nll_per_label': {'head': 'categorical'}}
 
     def measure(self, batch, key):
         there = batch['object_labels'] >= 0
@@ -348,15 +353,15 @@ def of(stage, devices=1):
     parts = split(stage)
     rows = sharding.by_rows(sharding.make_mesh(1, jax.devices()[:devices]))
     return types.SimpleNamespace(
-        prog=program(stage), module=stage, params=parts.params, stats=parts.stats, rows=rows
+        program=program(stage), module=stage, params=parts.params, stats=parts.stats, rows=rows
     )
 
 
 def test_what_a_stage_measures(config, capsys):
     tables = opened(config, 'shape_scenes/rules')
-    asked = el.with_objects(tables, 70, 1)
-    found = Measure(of(Numbers()))(asked, 0)
-    assert len(asked.rows) > ROWS  # two chunks, the second filled up
+    rows = el.with_objects(tables, 70, 1)
+    found = Measure(of(Numbers()))(rows, 0)
+    assert len(rows.rows) > ROWS  # two chunks, the second filled up
     np.testing.assert_allclose(found['nll_per_label'], (tables.tables['object_labels'] >= 0).sum(1))
     assert (
         'broken' not in found
@@ -367,20 +372,17 @@ def test_what_a_stage_measures(config, capsys):
         and len(set(found['random'])) == 70
         and np.isnan(found['sometimes']).any()
     )
-    eight = Measure(of(Numbers(), 8))(asked, 0)
+    eight = Measure(of(Numbers(), 8))(rows, 0)
     np.testing.assert_array_equal(eight['random'], found['random'])
-    assert (
-        Measure(types.SimpleNamespace(module=Stage(), rows=None, prog=program(Stage())))(asked, 0)
-        == {}
-    )
+    assert Measure(of(Stage()))(rows, 0) == {}
 
 
 def test_likelihoods_by_rule(config):
     tables = opened(config, 'shape_scenes/rules')
-    asked = el.with_objects(tables, 70, 1)
-    true, sampler = el.Scenes.of(asked), of(Numbers())
+    rows = el.with_objects(tables, 70, 1)
+    true, sampler = el.Scenes.of(rows), of(Numbers())
     labels = true.flat[1]
-    found = numbers(el.of_measures(sampler.module, Measure(sampler), asked, true, True, 0))
+    found = numbers(el.own_measures(sampler, Measure(sampler), rows, true, 0))
     has_a = (labels == rules.A).any(1)
     # scenes with a B alone have a rule about the bottom, but this stage does not know it
     assert found['flipped_less_likely', 'drawn']['value'] == pytest.approx(
@@ -392,7 +394,8 @@ def test_likelihoods_by_rule(config):
     assert found['nll_per_label_above_floor', 'drawn']['value'] == pytest.approx(
         ((labels >= 0).sum(1) - floor).mean()
     )
-    free = numbers(el.of_measures(sampler.module, Measure(sampler), asked, true, False, 0))
+    tables.meta = tables.meta._replace(scenes='')
+    free = numbers(el.own_measures(sampler, Measure(sampler), rows, true, 0))
     assert (
         not [name for name, kind in free if kind == 'floor' or 'above' in name]
         and free['flipped_less_likely', 'drawn']['protocol']['n'] == 70

@@ -11,16 +11,18 @@ import jax
 import numpy as np
 import pytest
 
-from t2i_jax import run
-from t2i_jax import stage as core
-from t2i_jax.data.feed import ask
+from t2i_jax.data.feed import first_rows
 from t2i_jax.data.tables import Split
 from t2i_jax.data.text import Vocabulary
-from t2i_jax.evaluate import evaluate as ev
+from t2i_jax.draw.outputs import DRAWN
+from t2i_jax.evaluate import EVALUATIONS, evaluate, kind_of
 from t2i_jax.evaluate import matching as em
-from t2i_jax.evaluate import report
+from t2i_jax.evaluate.compare import compare
+from t2i_jax.evaluate.judges import Judge, judge_in, judges_of
+from t2i_jax.metrics.arrays import unit
 from t2i_jax.metrics.r_precision import r_precision_of
 from t2i_jax.metrics.retrieval import retrieval, share
+from t2i_jax.run import Run
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler
 from t2i_jax.train import train
@@ -41,20 +43,24 @@ def judge_run(on_shapes, tmp_path_factory):
     config, workdir = on_shapes('damsm_shapes'), tmp_path_factory.mktemp('damsm') / 'judge'
     config.stages.damsm.model.update(d=8, embedding=6, channels=(4, 6))
     config.stages.damsm.update(steps=2, log_every=1, validate_every=0, checkpoint_every=2)
-    train(config.lock(), workdir, jax.devices()[:1])
+    train(Run(config.lock(), workdir), jax.devices()[:1])
     return config, workdir
 
 
-def asked_of(texts, **tables):
+def evaluated_run(workdir, stage=None, **given):
+    return evaluate(Run.open(workdir).last(DRAWN, stage), **given)
+
+
+def rows_of(texts, **tables):
     split = type(
         'Rows',
         (),
         dict(texts=[[text] for text in texts], tables=tables, __len__=lambda self: len(texts)),
     )()
-    return ask(split, len(texts))
+    return first_rows(split, len(texts))
 
 
-class Judge:
+class OneHot:
     """Reads one-hot captions: each word is a dimension."""
 
     def __init__(self, words='abcdefgh'):
@@ -66,12 +72,12 @@ class Judge:
         return codes, tokens, (tokens[:, 0] > 0).astype(int)
 
 
-def r_precision(asked, judge, pictures, remark=print):
+def r_precision(rows, judge, pictures, remark=print):
     judges = {'judge': judge}
-    return em.r_precision(asked, judges, em.readings(asked, judges), pictures, 0, remark)
+    return em.r_precision(rows, judges, em.readings(rows, judges), pictures, 0, remark)
 
 
-def told(values):
+def by_name(values):
     return {(v['metric'], v['protocol']['pictures']): v for v in values}
 
 
@@ -79,9 +85,9 @@ def told(values):
 def test_which_captions_are_wrong(data_dir, on_shapes):
     config = on_shapes('damsm_shapes')
     split = Split(config.data, 'test', ('image', 'tokens', 'facts', 'scene'))
-    asked, all_ = ask(split, 20), np.arange(20)
+    rows, all_ = first_rows(split, 20), np.arange(20)
     assert em.conventions(split) == ['entailment', 'class', 'picture']
-    by = {kind: em.right(kind, asked, all_, all_) for kind in em.conventions(split)}
+    by = {kind: em.right(kind, rows, all_, all_) for kind in em.conventions(split)}
     assert all(matrix[all_, all_].all() for matrix in by.values())
     assert (by['picture'] == np.eye(20, dtype=bool)).all()
     label = split.tables['label']
@@ -90,20 +96,20 @@ def test_which_captions_are_wrong(data_dir, on_shapes):
         (i, j) for i, j in np.argwhere(by['entailment']) if i != j and label[i] != label[j]
     )  # true of it, and of another class
     assert not by['entailment'].all() and by['entailment'][i, j] and not by['class'][i, j]
-    assert (em.right('entailment', asked, all_[3:5], all_[7:]) == by['entailment'][3:5, 7:]).all()
+    assert (em.right('entailment', rows, all_[3:5], all_[7:]) == by['entailment'][3:5, 7:]).all()
 
 
 def test_r_precision_is_the_mean_over_draws():
     """Against the metric that draws."""
     draws, n = np.random.default_rng(0), 150
     image, text = draws.normal(size=(2, n, 12))
-    text = em.unit(text + image)
+    text = unit(text + image)
     groups = draws.integers(0, 20, n)
-    asked = asked_of(['a'] * n, label=groups)
-    ranks, wrong, pool = em.ranked({'drawn': em.unit(image)}, text, np.arange(n), asked, 'class')
+    rows = rows_of(['a'] * n, label=groups)
+    ranks, wrong, pool = em.ranked({'drawn': unit(image)}, text, np.arange(n), rows, 'class')
     assert pool == n and (wrong == (groups[:, None] != groups).sum(1)).all()
     drawn = [
-        r_precision_of(em.unit(image) @ text.T, groups, negatives=30, seed=seed)['value']
+        r_precision_of(unit(image) @ text.T, groups, negatives=30, seed=seed)['value']
         for seed in range(25)
     ]
     assert share(ranks['drawn'], wrong, 1, 31).mean() == pytest.approx(np.mean(drawn), abs=0.01)
@@ -111,10 +117,10 @@ def test_r_precision_is_the_mean_over_draws():
 
 
 def test_own_captions_are_found_and_others_are_not(capsys):
-    asked = asked_of(list('abcdef'), label=CLASSES)
-    own = Judge().read(asked.texts)[0]
+    rows = rows_of(list('abcdef'), label=CLASSES)
+    own = OneHot().read(rows.texts)[0]
     pictures = {'drawn': {'judge': np.roll(own, 1, 0)}, 'real': {'judge': own}}
-    found = told(r_precision(asked, Judge(), pictures))
+    found = by_name(r_precision(rows, OneHot(), pictures))
     assert set(found) == {
         (f'r_precision_{kind}', which) for kind in ('class', 'picture') for which in pictures
     }
@@ -138,32 +144,34 @@ def test_own_captions_are_found_and_others_are_not(capsys):
 
 
 def test_captions_of_the_same_words_and_without_words():
-    asked = asked_of(['a', 'a', 'b', 'c', '?', 'd'])
-    own = Judge().read(asked.texts)[0]
-    (value,) = r_precision(asked, Judge(), {'real': {'judge': own}}, lambda message: None)
+    rows = rows_of(['a', 'a', 'b', 'c', '?', 'd'])
+    own = OneHot().read(rows.texts)[0]
+    (value,) = r_precision(rows, OneHot(), {'real': {'judge': own}}, lambda message: None)
     assert value['value'] == 1  # "a" is no wrong one for the other "a"
     assert (
         value['protocol']['without_words'] == 1
         and value['protocol']['n'] == 5
         and value['protocol']['negatives'] == 3
     )
-    alone = asked_of(['a', 'a', 'a'])
+    alone = rows_of(['a', 'a', 'a'])
     assert (
-        r_precision(alone, Judge(), {'real': {'judge': np.eye(9)[[1, 1, 1]]}}, lambda message: None)
+        r_precision(
+            alone, OneHot(), {'real': {'judge': np.eye(9)[[1, 1, 1]]}}, lambda message: None
+        )
         == []
     )
     for texts in ('???', 'a??', 'a'):
         with pytest.raises(
             RunError, match=f'judge can read {texts.count("a")} of {len(texts)} captions'
         ):
-            em.readings(asked_of(list(texts)), {'judge': Judge()})
+            em.readings(rows_of(list(texts)), {'judge': OneHot()})
 
 
 # ------------------------------------------------------------------------------------------ scorers
 def test_a_scorer_reads_with_its_own_vocabulary_and_size(judge_run):
     sampler = Sampler.load(judge_run[1], chunk=4)
-    assert sampler.stage == 'damsm'  # the run draws nothing, so the last stage is loaded
-    judge = em.Scorer('own', sampler)
+    assert sampler.name == 'damsm'  # the run draws nothing, so the last stage is loaded
+    judge = Judge('own', sampler)
     texts = ['a red circle', 'a blue square with zebras', 'zebras', 'red', 'the ring is green']
     codes, tokens, length = judge.read(texts)
     assert codes.shape == (5, 8) and length.tolist()[:4] == [3, 4, 0, 1]
@@ -187,116 +195,83 @@ def test_a_scorer_reads_with_its_own_vocabulary_and_size(judge_run):
     assert judge.tag['weights'] and judge.tag['size'] == 16 and judge.tag['step'] == 2
 
 
-def test_whether_a_scorer_trained_the_generator_is_told(judge_run, capsys):
+def generator(own, run, **changes):
+    """Stands for the sampler of a stage that has loaded both encoders of a DAMSM."""
+    taught_by = changes.pop('taught_by', ('damsm',))
+    loaded = {'words': ('damsm', 'text'), 'pictures': ('damsm', 'image')}
+    module = types.SimpleNamespace(judges=('damsm',), taught_by=taught_by, loaded=lambda: loaded)
+    params = {'words': own.params['text'], 'pictures': own.params['image'], 'G': {}}
+    stats = {name: own.stats[of] for name, (_, of) in loaded.items() if of in own.stats}
+    weights = changes.pop('params', params), changes.pop('stats', stats)
+    known = dict(reads_text=True, rows=None, weights=weights, module=module, step=9)
+    return types.SimpleNamespace(run=run), types.SimpleNamespace(**known | changes)
+
+
+def test_whether_a_judge_taught_the_generator(judge_run, capsys, tmp_path):
     config, workdir = judge_run
-    own = Sampler.load(workdir)
-
-    def generator(**changes):
-        module = types.SimpleNamespace(damsm_weight=changes.pop('damsm_weight', 5.0))
-        return types.SimpleNamespace(
-            **dict(
-                reads_text=True,
-                rows=None,
-                params={**own.params, 'G': {}},
-                stats=own.stats,
-                module=module,
-            )
-            | changes
-        )
-
-    found = em.scorers(config, workdir, generator())
+    own, run = Sampler.load(workdir), Run.open(workdir)
+    found = judges_of(*generator(own, run))
     assert set(found) == {'own'} and found['own'].tag['trained_generator'] is True
-    assert (
-        em.scorers(config, workdir, generator(damsm_weight=0))['own'].tag['trained_generator']
-        is False
-    )
-    other = em.scorers(
-        config,
-        workdir,
-        generator(params={**own.params, 'text': jax.tree.map(lambda x: x + 1, own.params['text'])}),
-        f'{workdir}/damsm',
-    )
-    assert set(other) == {'run_judge', 'own'} and not any(
-        one.tag['trained_generator'] for one in other.values()
-    )
-    assert set(em.scorers(config, workdir, generator(), str(workdir))) == {
-        'run_judge'
-    }  # named is the own one
-    assert em.scorers(config, workdir, generator(reads_text=False)) == {}
+    found = judges_of(*generator(own, run, taught_by=()))
+    assert found['own'].tag['trained_generator'] is False
+    params = {'words': jax.tree.map(lambda x: x + 1, own.params['text'])}
+    params |= {'pictures': own.params['image']}
+    found = judges_of(*generator(own, run, params=params))
+    assert set(found) == {'own'} and found['own'].tag['trained_generator'] is False
+    # named is the own one
+    for folder in (f'{workdir}/damsm', str(workdir)):
+        assert set(judges_of(*generator(own, run), folder)) == {'run_judge'}
+    assert judges_of(*generator(own, run, reads_text=False)) == {}
     with pytest.raises(RunError, match='draws without'):
-        em.scorers(config, workdir, generator(reads_text=False), str(workdir))
+        judges_of(*generator(own, run, reads_text=False), str(workdir))
     with pytest.raises(RunError, match='holds no run'):
-        em.scorers(config, workdir, generator(), str(workdir / 'gone'))
+        judges_of(*generator(own, run), str(workdir / 'gone'))
     capsys.readouterr()
-    without = generator(params={'text': own.params['text']}, stats={})
-    assert (
-        em.scorers(config, workdir / 'gone', without) == {}
-        and 'is left out' in capsys.readouterr().out
-    )
+    without = generator(own, Run(config, tmp_path), params={'words': own.params['text']}, stats={})
+    assert judges_of(*without) == {} and 'is left out' in capsys.readouterr().out
 
 
-def test_a_generator_has_kept_the_damsm_of_a_run_that_is_gone(judge_run, tmp_path):
-    config, gone = judge_run[0].copy_and_resolve_references(), tmp_path / 'gone'
+def test_a_generator_holds_the_damsm_of_a_run_that_is_gone(judge_run, tmp_path):
+    config, gone = judge_run[0].copy_and_resolve_references().unlock(), tmp_path / 'gone'
     shutil.copytree(judge_run[1], gone)
     config.init.damsm, own = str(gone), Sampler.load(gone)
-    run.adopt(config, tmp_path / 'new', 'damsm')
+    run = Run(config.lock(), tmp_path / 'new')
+    run['damsm'].adopt()
+    (tmp_path / 'new' / 'config.json').write_text(config.to_json())
+    shutil.copy(gone / 'vocabulary.json', tmp_path / 'new')
     shutil.rmtree(gone)
-    (tmp_path / 'new' / 'config.json').write_text(run.to_json(config))
-    drawer = types.SimpleNamespace(
-        reads_text=True,
-        rows=None,
-        params={**own.params, 'G': {}},
-        stats=own.stats,
-        vocabulary=own.vocabulary,
-        step=9,
-        module=types.SimpleNamespace(),
-    )
-    judge = em.scorers(config, tmp_path / 'new', drawer)['own']
-    assert judge.tag['trained_generator'] is True
+    judge = judges_of(*generator(own, Run.open(tmp_path / 'new')))['own']
+    assert judge.tag['trained_generator'] is True and judge.tag['step'] == 9
     texts = ['a red circle', 'a blue ring']
-    np.testing.assert_allclose(
-        judge.read(texts)[0], em.Scorer('own', own).read(texts)[0], atol=1e-6
-    )
+    expected = Judge('own', own).read(texts)[0]
+    np.testing.assert_allclose(judge.read(texts)[0], expected, atol=1e-6)
 
 
 def test_the_joint_embedding_of_gan_cls_judges_too(trained, judge_run, tmp_path):
-    folder, stage = em.judging(trained)
-    assert (folder, stage) == (trained, 'text') == em.judging(trained / 'text') and em.judging(
-        judge_run[1]
-    )[1] == 'damsm'
-    judge = em.Scorer('text', Sampler.load(trained, stage='text'))
+    assert judge_in(trained).name == 'text' == judge_in(trained / 'text').name
+    assert judge_in(judge_run[1]).name == 'damsm'
+    judge = Judge('text', Sampler.load(trained, stage='text'))
     codes, ids, length = judge.read(['a red ring', '', '???'])
-    assert (
-        codes.shape == judge.decode(np.zeros((3, 8, 8, 3), np.uint8)).shape
-        and ids.shape == (3, 201)
-        and length.tolist() == [10, 0, 3]
-    )
-    for wrong in ('gan', 'style'):
-        (tmp_path / wrong).mkdir()
-        (tmp_path / 'config.json').write_text((trained / 'config.json').read_text())
-        with pytest.raises(
-            RunError, match=f'has no stage {wrong} that compares pictures with captions'
-        ):
-            em.judging(tmp_path / wrong)
+    assert codes.shape == judge.decode(np.zeros((3, 8, 8, 3), np.uint8)).shape
+    assert ids.shape == (3, 201) and length.tolist() == [10, 0, 3]
+    with pytest.raises(RunError, match='has no stage gan that compares pictures with captions'):
+        judge_in(trained / 'gan')
     shutil.copytree(trained, tmp_path / 'run')
-    out = ev.evaluate(
-        run.load_config(trained), tmp_path / 'run', num=20, split='test', stage='text'
-    )
-    assert {v['protocol']['decoder'] for v in out['values']} == {'sentences'} and len(
-        out['values']
-    ) == 8
+    out = evaluated_run(tmp_path / 'run', 'text', num=20, split='test')
+    assert {v['protocol']['decoder'] for v in out['values']} == {'sentences'}
+    assert len(out['values']) == 8
 
 
 def test_options_that_have_no_part_in_retrieval(judge_run):
     for wrong in (dict(scorer='runs/typo'), dict(captions=7), dict(num=10_001)):
         with pytest.raises(RunError, match=f'eval.{next(iter(wrong))}='):
-            ev.evaluate(*judge_run, stage='damsm', **wrong)
+            evaluated_run(judge_run[1], **wrong)
 
 
 def test_the_evaluation_of_a_run_that_another_one_judges(trained, judge_run, tmp_path):
     shutil.copytree(trained, tmp_path / 'run')
     given = dict(num=24, diversity=2, extractor='none', split='test')
-    out = ev.evaluate(run.load_config(trained), tmp_path / 'run', **given, scorer=str(judge_run[1]))
+    out = evaluated_run(tmp_path / 'run', **given, scorer=str(judge_run[1]))
     values = [v for v in out['values'] if v['metric'].startswith('r_precision')]
     assert {v['protocol']['pictures'] for v in values} == {'drawn', 'real'} and len(
         {v['metric'] for v in values}
@@ -317,15 +292,13 @@ def test_the_evaluation_of_a_run_that_another_one_judges(trained, judge_run, tmp
     (path,) = (tmp_path / 'run' / 'eval').glob('*.json')
     assert path.name.endswith('_scorer-judge_step6.json')
     with pytest.raises(RunError, match='holds no run'):
-        ev.evaluate(
-            run.load_config(trained), tmp_path / 'run', **given, scorer=f'{trained}/vocabulary.json'
-        )
+        evaluated_run(tmp_path / 'run', **given, scorer=f'{trained}/vocabulary.json')
 
 
 # ---------------------------------------------------------------------------------------- retrieval
 def test_retrieval_by_a_damsm_alone(judge_run, capsys):
     config, workdir = judge_run
-    out = ev.evaluate(config, workdir, num=150, split='test', stage='damsm')
+    out = evaluated_run(workdir, num=150, split='test')
     (path,) = (workdir / 'eval').glob('*.json')
     assert (
         json.loads(path.read_text()) == out
@@ -346,26 +319,20 @@ def test_retrieval_by_a_damsm_alone(judge_run, capsys):
             and found['to_text_R@1_entailment', by]['protocol']['pairs'] == 20
         )
     assert 'to_image_R@10_entailment' in capsys.readouterr().out
-    assert 'to_image_R@10_entailment' in report.compare([path, path])
+    assert 'to_image_R@10_entailment' in compare([path, path])
 
 
 def test_tiles_and_chunks_do_not_matter(judge_run, monkeypatch):
     config, workdir = judge_run
     sampler = Sampler.load(workdir, chunk=16)
-    split = Split(
-        config.data,
-        'validation[:37]',
-        sampler.module.needs,
-        sampler.vocabulary,
-        config.stages.damsm.data,
-    )
-    asked = ask(split, 37)
-    batch = asked.batch(0, 37)
+    split = sampler.stage.split('validation[:37]')
+    rows = first_rows(split, 37)
+    batch = rows.batch(0, 37)
     batch = {name: batch[name] for name in ('image', 'tokens', 'length')}
     whole = sampler.apply('scores', batch)
     monkeypatch.setattr(em, 'TILE', (16, 24))
     monkeypatch.setattr(em, 'CHUNK', 20)
-    codes, length, said = em.codes_of(sampler, asked)
+    codes, length, said = em.codes_of(sampler, rows)
     assert (length == batch['length']).all() and (said[:, None] == said).tolist() == (
         batch['tokens'][:, None] == batch['tokens']
     ).all(2).tolist()
@@ -422,8 +389,8 @@ def test_scores_that_know_nothing_reach_chance_at_class_level():
             assert v['value'] == pytest.approx(v['protocol']['chance'], abs=0.03)
 
 
-def test_only_stages_that_compare_are_measured_so(judge_run, trained):
-    assert em.compares(Sampler.load(judge_run[1]).module) and not em.compares(
-        Sampler.load(trained).module
-    )
-    assert not em.compares(core.Stage())
+def test_how_a_stage_is_measured_is_what_it_makes(judge_run, trained):
+    assert kind_of(Sampler.load(judge_run[1])) is EVALUATIONS['codes'] is em.Pairs
+    assert kind_of(Sampler.load(trained)) is EVALUATIONS['image']
+    with pytest.raises(RunError, match='Stage count makes nothing, which is not measured'):
+        kind_of(types.SimpleNamespace(name='count', makes=()))

@@ -162,12 +162,13 @@ def judges_of(stage, sampler, other='') -> dict[str, Judge]:
 
 
 def copied(judge, sampler, mesh) -> Sampler | None:
-    """Return a judge with the weights that a later stage holds; None if it holds not all."""
+    """Return a judge with the weights that a later stage holds; None where they are incomplete."""
     weights = copied_weights(sampler, judge.name)
-    if not weights[0]:
+    try:
+        judge = judge.origin()
+        parts = core.split(judge.module)
+    except RunError:
         return None
-    judge = judge.origin()
-    parts = core.split(judge.module)
     if {*parts.params, *parts.stats} != {*weights[0], *weights[1]}:
         return None
     return Sampler(judge, sampler.step, weights=weights, chunk=CHUNK, mesh=mesh)
