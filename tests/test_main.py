@@ -221,7 +221,7 @@ def test_a_workdir_belongs_to_one_config_and_one_process(cli, tiny, trained):
     (trained / 'config.json').write_text(settings.to_json(tiny()))
 
 
-def test_an_attempt_that_was_refused_binds_nobody(cli, data_dir, tmp_path):
+def test_an_attempt_that_was_refused_does_not_bind_the_next(cli, data_dir, tmp_path):
     refused(cli, *on_small(data_dir, '--config.stages.text.batch_size=6', f'--workdir={tmp_path}'))
     assert 'stages.text.batch_size=7' in refused(
         cli, *on_small(data_dir, '--config.stages.text.batch_size=7', f'--workdir={tmp_path}')
@@ -236,10 +236,14 @@ def test_a_config_of_another_system(cli):
 
 
 def test_the_damsm_alone_of_an_experiment(cli):
-    status, told, message = cli(
+    status, output, message = cli(
         '--config=experiments/attngan_shapes.py', '--config.system=damsm', '--mode=describe'
     )
-    assert (status, message) == (0, '') and 'stage damsm: 2,500 steps' in told and 'gan' not in told
+    assert (
+        (status, message) == (0, '')
+        and 'stage damsm: 2,500 steps' in output
+        and 'gan' not in output
+    )
 
 
 def test_an_older_run_has_the_settings_of_an_evaluation_that_are_new(trained, tmp_path):
@@ -313,18 +317,18 @@ def test_data_that_must_be_fetched_by_hand(cli, tmp_path):
 
 
 def test_describe_tells_sizes_without_data(cli):
-    status, told, message = cli(f'--config={FLOWERS}', '--mode=describe')
-    assert (status, message) == (0, '') and '18,905,472' in told and '4,030,080' in told
+    status, output, message = cli(f'--config={FLOWERS}', '--mode=describe')
+    assert (status, message) == (0, '') and '18,905,472' in output and '4,030,080' in output
 
 
 def test_sampling_writes_pictures(cli, trained, tmp_path):
     (tmp_path / 'some.txt').write_text('a large circle\n\nA small square!\n')
     out = tmp_path / 'out'
     sentences = ['--text=a triangle', f'--text_file={tmp_path / "some.txt"}']
-    status, told, message = cli(
+    status, output, message = cli(
         f'--workdir={trained}', '--mode=sample', *sentences, '--num=2', f'--out={out}'
     )
-    assert (status, message) == (0, '') and str(out / 'sheet.png') in told
+    assert (status, message) == (0, '') and str(out / 'sheet.png') in output
     drawn = ['000_a-triangle.png', '001_a-large-circle.png', '002_a-small-square.png', 'sheet.png']
     assert sorted(path.name for path in out.iterdir()) == drawn
 
@@ -332,8 +336,8 @@ def test_sampling_writes_pictures(cli, trained, tmp_path):
 def test_sampling_writes_what_is_asked_for_by_labels_and_attributes(
     cli, trained, tmp_path, monkeypatch
 ):
-    asked = []
-    monkeypatch.setattr(sample, 'to_files', lambda *arguments: asked.append(arguments))
+    given = []
+    monkeypatch.setattr(sample, 'to_files', lambda *arguments: given.append(arguments))
     cli(
         f'--workdir={trained}',
         '--mode=sample',
@@ -343,7 +347,7 @@ def test_sampling_writes_what_is_asked_for_by_labels_and_attributes(
         '--num=2',
         f'--out={tmp_path}',
     )
-    ((stage, *rest),) = asked
+    ((stage, *rest),) = given
     assert (stage.workdir, stage.name) == (trained, 'gan')
     assert rest == [[], 2, 0, str(tmp_path), ['person, dog', 'cat'], ['circle, red']]
 
@@ -400,25 +404,25 @@ def test_examples_of_the_help_can_be_parsed(cli, monkeypatch):
 
 
 def test_help_is_grouped_by_mode(cli):
-    status, told, message = cli('--help')
+    status, output, message = cli('--help')
     assert (status, message) == (0, '')
     for name, mode in main.MODES.items():
-        assert f'\n{name}: {mode.help}\n    t2i_jax {mode.example}\n' in told
-    assert all(f'--{flag}' in told for flag in main.FLAGS if flag != 'mode')
-    assert max(map(len, told.splitlines())) <= 100
-    status, told, message = cli('--mode=compare', '--help')
-    assert (status, message) == (0, '') and '--out' in told and '--text' not in told
-    status, told, message = cli(f'--config={SHAPES}:tiny', '--help')
+        assert f'\n{name}: {mode.help}\n    t2i_jax {mode.example}\n' in output
+    assert all(f'--{flag}' in output for flag in main.FLAGS if flag != 'mode')
+    assert max(map(len, output.splitlines())) <= 100
+    status, output, message = cli('--mode=compare', '--help')
+    assert (status, message) == (0, '') and '--out' in output and '--text' not in output
+    status, output, message = cli(f'--config={SHAPES}:tiny', '--help')
     assert (status, message) == (0, '')
-    assert '\n  --config.data.size=16         pixels' in told
-    assert '\n  --config.stages.gan.model.ngf=24\n' in told
+    assert '\n  --config.data.size=16         pixels' in output
+    assert '\n  --config.stages.gan.model.ngf=24\n' in output
 
 
 def test_settings_are_printed_as_the_command_line_reads_them(cli):
-    status, told, message = cli(f'--config={SHAPES}:tiny', '--mode=describe', '--settings')
+    status, output, message = cli(f'--config={SHAPES}:tiny', '--mode=describe', '--settings')
     assert (status, message) == (0, '')
-    assert '--config.stages.gan.model.ngf=24' in told.splitlines()
-    assert all(line.startswith('--config.') for line in told.splitlines())
+    assert '--config.stages.gan.model.ngf=24' in output.splitlines()
+    assert all(line.startswith('--config.') for line in output.splitlines())
 
 
 def test_an_experiment_or_a_run_is_described(cli):
