@@ -240,7 +240,7 @@ class RunStage:
                     'in another --workdir.'
                 )
 
-    # ------------------------------------------------------------------------- stages of other runs
+    # ---------------------------------------------------------------------- stages of other runs
     @property
     def adopted(self) -> str:
         """The workdir of the run that made this stage, `init.<stage>`; '' where this one does."""
@@ -469,7 +469,7 @@ class Keys:
         return jax.random.fold_in(self.key, next(self.count))
 
 
-# ------------------------------------------------------------------------------------------ describe
+# ------------------------------------------------------------------------------------- describe
 def describe(config) -> str:
     """List networks with their sizes, then phases, steps, batch and optimisers of each stage.
 

@@ -50,7 +50,7 @@ def train(run: Run, devices=None) -> Run:
     return run
 
 
-# ------------------------------------------------------------------------------ before the first step
+# ------------------------------------------------------------------------ before the first step
 def check(run: Run, mesh):
     """Check what all stages need, so that a late stage does not fail after days of an early one.
 
@@ -160,7 +160,7 @@ class Trainer:
                 f'safe. {self.resume}'
             )
 
-    # --------------------------------------------------------------------------------------- opening
+    # ----------------------------------------------------------------------------------- opening
     def open_data(self):
         """Read the splits, the vocabulary and the plans."""
         stage, block = self.stage, self.block
@@ -204,7 +204,7 @@ class Trainer:
         return None
 
     def plan_of_validation(self, split):
-        """As the training plan, with a batch that the split can fill; None where it is too small."""
+        """As the training plan, with a batch that the split can fill; None if it is too small."""
         block, needs = self.block, self.stage.nominal.needs
         size = min(block.batch_size, len(drawable_records(split, needs, block.sampler)))
         if block.sampler == 'distinct_classes':
@@ -243,7 +243,7 @@ class Trainer:
             shared = sharding.describe(self.mesh, self.shapes, self.placement)
             print(f'Stage {self.name}: {shared}.', flush=True)
 
-    # -------------------------------------------------------------------------------------- resuming
+    # ---------------------------------------------------------------------------------- resuming
     def resumed(self, checkpoints):
         """The newest whole checkpoint, or a fresh state with the weights of earlier stages."""
         found = checkpoints.restore(self.shapes)
@@ -281,7 +281,7 @@ class Trainer:
             vocabulary=self.feed.split.vocabulary.hash[:12],
         )
 
-    # -------------------------------------------------------------------------------------- the loop
+    # ---------------------------------------------------------------------------------- the loop
     def loop(self, state, checkpoints):
         """Step, log, validate, sample, save, evaluate; after a stop signal save and leave."""
         block, start, together = self.block, int(state.step), self.together
@@ -418,7 +418,7 @@ class Trainer:
             print(f'\nStep {step:,} cannot be evaluated: {error}')
 
     def sampling_weights(self, state):
-        """(parameters, statistics) on one device; None on other hosts and where nothing is drawn."""
+        """(parameters, statistics) on one device; None on other hosts and if nothing is drawn."""
         if not self.grid.draws:
             return None
         # by all hosts, since each may have a part; the first one draws

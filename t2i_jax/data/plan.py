@@ -1,8 +1,6 @@
-"""Batches of fixed shapes from a split's tables, per host.
+"""Which records and captions make the batch of a step: a pure function of (seed, step).
 
-For each step the host draws a plan, a pure function of (seed, step): which record, which captions, which record that certainly
-does not match. Gathering the plan's rows gives a batch; with `cache='device'` the tables lie on the device and only the plan travels.
-What else happens to a batch is augment.py's, on the device.
+Gathering the rows of a plan from a split's tables gives a batch (feed.py).
 """
 
 import functools
@@ -145,7 +143,11 @@ class Plan:
         return max(1, self.n // self.batch_size)
 
     def __call__(self, step):
-        """-> {'index': b, 'caption': b n, 'wrong': b, 'wrong_caption': b n}, int32; wrong ones where they are needed."""
+        """Return the rows of a step, int32: 'index' b, 'caption' b n.
+
+        Where they are needed also 'wrong' b, 'wrong_caption' b n: records that certainly do not
+        match, and captions of them.
+        """
         rng = np.random.default_rng((self.seed, step, 1))
         index = self._records(step, rng)
         plan = {'index': index, 'caption': self._captions(index, rng)}
@@ -168,14 +170,15 @@ class Plan:
         return np.array([rng.choice(self.by_class[c]) for c in classes])
 
     def _captions(self, index, rng):
-        """Captions of each record, drawn without replacement where there are enough; the first of a record that has none."""
-        order = (
-            rng.random((len(index), self.drawable.shape[1])) + ~self.drawable[index]
-        )  # those that cannot be drawn come last
+        """Draw captions of each record, without replacement where there are enough.
+
+        The first of a record that has none.
+        """
+        # those that cannot be drawn come last
+        order = rng.random((len(index), self.drawable.shape[1])) + ~self.drawable[index]
         place = np.arange(self.captions) % np.maximum(self.counts[index], 1)[:, None]
-        return np.where(
-            self.counts[index][:, None] > 0, np.take_along_axis(order.argsort(1), place, 1), 0
-        )
+        chosen = np.take_along_axis(order.argsort(1), place, 1)
+        return np.where(self.counts[index][:, None] > 0, chosen, 0)
 
     def _wrong(self, plan, rng, rounds=200):
         index, own = plan['index'], plan['caption']
@@ -191,54 +194,59 @@ class Plan:
             wrong[rows] = self._candidates(index[rows], own[rows], rng)
             caption[rows] = self._captions(wrong[rows], rng)
             match = self._matches(index[rows], own[rows], wrong[rows], caption[rows])
-            open_rows[rows] = match & (
-                self.counts[index[rows]] > 0
-            )  # without a caption nothing can match
+            # without a caption nothing can match
+            open_rows[rows] = match & (self.counts[index[rows]] > 0)
         raise DataError(
-            'No record that certainly does not match was found for some captions: the data set is too small or all alike.'
+            'No record that certainly does not match was found for some captions: the data set is '
+            'too small or all alike.'
         )
 
     def _of_another_class(self, index, rng):
-        """A record of another class for each, all of them alike in chance; without classes any other record."""
+        """Draw a record of another class for each, all with the same chance.
+
+        Without classes any other record.
+        """
         if 'label' in self.tables:
             ordered = self.order
-            first, last = (
-                np.searchsorted(self.sorted, self.tables['label'][index], side)
-                for side in ('left', 'right')
-            )
+            labels = self.tables['label'][index]
+            first, last = (np.searchsorted(self.sorted, labels, s) for s in ('left', 'right'))
         else:
             ordered, first = self.records, np.searchsorted(self.records, index)
             last = first + 1
         others = self.n - (last - first)
         if (others < 1).any():
             raise DataError(
-                'No record that certainly does not match was found: all records are of one class. Use data with several classes.'
+                'No record that certainly does not match was found: all records are of one class. '
+                'Use data with several classes.'
             )
         drawn = rng.integers(0, others)
         return ordered[np.where(drawn < first, drawn, drawn + last - first)]
 
-    def _candidates(self, index, caption, rng, of=8):
-        """A random record for each row, or for a share of the rows that of several which is most like the row's own and yet wrong."""
-        drawn = self.records[rng.integers(0, self.n, (len(index), of if self.near_wrong else 1))]
+    def _candidates(self, index, caption, rng):
+        """Draw a random record for each row.
+
+        For a share `near_wrong` of the rows it is, of NEAR records, the one that is most like the
+        row's own and yet wrong.
+        """
+        shape = len(index), NEAR if self.near_wrong else 1
+        drawn = self.records[rng.integers(0, self.n, shape)]
         if not self.near_wrong:
             return drawn[:, 0]
         scene = self.tables['scene']
-        own, others = (
-            scene[index][:, None, :-1, :3],
-            scene[drawn][:, :, :-1, :3],
-        )  # class, colour, size of each object
+        # class, colour, size of each object
+        own, others = scene[index][:, None, :-1, :3], scene[drawn][:, :, :-1, :3]
         alike = ((own == others) & (own >= 0)).sum((2, 3))
-        false = ~entails(
-            self.tables['facts'][index[:, None], caption][:, None], scene[drawn][:, :, None]
-        ).all(2)
+        said = self.tables['facts'][index[:, None], caption][:, None]
+        false = ~entails(said, scene[drawn][:, :, None]).all(2)
         near = np.take_along_axis(drawn, np.where(false, alike, -1).argmax(1)[:, None], 1)[:, 0]
         return np.where(rng.random(len(index)) < self.near_wrong, near, drawn[:, 0])
 
     def _matches(self, index, caption, wrong, wrong_caption):
-        """Whether by its facts the wrong record might match after all."""
+        """Whether, by its facts, each wrong record might match after all."""
         facts, scene = self.tables['facts'], self.tables['scene']
         match = np.zeros(len(index), bool)
-        if self.wrong_image:  # of several captions one that is false suffices
+        if self.wrong_image:
+            # of several captions one that is false suffices
             match |= entails(facts[index[:, None], caption], scene[wrong][:, None]).all(1)
         if self.wrong_text:
             match |= entails(facts[wrong[:, None], wrong_caption], scene[index][:, None]).all(1)

@@ -153,7 +153,8 @@ class Split:
             return {name: store.room(name, shape, types[name]) for name, shape in shapes.items()}
         except OSError as error:
             raise DataError(
-                f'{store.folder} has no room for the pictures of {self.split}, {size / 1e9:.1f} GB: '
+                f'{store.folder} has no room for the pictures of {self.split}, {size / 1e9:.1f} '
+                'GB: '
                 f'{reason(error)}. {remedy}'
             ) from error
 
