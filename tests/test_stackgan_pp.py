@@ -516,4 +516,4 @@ def test_a_style_encoder_needs_sentences():
     assert Run(config).names == ['gan']
     config.stages.style.steps = 10
     with pytest.raises(RunError, match='this run has no sentences'):
-        Run(config).names
+        Run(config)
