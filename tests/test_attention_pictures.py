@@ -24,7 +24,6 @@ from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import to_files
 from t2i_jax.scenes import attention as looks
 from t2i_jax.stage import Meta
-from t2i_jax.train import train
 from tfds_builders.shape_scenes import render
 from tfds_builders.shape_scenes.scenes import CLASS, COLOUR
 
@@ -225,12 +224,9 @@ def test_stages_that_look_at_nothing_are_refused(looking, monkeypatch):
 
 
 @pytest.fixture(scope='module')
-def matcher(on_shapes, tmp_path_factory):
+def matcher(run_of):
     """The stage of a DAMSM of two steps."""
-    config, workdir = on_shapes('damsm_shapes'), tmp_path_factory.mktemp('damsm') / 'run'
-    config.stages.damsm.model.update(d=8, embedding=6, channels=(4, 6))
-    config.stages.damsm.update(steps=2, log_every=1, validate_every=0, checkpoint_every=2)
-    return train(Run.create(config.lock(), workdir), jax.devices()[:1])['damsm']
+    return Run.open(run_of('damsm'))['damsm']
 
 
 def test_where_words_look_in_held_out_pictures(matcher, tmp_path):

@@ -3,7 +3,6 @@
 import json
 
 import cv2
-import jax
 import numpy as np
 import pytest
 
@@ -13,19 +12,14 @@ from t2i_jax.explore.attributes import exclusive_groups
 from t2i_jax.run import Run
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.systems.attribute2image import Attribute2Image
-from t2i_jax.train import train
 
 ALL = tuple(Attribute2Image.explores)
 
 
 @pytest.fixture(scope='module')
-def layered(on_shapes, tmp_path_factory):
+def layered(run_of):
     """The stage of a tiny disCVAE after a few steps."""
-    config, workdir = on_shapes('attribute2image_shapes'), tmp_path_factory.mktemp('layered')
-    every = dict(log_every=2, validate_every=0, sample_every=0, checkpoint_every=4)
-    config.stages.vae.update(steps=4, **every)
-    config.stages.vae.model.update(width=4, nz=8, nz_b=8)
-    return train(Run.create(config.lock(), workdir), jax.devices()[:1])['vae']
+    return Run.open(run_of('attribute2image'))['vae']
 
 
 @pytest.fixture
@@ -51,7 +45,7 @@ def test_groups_of_which_each_record_has_one():
 @pytest.mark.parametrize('what', ALL)
 def test_pictures_and_numbers(what, layered, shown, tmp_path):
     numbers = explore(layered, what, num=3, out=tmp_path)
-    assert json.loads((tmp_path / f'{what}.json').read_text()) == numbers and numbers['step'] == 4
+    assert json.loads((tmp_path / f'{what}.json').read_text()) == numbers and numbers['step'] == 2
     pictures, labels, real = shown['pictures'], shown['labels'], shown['real']
     # five groups of attributes
     shapes = dict(attributes=(15, 7), layers=(4, 3), reconstruction=(3, 4), completion=(3, 3))

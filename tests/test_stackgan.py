@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import bit_equal, count, filled, moved, restored, start
+from helpers import bit_equal, brief, count, filled, moved, restored, start
 
 from t2i_jax import config as settings
 from t2i_jax import optim
@@ -551,16 +551,9 @@ def test_sentence_vectors_of_another_size():
         nnx.eval_shape(make)
 
 
-def brief(on_shapes):
-    config = on_shapes('stackgan_shapes')
-    for block in config.stages.values():
-        block.update(steps=2, log_every=1, validate_every=0, sample_every=0, checkpoint_every=2)
-    return config
-
-
 @pytest.fixture
 def config(on_shapes):
-    return brief(on_shapes)
+    return brief(on_shapes('stackgan_shapes'))
 
 
 def test_stage_two_without_a_finished_stage_one_ends_in_one_message(config, tmp_path):
@@ -588,19 +581,10 @@ def test_a_stage_one_of_another_size_is_refused_before_training(config, tmp_path
 
 
 @pytest.fixture(scope='module')
-def trained(on_shapes, tmp_path_factory):
-    """(config, workdir) of a run of narrow networks, finished but for the style encoder."""
-    config, workdir = brief(on_shapes), tmp_path_factory.mktemp('trained') / 'run'
-    stages = config.stages
-    stages.text.model.update(
-        encoder=dict(variant='icml_flowers', channels=(8, 8), hidden=8, embedding=8),
-        image_channels=(4, 8),
-    )
-    stages.one.model.update(gf=4, df=4, nc=8)
-    stages.two.model.update(gf=4, df=4, nc=8, blocks=1)
-    stages.style.steps = 0
-    train(Run(config.lock(), workdir), jax.devices()[:1])
-    return config, workdir
+def trained(run_of):
+    """(config, workdir) of a finished run."""
+    workdir = run_of('stackgan')
+    return Run.open(workdir).config, workdir
 
 
 @pytest.fixture
@@ -636,14 +620,14 @@ def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(
     sampler, style = Sampler.load(second), Sampler.load(second, stage='style', chunk=4)
     drawn = sampler(['a red circle'], num=2, seed=3)
     assert (
-        sampler.stage == 'two'
+        sampler.name == 'two'
         and drawn['image'].shape == (1, 2, 32, 32, 3)
         and drawn['images'][0].shape == (1, 2, 16, 16, 3)
     )
     noise = style.module.noise(jax.random.key(3), 2)
     encoded = style.encode(['a red circle'] * 2)
-    assert style.draw({'encoded': encoded}, noise, (2,), 'recover')['z'].shape == (2, 100)
-    again = style.draw(
+    assert style.sample({'encoded': encoded}, noise, (2,), 'recover')['z'].shape == (2, 100)
+    again = style.sample(
         {'encoded': encoded, 'image': drawn['image'][0] / 127.5 - 1}, noise, (2,), 'transfer'
     )['image']
     assert again.shape == (2, 32, 32, 3) and again.dtype == np.uint8
@@ -661,15 +645,14 @@ def test_the_small_pictures_of_stage_one(narrow, tmp_path, warnings):
     assert (
         a.shape == (1, 3, 16, 16, 3) and np.abs(a.astype(int) - b).max() <= 1
     )  # the same noise: the same picture
-    to_files(workdir, ['a red circle'], 2, 0, tmp_path / 'out', stage='one')
+    to_files(Run.open(workdir)['one'], ['a red circle'], 2, 0, tmp_path / 'out')
     assert (tmp_path / 'out' / 'sheet.png').exists()
     assert explore(Run.open(workdir)['one'], 'z_interpolation', num=2)['rows'] == 2
     longer = config.copy_and_resolve_references().unlock()
     longer.stages.one.steps, longer.stages.two.steps = 2, 1
     longer.init.update(text=str(workdir), one=str(workdir))
-    checkpoints = Run(config, workdir)[
-        'one'
-    ].checkpoints()  # as if the run had been asked for more steps and stopped
+    # as if the run had been started for more steps and stopped
+    checkpoints = Run(config, workdir)['one'].checkpoints()
     monkey = pytest.MonkeyPatch()
     monkey.setattr(type(checkpoints), 'extra', lambda self, step: dict(total=50))
     checkpoints.close()
@@ -700,4 +683,4 @@ def test_stored_sentence_vectors_of_another_size_are_refused(narrow):
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
         explore(Run.open(workdir)['two'], 'z_interpolation')
     with pytest.raises(RunError, match='Stage two was trained on data with embedding_dim 512'):
-        evaluate.evaluate(config, workdir, split='validation')
+        evaluate(Run.open(workdir)['two'], split='validation')
