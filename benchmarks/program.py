@@ -144,9 +144,9 @@ def state(workdir, stage, step=None):
     """Restore a stage's newest checkpoint -> (step, the arrays of the state)."""
     import jax
 
-    from t2i_jax import run
+    from t2i_jax.run import Run
 
-    step, found, _ = run.restore(run.load_config(workdir), workdir, stage, step)
+    step, found = Run.open(workdir)[stage].state(step)
     return step, [np.asarray(x) for x in jax.tree.leaves(found)]
 
 
