@@ -417,9 +417,7 @@ def cli():
         for stage in stages_of(configured(experiment, args.set), args.stage):
             if args.inside:
                 return inside(args, experiment, stage)
-            name = (
-                f'{pathlib.Path(experiment).stem}{"".join(experiment.partition(":")[1:])} {stage}'
-            )
+            name = f'{experiment} {stage}'
             if args.compare:
                 rows, report['ratios'][name] = compared(args, experiment, stage)
                 report['rows'] += [row | {'name': f'{name} {row["name"]}'} for row in rows]
