@@ -373,12 +373,33 @@ def apply(prog: Program, method, params, stats, *args):
 
 def normal_rows(key, n, shape):
     """Return standard normal noise, n x shape, whose row i comes from fold_in(key, i)."""
-    return over_rows(_normal_rows(key, n, shape))
+    return noise_rows(jax.random.normal, key, n, shape)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _normal_rows(key, n, shape):
-    def row(i):
-        return jax.random.normal(jax.random.fold_in(key, i), shape)
+def uniform_rows(key, n, shape, low=0.0):
+    """Return noise from U(low, 1), n x shape, whose row i comes from fold_in(key, i)."""
+    return noise_rows(_uniform(low), key, n, shape)
 
-    return jax.vmap(row)(jnp.arange(n))
+
+def truncated_rows(key, n, shape):
+    """Return normal noise cut at two deviations, n x shape, whose row i comes from fold_in(key, i)."""
+    return noise_rows(_truncated, key, n, shape)
+
+
+def noise_rows(draw, key, n, shape):
+    """Return noise, n x shape, by draw(key of the row, shape), spread over the devices."""
+    return over_rows(_noise_rows(draw, key, n, shape))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def _noise_rows(draw, key, n, shape):
+    return jax.vmap(lambda i: draw(jax.random.fold_in(key, i), shape))(jnp.arange(n))
+
+
+@functools.cache
+def _uniform(low):
+    return functools.partial(jax.random.uniform, minval=low)
+
+
+def _truncated(key, shape):
+    return jax.random.truncated_normal(key, -2, 2, shape)

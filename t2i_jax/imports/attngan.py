@@ -23,7 +23,7 @@ from einops import rearrange
 
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.encoders import inception
-from t2i_jax.encoders.frozen import checked
+from t2i_jax.encoders.pretrained import checked
 from t2i_jax.imports.torch import LEGACY, read_weights
 from t2i_jax.runtime.errors import DataError
 from tfds_builders.foreign import pickles

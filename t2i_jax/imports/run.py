@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t2i_jax import stage as core
-from t2i_jax.encoders.damsm_image import InceptionTrunk
+from t2i_jax.encoders.inception import InceptionTrunk
 from t2i_jax.imports.attngan import read_official
 from t2i_jax.run import Run, saved_steps
 from t2i_jax.runtime.errors import RunError

