@@ -111,7 +111,6 @@ def forms(layer):
     import numpy as np
     from einops import rearrange, repeat
 
-    from t2i_jax.layers import blocks
     from t2i_jax.layers import conv as ours
 
     pads, k, stride = padding(layer), layer.kernel, layer.stride
@@ -195,7 +194,7 @@ def forms(layer):
             one=one,
         )
     if layer.kind == 'doubled':
-        return dict(plain=doubled, ours=blocks.conv3_doubled if k == 3 else ours.conv_doubled) | (
+        return dict(plain=doubled, ours=ours.conv3_doubled if k == 3 else ours.conv_doubled) | (
             dict(one=ours.conv_doubled) if k == 3 else {}
         )
     found = dict(

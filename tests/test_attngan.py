@@ -17,11 +17,12 @@ from experiments import attngan_birds, attngan_coco, attngan_shapes
 from t2i_jax import config as settings
 from t2i_jax import stage as core
 from t2i_jax.data.text import Vocabulary
+from t2i_jax.encoders.sentence import WordsAndSentence
 from t2i_jax.losses import sentence_loss, words_loss
 from t2i_jax.run import Run, describe
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Meta
-from t2i_jax.systems.attngan import STAGES, AttnGan, Drawn, Text
+from t2i_jax.systems.attngan import STAGES, AttentivePictures, AttnGan
 
 LOG2 = np.log(2)
 WORDS, LENGTH = 12, 5  # of the vocabulary, of a padded sentence
@@ -419,8 +420,8 @@ def drawn(red, green, sides=(8, 16), sentence=0.0, b=4, mu=0.0, logvar=0.0):
     Constant pictures of each side, beside sentences whose first numbers are given.
     """
     sentence = jnp.zeros((b, 6)).at[:, 0].set(jnp.float32(sentence))
-    text = Text(jnp.ones((b, LENGTH, 6)), sentence, jnp.ones((b, LENGTH)))
-    return Drawn(
+    text = WordsAndSentence(jnp.ones((b, LENGTH, 6)), sentence, jnp.ones((b, LENGTH)))
+    return AttentivePictures(
         [pictures(red, green, b, side) for side in sides],
         (),
         jnp.full((b, 3), mu),

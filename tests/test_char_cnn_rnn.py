@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from t2i_jax.data.text import ALPHABET, encode_chars
-from t2i_jax.encoders.char_cnn_rnn import VARIANTS, CharCnnRnn, ChoGru, ReluRnn
+from t2i_jax.encoders.char_cnn_rnn import VARIANTS, CharCnnRnn
+from t2i_jax.layers.recurrent import ChoGru, ReluRnn
 
 SENTENCES = [
     'this flower has bright pink petals and a yellow centre',

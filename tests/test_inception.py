@@ -13,7 +13,7 @@ from flax import nnx
 from oracles import load
 
 from t2i_jax.encoders import inception
-from t2i_jax.encoders.frozen import random_weights
+from t2i_jax.encoders.pretrained import random_weights
 from t2i_jax.metrics.resize import resize
 from t2i_jax.runtime.errors import DataError
 
@@ -138,5 +138,5 @@ def test_every_tensor_is_accounted_for():
                 'Conv2d_1a_3x3.bn.num_batches_tracked': np.array(0),
             },
         )
-    with pytest.raises(ValueError, match="no Inception 'v4'; there are fid and torchvision"):
+    with pytest.raises(ValueError, match="Inception is 'v4': choose fid or torchvision"):
         inception.Inception('v4')

@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 from t2i_jax.layers import conv as convolutions
-from t2i_jax.layers.blocks import Bottleneck, levels
 from t2i_jax.layers.conv import (
     DIMENSIONS,
     Conv,
@@ -15,9 +14,11 @@ from t2i_jax.layers.conv import (
     conv_doubled,
     conv_transpose,
     convolution,
+    levels,
     plain,
 )
 from t2i_jax.layers.norm import BatchNorm
+from t2i_jax.layers.relu import Bottleneck
 from t2i_jax.runtime import sharding
 
 SAME, HALF = ((1, 1), (1, 1)), {'stride': 2, 'padding': ((1, 1), (1, 1))}

@@ -8,13 +8,13 @@ from flax import nnx
 
 from t2i_jax import stage as core
 from t2i_jax.layers import remat
-from t2i_jax.layers.blocks import ImageTrunk, Residual
+from t2i_jax.layers.glu import ImageTrunk, ResidualGlu
 from t2i_jax.run import Run
 
 
 class Chain(nnx.Module):
     def __init__(self, *, rngs):
-        self.blocks = nnx.List([Residual(4, rngs=rngs) for _ in range(6)])
+        self.blocks = nnx.List([ResidualGlu(4, rngs=rngs) for _ in range(6)])
         self.trunk = ImageTrunk(16, 4, rngs=rngs)
 
     def __call__(self, x, *, train):

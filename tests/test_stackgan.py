@@ -18,6 +18,7 @@ from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.evaluate import evaluate
 from t2i_jax.explore import explore
 from t2i_jax.layers.norm import LayerNorm
+from t2i_jax.layers.relu import UpConv
 from t2i_jax.run import Run, describe
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler, to_files
@@ -25,11 +26,10 @@ from t2i_jax.stage import Meta
 from t2i_jax.systems import stackgan
 from t2i_jax.systems.stackgan import (
     STAGES,
-    Discriminator,
-    Fakes,
+    StackDiscriminator,
+    AugmentedFakes,
     StageOne,
     StageTwo,
-    UpConv,
     truncate,
 )
 from t2i_jax.train import train
@@ -183,7 +183,7 @@ def test_the_up_convolution_is_a_doubled_map_under_a_3x3_kernel():
 
 def test_the_tensorflow_version_cuts_the_start_of_every_convolution(monkeypatch):
     rngs = nnx.Rngs(0)
-    D = Discriminator(16, 8, 16, 8, True, 'embedding', LayerNorm, rngs=rngs)
+    D = StackDiscriminator(16, 8, 16, 8, True, 'embedding', LayerNorm, rngs=rngs)
 
     def convolutions():
         return [
@@ -212,9 +212,9 @@ def test_the_tensorflow_version_cuts_the_start_of_every_convolution(monkeypatch)
     pair()
     assert [type(network).__name__ for network in cut] == [
         'GeneratorOne',
-        'Discriminator',
+        'StackDiscriminator',
         'GeneratorTwo',
-        'Discriminator',
+        'StackDiscriminator',
     ]
 
 
@@ -255,7 +255,7 @@ def stubbed(free=False, **keywords):
 
 
 def fakes(image=0.0, mu=0.0, logvar=0.0, text=0.0):
-    return Fakes(
+    return AugmentedFakes(
         jnp.full((4, 2, 2, 3), image),
         jnp.full((4, 6), mu),
         jnp.full((4, 6), logvar),
@@ -525,7 +525,7 @@ def test_what_a_stage_asks_for():
     [
         (dict(size=512), 'draws 64 px and Stage-II 512 px.*ratio=4.*stages.two.data.size'),
         (dict(two=dict(ratio=2)), 'draws 64 px and Stage-II 256 px.*ratio=2'),
-        (dict(one=dict(variant='torch')), "variant is 'torch'; it is 'official_tf' or 'pytorch'"),
+        (dict(one=dict(variant='torch')), "variant is 'torch': choose official_tf or pytorch"),
         (dict(two=dict(wrong='near')), "wrong is 'near'"),
         (dict(two=dict(d_condition='text')), "'embedding' or 'mu'"),
         (dict(one=dict(d_norm='group')), "d_norm is 'group'"),

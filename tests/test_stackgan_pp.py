@@ -13,23 +13,21 @@ from helpers import count, filled, shapes_of, start
 from experiments import stackgan_pp_birds, stackgan_pp_uncond_shapes
 from t2i_jax import stage as core
 from t2i_jax.data.augment import Geometry, augment
-from t2i_jax.layers.blocks import (
-    Head,
+from t2i_jax.layers.conv import conv3_beside, conv3_doubled, convolve
+from t2i_jax.layers.glu import (
     ImageTrunk,
     InitStage,
-    Keep,
-    Residual,
-    Up,
+    KeepGlu,
+    LogitHead,
+    ResidualGlu,
+    UpGlu,
     conv3,
-    conv3_beside,
-    conv3_doubled,
-    convolve,
 )
 from t2i_jax.losses import colour_consistency
 from t2i_jax.run import Run, describe
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Meta
-from t2i_jax.systems.stackgan_pp import STAGES, StackGanPp, Style
+from t2i_jax.systems.stackgan_pp import STAGES, StackGanPp, TreeStyle
 
 LOG2 = np.log(2)
 EMBEDDING = 6
@@ -449,14 +447,14 @@ def test_a_convolution_beside_a_vector_is_one_beside_its_tiles(side):
 
 
 def test_a_residual_block_adds_to_its_input_and_nothing_comes_after_the_sum():
-    block = Residual(4, rngs=nnx.Rngs(0))
+    block = ResidualGlu(4, rngs=nnx.Rngs(0))
     block.norm.scale[...] = jnp.zeros(4)
     x = normals((2, 4, 4, 4))[0]
     np.testing.assert_array_equal(block(x, train=True), x)
 
 
 def test_gates_are_the_second_half_of_the_channels():
-    keep = Keep(2, 3, rngs=nnx.Rngs(0))
+    keep = KeepGlu(2, 3, rngs=nnx.Rngs(0))
     x = normals((2, 4, 4, 2))[0]
     keep.norm.scale[...] = jnp.array([1.0, 1, 1, 0, 0, 0])  # the gates: sigmoid(0)
     normed = keep.norm(keep.conv(x), train=True)
@@ -468,9 +466,9 @@ def test_gates_are_the_second_half_of_the_channels():
     [
         lambda rngs: conv3(4, 6, rngs=rngs),
         lambda rngs: conv3(1, 12, rngs=rngs),
-        lambda rngs: Up(4, 3, rngs=rngs).conv,
+        lambda rngs: UpGlu(4, 3, rngs=rngs).conv,
         lambda rngs: InitStage(9, 2, 8, rngs=rngs).first,
-        lambda rngs: Head(4, rngs=rngs).logit,
+        lambda rngs: LogitHead(4, rngs=rngs).logit,
     ],
 )
 def test_weights_start_orthogonal(make):
@@ -500,7 +498,7 @@ def test_blocks_compute_in_the_type_that_they_are_told():
 def test_style_of_the_largest_picture():
     stage = nnx.merge(*tiny())
     meta = Meta('birds', size=16, embedding_dim=EMBEDDING)
-    style = Style(meta, ndf=4, nt=8, G=stage.G, text=None, rngs=nnx.Rngs(1))
+    style = TreeStyle(meta, ndf=4, nt=8, G=stage.G, text=None, rngs=nnx.Rngs(1))
     asked, noise = {'embedding': batch()['embedding']}, style.noise(jax.random.key(1), 4)
     assert set(noise) == {'z', 'eps'} and style.needs == ('embedding',)
     np.testing.assert_allclose(
@@ -508,7 +506,7 @@ def test_style_of_the_largest_picture():
     )
     assert style.recover(asked, noise)['z'].shape == noise['z'].shape
     with pytest.raises(ValueError, match='draws 16 px, the style encoder would read 64 px'):
-        Style(meta._replace(size=64), G=stage.G, text=None, rngs=nnx.Rngs(1))
+        TreeStyle(meta._replace(size=64), G=stage.G, text=None, rngs=nnx.Rngs(1))
 
 
 def test_a_style_encoder_needs_sentences():

@@ -183,7 +183,7 @@ def test_a_run_does_not_depend_on_the_one_from_which_it_took_a_stage(tiny, train
     config.init.text = str(other)
     Run(config, mine)['text'].adopt()
     shutil.rmtree(other)
-    assert Run(config, mine)['gan'].build(Run.open(trained)['gan'].meta, 0).text.embedding == 8
+    assert Run(config, mine)['gan'].build(Run.open(trained)['gan'].meta, 0).text.d == 8
 
 
 def test_a_stage_without_phases_is_saved_as_it_is(dense, tmp_path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from t2i_jax.encoders import efficientnet_lite, inception
-from t2i_jax.encoders.frozen import ConvNorm, Head, checked, norm_shapes, random_weights
+from t2i_jax.encoders.pretrained import ClassHead, ConvNorm, checked, norm_shapes, random_weights
 from t2i_jax.imports.torch import read_weights, sha256
 from t2i_jax.metrics.arrays import blocks
 from t2i_jax.metrics.resize import FILTERS, resize
@@ -42,7 +42,7 @@ class RandomConv(nnx.Module):
         weights = checked(weights, shapes, 'random_conv')
         convs = [ConvNorm(weights, f'{i}.conv', f'{i}.norm', stride=2) for i in range(4)]
         self.convs = nnx.List(convs)
-        self.head = Head(weights, 'fc')
+        self.head = ClassHead(weights, 'fc')
 
     def __call__(self, x):
         x = x / 127.5 - 1  # b 64 64 3

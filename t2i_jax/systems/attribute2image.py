@@ -30,8 +30,8 @@ import optax
 from einops import rearrange, reduce
 from flax import nnx
 
-from t2i_jax.layers.blocks import torch_linear
 from t2i_jax.layers.conv import conv_doubled
+from t2i_jax.layers.linear import torch_linear
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.losses import gaussian_kl, gaussian_nll, smooth_l1
 from t2i_jax.stage import Phase, Stage, normal_rows

@@ -34,8 +34,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from t2i_jax.layers.blocks import levels, linear, lrelu, torch_linear
-from t2i_jax.layers.conv import Conv, ConvTranspose
+from t2i_jax.layers.conv import Conv, ConvTranspose, levels
+from t2i_jax.layers.linear import linear, lrelu, torch_linear
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.losses import adversarial, gradient_penalty
 from t2i_jax.runtime.sharding import over_rows

@@ -1,25 +1,36 @@
-"""GAN-CLS: Generative Adversarial Text to Image Synthesis. Reed, Akata, Yan, Logeswaran, Schiele, Lee, ICML 2016.
+"""GAN-CLS: Generative Adversarial Text to Image Synthesis.
 
-A sentence becomes a vector by a character network that was trained to agree with images (stage `text`: Learning Deep
-Representations of Fine-Grained Visual Descriptions, CVPR 2016). Then a DCGAN draws from that vector and noise, and its
-discriminator answers one question, "real and matching?", which it can learn because it also sees real images with the
-wrong sentence (CLS). The generator may also be trained on sentences that nobody wrote, halfway between two others (INT). What a sentence leaves open
-(where, how large, before what) is in the noise: a style encoder (stage `style`) learns to read it off a picture.
+Reed, Akata, Yan, Logeswaran, Schiele, Lee, ICML 2016.
+
+A sentence becomes a vector by a character network that was trained to agree with images (stage
+`text`: Learning Deep Representations of Fine-Grained Visual Descriptions, CVPR 2016). Then a DCGAN
+draws from that vector and noise, and its discriminator answers one question, "real and matching?",
+which it can learn because it also sees real images with the wrong sentence (CLS). The generator may
+also be trained on sentences that exist nowhere, halfway between two others (INT). What a sentence
+leaves open (where, how large, before what) is in the noise: a style encoder (stage `style`) learns
+to read it off a picture.
 
     h = mean of a few caption vectors,  bce1(s) = softplus(-s),  bce0(s) = softplus(s)
-    L_D = bce1(D(x, h)) + w bce0(D(x_wrong, h)) + (1 - w) bce0(D(G(z, h), h))            w = 1/2; without CLS w = 0
-    L_G = mean of bce1(D(G(z, h), h)) over the batch and, with INT, over B/2 midpoints h = (h_i + h_{i + B/2}) / 2
-    L_style = |z - S(G(z, h))|^2, summed over the dimensions, S a third network and G at rest; then G(S(image), h) has that image's style
-    L_text = 1/K^2 sum_i sum_{j != i} max(0, 1 + s_ij - s_ii) + the same with roles swapped,  s_ij = f(image_i) . h(text_j)
+    L_D = bce1(D(x, h)) + w bce0(D(x_wrong, h)) + (1 - w) bce0(D(G(z, h), h))
+          w = 1/2; without CLS w = 0
+    L_G = mean of bce1(D(G(z, h), h)) over the batch and, with INT, over B/2 midpoints
+          h = (h_i + h_{i + B/2}) / 2
+    L_style = |z - S(G(z, h))|^2, summed over the dimensions, S a third network and G frozen;
+          then G(S(image), h) has that image's style
+    L_text = 1/K^2 sum_i sum_{j != i} max(0, 1 + s_ij - s_ii) + the same with roles swapped,
+          s_ij = f(image_i) . h(text_j)
 
-Deviations: the images of G are shared by D's and G's step (the original draws fresh noise for G's). The image side of the
-joint embedding is a small convolutional network trained with it, because the GoogLeNet features of the original cannot
-be had; with stored features (`features`, their dimension) it uses those. The style encoder's layers were never published: here they are
-those of D up to the map of 4 x 4, all with their activations, and a dense layer. A row's captions are drawn without replacement, and the wrong
-image from all records that do not match, not from a class drawn first. A moving average of G's weights is kept;
-`stages.gan.ema=0` samples with the plain weights, as the original does.
+Deviations: the images of G are shared by D's and G's step (the original draws fresh noise for G's).
+The image side of the joint embedding is a small convolutional network trained with it, because the
+GoogLeNet features of the original cannot be had; with stored features (`features`, their dimension)
+it uses those. The style encoder's layers were never published: here they are those of D up to the
+map of 4 x 4, all with their activations, and a dense layer. A row's captions are drawn without
+replacement, and the wrong image from all records that do not match, not from a class drawn first. A
+moving average of G's weights is kept; `stages.gan.ema=0` samples with the plain weights, as the
+original does.
 
-Expected (as measured by the StackGAN authors, from memory): Inception Score 2.88 birds, 2.66 flowers, 7.88 COCO.
+Expected (as measured by the StackGAN authors, from memory): Inception Score 2.88 birds, 2.66
+flowers, 7.88 COCO.
 """
 
 from typing import Any, NamedTuple
@@ -30,23 +41,29 @@ from einops import rearrange, repeat
 from flax import nnx
 
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
+from t2i_jax.encoders.sentence import encode_sentence, text_dim, text_reads
 from t2i_jax.encoders.small_cnn import SmallCnn
-from t2i_jax.layers.blocks import Bottleneck, levels, linear, lrelu, torch_linear
-from t2i_jax.layers.conv import Conv, ConvTranspose
+from t2i_jax.layers.conv import Conv, ConvTranspose, levels
+from t2i_jax.layers.linear import linear, lrelu, torch_linear
 from t2i_jax.layers.norm import NORMS, BatchNorm
+from t2i_jax.layers.relu import Bottleneck
 from t2i_jax.layers.remat import recomputed
 from t2i_jax.losses import bce, bce_per_row, structured_joint_embedding
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.stage import Phase, Stage, normal_rows
 
 
-class Generator(nnx.Module):
-    """Sentence vector and noise -> image in [-1, 1]."""
+# ------------------------------------------------------------------------------------ networks
+class ClsGenerator(nnx.Module):
+    """Sentence vector and noise -> image in [-1, 1].
 
-    def __init__(self, size, embedding, ngf, nz, nt, large=False, *, rngs):
+    `unit_text`: how sentence vectors are scaled, for stages that load this network.
+    """
+
+    def __init__(self, size, embedding, ngf, nz, nt, large=False, unit_text=False, *, rngs):
         n = levels(size)
         c = [ngf << (n - 1 - i) for i in range(n)]  # 64 px: 8, 4, 2, 1 times ngf
-        self.nz, self.size = nz, size
+        self.nz, self.size, self.unit_text = nz, size, unit_text
         self.project = torch_linear(embedding, nt, rngs=rngs)
         self.first = linear(nz + nt, 16 * c[0], rngs=rngs)
         self.ups = nnx.List([ConvTranspose(c[i], c[i + 1], 4, rngs=rngs) for i in range(n - 1)])
@@ -66,26 +83,23 @@ class Generator(nnx.Module):
         x = rearrange(x, 'b (h w c) -> b h w c', h=4, w=4)
         each = len(self.blocks) // 2
         for i, norm in enumerate(self.norms):
-            x = norm(
-                x if i == 0 else self.ups[i - 1](x), train=train
-            )  # b 4 4 8c, b 8 8 4c, b 16 16 2c, b 32 32 c
-            if i < 2:
-                x = jax.nn.relu(self.blocks[i * each](x, train=train))
-                if each == 2:
-                    x = self.blocks[i * each + 1](
-                        x, train=train
-                    )  # no activation after the second sum
-            else:
+            x = self.ups[i - 1](x) if i else x
+            x = norm(x, train=train)  # b 4 4 8c, b 8 8 4c, b 16 16 2c, b 32 32 c
+            if i >= 2:
                 x = jax.nn.relu(x)
+                continue
+            x = jax.nn.relu(self.blocks[i * each](x, train=train))
+            if each == 2:
+                # no activation after the second sum
+                x = self.blocks[i * each + 1](x, train=train)
         return jnp.tanh(self.image(x))  # b 64 64 3
 
 
-class Trunk(nnx.Module):
-    """Image -> map of 4 x 4: the part of the discriminator that the style encoder shares in kind."""
+class ClsTrunk(nnx.Module):
+    """Image -> map of 4 x 4, as in the discriminator and in the style encoder."""
 
     def __init__(self, size, ndf, third_activation, norm=BatchNorm, *, rngs):
-        n = levels(size)
-        c = [ndf << i for i in range(n)]
+        c = [ndf << i for i in range(levels(size))]
         self.downs = nnx.List(
             [Conv(a, b, 4, stride=2, padding=1, rngs=rngs) for a, b in zip([3] + c, c)]
         )
@@ -104,14 +118,14 @@ class Trunk(nnx.Module):
         return lrelu(self.block(x, train=train))  # b 4 4 8c
 
 
-class Discriminator(nnx.Module):
+class ClsDiscriminator(nnx.Module):
     """Image and sentence vector -> logit of "real and matching". b"""
 
     def __init__(
         self, size, embedding, ndf, nt, text_norm, third_activation, norm=BatchNorm, *, rngs
     ):
         c = ndf << (levels(size) - 1)
-        self.trunk = Trunk(size, ndf, third_activation, norm, rngs=rngs)
+        self.trunk = ClsTrunk(size, ndf, third_activation, norm, rngs=rngs)
         self.project = torch_linear(embedding, nt, rngs=rngs)
         self.text_norm = BatchNorm(nt, rngs=rngs) if text_norm else None
         self.joint = Conv(c + nt, c, 1, rngs=rngs)
@@ -128,14 +142,13 @@ class Discriminator(nnx.Module):
 
 
 class StyleEncoder(nnx.Module):
-    """Image, and with an embedding the sentence vector, too -> the z that it was drawn from. b nz"""
+    """Image -> the z that it was drawn from, b nz. With an embedding it reads the sentence, too."""
 
     def __init__(self, size, embedding, ndf, nz, nt, *, rngs):
-        self.trunk = Trunk(size, ndf, True, rngs=rngs)
+        self.trunk = ClsTrunk(size, ndf, True, rngs=rngs)
         self.project = torch_linear(embedding, nt, rngs=rngs) if embedding else None
-        self.z = torch_linear(
-            16 * (ndf << (levels(size) - 1)) + (nt if embedding else 0), nz, rngs=rngs
-        )
+        features = 16 * (ndf << (levels(size) - 1)) + (nt if embedding else 0)
+        self.z = torch_linear(features, nz, rngs=rngs)
 
     def __call__(self, image, text, *, train):
         x = rearrange(self.trunk(image, train=train), 'b h w c -> b (h w c)')
@@ -143,11 +156,12 @@ class StyleEncoder(nnx.Module):
         return self.z(x).astype(jnp.float32)
 
 
+# ------------------------------------------------------------------------------ the text stage
 # hidden 0: the variant's own
 ENCODER = dict(variant='icml_birds', channels=(384, 512), hidden=0, embedding=1024, dropout=0.0)
 
 
-class Codes(NamedTuple):
+class JointCodes(NamedTuple):
     """Pictures and sentences in the common space, b d."""
 
     code: Any
@@ -155,7 +169,7 @@ class Codes(NamedTuple):
 
 
 class JointEmbedding(Stage):
-    """Trains the character network so that the dot product of sentence and image vector is largest for true pairs."""
+    """Trains the character network: true pairs get the largest product of their vectors."""
 
     phases = (Phase('joint_loss', trains=('text', 'image')),)
     makes = ('codes',)
@@ -174,47 +188,57 @@ class JointEmbedding(Stage):
         margin=1.0,
         rngs,
     ):
-        """encoder: keywords of CharCnnRnn. image_channels, image_flat: of SmallCnn. features: dimension of stored image features,
-        0 = learn them from pixels."""
+        """Build both encoders.
+
+        encoder: keywords of CharCnnRnn.
+        image_channels, image_flat: of SmallCnn.
+        features: dimension of stored image features, 0 = learn them from pixels.
+        margin: of the hinge loss.
+        """
         self.text = CharCnnRnn(**encoder, rngs=rngs)
-        self.margin = margin
-        if features and features != self.text.embedding:
+        self.margin, d = margin, self.text.d
+        if features and features != d:
             raise ValueError(
-                f'Stored image features have {features} dimensions, the text encoder {self.text.embedding}: make them equal.'
+                f'Stored image features have {features} dimensions, the text encoder {d}: '
+                'make them equal.'
             )
         if features:
             self.phases, self.image = (Phase('joint_loss', trains=('text',)),), None
         else:
-            self.image = SmallCnn(
-                meta.size, image_channels, self.text.embedding, image_flat, rngs=rngs
-            )
-        self.needs = ('image_features' if features else 'image', 'chars')
+            self.image = SmallCnn(meta.size, image_channels, d, image_flat, rngs=rngs)
+        self.needs = ('image_features' if features else 'image', *self.text.reads)
 
     @classmethod
     def skip(cls, config):
         return config.data.embedding == 'stored'
 
-    def codes(self, batch, key=None) -> Codes:
-        image = (
-            self.image(batch['image'], train=self.training)
-            if self.image
-            else batch['image_features']
-        )
-        return Codes(image, self.text(batch['chars'], train=self.training, key=key))
+    def codes(self, batch, key=None) -> JointCodes:
+        """Encode the pictures and sentences of a batch; key: of the dropout, in training."""
+        text = encode_sentence(self.text, batch, train=self.training, key=key)
+        if not self.image:
+            return JointCodes(batch['image_features'], text)
+        return JointCodes(self.image(batch['image'], train=self.training), text)
 
     def joint_loss(self, batch, key, out):
         image, text = self.codes(batch, key)
         loss = structured_joint_embedding(image, text, margin=self.margin)
-        scores = image.astype(jnp.float32) @ text.astype(jnp.float32).T
+        scores = image.astype(jnp.float32) @ text.T
         return loss, {'top1': (scores.argmax(1) == jnp.arange(len(scores))).mean()}
 
 
+# ------------------------------------------------------------------------------- the GAN stage
 class Fakes(NamedTuple):
-    image: Any  # b s s 3, with INT b + b/2 rows
-    text: Any  # the sentence vector of each row
+    """The generator's pass over a batch; with INT there are b + b/2 rows."""
+
+    # b s s 3
+    image: Any
+    # the sentence vector of each row
+    text: Any
 
 
 class GanCls(Stage):
+    """Trains the generator and the discriminator."""
+
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
     ema, loads = ('G',), {'text': 'text.text'}
     draws_from, makes = ('sentence',), ('image',)
@@ -242,54 +266,45 @@ class GanCls(Stage):
         text,
         rngs,
     ):
-        """matching_aware, interpolate: GAN, GAN-CLS, GAN-INT, GAN-INT-CLS. interp_extrapolate: move from h_i by alpha (h_j - h_i),
-        alpha ~ U(-1, 1), instead of to the midpoint. text_norm: batch norm in D's text branch (not for COCO).
-        third_activation: leaky ReLU after D's third convolution (COCO's script; that for birds and flowers lacks it).
-        Ours, and off in the paper's settings: unit_text scales sentence vectors to a mean square of 1; those of a briefly trained
-        encoder are so short that G does not hear them beside z. d_norm='layer': a D that normalises over the batch can tell a batch of
-        mismatched or drawn pictures as a whole, and then has little to say to G about the single one. r1: weight of a penalty on D's
-        slope at real pairs, which keeps D from winning on pictures that are easy to tell from drawn ones.
+        """Build the generator and the discriminator.
+
+        ngf, ndf: channels of the largest map of G and of D.
+        nz, nt: dimensions of z and of the projected sentence vector.
+        matching_aware, interpolate: GAN, GAN-CLS, GAN-INT, GAN-INT-CLS.
+        cls_weight, interp_weight: w, and the weight of the midpoints in L_G.
+        interp_extrapolate: move from h_i by alpha (h_j - h_i), alpha ~ U(-1, 1), instead of to the
+            midpoint.
+        text_norm: batch norm in D's text branch (not for COCO).
+        third_activation: leaky ReLU after D's third convolution (COCO's script; that for birds and
+            flowers lacks it).
+        large: two bottlenecks a map in G instead of one.
         text: the trained CharCnnRnn, or None where the data hold sentence vectors.
+
+        Ours, and off in the paper's settings:
+
+        unit_text: scale sentence vectors to a mean square of 1; those of a briefly trained encoder
+            are so short that G does not hear them next to z.
+        d_norm: 'layer'; a D that normalises over the batch can tell a batch of mismatched or drawn
+            pictures as a whole, and then has little to say to G about the single one.
+        r1: weight of a penalty on D's slope at real pairs, which keeps D from winning on pictures
+            that are easy to tell from drawn ones.
         """
-        if d_norm not in NORMS:
-            raise ValueError(f'd_norm is {d_norm!r}; it is {" or ".join(NORMS)}.')
-        embedding = text.embedding if text else meta.embedding_dim
-        if not embedding:
-            raise ValueError(
-                'There is neither a text encoder nor a stored sentence vector: set data.embedding=none or import vectors.'
-            )
+        choose('d_norm', d_norm, NORMS)
+        d = text_dim(text, meta)
         self.text = text
-        self.G = Generator(meta.size, embedding, ngf, nz, nt, large, rngs=rngs)
-        self.D = Discriminator(
-            meta.size, embedding, ndf, nt, text_norm, third_activation, NORMS[d_norm], rngs=rngs
+        self.G = ClsGenerator(meta.size, d, ngf, nz, nt, large, unit_text, rngs=rngs)
+        self.D = ClsDiscriminator(
+            meta.size, d, ndf, nt, text_norm, third_activation, NORMS[d_norm], rngs=rngs
         )
         self.cls_weight, self.interpolate = cls_weight if matching_aware else 0.0, interpolate
         self.interp_weight, self.extrapolate, self.r1 = interp_weight, interp_extrapolate, r1
-        self.unit_text = self.G.unit_text = unit_text
-        self.needs = (
-            ('image',)
-            + (('wrong_image',) if matching_aware else ())
-            + (('chars',) if text else ('embedding',))
-        )
+        self.unit_text = unit_text
+        wrong = ('wrong_image',) if matching_aware else ()
+        self.needs = ('image', *wrong, *text_reads(text))
 
     def encode(self, batch):
-        """Sentence vectors b d; where a row has several captions, their mean. Those of a batch that has been encoded stand under `encoded`."""
-        if 'encoded' in batch:
-            return batch['encoded']
-        if self.text is None:
-            text = batch['embedding']
-        else:
-            chars = batch['chars']
-            text = self.text(chars.reshape(-1, chars.shape[-1]), train=False).reshape(
-                *chars.shape[:-1], -1
-            )
-        text = text.astype(jnp.float32)
-        text = text.mean(1) if text.ndim == 3 else text
-        return (
-            text * jax.lax.rsqrt((text**2).mean(-1, keepdims=True) + 1e-12)
-            if self.unit_text
-            else text
-        )
+        """Return sentence vectors b d; where a row has several captions, their mean."""
+        return encode_sentence(self.text, batch, unit=self.unit_text)
 
     def noise(self, key, n):
         return self.G.noise(key, n)
@@ -300,14 +315,13 @@ class GanCls(Stage):
         if self.interpolate:
             if len(text) % 2:
                 raise RunError(
-                    f'GAN-INT pairs the sentences of a batch, and {len(text)} is odd. Set an even stages.gan.batch_size.'
+                    f'GAN-INT pairs the sentences of a batch, and {len(text)} is odd. '
+                    'Set an even stages.gan.batch_size.'
                 )
             a, b = jnp.split(text, 2)
-            alpha = (
-                jax.random.uniform(alpha_key, (len(a), 1), minval=-1, maxval=1)
-                if self.extrapolate
-                else 0.5
-            )
+            alpha = 0.5
+            if self.extrapolate:
+                alpha = jax.random.uniform(alpha_key, (len(a), 1), minval=-1, maxval=1)
             text = jnp.concatenate([text, a + alpha * (b - a)])  # b + b/2
         return Fakes(self.G(text, self.noise(z_key, len(text))['z'], train=True), text)
 
@@ -317,22 +331,22 @@ class GanCls(Stage):
         d_real = bce(self.D(batch['image'], text, train=True), 1.0)
         d_wrong = bce(self.D(batch['wrong_image'], text, train=True), 0.0) if w else 0.0
         d_fake = bce(self.D(out.image[:b], text, train=True), 0.0)
-        loss, logs = (
-            d_real + w * d_wrong + (1 - w) * d_fake,
-            {'d_real': d_real, 'd_fake': d_fake, **({'d_wrong': d_wrong} if w else {})},
-        )
+        loss = d_real + w * d_wrong + (1 - w) * d_fake
+        logs = {'d_real': d_real, 'd_fake': d_fake} | ({'d_wrong': d_wrong} if w else {})
         if self.r1:
             logs['penalty'] = self.r1 / 2 * self.squared_slope(batch['image'], text, key)
             loss += logs['penalty']
         return loss, logs
 
     def squared_slope(self, image, text, key, step=0.03):
-        """Mean over the batch of |grad D|^2 at the images (R1: Mescheder, Geiger, Nowozin, ICML 2018), estimated along one random
-        direction n, since E (n . grad D)^2 = |grad D|^2, and by a difference, since D's batch statistics belong to it."""
+        """Estimate the mean over the batch of |grad D|^2 at the images.
+
+        R1: Mescheder, Geiger, Nowozin, ICML 2018. Along one random direction n, since
+        E (n . grad D)^2 = |grad D|^2, and by a difference, since D's batch statistics belong to it.
+        """
         n = step * jax.random.normal(jax.random.fold_in(key, 1), image.shape)
-        slope = (self.D(image + n, text, train=True) - self.D(image - n, text, train=True)).astype(
-            jnp.float32
-        ) / (2 * step)
+        change = self.D(image + n, text, train=True) - self.D(image - n, text, train=True)
+        slope = change.astype(jnp.float32) / (2 * step)
         return (slope**2).mean()
 
     def g_loss(self, batch, key, out):
@@ -344,11 +358,13 @@ class GanCls(Stage):
         return {'image': self.G(self.encode(batch), noise['z'], train=False)}
 
 
+# ----------------------------------------------------------------------------- the style stage
 class Style(Stage):
-    """Learns to read z off a picture that the trained generator draws. It makes no samples: `transfer` draws in the style of a picture.
+    """Learns to read z off a picture that the trained generator draws.
 
-    It is left out of a run that gives it no steps. A system whose generator is called otherwise names its networks in `loads`, the one that
-    reads z first, the one that draws the final picture last, and says how they draw, in `noise` and `drawn`.
+    It makes no samples: `transfer` draws in the style of a picture. It is left out of a run that
+    gives it no steps. A system with other generators names them in `loads`, the one that reads z
+    first, the one that draws the final picture last, and overrides `noise` and `drawn`.
     """
 
     phases = (Phase('style_loss', trains=('S',)),)
@@ -357,54 +373,64 @@ class Style(Stage):
     tiny = dict(ndf=8)
 
     def __init__(self, meta, *, ndf=64, nt=128, text_input=False, text, rngs, **generators):
-        """text_input: S reads the sentence vector, too, nt numbers of it. generators: the trained ones, as `loads` names them."""
+        """Build the style encoder.
+
+        ndf: channels of its first map.
+        nt, text_input: S reads the sentence vector, too, nt numbers of it.
+        text: the trained text encoder, or None where the data hold sentence vectors.
+        generators: the trained ones, as `loads` names them.
+        """
         for name, network in generators.items():
             setattr(self, name, network)
-        self.text, (first, *_), (*_, last) = text, generators.values(), generators.values()
-        self.unit_text = first.unit_text
-        embedding = text.embedding if text else meta.embedding_dim
+        first, last = list(generators.values())[0], list(generators.values())[-1]
+        self.text, self.unit_text = text, first.unit_text
         if meta.size != last.size:
             raise ValueError(
-                f'The generator draws {last.size} px, the style encoder would read {meta.size} px: set stages.style.data.size={last.size}.'
+                f'The generator draws {last.size} px, the style encoder would read {meta.size} px: '
+                f'set stages.style.data.size={last.size}.'
             )
-        self.S = StyleEncoder(
-            meta.size, embedding if text_input else 0, ndf, first.nz, nt, rngs=rngs
-        )
-        self.needs = ('chars',) if text else ('embedding',)
+        d = text_dim(text, meta) if text_input else 0
+        self.S = StyleEncoder(meta.size, d, ndf, first.nz, nt, rngs=rngs)
+        self.needs = text_reads(text)
 
     @classmethod
     def skip(cls, config):
         block = config.stages.get('style', {})
         return not block.get('steps') and not block.get('epochs')
 
-    encode = GanCls.encode
+    def encode(self, batch):
+        """Return sentence vectors b d, as those on which the generator was trained."""
+        return encode_sentence(self.text, batch, unit=self.unit_text)
 
     def noise(self, key, n):
         return self.G.noise(key, n)
 
     def drawn(self, text, noise):
-        """b s s 3"""
+        """Draw pictures of sentence vectors: b s s 3."""
         return self.G(text, **noise, train=False)
 
     def style_loss(self, batch, key, out):
         text = self.encode(batch)
         noise = self.noise(key, len(text))
         z, found = noise['z'], self.S(self.drawn(text, noise), text, train=self.training)
-        together = jnp.mean((z - z.mean(0)) * (found - found.mean(0)), 0) / (
-            z.std(0) * found.std(0) + 1e-6
-        )
-        return ((found - z) ** 2).sum(-1).mean(), {'correlation': together.mean()}
+        together = jnp.mean((z - z.mean(0)) * (found - found.mean(0)), 0)
+        correlation = together / (z.std(0) * found.std(0) + 1e-6)
+        return ((found - z) ** 2).sum(-1).mean(), {'correlation': correlation.mean()}
 
     def recover(self, batch, noise):
-        """{'z': what S reads off the picture drawn from this noise, b nz}"""
+        """Read z off the picture drawn from this noise: {'z': b nz}."""
         text = self.encode(batch)
         return {'z': self.S(self.drawn(text, noise), text, train=False)}
 
     def transfer(self, batch, noise):
-        """{'image': the sentences of a batch in the style of its pictures, b s s 3, 'z': that style, b nz}; what else is random is in `noise`."""
+        """Draw the sentences of a batch in the style of its pictures.
+
+        -> {'image': b s s 3, 'z': that style, b nz}; what else is random is in `noise`.
+        """
         text = self.encode(batch)
         z = self.S(batch['image'], text, train=False)
         return {'image': self.drawn(text, noise | {'z': z}), 'z': z}
 
 
-STAGES = {'text': JointEmbedding, 'gan': GanCls, 'style': Style}  # the order is the training order
+# in the order of training
+STAGES = {'text': JointEmbedding, 'gan': GanCls, 'style': Style}

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from t2i_jax.layers.blocks import torch_linear
+from t2i_jax.layers.linear import torch_linear
 from t2i_jax.losses import gaussian_kl, gaussian_nll, poisson_nll
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.stage import Phase, Stage, normal_rows

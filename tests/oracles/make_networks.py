@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from oracles.load import torch_fidelity, torchvision
 
 from t2i_jax.encoders import efficientnet_lite, inception
-from t2i_jax.encoders.frozen import random_weights
+from t2i_jax.encoders.pretrained import random_weights
 
 
 def images(n=2, h=80, w=64):
