@@ -163,8 +163,9 @@ def gaussian_kl(
     mu_q, logvar_q, mu_p, logvar_p = (
         jnp.asarray(x, jnp.float32) for x in (mu_q, logvar_q, mu_p, logvar_p)
     )
-    spread, shift = jnp.exp(logvar_q - logvar_p), jnp.square(mu_q - mu_p) * jnp.exp(-logvar_p)
-    return 0.5 * (logvar_p - logvar_q - 1 + spread + shift).sum(-1)
+    terms = logvar_p - logvar_q - 1 + jnp.exp(logvar_q - logvar_p)
+    terms = terms + jnp.square(mu_q - mu_p) * jnp.exp(-logvar_p)
+    return 0.5 * terms.sum(-1)
 
 
 def conditioning_kl(mu: Array, logvar: Array, reduction: str = 'mean') -> Array:

@@ -192,8 +192,8 @@ def _gradients(stride, padding, small, saved, dy):
     def on_cpu(x, kernel, dy):
         if small:
             return derived(x, kernel, dy, products)
-        of_kernel = jax.vjp(lambda kernel: form(x, kernel), kernel)[1](dy)[0]
-        return by_places(dy, _flip(kernel)), of_kernel
+        of_input = by_places(dy, _flip(kernel))
+        return of_input, jax.vjp(lambda kernel: form(x, kernel), kernel)[1](dy)[0]
 
     return jax.lax.platform_dependent(*saved, dy, cpu=on_cpu, default=derived)
 

@@ -1,32 +1,42 @@
-"""DCGAN: Unsupervised Representation Learning with Deep Convolutional GANs. Radford, Metz, Chintala, ICLR 2016.
+"""DCGAN: Unsupervised Representation Learning with Deep Convolutional GANs.
 
-Noise becomes a picture without any text: the baseline of all that follows, and what can be trained on a folder of pictures. The
-generator doubles a 4 x 4 map with transposed convolutions until it is as large as the picture, the discriminator halves the picture with
-strided ones; no pooling, no hidden dense layers, batch normalisation everywhere but at the pixels (G's last, D's first layer) and
-at D's logit. The game is that of Generative Adversarial Nets (Goodfellow et al., NIPS 2014), whose plain networks are the variant 'mlp'.
+Radford, Metz, Chintala, ICLR 2016.
+
+Noise becomes a picture without any text: the baseline of all that follows, and what can be trained
+on a folder of pictures. The generator doubles a 4 x 4 map with transposed convolutions until it is
+as large as the picture, the discriminator halves the picture with strided ones; no pooling, no
+hidden dense layers, batch normalisation everywhere but at the pixels (G's last, D's first layer)
+and at D's logit. The game is that of Generative Adversarial Nets (Goodfellow et al., NIPS 2014),
+whose plain networks are the variant 'mlp'.
 
     bce1(s) = softplus(-s),  bce0(s) = softplus(s)
-    L_D = mean bce1(D(x)) + mean bce0(D(G(z)))                                        (added, not halved)
-    L_G = mean bce1(D(G(z)))                                                          'nonsaturating', that of the paper
+    L_D = mean bce1(D(x)) + mean bce0(D(G(z)))        (added, not halved)
+    L_G = mean bce1(D(G(z)))                          'nonsaturating', that of the paper
 
-| variant | what it is | kernel | ngf, ndf, nz | z | D and G |
+| variant | networks | kernel | ngf, ndf, nz | z | D and G |
 |---|---|---|---|---|---|
-| 'torch' | dcgan.torch, from which GAN-CLS was built | 4 | 64, 64, 100 | normal | both learn from every batch |
-| 'radford' | the authors' Theano code; the units of G's first map are normalised one by one | 5 | 128, 128, 100 | uniform | take turns |
-| 'mlp' | dense layers of ngf, 2 ngf and of 2 ndf, ndf units, leaky ReLU | | 256, 256, 100 | uniform | as 'torch' |
+| 'torch' | dcgan.torch [1] | 4 | 64, 64, 100 | normal | both learn from every batch |
+| 'radford' | the authors' Theano code [2] | 5 | 128, 128, 100 | uniform | take turns |
+| 'mlp' | dense layers [3] | | 256, 256, 100 | uniform | as 'torch' |
 
-A picture of 4 * 2^n pixels takes n layers with channels that halve from ngf 2^(n - 1) to ngf.
+[1] from which GAN-CLS was built. [2] The units of G's first map are normalised one by one. [3] Of
+ngf, 2 ngf and of 2 ndf, ndf units, leaky ReLU. A picture of 4 * 2^n pixels takes n layers with
+channels that halve from ngf 2^(n - 1) to ngf.
 
-Deviations: D's and G's step share the images of G. Dcgan.torch sends G's gradient through what D computed before its update; here D
-computes anew. Samples are drawn with running statistics; the originals use those of the batch (`sample_bn='batch'`). Batch norm has
-eps 1e-5 where Theano has 1e-8. The authors' L2 of 1e-5 belongs to the optimiser (`optim.d_loss.l2`). 'mlp' has no maxout and
-no dropout, tanh at the end, and starts from U(-1/sqrt(c), 1/sqrt(c)): N(0, .02) would be far too small without normalisation. With
-'wgan-gp' the critic is not normalised, as Gulrajani et al. ask, because their penalty is one of each picture alone. A moving average
-of G's weights is kept; `stages.gan.ema=0` samples with the plain weights, as the originals do.
+Deviations: D's and G's step share the images of G. Dcgan.torch sends G's gradient through what D
+computed before its update; here D computes anew. Samples are drawn with running statistics; the
+originals use those of the batch (`sample_bn='batch'`). Batch norm has eps 1e-5 where Theano has
+1e-8. The authors' L2 of 1e-5 belongs to the optimiser (`optim.d_loss.l2`). 'mlp' has no maxout and
+no dropout, tanh at the end, and starts from U(-1/sqrt(c), 1/sqrt(c)): N(0, .02) would be far too
+small without normalisation. With 'wgan-gp' the critic is not normalised, as in Gulrajani et al.,
+because their penalty is one of each picture alone. A moving average of G's weights is kept;
+`stages.gan.ema=0` samples with the plain weights, as the originals do.
 
-Expected: the paper has no Inception Score or FID. CIFAR-10 from the features of D and a linear SVM: 82.8 % (from memory).
+Expected: the paper has no Inception Score or FID. CIFAR-10 from the features of D and a linear SVM:
+82.8 % (from memory).
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -38,46 +48,40 @@ from t2i_jax.layers.conv import Conv, ConvTranspose, levels
 from t2i_jax.layers.linear import linear, lrelu, torch_linear
 from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.losses import adversarial, gradient_penalty
-from t2i_jax.runtime.sharding import over_rows
-from t2i_jax.stage import Phase, Stage, normal_rows
+from t2i_jax.runtime.errors import choose
+from t2i_jax.stage import Phase, Stage, normal_rows, uniform_rows
 
 
-class Variant(NamedTuple):
+class DcganVariant(NamedTuple):
+    """The choices in which the published networks differ.
+
+    kernel: 0 for dense layers. unit_norm: whether G's first norm is over single units, not over
+    channels.
+    """
+
     ngf: int
     ndf: int
     nz: int
     z: str
-    kernel: int = 0  # 0: dense layers
-    unit_norm: bool = False  # whether G's first norm is over single units, not over channels
+    kernel: int = 0
+    unit_norm: bool = False
     alternate: bool = False
 
 
 VARIANTS = {
-    'torch': Variant(64, 64, 100, 'normal', kernel=4),
-    'radford': Variant(128, 128, 100, 'uniform', kernel=5, unit_norm=True, alternate=True),
-    'mlp': Variant(256, 256, 100, 'uniform'),
+    'torch': DcganVariant(64, 64, 100, 'normal', kernel=4),
+    'radford': DcganVariant(128, 128, 100, 'uniform', kernel=5, unit_norm=True, alternate=True),
+    'mlp': DcganVariant(256, 256, 100, 'uniform'),
 }
-LOSSES = {
-    'nonsaturating': 'nonsaturating',
-    'minimax': 'minimax',
-    'hinge': 'hinge',
-    'wgan-gp': 'wgan',
-}  # -> adversarial pair
+
+# -> the adversarial pair
+LOSSES = {kind: kind for kind in ('nonsaturating', 'minimax', 'hinge')} | {'wgan-gp': 'wgan'}
+NOISE = {'normal': normal_rows, 'uniform': functools.partial(uniform_rows, low=-1.0)}
+SAMPLE_BN = 'running', 'batch'
 
 
-def uniform_rows(key, n, shape):
-    """Noise from U(-1, 1), n x shape, whose row i comes from fold_in(key, i)."""
-    return over_rows(
-        jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), shape, minval=-1))(
-            jnp.arange(n)
-        )
-    )
-
-
-NOISE = {'normal': normal_rows, 'uniform': uniform_rows}
-
-
-class Generator(nnx.Module):
+# ------------------------------------------------------------------------------------ networks
+class ConvGenerator(nnx.Module):
     """Noise b nz -> image in [-1, 1]."""
 
     def __init__(self, size, ngf, nz, kernel, unit_norm, *, rngs):
@@ -86,43 +90,39 @@ class Generator(nnx.Module):
         padding = (2, kernel - 2)
         self.first = linear(nz, 16 * c[0], rngs=rngs)
         self.unit_norm = unit_norm
-        self.norms = nnx.List(
-            [BatchNorm(d, rngs=rngs) for d in ([16 * c[0]] if unit_norm else c[:1]) + c[1:]]
-        )
+        normed = [16 * c[0] if unit_norm else c[0], *c[1:]]
+        self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in normed])
         self.ups = nnx.List(
             [ConvTranspose(a, b, kernel, padding, rngs=rngs) for a, b in zip(c, c[1:])]
         )
         self.image = ConvTranspose(c[-1], 3, kernel, padding, rngs=rngs)
 
     def __call__(self, z, *, train):
+        first_norm, *norms = self.norms
         x = self.first(z)  # b 16*8c
-        if self.unit_norm:
-            x = self.norms[0](x, train=train)
+        x = first_norm(x, train=train) if self.unit_norm else x
         x = rearrange(x, 'b (h w c) -> b h w c', h=4, w=4)  # b 4 4 8c
-        if not self.unit_norm:
-            x = self.norms[0](x, train=train)
+        x = x if self.unit_norm else first_norm(x, train=train)
         x = jax.nn.relu(x)
-        for up, norm in zip(self.ups, list(self.norms)[1:]):
+        for up, norm in zip(self.ups, norms):
             x = jax.nn.relu(norm(up(x), train=train))  # b 8 8 4c, b 16 16 2c, b 32 32 c
         return jnp.tanh(self.image(x))  # b 64 64 3
 
 
-class Discriminator(nnx.Module):
+class ConvDiscriminator(nnx.Module):
     """Image -> logit of "real". b"""
 
     def __init__(self, size, ndf, kernel, normalise=True, *, rngs):
         c = [ndf << i for i in range(levels(size))]
+        pad = (kernel - 1) // 2
         self.downs = nnx.List(
-            [
-                Conv(a, b, kernel, stride=2, padding=(kernel - 1) // 2, rngs=rngs)
-                for a, b in zip([3] + c, c)
-            ]
+            [Conv(a, b, kernel, stride=2, padding=pad, rngs=rngs) for a, b in zip([3] + c, c)]
         )
         self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in c[1:]]) if normalise else None
         self.logit = linear(16 * c[-1], 1, rngs=rngs)
 
     def maps(self, x, *, train):
-        """What each layer makes of the images: the features with which the paper classifies pictures."""
+        """Compute the map after each layer: the features by which the paper classifies pictures."""
         maps = []
         for i, down in enumerate(self.downs):
             x = down(x)  # b 32 32 c, b 16 16 2c, b 8 8 4c, b 4 4 8c
@@ -167,7 +167,10 @@ class MlpDiscriminator(nnx.Module):
         return self.net(rearrange(x, 'b h w c -> b (h w c)'))[:, 0]
 
 
+# --------------------------------------------------------------------------------------- stage
 class Dcgan(Stage):
+    """Trains the generator and the discriminator."""
+
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
     ema, needs = ('G',), ('image',)
     makes = ('image',)
@@ -190,43 +193,39 @@ class Dcgan(Stage):
         sample_bn='running',
         rngs,
     ):
-        """variant: 'torch', 'radford', 'mlp'. Where ngf, ndf, nz is 0, z ('normal' or 'uniform') empty or alternate None, it is the variant's own.
-        loss: 'nonsaturating', 'minimax', 'hinge' or 'wgan-gp', whose gradient penalty has the weight `penalty`.
-        alternate: one batch trains G, the next one D. d_steps, g_steps: one of them may be larger than 1: D is then
-        updated d_steps times for each update of G, each time on another batch, or the other way round.
-        sample_bn: sampling normalises with 'running' statistics or with those of the 'batch' of samples.
+        """Build the networks and their phases.
+
+        variant: 'torch', 'radford', 'mlp'. Where ngf, ndf, nz is 0, z empty or alternate None, it
+            is the variant's own.
+        loss: 'nonsaturating', 'minimax', 'hinge' or 'wgan-gp', whose gradient penalty has the
+            weight `penalty`.
+        ngf, ndf, nz: channels of the largest map of G and of D, and dimensions of z.
+        z: 'normal' or 'uniform'.
+        alternate: one batch trains G, the next one D.
+        d_steps, g_steps: one of them may be larger than 1: D is then updated d_steps times for each
+            update of G, each time on another batch, or the other way round.
+        sample_bn: sampling normalises with 'running' statistics or with those of the 'batch' of
+            samples.
         """
-        for name, value, known in (
-            ('variant', variant, VARIANTS),
-            ('loss', loss, LOSSES),
-            ('z', z or 'normal', NOISE),
-            ('sample_bn', sample_bn, ('running', 'batch')),
-        ):
-            if value not in known:
-                raise ValueError(f'DCGAN has no {name}={value!r}; there are {", ".join(known)}.')
-        own = VARIANTS[variant]
-        ngf, ndf, self.nz, self.z = ngf or own.ngf, ndf or own.ndf, nz or own.nz, z or own.z
+        own = VARIANTS[choose('variant', variant, VARIANTS)]
+        self.loss = LOSSES[choose('loss', loss, LOSSES)]
+        self.z = choose('z', z or own.z, NOISE)
+        self.sample_bn = choose('sample_bn', sample_bn, SAMPLE_BN)
+        self.penalty = penalty if loss == 'wgan-gp' else 0.0
+        ngf, ndf, self.nz = ngf or own.ngf, ndf or own.ndf, nz or own.nz
         if own.kernel:
-            self.G = Generator(meta.size, ngf, self.nz, own.kernel, own.unit_norm, rngs=rngs)
-            self.D = Discriminator(
-                meta.size, ndf, own.kernel, normalise=loss != 'wgan-gp', rngs=rngs
-            )
+            normalise = loss != 'wgan-gp'
+            self.G = ConvGenerator(meta.size, ngf, self.nz, own.kernel, own.unit_norm, rngs=rngs)
+            self.D = ConvDiscriminator(meta.size, ndf, own.kernel, normalise, rngs=rngs)
         else:
-            self.G, self.D = (
-                MlpGenerator(meta.size, ngf, self.nz, rngs=rngs),
-                MlpDiscriminator(meta.size, ndf, rngs=rngs),
-            )
-        self.loss, self.penalty, self.sample_bn = (
-            LOSSES[loss],
-            penalty if loss == 'wgan-gp' else 0.0,
-            sample_bn,
-        )
+            self.G = MlpGenerator(meta.size, ngf, self.nz, rngs=rngs)
+            self.D = MlpDiscriminator(meta.size, ndf, rngs=rngs)
 
         alternate = own.alternate if alternate is None and d_steps == g_steps == 1 else alternate
         if min(d_steps, g_steps) != 1 or (alternate and max(d_steps, g_steps) != 1):
             raise ValueError(
-                f'DCGAN cannot have alternate={alternate}, d_steps={d_steps} and g_steps={g_steps}: '
-                'set one of the three, and the steps to 1 or more.'
+                f'DCGAN cannot have alternate={alternate}, d_steps={d_steps} and '
+                f'g_steps={g_steps}: set one of the three, and the steps to 1 or more.'
             )
         d, g = self.phases
         if alternate:
@@ -245,14 +244,18 @@ class Dcgan(Stage):
         real, fake = self.D(batch['image'], train=True), self.D(out, train=True)
         loss = adversarial(self.loss)[0](real, fake)
         logs = {}
-        if self.loss != 'wgan':  # a critic's sign says nothing
-            logs['d_right'] = (
-                (real > 0).mean() + (fake < 0).mean()
-            ) / 2  # near 1 for long: D has won, and G learns nothing
+        # a critic's sign says nothing
+        if self.loss != 'wgan':
+            # near 1 for long: D has won, and G learns nothing
+            logs['d_right'] = ((real > 0).mean() + (fake < 0).mean()) / 2
         if self.penalty:
             _, penalty_key = jax.random.split(key)
+
+            def critic(x):
+                return self.D(x, train=False)
+
             logs['penalty'] = gradient_penalty(
-                lambda x: self.D(x, train=False), batch['image'], out, penalty_key, self.penalty
+                critic, batch['image'], out, penalty_key, self.penalty
             )
             loss += logs['penalty']
         return loss, logs

@@ -214,10 +214,11 @@ class JointEmbedding(Stage):
 
     def codes(self, batch, key=None) -> JointCodes:
         """Encode the pictures and sentences of a batch; key: of the dropout, in training."""
-        text = encode_sentence(self.text, batch, train=self.training, key=key)
-        if not self.image:
-            return JointCodes(batch['image_features'], text)
-        return JointCodes(self.image(batch['image'], train=self.training), text)
+        if self.image:
+            image = self.image(batch['image'], train=self.training)
+        else:
+            image = batch['image_features']
+        return JointCodes(image, encode_sentence(self.text, batch, train=self.training, key=key))
 
     def joint_loss(self, batch, key, out):
         image, text = self.codes(batch, key)

@@ -193,9 +193,8 @@ class StackDiscriminator(nnx.Module):
         # layers without an activation
         bare = {len(self.downs) - 1} | (set() if third_activation else {n - 2})
         self.bare = bare if tf else set()
-        self.project = None
-        if d_condition == 'embedding':
-            self.project = linear(embedding, nc, use_bias=True, rngs=rngs)
+        projected = d_condition == 'embedding'
+        self.project = linear(embedding, nc, use_bias=True, rngs=rngs) if projected else None
         self.joint = narrow(last + nc, last)
         self.joint_norm = norm(last, rngs=rngs)
         self.logit = linear(16 * last, 1, use_bias=not tf, rngs=rngs)

@@ -132,9 +132,11 @@ class TreeGenerator(nnx.Module):
     def __init__(self, sides, embedding, gf, nz, nc, residuals, unit_text=False, *, rngs):
         widths = [64 * gf // side for side in sides]  # 64, 128, 256 px: 1, 1/2, 1/4 times gf
         n = nc if embedding else nz
-        self.ca = None
-        if embedding:
-            self.ca = ConditioningAugmentation(embedding, nc, kernel_init=ORTHOGONAL, rngs=rngs)
+        self.ca = (
+            ConditioningAugmentation(embedding, nc, kernel_init=ORTHOGONAL, rngs=rngs)
+            if embedding
+            else None
+        )
         self.first = InitStage(n + nz if embedding else nz, widths[0], sides[0], rngs=rngs)
         self.next = nnx.List(
             [
