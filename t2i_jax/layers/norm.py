@@ -43,8 +43,9 @@ class BatchNorm(nnx.BatchNorm):
             self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * one
             self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * other
         mean, variance = (jnp.expand_dims(m, range(1, x.ndim - 2)) for m in (mean, variance))
+        centred = wide - mean
         slope = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]
-        y = (wide - mean) * slope + self.bias[...]
+        y = centred * slope + self.bias[...]
         return rearrange(y.astype(self.dtype or x.dtype), 'b n ... -> (b n) ...')
 
 

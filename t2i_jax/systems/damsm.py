@@ -121,15 +121,9 @@ class Matching(Stage):
         by_sentence = sentence_loss(codes.code, codes.sentence, present=length > 0, **others)
         return by_words, by_sentence
 
-    def matching_scores(self, codes, length):
-        """Score how well each caption fits each picture, by R and by cosines of sentences.
-
-        codes: CommonSpace. -> {'words', 'sentences'}, both (pictures, captions)
-        """
-        return {
-            'words': word_scores(codes.regions, codes.words, length, **self.gammas),
-            'sentences': sentence_scores(codes.code, codes.sentence),
-        }
+    def pair_scores(self, pictures, captions, length):
+        """Return R of each caption and each picture. pictures, captions: CommonSpace"""
+        return {'words': word_scores(pictures.regions, captions.words, length, **self.gammas)}
 
 
 # --------------------------------------------------------------------------------------- stage
@@ -237,13 +231,14 @@ class Damsm(Matching):
             'without_words': (length == 0).sum().astype(jnp.float32),
         }
 
-    def pair_scores(self, pictures, captions, length):
-        """R of each caption and each picture. pictures, captions: their `codes`."""
-        return {'words': word_scores(pictures.regions, captions.words, length, **self.words)}
-
     def scores(self, batch):
-        """Score each caption of a batch with each picture; see `matching_scores`."""
-        return self.matching_scores(self.codes(batch), batch['length'])
+        """Score how well each caption of a batch fits each picture, by R and by cosines.
+
+        -> {'words', 'sentences'}, both (pictures, captions)
+        """
+        codes = self.codes(batch)
+        cosines = sentence_scores(codes.code, codes.sentence)
+        return self.pair_scores(codes, codes, batch['length']) | {'sentences': cosines}
 
     def attend(self, batch):
         """Compute where each word of a caption looks in its picture: b t h w.
