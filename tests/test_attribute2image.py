@@ -343,8 +343,8 @@ def test_changes_of_training():
 @pytest.mark.parametrize(
     'keywords, meta, said',
     [
-        (dict(likelihood='laplace'), META, 'smooth_l1 or gaussian'),
-        (dict(compose='over'), META, 'light, convex or legacy'),
+        (dict(likelihood='laplace'), META, "'smooth_l1' or 'gaussian'"),
+        (dict(compose='over'), META, "'light', 'convex' or 'legacy'"),
         (dict(), META._replace(attributes=0), 'has no attributes'),
         (dict(), META._replace(size=24), 'use 16, 32'),
     ],

@@ -142,14 +142,14 @@ def test_in_half_precision_the_gaussian_stays_in_single():
 @pytest.mark.parametrize(
     'keywords, told',
     [
-        (dict(form='wide'), "form .*'wide'.*dense or glu"),
-        (dict(activation='tanh'), "'tanh'.*lrelu"),
-        (dict(spread='sigma'), "log_variance or log_sigma"),
-        (dict(eps='uniform'), "normal or truncated"),
+        (dict(form='wide'), "form .*'wide'.*'dense' or 'glu'"),
+        (dict(activation='tanh'), "'tanh'.*'lrelu'"),
+        (dict(spread='sigma'), "'log_variance' or 'log_sigma'"),
+        (dict(eps='uniform'), "'normal' or 'truncated'"),
     ],
 )
 def test_what_does_not_exist(keywords, told):
     with pytest.raises(ValueError, match=told):
         ConditioningAugmentation(6, 4, **keywords, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="'max'.*mean or sum"):
+    with pytest.raises(ValueError, match="'max'.*'mean' or 'sum'"):
         conditioning_kl(jnp.zeros((1, 2)), jnp.zeros((1, 2)), 'max')

@@ -158,9 +158,9 @@ def test_who_learns_when():
 @pytest.mark.parametrize(
     'wrong, message',
     [
-        (dict(variant='tf'), "variant is 'tf': choose torch, radford or mlp"),
-        (dict(loss='lsgan'), 'choose nonsaturating, minimax, hinge or wgan-gp'),
-        (dict(z='truncated'), 'normal or uniform'),
+        (dict(variant='tf'), "variant is 'tf'; it is 'torch', 'radford' or 'mlp'"),
+        (dict(loss='lsgan'), "'hinge' or 'wgan-gp'"),
+        (dict(z='truncated'), "'normal' or 'uniform'"),
         (dict(alternate=True, d_steps=2), 'set one of the three'),
         (dict(size=48), '48'),
     ],

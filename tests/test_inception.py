@@ -138,5 +138,5 @@ def test_every_tensor_is_accounted_for():
                 'Conv2d_1a_3x3.bn.num_batches_tracked': np.array(0),
             },
         )
-    with pytest.raises(ValueError, match="Inception is 'v4': choose fid or torchvision"):
+    with pytest.raises(ValueError, match="Inception is 'v4'; it is 'fid' or 'torchvision'"):
         inception.Inception('v4')

@@ -26,8 +26,8 @@ from t2i_jax.stage import Meta
 from t2i_jax.systems import stackgan
 from t2i_jax.systems.stackgan import (
     STAGES,
-    StackDiscriminator,
     AugmentedFakes,
+    StackDiscriminator,
     StageOne,
     StageTwo,
     truncate,
@@ -525,7 +525,7 @@ def test_what_a_stage_asks_for():
     [
         (dict(size=512), 'draws 64 px and Stage-II 512 px.*ratio=4.*stages.two.data.size'),
         (dict(two=dict(ratio=2)), 'draws 64 px and Stage-II 256 px.*ratio=2'),
-        (dict(one=dict(variant='torch')), "variant is 'torch': choose official_tf or pytorch"),
+        (dict(one=dict(variant='torch')), "variant is 'torch'; it is 'official_tf' or 'pytorch'"),
         (dict(two=dict(wrong='near')), "wrong is 'near'"),
         (dict(two=dict(d_condition='text')), "'embedding' or 'mu'"),
         (dict(one=dict(d_norm='group')), "d_norm is 'group'"),

@@ -27,15 +27,6 @@ def choose(name, value, known):
     return value
 
 
-def choose(name, value, known):
-    """Return `value` if it is among the `known` ones; raise a RunError that lists them if not."""
-    if value not in known:
-        *others, last = map(str, known)
-        listed = f'{", ".join(others)} or {last}' if others else last
-        raise RunError(f'{name} is {value!r}: choose {listed}.')
-    return value
-
-
 def causes(error):
     """List an exception and those behind it, the original one last."""
     return [error, *(causes(error.__cause__) if error.__cause__ else [])]
