@@ -101,7 +101,9 @@ def test_every_generator_wants_larger_logits_and_every_discriminator_a_gap(kind)
 
 
 def test_a_wrong_kind_names_those_that_exist():
-    with pytest.raises(ValueError, match="'lsgan'; it is 'nonsaturating', 'minimax', 'hinge' or 'wgan'"):
+    with pytest.raises(
+        ValueError, match="'lsgan'; it is 'nonsaturating', 'minimax', 'hinge' or 'wgan'"
+    ):
         losses.adversarial('lsgan')
 
 
