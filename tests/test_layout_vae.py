@@ -16,7 +16,7 @@ from t2i_jax import stage as core
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.stage import Meta
 from t2i_jax.systems import layout_vae
-from t2i_jax.systems.layout_vae import BoxVae, Conditional, Counter, CountVae, Placer
+from t2i_jax.systems.layout_vae import BoxVae, ConditionalVae, Counter, CountVae, Placer
 
 C, R = 4, 7
 ordered = jax.jit(layout_vae.ordered, static_argnums=2)
@@ -81,7 +81,7 @@ def elbo(stage, boxes, labels, step=0):
 # -------------------------------------------------------------------------------------- likelihoods
 @pytest.mark.parametrize('prior', ['learned', 'standard'])
 def test_the_importance_sampled_likelihood_is_the_integral_over_the_latent(prior):
-    vae = Conditional(1, 1, 8, 1, prior, rngs=nnx.Rngs(5))
+    vae = ConditionalVae(1, 1, 8, 1, prior, rngs=nnx.Rngs(5))
     x, c = jnp.array([[0.4]]), jax.random.normal(jax.random.key(1), (1, 8))
 
     def nll(said):
@@ -540,10 +540,10 @@ def test_overlap_of_boxes_by_hand():
 @pytest.mark.parametrize(
     ('make', 'message'),
     [
-        (lambda: counter('normal'), "count_head is 'normal'; it is poisson or categorical"),
-        (lambda: placer('tanh'), "box_head is 'tanh'; it is linear or sigmoid"),
-        (lambda: counter(prior='flat'), "prior is 'flat'; it is learned or standard"),
-        (lambda: box_vae(counts='all'), "counts is 'all'; it is sample or mode"),
+        (lambda: counter('normal'), "count_head is 'normal'; it is 'poisson' or 'categorical'"),
+        (lambda: placer('tanh'), "box_head is 'tanh'; it is 'linear' or 'sigmoid'"),
+        (lambda: counter(prior='flat'), "prior is 'flat'; it is 'learned' or 'standard'"),
+        (lambda: box_vae(counts='all'), "counts is 'all'; it is 'sample' or 'mode'"),
         (lambda: box_vae(tries=0), 'tries is 0'),
         (
             lambda: CountVae(Meta('flowers'), rngs=nnx.Rngs(0)),

@@ -1,21 +1,30 @@
-"""LayoutVAE: Stochastic Scene Layout Generation from a Label Set. Jyothi, Durand, He, Sigal, Mori, ICCV 2019.
+"""LayoutVAE: Stochastic Scene Layout Generation from a Label Set.
 
-From a set of labels to a layout, in two steps. CountVAE says how many objects each label has, label after label in the order of classes;
-BBoxVAE places them one after the other, by label, within a label from left to right. Both are variational autoencoders
-whose prior depends on the condition c: the label, the set (or all counts), and what came before (for boxes the state of an LSTM).
+Jyothi, Durand, He, Sigal, Mori, ICCV 2019.
 
-    L_count = mean over the labels k of the set of  -log p(n_k | z, c) + KL(q(z | n_k, c) || p(z | c)),   n_k - 1 ~ Poisson
-    L_box   = mean over the boxes b_j of  |b_j - mu|^2 / 2 s^2 + 4 log(s sqrt(2 pi)) + KL,                b = (left, top, w, h), s = .02
-    held out: -log 1/K sum_i p(x | z_i, c) p(z_i | c) / q(z_i | x, c),  z_i ~ q, K = 100, with the true counts and boxes before each
+From a set of labels to a layout, in two steps. CountVAE says how many objects each label has, label
+after label in the order of classes; BBoxVAE places them one after the other, by label, within a
+label from left to right. Both are variational autoencoders whose prior depends on the condition c:
+the label, the set (or all counts), and what came before (for boxes the state of an LSTM).
 
-Sizes are those on which two public re-implementations agree. Deviations: counts enter networks divided by 10, boxes as (b - 1/2) / .25. A Poisson
-is wider than the counts of most scenes: `count_head='categorical'` takes 1 to 20 as classes instead. The weight of KL may grow at first
-(`warmup`), or a coordinate that varies by few sigmas is never put into the latent. Boxes are drawn at their means (`box_noise=1` for
-p(b | z)). In completion the given boxes come first in the history, whatever their labels; what depends on a given box of an earlier label is
-then learnt, what should depend on one of a later label is not. A moving average of the weights is kept.
+    L_count = mean over the labels k of the set of
+              -log p(n_k | z, c) + KL(q(z | n_k, c) || p(z | c)),  n_k - 1 ~ Poisson
+    L_box   = mean over the boxes b_j of  |b_j - mu|^2 / 2 s^2 + 4 log(s sqrt(2 pi)) + KL,
+              b = (left, top, w, h), s = .02
+    held out: -log 1/K sum_i p(x | z_i, c) p(z_i | c) / q(z_i | x, c),  z_i ~ q, K = 100,
+              with the true counts and boxes before each
 
-Expected: on shape_scenes/rules, whose likelihoods are known, see experiments/layout_vae_rules.py. Of the paper's numbers none is recalled with
-certainty; on COCO the NLL of a count is about 0.56 nats, and a model of boxes without a latent is far behind one with it.
+Sizes are those on which two public re-implementations agree. Deviations: counts enter networks
+divided by 10, boxes as (b - 1/2) / .25. A Poisson is wider than the counts of most scenes:
+`count_head='categorical'` takes 1 to 20 as classes instead. The weight of KL may grow at first
+(`warmup`), or a coordinate that varies by few sigmas is never put into the latent. Boxes are drawn
+at their means (`box_noise=1` for p(b | z)). In completion the given boxes come first in the
+history, whatever their labels; dependence on a given box of an earlier label is then learnt,
+dependence on one of a later label is not. A moving average of the weights is kept.
+
+Expected: on shape_scenes/rules, whose likelihoods are known, see experiments/layout_vae_rules.py.
+Of the paper's numbers none is recalled with certainty; on COCO the NLL of a count is about 0.56
+nats, and a model of boxes without a latent is far behind one with it.
 """
 
 import math
@@ -27,27 +36,37 @@ from einops import rearrange
 from flax import nnx
 
 from t2i_jax.layers.linear import torch_linear
+from t2i_jax.layers.recurrent import Lstm
 from t2i_jax.losses import gaussian_kl, gaussian_nll, poisson_nll
-from t2i_jax.runtime.errors import DataError
-from t2i_jax.stage import Phase, Stage, normal_rows
+from t2i_jax.runtime.errors import DataError, choose
+from t2i_jax.stage import Phase, Stage, normal_rows, uniform_rows
 
-MAX_COUNT = 20  # objects of one label
-COUNT_UNIT = 10  # counts enter networks divided by this
-BOX_UNIT = 0.25  # boxes enter networks as (b - 1/2) / BOX_UNIT
-SMALLEST = (
-    0.01  # side of a box, as a fraction of the frame: smaller ones are not learnt and not made
-)
+# objects of one label
+MAX_COUNT = 20
+
+# counts enter networks divided by this
+COUNT_UNIT = 10
+
+# boxes enter networks as (b - 1/2) / BOX_UNIT
+BOX_UNIT = 0.25
+
+# side of a box, as a fraction of the frame: smaller ones are neither learnt nor made
+SMALLEST = 0.01
 
 
-# ----------------------------------------------------------------------------------------------------------------- networks
+# ------------------------------------------------------------------------------------ networks
 class Gaussian(NamedTuple):
+    """A Gaussian with diagonal covariance."""
+
     mean: Any
     logvar: Any
 
     def draw(self, eps, temperature=1.0):
+        """Draw a sample from standard normal noise."""
         return self.mean + temperature * jnp.exp(0.5 * self.logvar) * eps
 
     def log_density(self, z):
+        """Return log p(z), summed over the dimensions."""
         return -gaussian_nll(z, self.mean, self.logvar).sum(-1)
 
 
@@ -64,13 +83,20 @@ class ToGaussian(nnx.Module):
         return Gaussian(self.mean(x).astype(jnp.float32), self.logvar(x).astype(jnp.float32))
 
 
-class Conditional(nnx.Module):
-    """An autoencoder of x (..., X) under a condition c (..., width): `out` numbers that say p(x | z, c). Leading axes are free."""
+class ConditionalVae(nnx.Module):
+    """An autoencoder of x (..., X) under a condition c (..., width). Leading axes are free.
+
+    The decoder returns `out` numbers, the parameters of p(x | z, c).
+    """
 
     def __init__(self, x, out, width, latent_dim, prior, *, rngs):
-        """latent_dim: 0 for a decoder that sees the condition alone. prior: 'learned', or 'standard', N(0, I) whatever the condition."""
-        if prior not in ('learned', 'standard'):
-            raise ValueError(f'prior is {prior!r}; it is learned or standard.')
+        """Build the networks.
+
+        x, out, width: sizes of x, of the decoder's output and of the condition.
+        latent_dim: 0 for a decoder that sees the condition alone.
+        prior: 'learned', or 'standard', N(0, I) whatever the condition.
+        """
+        choose('prior', prior, ('learned', 'standard'))
         self.latent_dim = latent_dim
         if latent_dim:
             self.look = nnx.List(
@@ -98,7 +124,10 @@ class Conditional(nnx.Module):
         return self.decoder[-1](x).astype(jnp.float32)
 
     def terms(self, x, c, key, nll):
-        """(-log p(x | z, c) for one z ~ q, KL(q || p)), each (...). nll: what the decoder says -> (...)"""
+        """Compute (-log p(x | z, c) for one z ~ q, KL(q || p)), each (...).
+
+        nll: the decoder's output -> (...).
+        """
         if not self.latent_dim:
             said = nll(self.decode(jnp.zeros((*c.shape[:-1], 0)), c))
             return said, jnp.zeros_like(said)
@@ -107,7 +136,10 @@ class Conditional(nnx.Module):
         return nll(self.decode(z, c)), gaussian_kl(*q, *self.prior(c))
 
     def log_weights(self, x, c, key, nll, samples):
-        """log p(x, z | c) / q(z | x, c) for `samples` draws z ~ q -> (samples, ...). Their log mean exp is at most log p(x | c) on average."""
+        """Compute log p(x, z | c) / q(z | x, c) for `samples` draws z ~ q -> (samples, ...).
+
+        Their log mean exp is at most log p(x | c) on average.
+        """
         if not self.latent_dim:
             return -self.terms(x, c, key, nll)[0][None]
         q, p = self.posterior(x, c), self.prior(c)
@@ -119,14 +151,21 @@ class Conditional(nnx.Module):
         return jax.lax.map(one, jax.random.split(key, samples))
 
     def held_out(self, x, c, key, nll, samples):
-        """{'nll', 'elbo', 'kl'}: importance-sampled -log p(x | c), its bound from the same draws, and KL(q || p); each (...)."""
+        """Compute {'nll', 'elbo', 'kl'}, each (...).
+
+        They are the importance-sampled -log p(x | c), its bound from the same draws, and
+        KL(q || p).
+        """
         log_weights = self.log_weights(x, c, key, nll, samples)
         mean = jax.nn.logsumexp(log_weights, 0) - jnp.log(len(log_weights))
         return {'nll': -mean, 'elbo': -log_weights.mean(0), 'kl': self.terms(x, c, key, nll)[1]}
 
 
-class Condition(nnx.Module):
-    """c = linear [FC2 of each input ; what else is given]. FC2: linear, ReLU, linear, ReLU. Leading axes broadcast."""
+class ConditionNet(nnx.Module):
+    """c = linear [FC2 of each input ; the other inputs], FC2: linear, ReLU, linear, ReLU.
+
+    Leading axes broadcast.
+    """
 
     def __init__(self, sizes, width, others=0, *, rngs):
         self.layers = nnx.List(
@@ -138,55 +177,61 @@ class Condition(nnx.Module):
         self.merge = torch_linear((len(sizes) + others) * width, width, rngs=rngs)
 
     def __call__(self, *inputs):
-        seen = [jax.nn.relu(b(jax.nn.relu(a(x)))) for (a, b), x in zip(self.layers, inputs)] + list(
-            inputs[len(self.layers) :]
-        )
+        seen = [jax.nn.relu(b(jax.nn.relu(a(x)))) for (a, b), x in zip(self.layers, inputs)]
+        seen += inputs[len(self.layers) :]
         shape = jnp.broadcast_shapes(*(x.shape[:-1] for x in seen))
-        return self.merge(
-            jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in seen], -1)
-        )
+        seen = [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in seen]
+        return self.merge(jnp.concatenate(seen, -1))
 
 
 class Counter(nnx.Module):
     """CountVAE: how many objects each label of a set has."""
 
     def __init__(self, classes, width, latent_dim, head, prior, history, *, rngs):
-        if head not in ('poisson', 'categorical'):
-            raise ValueError(f'count_head is {head!r}; it is poisson or categorical.')
+        choose('count_head', head, ('poisson', 'categorical'))
         self.head, self.history, self.classes = head, history, classes
-        self.condition = Condition((classes,) * 3, width, rngs=rngs)
-        self.vae = Conditional(
-            1, 1 if head == 'poisson' else MAX_COUNT, width, latent_dim, prior, rngs=rngs
-        )
+        self.condition = ConditionNet((classes,) * 3, width, rngs=rngs)
+        out = 1 if head == 'poisson' else MAX_COUNT
+        self.vae = ConditionalVae(1, out, width, latent_dim, prior, rngs=rngs)
 
     def log_probs(self, said):
-        """What the decoder says (..., 1 or 20) -> log p of counts 1..20, (..., 20). Of the Poisson without what is beyond."""
+        """Return log p of counts 1..20, (..., 20), of the decoder's output (..., 1 or 20).
+
+        A Poisson is cut at 20.
+        """
         return jax.nn.log_softmax(
             said if self.head == 'categorical' else -poisson_nll(jnp.arange(MAX_COUNT), said)
         )
 
     def nll(self, counts):
-        """A function: what the decoder says -> -log p(count), for counts of 1..20."""
+        """Return the function: decoder's output -> -log p(count), for counts of 1..20."""
         more = jnp.maximum(counts - 1, 0)
         if self.head == 'poisson':
             return lambda said: poisson_nll(more, said[..., 0])
         index = more.astype(int)
-        return lambda said: (
-            -jnp.take_along_axis(
-                self.log_probs(said), jnp.broadcast_to(index, said.shape[:-1])[..., None], -1
-            )[..., 0]
-        )
+
+        def of(said):
+            log_probs = self.log_probs(said)
+            places = jnp.broadcast_to(index, said.shape[:-1])[..., None]
+            return -jnp.take_along_axis(log_probs, places, -1)[..., 0]
+
+        return of
 
     def likeliest(self, said):
-        """The count to expect of what the decoder says (..., 1 or 20) -> (...). Poisson: 1 + its rate, rounded."""
+        """Return the count to expect of the decoder's output (..., 1 or 20) -> (...).
+
+        Poisson: 1 + its rate, rounded.
+        """
         if self.head == 'poisson':
-            return 1 + jnp.round(jnp.exp(jnp.minimum(said[..., 0], jnp.log(MAX_COUNT - 1)))).astype(
-                int
-            )
+            rate = jnp.exp(jnp.minimum(said[..., 0], jnp.log(MAX_COUNT - 1)))
+            return 1 + jnp.round(rate).astype(int)
         return 1 + said.argmax(-1)
 
     def conditions(self, counts):
-        """Counts b C (0: not in the set) -> what each label depends on: the set, the label, and the counts of the labels before it; b C width."""
+        """Encode what each label depends on: counts b C (0: not in the set) -> b C width.
+
+        That is the set, the label, and the counts of the labels before it.
+        """
         earlier = jnp.tril(jnp.ones((self.classes, self.classes)), -1) * self.history
         return self.condition(
             (counts > 0)[:, None].astype(jnp.float32),
@@ -195,13 +240,15 @@ class Counter(nnx.Module):
         )
 
     def terms(self, counts, key):
-        return self.vae.terms(
-            counts[..., None] / COUNT_UNIT, self.conditions(counts), key, self.nll(counts)
-        )
+        x, c = counts[..., None] / COUNT_UNIT, self.conditions(counts)
+        return self.vae.terms(x, c, key, self.nll(counts))
 
     def measure(self, counts, key, samples):
-        """Counts b C -> {name: b}, means over the labels of the set; `count_exact` and `count_within_one` of the likeliest count at the
-        mean of the prior, given the true counts before it."""
+        """Measure counts b C -> {name: b}, means over the labels of the set.
+
+        count_exact, count_within_one: of the likeliest count at the mean of the prior, given the
+        true counts before it.
+        """
         c, there = self.conditions(counts), counts > 0
         found = self.vae.held_out(counts[..., None] / COUNT_UNIT, c, key, self.nll(counts), samples)
         error = jnp.abs(self.likeliest(self.vae.decode(self.vae.prior(c).mean, c)) - counts)
@@ -212,88 +259,58 @@ class Counter(nnx.Module):
         return {name: mean_per_row(value, there) for name, value in found.items()}
 
     def sample(self, label_set, least, room, z, u, temperature=1.0, mode=False):
-        """Counts b C for sets of labels b C. least: b C, what each label has at least; room: b, how many objects more there may be; what a
-        label takes is lost to those after it. z: b C D normal, u: b C uniform noise. mode: the likeliest counts instead."""
+        """Draw counts b C for sets of labels b C.
+
+        least: b C, the least count of each label.
+        room: b, how many more objects there may be; what a label takes is lost to those after it.
+        z, u: b C D normal and b C uniform noise.
+        temperature: times the deviation of the prior.
+        mode: the likeliest counts instead.
+        """
         number = jnp.arange(1, MAX_COUNT + 1)
 
         def one(carry, inputs):
             counts, room = carry
             label, low, z, u = inputs
-            c = self.condition(
-                label_set, jnp.broadcast_to(label, counts.shape), counts * self.history / COUNT_UNIT
-            )
-            said = self.vae.decode(
-                self.vae.prior(c).draw(z, 0.0 if mode else temperature), c
-            )  # b 1 or b 20
-            cdf = jnp.cumsum(
-                jax.nn.softmax(jnp.where(number >= low[:, None], self.log_probs(said), -jnp.inf)),
-                -1,
-            )
+            label_rows = jnp.broadcast_to(label, counts.shape)
+            c = self.condition(label_set, label_rows, counts * self.history / COUNT_UNIT)
+            z = self.vae.prior(c).draw(z, 0.0 if mode else temperature)
+            said = self.vae.decode(z, c)  # b 1 or b 20
+            possible = number >= low[:, None]
+            shares = jax.nn.softmax(jnp.where(possible, self.log_probs(said), -jnp.inf))
+            cdf = jnp.cumsum(shares, -1)
             n = self.likeliest(said) if mode else 1 + (cdf <= u[:, None] * cdf[:, -1:]).sum(-1)
             n = jnp.where(label_set @ label > 0, jnp.clip(n, low, low + room), 0)
             return (counts + n[:, None] * label, room - jnp.maximum(n - low, 0)), None
 
         start = jnp.zeros(label_set.shape), jnp.maximum(room, 0)
-        return jax.lax.scan(
-            one, start, (jnp.eye(self.classes), least.T, rearrange(z, 'b c d -> c b d'), u.T)
-        )[0][0]
-
-
-class Lstm(nnx.Module):
-    """A recurrence that also tells its state before each input. Forget bias 1."""
-
-    def __init__(self, c, width, *, rngs):
-        self.input, self.hidden, self.width = (
-            torch_linear(c, 4 * width, rngs=rngs),
-            torch_linear(width, 4 * width, rngs=rngs),
-            width,
-        )
-
-    def start(self, rows):
-        return jnp.zeros((rows, self.width)), jnp.zeros((rows, self.width))
-
-    def step(self, state, gates, there):
-        """State after one input, of which self.input made gates (b, 4 width); kept where there (b,) is false."""
-        h, c = state
-        i, f, g, o = jnp.split((gates + self.hidden(h)).astype(jnp.float32), 4, -1)
-        new = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return tuple(
-            jnp.where(there[:, None], a, b)
-            for a, b in ((jax.nn.sigmoid(o) * jnp.tanh(new), h), (new, c))
-        )
-
-    def before(self, x, there):
-        """Inputs b n c -> the output before each of them, b n width: zeros, then that of the first, ..."""
-
-        def one(state, inputs):
-            return self.step(state, *inputs), state[0]
-
-        gates = rearrange(self.input(x), 'b n d -> n b d')
-        return rearrange(
-            jax.lax.scan(one, self.start(len(x)), (gates, there.T))[1], 'n b d -> b n d'
-        )
+        inputs = jnp.eye(self.classes), least.T, rearrange(z, 'b c d -> c b d'), u.T
+        return jax.lax.scan(one, start, inputs)[0][0]
 
 
 class Placer(nnx.Module):
     """BBoxVAE: where the objects are. Boxes are (left, top, w, h) here."""
 
     def __init__(self, classes, width, latent_dim, head, sigma, prior, history, *, rngs):
-        if head not in ('linear', 'sigmoid'):
-            raise ValueError(f'box_head is {head!r}; it is linear or sigmoid.')
+        choose('box_head', head, ('linear', 'sigmoid'))
         self.head, self.sigma, self.classes, self.width = head, sigma, classes, width
-        self.condition = Condition((classes, classes), width, others=1, rngs=rngs)
-        self.lstm = Lstm(classes + 4, width, rngs=rngs) if history else None
-        self.vae = Conditional(4, 4, width, latent_dim, prior, rngs=rngs)
+        self.condition = ConditionNet((classes, classes), width, others=1, rngs=rngs)
+        self.lstm = Lstm(classes + 4, width, forget_bias=1.0, rngs=rngs) if history else None
+        self.vae = ConditionalVae(4, 4, width, latent_dim, prior, rngs=rngs)
 
     def mean(self, said):
+        """Return the mean box of the decoder's output."""
         return jax.nn.sigmoid(said) if self.head == 'sigmoid' else said
 
     def nll(self, boxes):
-        """A function: what the decoder says (..., 4) -> -log N(box; mean, sigma^2 I)."""
+        """Return the function: decoder's output (..., 4) -> -log N(box; mean, sigma^2 I)."""
         return lambda said: gaussian_nll(boxes, self.mean(said), 2 * math.log(self.sigma)).sum(-1)
 
     def conditions(self, boxes, labels):
-        """Boxes b R 4 and labels b R -> what each box depends on: all counts, its label, and the boxes before it; b R width."""
+        """Encode what each box depends on: boxes b R 4 and labels b R -> b R width.
+
+        That is all counts, its label, and the boxes before it.
+        """
         named = jax.nn.one_hot(labels, self.classes)
         history = jnp.zeros((*labels.shape, self.width))
         if self.lstm:
@@ -304,17 +321,21 @@ class Placer(nnx.Module):
         return self.vae.terms(scaled(boxes), self.conditions(boxes, labels), key, self.nll(boxes))
 
     def measure(self, boxes, labels, key, samples):
-        found = self.vae.held_out(
-            scaled(boxes), self.conditions(boxes, labels), key, self.nll(boxes), samples
-        )
-        return {
-            f'{name}_per_box': mean_per_row(value, labels >= 0) for name, value in found.items()
-        }
+        c = self.conditions(boxes, labels)
+        found = self.vae.held_out(scaled(boxes), c, key, self.nll(boxes), samples)
+        there = labels >= 0
+        return {f'{name}_per_box': mean_per_row(value, there) for name, value in found.items()}
 
     def sample(self, labels, given, z, eps, temperature=1.0, overlap=0.0):
-        """Boxes b R 4 for labels b R (-1: none). given: b R 4, boxes that are there, with a width of 0 where one is to be made. z: b R tries D,
-        eps: b R tries 4 (in units of sigma): of several tries the first whose overlap with the boxes before it is at most `overlap`,
-        else that with the least."""
+        """Draw boxes b R 4 for labels b R (-1: none).
+
+        given: b R 4, boxes that exist, with a width of 0 where one is to be made.
+        z: b R tries D.
+        eps: b R tries 4, in units of sigma.
+        temperature: times the deviation of the prior.
+        overlap: of several tries the first is taken whose overlap with the boxes before it is at
+            most this, otherwise that with the least.
+        """
         named = jax.nn.one_hot(labels, self.classes)
         counts = named.sum(1) / COUNT_UNIT
 
@@ -322,52 +343,48 @@ class Placer(nnx.Module):
             state, placed = carry
             number, named, there, given, z, eps = inputs
             c = self.condition(counts, named, state[0])[:, None]  # b 1 width
-            tries = inside(
-                self.mean(self.vae.decode(self.vae.prior(c).draw(z, temperature), c))
-                + self.sigma * eps
-            )
+            means = self.mean(self.vae.decode(self.vae.prior(c).draw(z, temperature), c))
+            tries = inside(means + self.sigma * eps)
             best = jnp.maximum(overlaps(tries, placed), overlap).argmin(1)
             box = jnp.take_along_axis(tries, best[:, None, None], 1)[:, 0]  # b 4
             box = jnp.where(given[:, 2:3] > 0, given, box) * there[:, None]
             if self.lstm:
-                state = self.lstm.step(
-                    state, self.lstm.input(jnp.concatenate([named, scaled(box)], -1)), there
-                )
+                gates = self.lstm.input(jnp.concatenate([named, scaled(box)], -1))
+                state = self.lstm.step(state, gates, there)
             return (state, placed.at[:, number].set(box)), None
 
-        state = (
-            self.lstm.start(len(labels)) if self.lstm else (jnp.zeros((len(labels), self.width)),)
-        )
+        rows = len(labels)
+        state = self.lstm.start(rows) if self.lstm else (jnp.zeros((rows, self.width)),)
         inputs = (rearrange(x, 'b r ... -> r b ...') for x in (named, labels >= 0, given, z, eps))
-        return jax.lax.scan(
-            one, (state, jnp.zeros(given.shape)), (jnp.arange(labels.shape[1]), *inputs)
-        )[0][1]
+        start, inputs = (state, jnp.zeros(given.shape)), (jnp.arange(labels.shape[1]), *inputs)
+        return jax.lax.scan(one, start, inputs)[0][1]
 
 
-# ------------------------------------------------------------------------------------------------------------ boxes and rows
+# ------------------------------------------------------------------------------ boxes and rows
 def to_corner(boxes):
-    """cx cy w h -> left top w h"""
+    """Convert cx cy w h -> left top w h."""
     return jnp.concatenate([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., 2:]], -1)
 
 
 def to_centre(boxes):
+    """Convert left top w h -> cx cy w h."""
     return jnp.concatenate([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], -1)
 
 
 def scaled(boxes):
-    """Boxes as networks read them: numbers about 1, of which a sigma is not too small a part."""
+    """Scale boxes for networks: numbers about 1, of which a sigma is not too small a part."""
     return (boxes - 0.5) / BOX_UNIT
 
 
 def inside(boxes):
-    """Boxes, left top w h, cut at the frame; no side is below SMALLEST."""
+    """Cut boxes, left top w h, at the frame; no side is below SMALLEST."""
     low = jnp.clip(boxes[..., :2], 0, 1 - SMALLEST)
     high = jnp.clip(boxes[..., :2] + boxes[..., 2:], low + SMALLEST, 1)
     return jnp.concatenate([low, high - low], -1)
 
 
 def overlaps(tries, placed):
-    """Share of each of tries (b t 4) that lies under boxes (b r 4), those counted twice that lie twice -> b t"""
+    """Return the share of each of tries (b t 4) under boxes (b r 4) -> b t, overlaps added."""
     a, b = tries[:, :, None], placed[:, None]
     low = jnp.maximum(a[..., :2], b[..., :2])
     high = jnp.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
@@ -375,31 +392,34 @@ def overlaps(tries, placed):
 
 
 def ordered(boxes, labels, rows, smallest=SMALLEST):
-    """The first `rows` objects of each scene (boxes b n 4 cx cy w h, labels b n with -1) in the order in which they are told: by label, within a label
-    from left to right, padding last. -> boxes b rows 4 as left top w h, 0 where there is none; labels b rows.
+    """Sort the first `rows` objects of each scene by label, within a label from left to right.
 
-    Boxes with a side below `smallest`, and those of a label beyond the 20th, are left out.
+    boxes, labels: b n 4 as cx cy w h, b n with -1 for padding, which comes last.
+    smallest: boxes with a side below this, and those of a label beyond the 20th, are left out.
+    -> boxes b rows 4 as left top w h, 0 where there is none; labels b rows
     """
     more = max(0, rows - labels.shape[1])
     boxes = to_corner(jnp.pad(boxes[:, :rows].astype(jnp.float32), ((0, 0), (0, more), (0, 0))))
     labels = jnp.pad(labels[:, :rows], ((0, 0), (0, more)), constant_values=-1)
     labels = jnp.where(boxes[..., 2:].min(-1) >= smallest, labels, -1)
     order = jnp.lexsort((boxes[..., 0], jnp.where(labels < 0, jnp.iinfo(labels.dtype).max, labels)))
-    boxes, labels = (
-        jnp.take_along_axis(boxes, order[..., None], 1),
-        jnp.take_along_axis(labels, order, 1),
-    )
+    boxes = jnp.take_along_axis(boxes, order[..., None], 1)
+    labels = jnp.take_along_axis(labels, order, 1)
     same = labels[:, :, None] == labels[:, None]  # b rows rows
     labels = jnp.where(jnp.tril(same).sum(-1) <= MAX_COUNT, labels, -1)
     return jnp.where(labels[..., None] >= 0, boxes, 0), labels
 
 
 def counts_of(labels, classes):
-    return jax.nn.one_hot(labels, classes).sum(1)  # b C
+    """Count the objects of each label, b n -> b C."""
+    return jax.nn.one_hot(labels, classes).sum(1)
 
 
 def slots(counts, labels):
-    """Counts b C and the labels of given boxes b R (-1: none, last) -> labels b R: the given ones, then what the counts want besides, by label."""
+    """Return the labels of all boxes b R: the given ones, then the rest of the counts by label.
+
+    counts, labels: b C, and those of given boxes b R (-1: none, last).
+    """
     given = labels >= 0
     ends = jnp.cumsum(counts - counts_of(labels, counts.shape[1]), -1)[:, None]  # b 1 C
     place = (jnp.arange(labels.shape[1]) - given.sum(1, keepdims=True))[..., None]  # b R 1
@@ -408,18 +428,17 @@ def slots(counts, labels):
 
 
 def mean_per_row(values, there):
-    """Means of values (b n) over those that are there -> b, NaN where none is."""
+    """Average values (b n) over those that are there -> b, NaN where none is."""
     n = there.sum(-1)
     return jnp.where(n > 0, jnp.where(there, values, 0).sum(-1) / jnp.maximum(n, 1), jnp.nan)
 
 
-def uniform_rows(key, n, shape):
-    return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), shape))(jnp.arange(n))
-
-
-# ------------------------------------------------------------------------------------------------------------------- stages
+# -------------------------------------------------------------------------------------- stages
 class Layout(Stage):
-    """What both stages share. Sizes come from the data set: `object_classes` labels, at most `max_objects` boxes."""
+    """The parts that both stages share.
+
+    Sizes come from the data set: `object_classes` labels, at most `max_objects` boxes.
+    """
 
     needs = ('boxes', 'object_labels')
     tiny = dict(width=16, latent_dim=4, importance=5)
@@ -427,25 +446,24 @@ class Layout(Stage):
     def __init__(self, meta, warmup, importance):
         if not meta.object_classes or not meta.max_objects:
             raise ValueError(
-                f'LayoutVAE learns from labelled boxes, which {meta.name} does not have. Choose a data set with objects.'
+                f'LayoutVAE learns from labelled boxes, which {meta.name} does not have. '
+                'Choose a data set with objects.'
             )
-        self.classes, self.rows, self.warmup, self.importance = (
-            meta.object_classes,
-            meta.max_objects,
-            warmup,
-            importance,
-        )
+        self.classes, self.rows = meta.object_classes, meta.max_objects
+        self.warmup, self.importance = warmup, importance
 
     def scene(self, batch):
-        """(boxes b R 4 as left top w h, labels b R, counts b C) of a batch, in order."""
+        """Return (boxes b R 4 as left top w h, labels b R, counts b C) of a batch, in order."""
         boxes, labels = ordered(batch['boxes'], batch['object_labels'], self.rows)
         return boxes, labels, counts_of(labels, self.classes)
 
     def bound(self, batch, terms, there):
-        """-ELBO: mean over items, then over the scenes that have any. The weight of KL grows from 0 to 1 within `warmup` steps of training."""
-        weight = (
-            jnp.minimum(batch['step'] / self.warmup, 1.0) if self.warmup and self.training else 1.0
-        )
+        """Compute -ELBO: mean over items, then over the scenes that have any.
+
+        The weight of KL grows from 0 to 1 within `warmup` steps of training.
+        """
+        warm = self.warmup and self.training
+        weight = jnp.minimum(batch['step'] / self.warmup, 1.0) if warm else 1.0
         nll, kl = (
             jnp.where(there.any(-1), mean_per_row(x, there), 0.0).sum()
             / jnp.maximum(there.any(-1).sum(), 1)
@@ -472,9 +490,16 @@ class CountVae(Layout):
         importance=100,
         rngs,
     ):
-        """count_head: 'poisson' (of the count - 1), or 'categorical' over 1..20. prior: 'learned' from the condition, or 'standard'. history: whether
-        a count depends on those before it. latent: False for a decoder of the condition alone. warmup: steps in which the
-        weight of KL grows from 0 to 1. importance: draws for the held-out likelihood."""
+        """Build the counter.
+
+        width, latent_dim: of its networks.
+        count_head: 'poisson' (of the count - 1), or 'categorical' over 1..20.
+        prior: 'learned' from the condition, or 'standard'.
+        history: whether a count depends on those before it.
+        latent: False for a decoder of the condition alone.
+        warmup: steps in which the weight of KL grows from 0 to 1.
+        importance: draws for the held-out likelihood.
+        """
         super().__init__(meta, warmup, importance)
         self.counter = Counter(
             self.classes, width, latent_dim if latent else 0, count_head, prior, history, rngs=rngs
@@ -514,15 +539,24 @@ class BoxVae(Layout):
         counter,
         rngs,
     ):
-        """box_head: means of boxes as they are ('linear') or through a 'sigmoid'; sigma: deviation of each coordinate, fixed. prior, history,
-        latent, warmup, importance: as in CountVae.
-        Of sampling: counts, 'sample' or 'mode' (the likeliest); temperature: times the deviation of the priors; box_noise: how many sigmas
-        of noise a box has beside its mean; tries: draws of each box, of which the first is kept that overlaps at most `overlap`
-        (a share of its area) with those before it, else the one that overlaps least.
+        """Build the placer.
+
+        width, latent_dim: of its networks.
+        box_head: means of boxes as they are ('linear') or through a 'sigmoid'.
+        sigma: deviation of each coordinate, fixed.
+        prior, history, latent, warmup, importance: as in CountVae.
+        counter: the trained Counter.
+
+        Of sampling:
+
+        counts: 'sample' or 'mode' (the likeliest).
+        temperature: times the deviation of the priors.
+        box_noise: how many sigmas of noise are added to the mean of a box.
+        tries, overlap: of so many draws of a box the first is taken that overlaps at most `overlap`
+            (a share of its area) with those before it, otherwise the one that overlaps least.
         """
         super().__init__(meta, warmup, importance)
-        if counts not in ('sample', 'mode'):
-            raise ValueError(f'counts is {counts!r}; it is sample or mode.')
+        self.mode = choose('counts', counts, ('sample', 'mode')) == 'mode'
         if tries < 1:
             raise ValueError(f'tries is {tries}: a box needs at least one.')
         self.counter, self.latent_dim = counter, latent_dim if latent else 0
@@ -533,13 +567,8 @@ class BoxVae(Layout):
             'nll_per_box': dict(sigma=sigma),
             'nll_per_label': dict(head=counter.head),
         }
-        self.mode, self.temperature, self.box_noise, self.tries, self.overlap = (
-            counts == 'mode',
-            temperature,
-            box_noise,
-            tries,
-            overlap,
-        )
+        self.temperature, self.box_noise, self.tries = temperature, box_noise, tries
+        self.overlap = overlap
 
     def elbo(self, batch, key, out):
         boxes, labels, _ = self.scene(batch)
@@ -548,9 +577,8 @@ class BoxVae(Layout):
     def measure(self, batch, key):
         boxes, labels, counts = self.scene(batch)
         keys = jax.random.split(key)
-        return self.placer.measure(boxes, labels, keys[0], self.importance) | self.counter.measure(
-            counts, keys[1], self.importance
-        )
+        of_boxes = self.placer.measure(boxes, labels, keys[0], self.importance)
+        return of_boxes | self.counter.measure(counts, keys[1], self.importance)
 
     def noise(self, key, n):
         keys = jax.random.split(key, 4)
@@ -562,10 +590,12 @@ class BoxVae(Layout):
         }
 
     def sample(self, batch, noise):
-        """Layouts of label sets. batch: `label_set` b C, or `object_labels` b n, whose set is taken; for the completion of a layout also
-        `given_boxes` b n 4 and `given_labels` b n. -> {'boxes': b R 4, 'object_labels': b R, 'counts': b C}
+        """Draw layouts of label sets. -> {'boxes': b R 4, 'object_labels': b R, 'counts': b C}
 
-        Each label has at least one object and those given; no more than R objects are made. Raises DataError where there are no labels.
+        batch: `label_set` b C, or `object_labels` b n, whose set is taken; for the completion of a
+            layout also `given_boxes` b n 4 and `given_labels` b n.
+        Each label has at least one object and those given; no more than R objects are made. Raises
+        DataError where there are no labels.
         """
         if 'label_set' in batch:
             label_set = batch['label_set'].astype(jnp.float32)
@@ -573,7 +603,8 @@ class BoxVae(Layout):
             label_set = counts_of(batch['object_labels'], self.classes)
         else:
             raise DataError(
-                'LayoutVAE draws from a set of labels: give label_set, a row of 0 and 1 with a place for each label.'
+                'LayoutVAE draws from a set of labels: give label_set, a row of 0 and 1 with a '
+                'place for each label.'
             )
         rows = len(label_set)
         given = jnp.zeros((rows, self.rows, 4)), jnp.full((rows, self.rows), -1)
@@ -601,11 +632,9 @@ class BoxVae(Layout):
             self.overlap,
         )
         boxes = jnp.where(labels[..., None] >= 0, to_centre(boxes), 0)
-        return {
-            'boxes': boxes,
-            'object_labels': labels,
-            'counts': counts_of(labels, self.classes).astype(int),
-        }
+        counts = counts_of(labels, self.classes).astype(int)
+        return {'boxes': boxes, 'object_labels': labels, 'counts': counts}
 
 
-STAGES = {'count': CountVae, 'box': BoxVae}  # the order is the training order
+# in the order of training
+STAGES = {'count': CountVae, 'box': BoxVae}
