@@ -102,7 +102,7 @@ STAGE = dict(
     validate_every=Setting(1000, 'steps between held-out losses; 0: never', FREE, low=0),
     validate_batches=Setting(4, 'batches of held-out data; 0: all', FREE, low=0),
     checkpoint_every=Setting(1000, 'steps between two checkpoints; 0: at the end', FREE, low=0),
-    keep_n=Setting(2, 'newest checkpoints that stay; -1: all', FREE, low=-1),
+    keep_n=Setting(2, 'number of newest checkpoints that stay', FREE, low=1),
     keep=Setting('last', 'last, or best:<a validation loss>, which stays as well'),
 )
 EVAL = dict(
