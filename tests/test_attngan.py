@@ -182,10 +182,10 @@ def test_trees(size, scales, dcgan):
         (dict(size=16, scales=3), 'scales=3 of pictures of 16 px'),
         (dict(size=48, scales=2), 'sides are 8, 16, 32'),
         (dict(scales=0), 'scales=0'),
-        (dict(d_norm='instance'), 'batch, layer'),
-        (dict(leave_out='label'), 'class, entailment, none'),
-        (dict(wrong='other'), 'shift, sampled'),
-        (dict(size=128, mask_mode='tiled'), 'fixed, original, none'),
+        (dict(d_norm='instance'), "'batch' or 'layer'"),
+        (dict(leave_out='label'), "'entailment' or 'none'"),
+        (dict(wrong='other'), "'shift' or 'sampled'"),
+        (dict(size=128, mask_mode='tiled'), "'original' or 'none'"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong, message):

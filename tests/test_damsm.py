@@ -273,7 +273,7 @@ def test_places_are_added_to_regions_and_the_code_reads_the_whole_map(placed):
 @pytest.mark.parametrize(
     'keywords, message',
     [
-        (dict(trunk='vgg'), 'no image trunk'),
+        (dict(trunk='vgg'), 'trunk is'),
         (dict(trunk='small', resize='nearest'), 'resize is'),
         (dict(trunk='small', channels=(4,) * 5), 'channels='),
         (dict(trunk='inception', places=True), 'places=True is for'),

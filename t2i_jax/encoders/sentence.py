@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 STORED = ('embedding',)
+WORDS = 'tokens', 'length'
 
 
 class WordsAndSentence(NamedTuple):

@@ -45,7 +45,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t2i_jax.encoders.sentence import encode_words
+from t2i_jax.encoders.sentence import WORDS, encode_words
 from t2i_jax.layers.attention import WordAttention
 from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.glu import ImageTrunk, InitStage, LogitHead, ResidualGlu, ToImage, UpGlu
@@ -212,6 +212,7 @@ class AttnGan(Matching):
         """
         super().__init__(meta, **matching)
         choose('d_norm', d_norm, NORMS)
+        self.wrong, self.unit_text = choose('wrong', wrong, ('shift', 'sampled')), unit_text
         if attention_count < 0:
             raise ValueError(
                 f'attention_count is {attention_count}; it is the number of maps that look at '
@@ -232,13 +233,12 @@ class AttnGan(Matching):
             ]
         )
         self.damsm_weight, self.kl_weight = damsm_weight, kl_weight
-        self.wrong, self.unit_text = choose('wrong', wrong, ('shift', 'sampled')), unit_text
         self.taught_by = self.judges if damsm_weight else ()
         if not attention_count or scales == 1:
             self.makes = ('image', 'images')
         compared = self.compared if damsm_weight else ()
         sampled = ('wrong_tokens',) if wrong == 'sampled' else ()
-        self.needs = ('image', *text.reads, *compared, *sampled)
+        self.needs = ('image', *WORDS, *compared, *sampled)
 
     def check_encoders(self, size):
         """Raise ValueError where the image encoder cannot read pictures of `size` pixels.
