@@ -21,7 +21,7 @@ from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split
 
 
-class Noise(tfds.core.GeneratorBasedBuilder):
+class NoiseRecords(tfds.core.GeneratorBasedBuilder):
     """Pictures of noise, each with a caption."""
 
     VERSION = tfds.core.Version('1.0.0')
@@ -69,9 +69,9 @@ def main():
     parser.add_argument('--workers', type=int, default=0, help='processes; 0: threads')
     parser.add_argument('--batch', type=int, default=100)
     args = parser.parse_args()
-    Noise.records = args.records
+    NoiseRecords.records = args.records
     with tempfile.TemporaryDirectory() as folder:
-        builder = Noise(data_dir=folder, file_format='array_record')
+        builder = NoiseRecords(data_dir=folder, file_format='array_record')
         builder.download_and_prepare()
         dataset.prepared = lambda data: builder
         needs = ('image', 'tokens')

@@ -15,9 +15,9 @@ from flax import nnx
 from t2i_jax.encoders import efficientnet_lite
 from t2i_jax.encoders.efficientnet_lite import EfficientNetLite
 from t2i_jax.encoders.pretrained import depthwise, random_weights
-from t2i_jax.imports.torch import read_weights
 from t2i_jax.metrics.resize import resize
 from t2i_jax.runtime.errors import DataError
+from tfds_builders.foreign.weights import read_weights
 
 EXPECTED = json.loads((pathlib.Path(__file__).parent / 'oracles' / 'networks.json').read_text())[
     'efficientnet_lite0'

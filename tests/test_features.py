@@ -8,9 +8,9 @@ from t2i_jax.encoders import efficientnet_lite, inception
 from t2i_jax.encoders.pretrained import random_weights
 from t2i_jax.evaluate import features
 from t2i_jax.evaluate.features import extractor
-from t2i_jax.imports.torch import sha256
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.runtime.sharding import make_mesh
+from tfds_builders.foreign.weights import sha256
 
 
 def images(n, size=32, seed=0):

@@ -405,7 +405,7 @@ def numpy_array(shape, content, dtype='f4'):
             r'_codecs\.encode with the arguments',
         ),
         (b'\x80\x02c_codecs\ndecode\n.', r'_codecs\.decode'),
-        (b'\x80\x02cbuiltins\nlist\n}X\x01\x00\x00\x00xK\x01sb.', 'a state for _Name'),
+        (b'\x80\x02cbuiltins\nlist\n}X\x01\x00\x00\x00xK\x01sb.', 'a state for Name'),
         (
             b'\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R(K\x04X\x01\x00\x00\x00<K\x01NNtb.',
             'a state for _Dtype',
@@ -488,7 +488,7 @@ def test_noise_never_gives_anything_but_data_or_one_error():
 @pytest.mark.slow
 def test_the_readers_need_no_jax():
     code = (
-        'import sys, tfds_builders.foreign.t7, tfds_builders.foreign.pickles, '
+        'import sys, tfds_builders.foreign.t7, tfds_builders.foreign.weights, '
         'tfds_builders.old_downloads; sys.exit("jax" in sys.modules)'
     )
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0

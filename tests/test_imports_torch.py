@@ -14,8 +14,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from t2i_jax.imports.torch import LEGACY, TYPES, parse_weights, read_weights, sha256
 from t2i_jax.runtime.errors import DataError
+from tfds_builders.foreign.weights import LEGACY, TYPES, parse_weights, read_weights, sha256
 
 KINDS = {np.dtype(code): kind for kind, code in TYPES.items() if kind != 'BFloat16'}
 

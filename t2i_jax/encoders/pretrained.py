@@ -14,8 +14,8 @@ import numpy as np
 from absl import logging
 from flax import nnx
 
-from t2i_jax.imports.torch import read_weights
 from t2i_jax.runtime.errors import DataError
+from tfds_builders.foreign.weights import read_weights
 
 # features are compared between machines
 HIGHEST = jax.lax.Precision.HIGHEST

@@ -20,7 +20,7 @@ from t2i_jax.evaluate.files import evaluate_files
 from t2i_jax.evaluate.layouts import Layouts
 from t2i_jax.evaluate.matching import Pairs
 from t2i_jax.evaluate.measures import OPTIONS, Kind
-from t2i_jax.evaluate.pictures import Pictures
+from t2i_jax.evaluate.pictures import Images
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.sample import Sampler
@@ -28,7 +28,7 @@ from t2i_jax.sample import Sampler
 __all__ = ['EVALUATIONS', 'evaluate', 'evaluate_files']
 
 # what a stage makes, in the order in which its main result is looked for -> how it is measured
-EVALUATIONS: dict[str, type[Kind]] = {'image': Pictures, 'boxes': Layouts, 'codes': Pairs}
+EVALUATIONS: dict[str, type[Kind]] = {'image': Images, 'boxes': Layouts, 'codes': Pairs}
 
 
 def evaluate(stage, out=None, **options) -> dict:

@@ -15,12 +15,12 @@ from flax import nnx
 
 from t2i_jax.encoders import efficientnet_lite, inception
 from t2i_jax.encoders.pretrained import ClassHead, ConvNorm, checked, norm_shapes, random_weights
-from t2i_jax.imports.torch import read_weights, sha256
 from t2i_jax.metrics.arrays import blocks
 from t2i_jax.metrics.resize import FILTERS, resize
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.runtime.sharding import by_rows, replicated
 from t2i_jax.scenes.readers import ShapeFeatures, has_features, readers
+from tfds_builders.foreign.weights import read_weights, sha256
 
 # the port of inception-2015-12-05 that pytorch-fid and torch-fidelity offer: one file, two names
 FID_WEIGHTS = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'

@@ -47,7 +47,7 @@ PAIRS, SCENES = 4, 16
 RANKED = 300
 
 
-class Pictures(Kind):
+class Images(Kind):
     """Pictures, and how well they fit what they were sampled for."""
 
     fields = ('image',)

@@ -24,9 +24,9 @@ from einops import rearrange
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.encoders import inception
 from t2i_jax.encoders.pretrained import checked
-from t2i_jax.imports.torch import LEGACY, read_weights
 from t2i_jax.runtime.errors import DataError
 from tfds_builders.foreign import pickles
+from tfds_builders.foreign.weights import LEGACY, read_weights
 
 SIDES = {'netD of 64 px': 64, 'netD of 128 px': 128, 'netD of 256 px': 256}
 # kind of file -> the start of the name of one of its tensors

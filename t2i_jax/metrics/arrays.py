@@ -1,9 +1,13 @@
 """Checks and pieces that metrics share: arrays in float64 on the host."""
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+# a number, or an object with the methods of a generator
+Seed = int | np.random.Generator | np.random.RandomState
 
 
-def rows(x, name, least=1, remedy='', first=0) -> np.ndarray:
+def rows(x: ArrayLike, name: str, least: int = 1, remedy: str = '', first: int = 0) -> np.ndarray:
     """Return x as a checked float64 array (n, d).
 
     name: what messages call it ('real features')
@@ -30,7 +34,9 @@ def rows(x, name, least=1, remedy='', first=0) -> np.ndarray:
     return x
 
 
-def pair(real, fake, least=1, remedy='') -> tuple[np.ndarray, np.ndarray]:
+def pair(
+    real: ArrayLike, fake: ArrayLike, least: int = 1, remedy: str = ''
+) -> tuple[np.ndarray, np.ndarray]:
     """Return real and fake features (n, d) and (m, d) as float64, checked, of one dimension."""
     real = rows(real, 'real features', least, remedy)
     fake = rows(fake, 'fake features', least, remedy)
@@ -38,7 +44,7 @@ def pair(real, fake, least=1, remedy='') -> tuple[np.ndarray, np.ndarray]:
     return real, fake
 
 
-def same_width(d, other, names='real and fake features'):
+def same_width(d: int, other: int, names: str = 'real and fake features') -> None:
     """Raise ValueError where two numbers of dimensions differ."""
     if d != other:
         raise ValueError(
@@ -46,7 +52,7 @@ def same_width(d, other, names='real and fake features'):
         )
 
 
-def unit(codes, name='codes') -> np.ndarray:
+def unit(codes: ArrayLike, name: str = 'codes') -> np.ndarray:
     """Divide the rows of (n, d) by their lengths. Raises ValueError for a row of zeros."""
     codes = rows(codes, name)
     lengths = np.linalg.norm(codes, axis=1, keepdims=True)
@@ -57,7 +63,7 @@ def unit(codes, name='codes') -> np.ndarray:
     return codes / lengths
 
 
-def generator(seed):
+def generator(seed: Seed) -> np.random.Generator | np.random.RandomState:
     """Make a numpy generator from a number.
 
     An object with the methods of a generator (`np.random.RandomState`, too) is returned unchanged.
@@ -65,6 +71,6 @@ def generator(seed):
     return seed if hasattr(seed, 'permutation') else np.random.default_rng(seed)
 
 
-def blocks(n, size) -> list[slice]:
+def blocks(n: int, size: int) -> list[slice]:
     """Cut range(n) into slices that are `size` long; the last may be shorter."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]

@@ -81,14 +81,14 @@ def _paired(hypotheses, references, n):
 
 
 def _counts(tokens, references, n, without=None):
-    """(matches (n,), n-grams (n,), length, closest reference length)"""
+    """Count -> (matches (n,), n-grams (n,), length, closest reference length)."""
     matches = [references.matches(grams, without) for grams in ngrams_up_to(tokens, n)]
     totals = [max(len(tokens) - i, 0) for i in range(n)]
     return matches, totals, len(tokens), references.closest(len(tokens), without)
 
 
 def _combine(precisions, length, closest):
-    """BLEU-1..n from precisions: brevity penalty times the geometric mean of the first of them."""
+    """Compute BLEU-1..n: brevity penalty times the geometric mean of the first precisions."""
     if not length or not precisions[0]:
         return [0.0] * len(precisions)
     penalty = min(1.0, math.exp(1 - closest / length))
@@ -123,7 +123,10 @@ def corpus_bleu(
 def sentence_bleu(
     hypotheses: Sequence[Sentence], references: Sequence | References, n: int = 4
 ) -> np.ndarray:
-    """Compute BLEU-1..n of each sentence, smoothed by method1 -> float64 (number, n) in [0, 1]."""
+    """Compute BLEU-1..n of each sentence, smoothed -> float64 (number, n) in [0, 1].
+
+    By method1 of Chen and Cherry, 2014.
+    """
     return np.array([_smoothed(*_counts(*pair, n)) for pair in _paired(hypotheses, references, n)])
 
 

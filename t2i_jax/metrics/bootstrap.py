@@ -7,7 +7,12 @@ from t2i_jax.metrics.arrays import generator
 
 
 def interval(
-    values: ArrayLike, groups=None, *, level=0.95, resamples=1000, seed=0
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Compute the percentile bootstrap interval of a mean -> (low, high) (Efron, 1979).
 

@@ -54,7 +54,7 @@ def cider_d(
         }
 
     def vectors(sentence):
-        """(weights of each order, their norms, number of bigrams)"""
+        """Compute (weights of each order, their norms, number of bigrams)."""
         orders = ngrams_up_to(words(sentence), n)
         weights = [weigh(grams) for grams in orders]
         norms = [math.sqrt(sum(w * w for w in order.values())) for order in weights]

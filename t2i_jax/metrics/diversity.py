@@ -8,13 +8,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from t2i_jax.metrics.arrays import blocks, generator
+from t2i_jax.metrics.arrays import Seed, blocks, generator
 
-BLOCK = 256  # pairs that are measured at a time
+# pairs that are measured at a time
+BLOCK = 256
 
 
 def pairwise(
-    images: ArrayLike, measure: Callable, *, pairs: int | None = None, seed=0
+    images: ArrayLike, measure: Callable, *, pairs: int | None = None, seed: Seed = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Measure pairs of images of one caption -> (values (p,), captions (p,)).
 

@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 from numpy.typing import ArrayLike
 
-from t2i_jax.metrics.arrays import blocks, generator, rows, same_width
+from t2i_jax.metrics.arrays import Seed, blocks, generator, rows, same_width
 from t2i_jax.runtime.files import replacing
 
 # number of images below which a value is hardly worth printing
@@ -56,7 +56,7 @@ class Statistics:
             )
         return self.scatter / (self.n - 1)
 
-    def update(self, features: ArrayLike):
+    def update(self, features: ArrayLike) -> None:
         """Add features (b, d).
 
         Raises ValueError for another d than before, NaN and infinity; the row in the message is
@@ -69,7 +69,7 @@ class Statistics:
             x = x - mean
             self._add(len(x), mean, x.T @ x)
 
-    def merge(self, other: 'Statistics'):
+    def merge(self, other: 'Statistics') -> None:
         """Add the statistics of another set, as if all its features had come here."""
         if other.tag != self.tag:
             raise ValueError(
@@ -91,7 +91,7 @@ class Statistics:
         self.mean += gap * (n / total)
         self.n = total
 
-    def save(self, path):
+    def save(self, path: str | pathlib.Path) -> None:
         """Write an .npz without pickles. Raises ValueError where there are no features yet."""
         if not self.n:
             raise ValueError(
@@ -101,7 +101,7 @@ class Statistics:
             np.savez(file, n=self.n, mean=self.mean, scatter=self.scatter, tag=np.array(self.tag))
 
     @classmethod
-    def load(cls, path, tag: str | None = None) -> 'Statistics':
+    def load(cls, path: str | pathlib.Path, tag: str | None = None) -> 'Statistics':
         """Read a file of `save`.
 
         tag: the tag that the file must have; None accepts any
@@ -204,9 +204,9 @@ def _of_few(real, fake):
 
 
 def bias(features: Features, n: int, m: int) -> float:
-    """Estimate the mean of `fid` for n and m images of one distribution, whose true value is 0.
+    """Estimate the mean of `fid` for n and m images of one distribution.
 
-    For Gaussian features and to first order in 1/n:
+    Its true value is 0. For Gaussian features and to first order in 1/n:
 
         (1/n + 1/m) (sum_i l_i + 1/2 sum_ij (1 + [i = j]) l_i l_j / (l_i + l_j)),
 
@@ -241,7 +241,7 @@ def _refusal(sets, sizes, d):
 
 
 def fid_infinity(
-    real: Features, fake: ArrayLike, *, points=15, least: int | None = None, seed=0
+    real: Features, fake: ArrayLike, *, points: int = 15, least: int | None = None, seed: Seed = 0
 ) -> float:
     """Extrapolate `fid` to infinitely many fake images (Chong and Forsyth, CVPR 2020).
 

@@ -15,11 +15,16 @@ Two conventions are in use:
 import numpy as np
 from numpy.typing import ArrayLike
 
-from t2i_jax.metrics.arrays import generator, rows
+from t2i_jax.metrics.arrays import Seed, generator, rows
 
 
 def inception_score(
-    scores: ArrayLike, *, probabilities=False, splits=10, seed=None, remainder='spread'
+    scores: ArrayLike,
+    *,
+    probabilities: bool = False,
+    splits: int = 10,
+    seed: Seed | None = None,
+    remainder: str = 'spread',
 ) -> tuple[float, float]:
     """Compute the Inception score -> (mean, std) over splits; std with ddof 0.
 

@@ -8,9 +8,10 @@ suits few images. Often printed times 1000.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from t2i_jax.metrics.arrays import blocks, generator, pair
+from t2i_jax.metrics.arrays import Seed, blocks, generator, pair
 
-BLOCK = 4096  # rows of a kernel matrix at a time
+# rows of a kernel matrix at a time
+BLOCK = 4096
 
 
 def _kernel_sum(x, y):
@@ -27,7 +28,9 @@ def _mmd(x, y, biased=False):
     return float(within[0] + within[1] - 2 * _kernel_sum(x, y) / (m * n))
 
 
-def kid(real: ArrayLike, fake: ArrayLike, *, subsets=100, size=1000, seed=0) -> tuple[float, float]:
+def kid(
+    real: ArrayLike, fake: ArrayLike, *, subsets: int = 100, size: int = 1000, seed: Seed = 0
+) -> tuple[float, float]:
     """Estimate the distance on random subsets, unbiased -> (mean, std); std with ddof 0.
 
     real, fake: features (n, d) and (m, d)
@@ -57,7 +60,7 @@ def kid(real: ArrayLike, fake: ArrayLike, *, subsets=100, size=1000, seed=0) -> 
     return float(np.mean(values)), float(np.std(values))
 
 
-def kid_full(real: ArrayLike, fake: ArrayLike, *, biased=False) -> float:
+def kid_full(real: ArrayLike, fake: ArrayLike, *, biased: bool = False) -> float:
     """Estimate the distance on all pairs of (n, d) and (m, d): no random subsets, no spread.
 
     biased: pairs of a row with itself count, too

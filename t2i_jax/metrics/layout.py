@@ -14,21 +14,27 @@ from tfds_builders.facts import CLASS, COLUMNS, CX, NEAR, RELATION, UNIT, H, hol
 RASTER = 256
 
 
-def ious(a, b):
+def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the intersection over union of boxes (n, 4) with (m, 4), (n, m)."""
     common = intersections(a, b)
     areas = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
     return common / np.maximum(areas[0][:, None] + areas[1] - common, 1e-12)
 
 
-def intersections(a, b):
+def intersections(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the areas of intersection of boxes (n, 4) with (m, 4), (n, m)."""
     low = np.maximum((a[:, :2] - a[:, 2:] / 2)[:, None], (b[:, :2] - b[:, 2:] / 2)[None])
     high = np.minimum((a[:, :2] + a[:, 2:] / 2)[:, None], (b[:, :2] + b[:, 2:] / 2)[None])
     return np.clip(high - low, 0, None).prod(-1)
 
 
-def matching(boxes, labels, true_boxes, true_labels, thresholds=(0.3, 0.5)) -> dict:
+def matching(
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    true_boxes: np.ndarray,
+    true_labels: np.ndarray,
+    thresholds: tuple[float, ...] = (0.3, 0.5),
+) -> dict[str, np.ndarray]:
     """Match boxes of equal labels (Hungarian), and measure the matches.
 
     Their IoUs sum to most. `iou`: mean over the true boxes, those without a match counting 0.
@@ -67,7 +73,7 @@ def matching(boxes, labels, true_boxes, true_labels, thresholds=(0.3, 0.5)) -> d
     return out
 
 
-def best_of(values, n):
+def best_of(values: np.ndarray, n: int) -> np.ndarray:
     """Return the largest of the values of the n layouts of each record: (N * n,) -> (N,).
 
     Values of one record stand together; NaN where all of them are.
@@ -76,7 +82,7 @@ def best_of(values, n):
     return np.where(np.isinf(values), np.nan, values)
 
 
-def counts(labels, true_labels) -> dict:
+def counts(labels: np.ndarray, true_labels: np.ndarray) -> dict[str, np.ndarray]:
     """Return how far the numbers of boxes and labels are from the true ones.
 
     `count_error`: |number of boxes - true one|. `label_count_error`: the same for each label that
@@ -110,7 +116,7 @@ def counts(labels, true_labels) -> dict:
     return out
 
 
-def arrangement(boxes, labels) -> dict:
+def arrangement(boxes: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Return what needs no truth; compare it with the values of real layouts.
 
     `overlap`: sum over ordered pairs of intersection / area of the first. `pairwise_iou`: mean over
@@ -139,7 +145,7 @@ def arrangement(boxes, labels) -> dict:
     return out
 
 
-def alignment(boxes, labels):
+def alignment(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return how far boxes are out of line, (N,), for documents, whose parts stand in lines.
 
     Mean over the boxes of -log(1 - d), d the least difference of left, centre, right, top, middle
@@ -160,7 +166,9 @@ def alignment(boxes, labels):
     return out
 
 
-def relations(boxes, labels, facts, true_labels):
+def relations(
+    boxes: np.ndarray, labels: np.ndarray, facts: np.ndarray, true_labels: np.ndarray
+) -> np.ndarray:
     """Return the share of a caption's left, right, above and below that holds, (N,).
 
     facts: (N, A, 6), of the caption of each layout
@@ -186,7 +194,9 @@ def relations(boxes, labels, facts, true_labels):
         return (holds(blind, scenes) & said).sum(-1) / said.sum(-1)
 
 
-def against(boxes, labels, true_boxes, true_labels) -> dict:
+def against(
+    boxes: np.ndarray, labels: np.ndarray, true_boxes: np.ndarray, true_labels: np.ndarray
+) -> dict[str, np.ndarray]:
     """Return `matching`, `counts` and `arrangement` of layouts in one.
 
     Each name has `layout_` before it. And `layout_coverage_gap`, |coverage - true coverage|: no

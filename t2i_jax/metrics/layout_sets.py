@@ -25,7 +25,7 @@ def label_sets(labels: np.ndarray, classes: int) -> np.ndarray:
 def count_distances(
     labels: np.ndarray, sets: np.ndarray, true_labels: np.ndarray, true_sets: np.ndarray
 ) -> np.ndarray:
-    """Compare how many boxes each label has in the layouts whose set it is in -> (C,) in [0, 1].
+    """Compare the counts of each label in the layouts whose set has it -> (C,) in [0, 1].
 
     Total variation, half of sum |p - q|, of the distributions p and q of that number.
 

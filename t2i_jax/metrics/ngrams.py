@@ -27,9 +27,8 @@ def ngrams_up_to(tokens: Sequence[str], n: int) -> list[collections.Counter]:
     return [ngrams(tokens, i + 1) for i in range(n)]
 
 
-def check_lists(hypotheses, references):
-    """Raise ValueError where there is not one list of references, not empty, for each
-    hypothesis."""
+def check_lists(hypotheses: Sequence, references: Sequence) -> None:
+    """Raise ValueError unless each hypothesis has a list of references, not empty."""
     empty = any(isinstance(own, str) or not len(own) for own in references)
     if len(hypotheses) != len(references) or empty or not len(hypotheses):
         raise ValueError(
@@ -68,9 +67,9 @@ def copied_share(sentences: Sequence[Sentence], training: Iterable[Sentence]) ->
 
 
 def ngram_jsd(first: Iterable[Sentence], second: Iterable[Sentence], n: int) -> float:
-    """Compute the Jensen-Shannon divergence of n-gram frequencies of two sets, in bits, [0, 1].
+    """Compute the Jensen-Shannon divergence of n-gram frequencies of two sets.
 
-    As Gulrajani et al., 2017, for characters. Few sentences raise it, the more the longer the
+    In bits, [0, 1]. As Gulrajani et al., 2017, for characters. Few sentences raise it, the more the longer the
     n-grams: print next to it the value of two halves of the real ones, of the same number.
     """
     p, q = _frequencies(first, n), _frequencies(second, n)

@@ -13,11 +13,15 @@ from numpy.typing import ArrayLike
 
 from t2i_jax.metrics.arrays import blocks, pair
 
-BLOCK = 1024  # rows of a matrix of distances at a time
+# rows of a matrix of distances at a time
+BLOCK = 1024
 
 
 def _squares(x, y):
-    """Squared distances (a, b). Rounding of 0 becomes 0, so that copies of one image have none."""
+    """Compute squared distances (a, b).
+
+    Rounding of 0 becomes 0, so that copies of one image have none.
+    """
     lengths = (x**2).sum(1)[:, None] + (y**2).sum(1)
     squares = lengths - 2 * x @ y.T
     squares[squares < 1e-13 * lengths] = 0
@@ -25,7 +29,10 @@ def _squares(x, y):
 
 
 def _radii(x, k):
-    """Squared distance of each row of (n, d) to its k-th neighbour, itself not counted -> (n,)."""
+    """Compute the squared distance of each row of (n, d) to its k-th neighbour -> (n,).
+
+    The row itself does not count.
+    """
     parts = (_squares(x[part], x) for part in blocks(len(x), BLOCK))
     return np.concatenate([np.partition(squares, k, axis=1)[:, k] for squares in parts])
 
@@ -42,7 +49,7 @@ def _checked(real, fake, k):
     return real - centre, fake - centre
 
 
-def precision_recall(real: ArrayLike, fake: ArrayLike, k=3) -> tuple[float, float]:
+def precision_recall(real: ArrayLike, fake: ArrayLike, k: int = 3) -> tuple[float, float]:
     """Compute (precision, recall), each in [0, 1], of features (n, d) and (m, d).
 
     Raises ValueError for k rows or fewer, unequal dimensions, NaN and infinity.
@@ -57,7 +64,7 @@ def precision_recall(real: ArrayLike, fake: ArrayLike, k=3) -> tuple[float, floa
     return float(inside / len(fake)), float(recalled.mean())
 
 
-def density_coverage(real: ArrayLike, fake: ArrayLike, k=5) -> tuple[float, float]:
+def density_coverage(real: ArrayLike, fake: ArrayLike, k: int = 5) -> tuple[float, float]:
     """Compute (density, coverage) of features (n, d) and (m, d).
 
     Density is 0 or more, about 1 for equal distributions; coverage lies in [0, 1].

@@ -1,4 +1,4 @@
-"""R-precision: whether an image finds its own caption among wrong ones (Xu et al., CVPR 2018).
+"""R-precision: whether an image finds its own caption (Xu et al., CVPR 2018).
 
 Wrong captions are random; retrieval.py ranks a whole gallery without chance and is to be preferred.
 Both are only as honest as the scorer: one that trained the generator flatters it, so report also
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from t2i_jax.metrics.arrays import generator, rows, same_width, unit
+from t2i_jax.metrics.arrays import Seed, generator, rows, same_width, unit
 from t2i_jax.metrics.bootstrap import interval
 
 # cosines closer than this are equal: codes of float32 networks are not more exact
@@ -35,14 +35,16 @@ def r_precision_of(
     score: ArrayLike | Callable,
     groups: ArrayLike,
     *,
-    negatives=99,
-    k=1,
-    seed=0,
-    exclude_same_group=True,
-    images=None,
-    tie=0.0,
+    negatives: int = 99,
+    k: int = 1,
+    seed: Seed = 0,
+    exclude_same_group: bool = True,
+    images: ArrayLike | None = None,
+    tie: float = 0.0,
 ) -> dict:
-    """Compute the share of n images whose own text is among the best `k` of itself and wrong ones.
+    """Compute the share of n images whose own text is among the best `k`.
+
+    It is compared with wrong ones.
 
     score: a matrix (n, n) of image i and text j, or a function of i and an array of numbers of
         texts (c,) -> their scores (c,)

@@ -5,11 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
-def resize(images, size: int, name='pil_bicubic') -> jax.Array:
+def resize(images: ArrayLike, size: int, name: str = 'pil_bicubic') -> jax.Array:
     """Resize images, uint8 n h w 3 -> float32 n size size 3 in 0..255, not rounded.
 
     | name | filter | tool |

@@ -17,10 +17,10 @@ def retrieval(
     right: np.ndarray | None = None,
     *,
     owner: ArrayLike | None = None,
-    at=(1, 5, 10),
-    gallery=0,
-    any_right=False,
-    tie=0.0,
+    at: tuple[int, ...] = (1, 5, 10),
+    gallery: int = 0,
+    any_right: bool = False,
+    tie: float = 0.0,
 ) -> dict[str, dict]:
     """Rank the answers to each picture and each caption -> {'image_to_text', 'text_to_image'}.
 
@@ -63,7 +63,7 @@ def retrieval(
     }
 
 
-def share(ranks, wrong, k, gallery):
+def share(ranks: np.ndarray, wrong: np.ndarray, k: int, gallery: int) -> np.ndarray:
     """Compute the chance of each query that its answer is among the best k of a gallery.
 
     ranks: of the answers among all wrong ones, 1 is best
@@ -89,8 +89,8 @@ def _owner(owner, n, m):
 
 def _one_way(scores, right, answer, at, gallery, tie):
     """The numbers of one way. Rows are queries; those without an answer are left out."""
-    asked = answer.any(1)
-    scores, right, answer = scores[asked], right[asked], answer[asked]
+    with_answer = answer.any(1)
+    scores, right, answer = scores[with_answer], right[with_answer], answer[with_answer]
     best = np.where(answer, scores, -np.inf).max(1, keepdims=True)
     wrong, answers = (~right).sum(1), answer.sum(1)
     if wrong.min() < gallery - 1:

@@ -1,1 +1,1 @@
-"""Readers of foreign files (Torch7, pickle). Nothing that such a file holds is executed."""
+"""Readers of foreign files (Torch7, pickles, weights). Nothing that they hold is executed."""

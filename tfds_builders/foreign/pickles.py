@@ -62,11 +62,11 @@ def loads(data: bytes, name='the pickle'):
     numeric arrays. Strings of Python 2 are read as Latin-1. `name` stands in messages. Raises
     DataError for anything else, which it names, and for a pickle that is damaged.
     """
-    machine = _Machine(bytes(data), name)
+    machine = Machine(bytes(data), name)
     try:
         value = machine.run()
-        if isinstance(value, _Name | _Dtype):
-            raise machine.refused(value if isinstance(value, _Name) else 'a type of numpy')
+        if isinstance(value, Name | _Dtype):
+            raise machine.refused(value if isinstance(value, Name) else 'a type of numpy')
         return value
     except DataError:
         raise
@@ -78,7 +78,7 @@ def loads(data: bytes, name='the pickle'):
         ) from None
 
 
-class _Name(str):
+class Name(str):
     """A name in the pickle, e.g. 'numpy.dtype'; NAMES says by which rule it is understood."""
 
 
@@ -87,7 +87,7 @@ class _Dtype:
         self.code, self.order = code, '='
 
 
-class _Machine:
+class Machine:
     # a subclass that reads more than plain data adds rules here and to `value`
     names = NAMES
 
@@ -176,7 +176,7 @@ class _Machine:
         full = f'{module}.{name}'
         if full not in self.names:
             raise self.refused(full)
-        self.stack.append(_Name(full))
+        self.stack.append(Name(full))
 
     def find_from_stack(self):
         name, module = self.stack.pop(), self.stack.pop()
@@ -188,11 +188,11 @@ class _Machine:
         args, name = self.stack.pop(), self.stack.pop()
         if type(args) is not tuple:
             raise TypeError('arguments are not a tuple')
-        self.stack.append(self.value(name, self.names[name] if type(name) is _Name else None, args))
+        self.stack.append(self.value(name, self.names[name] if type(name) is Name else None, args))
 
     def value(self, name, rule, args):
         """Return what a name stands for with these arguments."""
-        if rule == '_reconstruct' and type(args[0]) is _Name and self.names[args[0]] == 'ndarray':
+        if rule == '_reconstruct' and type(args[0]) is Name and self.names[args[0]] == 'ndarray':
             # `build` fills it
             value = np.empty(0)
         elif rule == '_frombuffer':
@@ -214,7 +214,7 @@ class _Machine:
             value = b''
         elif rule in ('set', 'frozenset') and len(args) == 1 and type(args[0]) is list:
             value = {'set': set, 'frozenset': frozenset}[rule](map(self.key, self.copied(args[0])))
-        elif rule == 'defaultdict' and (not args or type(args[0]) is _Name or args[0] is None):
+        elif rule == 'defaultdict' and (not args or type(args[0]) is Name or args[0] is None):
             value = {}
         elif rule == 'OrderedDict' and (not args or type(args[0]) in (list, tuple)):
             value = self.update(
@@ -241,7 +241,7 @@ class _Machine:
     def instance(self):
         raise self.refused(
             'an instance of '
-            f'{next((str(x) for x in reversed(self.stack) if type(x) is _Name), "a class")}'
+            f'{next((str(x) for x in reversed(self.stack) if type(x) is Name), "a class")}'
         )
 
     def build(self):

@@ -13,7 +13,7 @@ import zipfile
 
 import numpy as np
 
-from t2i_jax.runtime.errors import DataError
+from tfds_builders.errors import DataError
 from tfds_builders.foreign import pickles
 
 # the pickled magic number of torch.save before 1.6
@@ -110,7 +110,7 @@ class _Tensor:
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
 
-class _Machine(pickles._Machine):
+class TorchMachine(pickles.Machine):
     """A reader of the pickle of a state dict.
 
     Tensors stay descriptions until the storages are there.
@@ -132,7 +132,7 @@ class _Machine(pickles._Machine):
     def outside(self):
         identity = self.stack.pop()
         word, kind, key, _, size, *view = identity
-        rule = self.names.get(kind, '') if type(kind) is pickles._Name else ''
+        rule = self.names.get(kind, '') if type(kind) is pickles.Name else ''
         known = word == 'storage' and rule.startswith('storage ')
         if not known or type(key) is not str or len(view) > 1 or not _whole((size,)):
             raise self.refused('an object outside of the pickle that is not a storage of numbers')
@@ -168,7 +168,7 @@ def _legacy(data, name):
     # magic number, version, the machine that wrote it, the object, the keys of its storages
     at, parts = 0, []
     for _ in range(5):
-        machine = _Machine(data, name, at)
+        machine = TorchMachine(data, name, at)
         parts.append(machine.run())
         at = machine.at
     _, version, system, value, keys = parts
@@ -216,7 +216,7 @@ def _zip(data, name):
             raise DataError(
                 f'{name} was written on a big-endian machine. Save it again on a usual one.'
             )
-        tensors = _tensors(_Machine(archive.read(f'{head}data.pkl'), name).run(), name)
+        tensors = _tensors(TorchMachine(archive.read(f'{head}data.pkl'), name).run(), name)
         storages = {}
         for storage in (tensor.storage for tensor in tensors.values()):
             if storage.key not in storages:
