@@ -183,8 +183,10 @@ def sources(text):
 
 
 def rows(trainer, times=1):
-    """Find the shapes of the rows that a step reads, with `times` the rows of the trainer's
-    batch."""
+    """Find the shapes of the rows that a step reads.
+
+    times: how many times the rows of the trainer's batch.
+    """
     feed = trainer.feed
     steps = (trainer.together,) if trainer.together > 1 else ()
     place = sharding.by_rows(feed.mesh, bool(steps))

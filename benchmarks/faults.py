@@ -1,4 +1,4 @@
-"""Faults that training must survive: the real program, killed, filled, damaged and resumed.
+"""Faults that training must survive: it is killed, filled, damaged and resumed.
 
     python -m benchmarks.faults --out=faults.json                         # all cases
     python -m benchmarks.faults --cases=kills,disk --kills=60             # some

@@ -1,4 +1,7 @@
-"""A place to disturb, resume and compare the program, for benchmarks/faults.py and its tests."""
+"""A place to disturb, resume and compare the program.
+
+For benchmarks/faults.py and its tests.
+"""
 
 import re
 import shutil
@@ -110,7 +113,10 @@ def shorten(line):
 
 
 def steps_lost(workdir, stage='gan'):
-    """Count the logged steps after the newest finished checkpoint, which a resumed run repeats."""
+    """Count the logged steps after the newest finished checkpoint.
+
+    A resumed run repeats them.
+    """
     lines, steps = logged(workdir / stage), saved(workdir / stage)
     return max([line['step'] for line in lines], default=0) - max(steps, default=0)
 
@@ -205,8 +211,10 @@ def until(process, workdir, step, while_saving=None, seconds=120):
 
 
 class Disk:
-    """A small file system where we may mount one; elsewhere a folder, and the size of a file is
-    limited."""
+    """A small file system where we may mount one, elsewhere a folder.
+
+    There the size of a file is limited.
+    """
 
     def __init__(self, folder):
         self.folder = folder

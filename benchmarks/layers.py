@@ -1,4 +1,4 @@
-"""What convolutions cost, layer by layer: ways to write each of them in alternation, and PyTorch's.
+"""The cost of convolutions, layer by layer, in several forms and in PyTorch.
 
     python -m benchmarks.layers                                 # every layer, on one core
     python -m benchmarks.layers --torch --out=layers.json       # with PyTorch's, where it is
@@ -26,9 +26,11 @@ from typing import NamedTuple
 
 
 class Layer(NamedTuple):
-    kind: str  # 'conv', 'transposed' (stride 2) or 'doubled' (nearest pixels, then a convolution)
+    # 'conv', 'transposed' (stride 2) or 'doubled' (nearest pixels, then a convolution)
+    kind: str
     batch: int
-    side: int  # pixels, of the input
+    # pixels, of the input
+    side: int
     c: int
     d: int
     kernel: int
@@ -132,8 +134,10 @@ def forms(layer):
 
     @jax.custom_vjp
     def rows(x, kernel):
-        """The gradient of the kernel from patches of some rows at a time, by matrix products that
-        stay in the cache."""
+        """Convolve; the gradient of the kernel comes from patches of some rows at a time.
+
+        Their matrix products stay in the cache.
+        """
         return plain(x, kernel)
 
     def rows_back(saved, dy):
@@ -175,8 +179,10 @@ def forms(layer):
         return convolve(repeat(x, 'b h w c -> b (h 2) (w 2) c'), kernel)
 
     def one(x, kernel):
-        """One convolution of 3x3 that makes the four places of a pixel as channels; entries of a
-        transposed kernel lie at known offsets."""
+        """Make the four places of a pixel as channels of one convolution of 3x3.
+
+        Entries of a transposed kernel lie at known offsets.
+        """
         taps = np.zeros((2, 3, k), np.float32)
         for place in range(2):
             for entry in range(k):
@@ -229,8 +235,10 @@ def torch_form(layer):
 
 # ------------------------------------------------------------------------------------------ measure
 def contestants(layer, names, with_torch):
-    """{direction: {name: function without arguments that computes and waits}}. Raises RuntimeError
-    where a form gives other numbers than `plain`."""
+    """Return {direction: {name: function without arguments that computes and waits}}.
+
+    Raises RuntimeError where a form gives other numbers than `plain`.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -310,7 +318,8 @@ def alternate(functions, clock, seconds):
             functions[name]()
             times[name].append(clock() - start)
             if name == 'torch' and clock is time.perf_counter:
-                time.sleep(0.01)  # its threads spin for a while before they sleep
+                # its threads spin for a while before they sleep
+                time.sleep(0.01)
         turn += 1
     return times
 
@@ -373,14 +382,15 @@ def main():
     parser.add_argument(
         '--forms', default='', help='a few of them, joined by commas; plain is always there'
     )
-    parser.add_argument('--torch', action='store_true', help='PyTorch beside them')
+    parser.add_argument('--torch', action='store_true', help='PyTorch next to them')
     parser.add_argument(
         '--threads', type=int, default=1, help='cores of the processor that are used'
     )
     parser.add_argument('--seconds', type=float, default=1.5, help='of each layer and direction')
     parser.add_argument('--out', help='JSON file for the numbers')
     args = parser.parse_args()
-    if hasattr(os, 'sched_setaffinity'):  # Linux; before any of the libraries counts cores
+    # Linux; before any of the libraries counts cores
+    if hasattr(os, 'sched_setaffinity'):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.threads :])
     import jax
 

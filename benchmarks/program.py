@@ -1,4 +1,4 @@
-"""The real program on a tiny data set, in a process of its own, and comparisons of its runs."""
+"""The real program on a tiny data set in a process of its own, and comparisons."""
 
 import contextlib
 import io
@@ -47,13 +47,13 @@ def make_data(folder):
 
 
 def start(workdir, *flags, inject=None, variables=None, **options):
-    """Start `python -m t2i_jax.main --workdir=<workdir> <flags>`; `finish` waits for it.
+    """Start `python -m t2i_jax --workdir=<workdir> <flags>`; `finish` waits for it.
 
     inject: a fault of benchmarks/inject.py that happens in it
     variables: further ones of the environment
     options: of subprocess.Popen
     """
-    module = ['benchmarks.inject', inject] if inject else ['t2i_jax.main']
+    module = ['benchmarks.inject', inject] if inject else ['t2i_jax']
     environment = {
         **os.environ,
         'JAX_PLATFORMS': 'cpu',
@@ -151,7 +151,7 @@ def state(workdir, stage, step=None):
 
 
 def differences(workdir, reference, stage='gan'):
-    """List how a finished run differs from an undisturbed one, [] where they are equal bit for bit.
+    """List how a finished run differs from an undisturbed one, [] for equal bits.
 
     Compared are parameters, statistics, optimisers, averages; metrics.jsonl and TensorBoard without
     the clock's values; pictures; and which other files lie in the workdir.

@@ -48,7 +48,7 @@ def store(mode, params, stats):
 
 
 def compare(mode, images, truth):
-    """Print a line for each blur: presence of pairs, and recall of objects and scenes by reader."""
+    """Print a line for each blur: presence of pairs, recall of objects and scenes."""
     print(
         f'{"blur":>5} {"presence":>9} {"class+colour":>13} {"exact":>6}'
         f'   analytic: {"class+colour":>13} {"exact":>6}'
@@ -65,7 +65,7 @@ def compare(mode, images, truth):
 
 
 def recalled(scenes, truth) -> str:
-    """Return the shares of objects whose class and colour, and of scenes that were read exactly."""
+    """Return the shares of objects (class and colour) and scenes that were read exactly."""
     found = [analytic.recall(a, b) for a, b in zip(scenes, truth)]
     right = sum(one['class_colour'] for one in found) / sum(one['objects'] for one in found)
     return f'{right:>13.3f} {np.mean([one["exact"] for one in found]):>6.3f}'

@@ -62,7 +62,10 @@ def newest_step(path):
 
 
 def slope(steps, values):
-    """Fit a line to the means of BATCHES groups -> (change in 1,000 steps, its standard error)."""
+    """Fit a line to the means of BATCHES groups -> (slope, standard error).
+
+    Both for 1,000 steps.
+    """
 
     def means(of):
         groups = np.array_split(np.asarray(of, float), min(BATCHES, len(steps)))

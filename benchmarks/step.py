@@ -380,7 +380,7 @@ def cli():
         '--compare', metavar='A,B', help='two settings or experiments in alternation'
     )
     parser.add_argument(
-        '--start', action='store_true', help='time to the first step; kept tables are made again'
+        '--start', action='store_true', help='time to the first step; stored tables are made again'
     )
     parser.add_argument('--steps', type=int, default=20)
     parser.add_argument('--seconds', type=float, default=10)

@@ -1,4 +1,4 @@
-"""What experiments share: published values of the data sets, and the calls that make a config.
+"""Shared by experiments: published values of data sets, calls that make a config.
 
 An experiment begins with `c = common.base(system, data=common.shapes())`, fills `c.stages.<name>`
 and ends with `return common.variant(c, arg)`, which completes all settings and locks the config.

@@ -1,4 +1,4 @@
-"""DCGAN on shape_scenes/single, 64 px, without sentences (Radford, Metz, Chintala, ICLR 2016).
+"""DCGAN on shape_scenes/single, 64 px, without sentences (Radford et al., ICLR 2016).
 
     t2i_jax --config=dcgan_shapes --workdir=runs/dcgan_shapes
 

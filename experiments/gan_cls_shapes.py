@@ -1,4 +1,4 @@
-"""GAN-CLS on shape_scenes/single, 64 px (Reed et al., ICML 2016, on the embedded data set).
+"""GAN-CLS on shape_scenes/single, 64 px (Reed et al., ICML 2016).
 
     t2i_jax --config=gan_cls_shapes:quick --workdir=runs/quick
 

@@ -1,4 +1,4 @@
-"""LayoutVAE on shape_scenes/multi: one to five objects of six labels (Jyothi et al., ICCV 2019).
+"""LayoutVAE on shape_scenes/multi: 1 to 5 objects of 6 labels (Jyothi, ICCV 2019).
 
     t2i_jax --config=layout_vae_shapes --workdir=runs/layouts
     t2i_jax --workdir=runs/layouts --mode=sample --labels="circle, ring"

@@ -1,4 +1,4 @@
-"""StackGAN on Oxford-102 flowers: Stage-I 64 px, Stage-II 256 px (Zhang et al., ICCV 2017).
+"""StackGAN on Oxford-102 flowers: Stage-I 64 px, Stage-II 256 px (Zhang, ICCV 2017).
 
     t2i_jax --config=stackgan_flowers --workdir=runs/stackgan --config.data.manual_dir=<folder>
 

@@ -1,4 +1,4 @@
-"""StackGAN++ on shape_scenes/single, pictures of 16, 32 and 64 px (Zhang et al., TPAMI 2018).
+"""StackGAN++ on shape_scenes/single, 16, 32 and 64 px (Zhang et al., TPAMI 2018).
 
     t2i_jax --config=stackgan_pp_shapes --workdir=runs/stackgan_pp_shapes
 

@@ -1,4 +1,4 @@
-"""StackGAN++ without sentences on shape_scenes/single, 16, 32, 64 px (Zhang et al., TPAMI 2018).
+"""StackGAN++ on shape_scenes/single, no sentences, 16, 32, 64 px (Zhang, TPAMI 2018).
 
     t2i_jax --config=stackgan_pp_uncond_shapes --workdir=runs/stackgan_pp_uncond_shapes
 
@@ -31,7 +31,10 @@ def get_config(arg=''):
 
 
 def full(c):
-    """The official code's settings for cats; the number of steps is that of the released model."""
+    """Return the official code's settings for cats.
+
+    The number of steps is that of the released model.
+    """
     c.data.name, c.data.size = 'shape_scenes/single_256', 256
     gan = c.stages.gan
     gan.update(steps=200_000, batch_size=24, ema=0.999)

@@ -1,4 +1,4 @@
-"""StackGAN on shape_scenes/single: Stage-I 32 px, Stage-II 64 px (Zhang et al., ICCV 2017).
+"""StackGAN on shape_scenes/single: Stage-I 32 px, Stage-II 64 px (Zhang, ICCV 2017).
 
     t2i_jax --config=stackgan_shapes --workdir=runs/stackgan_shapes
 

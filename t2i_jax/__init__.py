@@ -26,7 +26,10 @@ _HOMES = {
 
 
 class _Package(types.ModuleType):
-    """The package. Its public names are functions and classes, also where a module has the name."""
+    """The package, whose public names are functions and classes.
+
+    They are so also where a module has the name.
+    """
 
     def __getattr__(self, name):
         if name not in _HOMES:

@@ -1,4 +1,4 @@
-"""Every setting with its default and meaning; experiment files, overrides, and what they refuse.
+"""Every setting with its default and meaning; experiment files and overrides.
 
     config = load('gan_cls_shapes:quick', {'stages.gan.steps': '100'})
 

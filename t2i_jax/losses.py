@@ -237,9 +237,10 @@ def _unit(x, eps=1e-8):
 
 
 def _attention(scores, there, gamma1):
-    """Compute how much of each region a word looks at. scores, there: (..., T, R)
+    """Compute how much of each region a word looks at.
 
-    A softmax over the words, then one over the regions of gamma1 times that.
+    scores, there: (..., T, R). A softmax over the words, then one over the regions of gamma1 times
+    that.
     """
     # finite, so that a caption without words gives no NaN
     by_word = jax.nn.softmax(jnp.where(there, scores, -1e9), -2)

@@ -1,4 +1,4 @@
-"""Optimisers from config: one optax transformation a phase, with overrides for single networks.
+"""Optimisers from config: one a phase, with overrides for single networks.
 
 A config here is a plain dictionary, the block `stages.<stage>.optim.<phase>`: settings of DEFAULTS,
 and blocks of the same settings named after networks that the phase trains. config.py has their

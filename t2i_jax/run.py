@@ -178,7 +178,7 @@ class RunStage:
     # ------------------------------------------------------------------------------------- data
     @property
     def meta(self) -> core.Meta:
-        """What its data knew when it was trained. Raises RunError where it has not begun."""
+        """What its data knew when it was trained. Raises RunError where it was not trained."""
         if self._meta is None:
             path = self.folder / 'meta.json'
             try:
@@ -411,7 +411,7 @@ class RunStage:
             return saved.steps()
 
     def loaded_weights(self, place):
-        """Restore the networks of earlier stages -> ({keyword: parameters}, {keyword: statistics}).
+        """Restore the networks of earlier stages -> (parameters, statistics), by keyword.
 
         A text encoder is absent where sentence vectors are stored. Raises RunError.
         """

@@ -1,4 +1,4 @@
-"""Conditions to samples: the command line, the training grid, notebooks and the evaluator use it.
+"""Conditions to samples: Sampler, files of the command line, the training grid.
 
 Sampler.load('runs/quick')(['a green circle'], num=4, seed=0)['image']      # uint8 1 4 s s 3
 Sampler.load('runs/layout')(labels=['person, dog'], num=4)['boxes']         # float32 1 4 R 4
@@ -333,11 +333,9 @@ class Grid:
     def write(self, step, params, stats):
         """Write <stage>/samples/<step>.png -> the picture, h w 3 uint8; None if it has none."""
         sampler, (batch, captions, real) = self.sampler(params, stats), self.shown
-        if captions:
-            # each condition with the same few noises
-            noise = sampler.noise(SAMPLES, 0, SHOWN)
-        else:
-            noise = sampler.noise(SHOWN * SAMPLES, 0)
+        # each condition with the same few noises
+        count, repeat = (SAMPLES, SHOWN) if captions else (SHOWN * SAMPLES, 1)
+        noise = sampler.noise(count, 0, repeat)
         rows = jax.tree.map(lambda x: np.repeat(x, SAMPLES, 0), batch)
         samples = sampler.sample(rows, noise, (SHOWN, SAMPLES))
         pictures = pictures_of(samples, self.module.makes, self.meta)

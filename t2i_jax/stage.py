@@ -382,7 +382,7 @@ def uniform_rows(key, n, shape, low=0.0):
 
 
 def truncated_rows(key, n, shape):
-    """Return normal noise cut at two deviations, n x shape, whose row i comes from fold_in(key, i)."""
+    """Return normal noise cut at two deviations, n x shape, row i from fold_in(key, i)."""
     return noise_rows(_truncated, key, n, shape)
 
 

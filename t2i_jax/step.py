@@ -1,4 +1,4 @@
-"""From a stage, a mesh and feeds to compiled functions: the step, validation losses, `settle`."""
+"""The compiled step, the validation losses and `settle` of a stage on a mesh."""
 
 import functools
 from typing import Any, NamedTuple

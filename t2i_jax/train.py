@@ -1,4 +1,4 @@
-"""Training, readable from top to bottom: check everything, then for each stage open, resume, loop.
+"""Training from top to bottom: check, then for each stage open, resume, loop.
 
 One loop serves every stage of every system. What a step does is in stage.py, how it is compiled
 in step.py, what a batch is in data/feed.py, what a run is in run.py.
@@ -52,7 +52,7 @@ def train(run: Run, devices=None) -> Run:
 
 # ------------------------------------------------------------------------ before the first step
 def check(run: Run, mesh):
-    """Check what all stages need, so that a late stage does not fail after days of an early one.
+    """Check what all stages need, before the first is trained for days.
 
     Settings, batch sizes, optimisers, the fields and records of the data, files of weights, runs
     that `init` names. Data are not read, weights not allocated. Raises RunError, DataError.
@@ -111,7 +111,7 @@ class Trainer:
         self.validation = {}
         self.feed = self.held_out = self.grid = self.evaluation = self.log = None
         self.program = self.compiled = self.placement = self.shapes = None
-        self.total = self.evaluate_every = 0
+        self.initial, self.total, self.evaluate_every = None, 0, 0
 
     def train(self):
         """Open the data and the model, resume, and run the loop."""
@@ -407,7 +407,7 @@ class Trainer:
                 self.log.image(step, 'samples', picture)
 
     def evaluate(self, step, state):
-        """Log the evaluation on fewer pictures, as `eval.every` asks."""
+        """Log the evaluation on fewer pictures, as `eval.every` says."""
         weights = self.sampling_weights(state)
         if not weights:
             return

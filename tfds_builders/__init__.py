@@ -1,4 +1,4 @@
-"""TFDS builders of captioned pictures. They write and read ArrayRecord, without TensorFlow."""
+"""TFDS builders of captioned pictures, written and read without TensorFlow."""
 
 import importlib
 import pathlib

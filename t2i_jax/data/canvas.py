@@ -90,9 +90,10 @@ def frame(height, width, canvas: Canvas, box=None) -> Frame:
 
 
 def draw(pixels, canvas: Canvas, one: Frame):
-    """Draw pixels (H, W[, C]) uint8 on a canvas -> (canvas (h, w, C) uint8, extent int32 (2,)).
+    """Draw pixels (H, W[, C]) uint8 on a canvas -> (canvas (h, w, C), extent (2,)).
 
-    The frame lies in the upper left corner; extent is its height and width.
+    The canvas is uint8, the extent int32. The frame lies in the upper left corner; extent is its
+    height and width.
     """
     top, left, h, w = one.crop
     pixels = pixels[top : top + h, left : left + w]

@@ -1,4 +1,4 @@
-"""The kinds of conditions that samples are drawn from, and how those of a user become batch arrays.
+"""The kinds of conditions, and how those of a user become batch arrays.
 
 One table, CONDITIONS, serves the command line, the sampler, the training grid and explorations.
 parse.py reads what a user writes.

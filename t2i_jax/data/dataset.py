@@ -18,8 +18,9 @@ CACHES = 'device', 'host', 'none'
 
 
 class Dataset:
-    """A data set that is prepared, with the settings by which it is read; no record is read yet.
+    """A prepared data set, with the settings by which it is read.
 
+    No record is read yet.
     data: the settings, a dictionary (config.DATA, a stage's own laid over it).
     info: what TFDS knows. features: their names. metadata: what the builder says of itself.
     """
@@ -115,9 +116,9 @@ class Dataset:
 
 
 def mirrored(names):
-    """For each part or attribute the number of the one whose place it has in a mirrored picture.
+    """Number the partners of parts or attributes in a mirrored picture.
 
-    'left eye' has that of 'right eye'.
+    Each has the place of its partner there: 'left eye' that of 'right eye'.
     """
     names, swap = list(names), {'left': 'right', 'right': 'left'}
     partners = [' '.join(swap.get(word, word) for word in name.split()) for name in names]

@@ -174,7 +174,10 @@ class Feed:
 
 
 def to_devices(feeds):
-    """Send the tables of feeds with cache='device' to the devices. Raises DataError for no room."""
+    """Send the tables of feeds with cache='device' to the devices.
+
+    Raises DataError where they have no room.
+    """
     feeds = [feed for feed in feeds if feed.cache == 'device']
     if feeds:
         place = sharding.replicated(feeds[0].mesh)

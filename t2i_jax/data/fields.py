@@ -1,4 +1,4 @@
-"""What a batch can hold: one row for each field, with the feature of the record that it comes from.
+"""The fields of a batch: one row for each, with the feature that it comes from.
 
 Most features are arrays of fixed shape and become tables as they are; they need no row here.
 """

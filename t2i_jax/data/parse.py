@@ -131,7 +131,8 @@ def read_attributes(values, meta):
     All of a vector of numbers are known, and those that a text names. values, errors: as
     `attribute_vectors`.
     """
-    if isinstance(values, str) or len(values) and not isinstance(values[0], str) and np.ndim(values[0]) == 0:
+    one_text = isinstance(values, str)
+    if one_text or len(values) and not isinstance(values[0], str) and not np.ndim(values[0]):
         values = [values]
     if not len(values):
         raise DataError('There is no attribute vector. Give at least one.')

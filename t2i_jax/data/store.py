@@ -1,4 +1,4 @@
-"""Tables of a data set on disk, next to it, so that the next start need not read its records again.
+"""Tables of a data set on disk, so that the next start need not read its records.
 
     <data_dir>/tables/<version>/<field>.<which split, on which canvas>.npy, or .json for texts
 

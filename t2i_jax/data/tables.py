@@ -1,4 +1,4 @@
-"""A split of a TFDS data set as tables: captions, labels, boxes, ... one row a record, read once.
+"""A split of a TFDS data set as tables, one row a record, read once.
 
 `cache='host'` and 'device' hold every picture as uint8 on its canvas: in memory, or, where that
 would take more than a quarter of what is free, in a memory-mapped file. With 'none' a picture is

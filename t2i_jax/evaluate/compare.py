@@ -42,7 +42,7 @@ def compare(paths, out=None) -> str:
 
 
 def compared_values(one) -> list:
-    """Return the values of a report that are compared: those of its samples, else of real pairs.
+    """Return the values that are compared: those of samples, else of real pairs.
 
     A stage that compares pictures with captions makes no samples.
     """
@@ -62,7 +62,7 @@ def whole_protocol(one, value) -> dict:
 
 
 def differing(protocol, others) -> list[str]:
-    """Write the entries of a protocol (as text) that one of the others has not, or differently."""
+    """Write the entries of a protocol (as text) in which one of the others differs."""
     own, others = json.loads(protocol), [json.loads(other) for other in others]
     names = {name for other in others for name in own | other if own.get(name) != other.get(name)}
     return [f'{name} {short(own.get(name))}' for name in sorted(names)]
@@ -103,9 +103,10 @@ def plot(found, names, out, last):
 
 
 def over_steps(found, steps, last):
-    """Draw one run over training: a panel a metric, the pictures that no system made as levels.
+    """Draw one run over training, a panel a metric.
 
-    Raises RunError where the reports have no number of one protocol in common.
+    Pictures that no system made are levels. Raises RunError where the reports have no number of one
+    protocol in common.
     """
     from matplotlib import pyplot as plt
 

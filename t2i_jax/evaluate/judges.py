@@ -1,4 +1,4 @@
-"""Trained stages that judge how well pictures fit captions: whose they are, what they read.
+"""Trained stages that judge how well pictures fit captions.
 
 A judge is a stage that makes 'codes', vectors of pictures (`code`) and of captions (`sentence`),
 whose cosine says how well they fit: a DAMSM, or the joint embedding that GAN-CLS begins with. It
@@ -162,7 +162,10 @@ def judges_of(stage, sampler, other='') -> dict[str, Judge]:
 
 
 def copied(judge, sampler, mesh) -> Sampler | None:
-    """Return a judge with the weights that a later stage holds; None where they are incomplete."""
+    """Return a judge with the weights that a later stage holds.
+
+    None where they are incomplete.
+    """
     weights = copied_weights(sampler, judge.name)
     try:
         judge = judge.origin()

@@ -1,4 +1,4 @@
-"""Whether pictures and captions find each other: R-precision of samples, retrieval by a judge.
+"""R-precision of samples, and retrieval by a judge of pictures and captions.
 
 R-precision (AttnGAN, CVPR 2018, section 5): a picture is right where a judge prefers the caption
 that it was sampled for to each of 99 wrong ones. Which captions are wrong is a convention, and
@@ -48,7 +48,7 @@ MOST = 10_000
 
 # --------------------------------------------------------------------------------- wrong captions
 def conventions(split) -> list[str]:
-    """List the conventions by which captions are known to be wrong: entailment, class, picture."""
+    """List the conventions of wrong captions: entailment, class, picture."""
     entailment = {'facts', 'scene'} <= set(split.tables)
     return ['entailment'] * entailment + ['class'] * ('label' in split.tables) + ['picture']
 

@@ -1,4 +1,4 @@
-"""What evaluations share: options, distances between sets of pictures, a stage's own measures."""
+"""Shared by evaluations: options, distances of picture sets, own measures of stages."""
 
 import jax
 import numpy as np

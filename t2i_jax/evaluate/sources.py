@@ -159,9 +159,10 @@ def read(source, extract, readers, what) -> dict:
 
 
 def read_cached(source, extract, readers, what) -> dict:
-    """Read pictures as `read`, or find in the user's cache folder what was read of them before.
+    """Read pictures as `read`, or find what was read of them before.
 
-    It is found under a hash of the pictures and of all that reads them.
+    It is looked for in the user's cache folder, under a hash of the pictures and of all that reads
+    them.
     """
     digest, n = hashlib.sha256(), 0
     for images in source:

@@ -181,10 +181,11 @@ def listing(run, name=None) -> str:
 
 
 def stage_of(run, what, name=None):
-    """Return the RunStage in which `what` is explored: the named one, else the last that offers it.
+    """Return the RunStage in which `what` is explored.
 
-    Of a run's stages the last one that draws comes first, then those that declare `what` in their
-    `explores`. Raises RunError where there is no checkpoint.
+    It is the named one, else the last that offers it. Of a run's stages the last one that draws
+    comes first, then those that declare `what` in their `explores`. Raises RunError where there is
+    no checkpoint.
     """
     last = run.last(DRAWN, name)
     if name or what in offered(last.module):

@@ -1,4 +1,4 @@
-"""Attention as pictures: what pixels of samples look at, and where words look in real pictures.
+"""Attention as pictures: of pixels in samples, or of words in real pictures.
 
 Pixels: of a stage whose `makes` has 'attention'. Words: of a stage that declares `explores =
 {'attention': method}` (DAMSM); its method (batch) -> b t h w says where each word of a caption

@@ -1,4 +1,4 @@
-"""Explorations of stages that draw from attributes and latents which can be inferred from pictures.
+"""Explorations of stages with attributes and latents that can be inferred.
 
 A stage that declares them in `explores` names its method (batch, key, observed, known) -> {'noise':
 as `sample` takes it, 'attributes': b A, 'image': b s s 3, 'energy': steps b}, which finds the
@@ -164,7 +164,10 @@ def layers_sheet(request) -> Found:
 
 
 def reconstruction_sheet(request) -> Found:
-    """Show each picture as its latents make it; of layers also foreground, gate and background."""
+    """Show each picture as its latents make it.
+
+    Of layers also foreground, gate and background.
+    """
     subjects = subjects_of(request)
     found = subjects.infer()
     made = subjects.sample(found['noise'], found['attributes'])
@@ -205,7 +208,10 @@ def completion_sheet(request) -> Found:
 
 
 def layer_picture(values, name):
-    """Show a layer as pictures, uint8 (n, s, s, 3): a gate in [0, 1] as grey, others in [-1, 1]."""
+    """Show a layer as pictures, uint8 (n, s, s, 3).
+
+    A gate, in [0, 1], is grey; others are in [-1, 1].
+    """
     values = np.asarray(to_uint8(values * 2 - 1 if name == 'gate' else values))
     return np.broadcast_to(values, (*values.shape[:-1], 3))
 

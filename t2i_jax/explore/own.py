@@ -1,4 +1,4 @@
-"""Explorations that are a stage's own: it declares them in `explores` and draws them itself."""
+"""Explorations that a stage declares in `explores` and draws itself."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Requests and results of explorations, and the conditions that an exploration starts from."""
+"""Requests and results of explorations, and the conditions that they start from."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

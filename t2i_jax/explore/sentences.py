@@ -97,7 +97,7 @@ def between(a, b, weights):
 
 
 def text_interpolation_sheet(request) -> Found:
-    """Between the given sentences of each pair, or between held-out captions."""
+    """Draw between the given sentences of each pair, or between held-out captions."""
     require_pairs(request)
     batch, texts = sentences_of(request, 2 * request.num)
     samples = request.num if request.texts else 1
@@ -113,7 +113,7 @@ def text_interpolation_sheet(request) -> Found:
 
 
 def z_interpolation_sheet(request) -> Found:
-    """Between two noises for each sentence, given or held-out, or for none."""
+    """Draw between two noises for each sentence, given or held-out, or for none."""
     batch, texts = None, ['']
     if request.sampler.reads_text or request.texts:
         batch, texts = sentences_of(request, request.num)
@@ -179,7 +179,10 @@ def exchanged(first, second):
 
 
 def swap_word_sheet(request) -> Found:
-    """Two rows for each pair, of given sentences or of held-out captions that differ by a word."""
+    """Draw two rows for each pair of sentences that differ by a word.
+
+    Given ones, or held-out captions.
+    """
     require_pairs(request)
     sampler, num, batch = request.sampler, request.num, None
     texts = list(request.texts)

@@ -53,7 +53,7 @@ def style(sampler, sentences, images, seed=0):
 
 
 def style_correlation(sampler, sentences, num=PICTURES, seed=0):
-    """Correlate each dimension of z with what the style encoder reads off pictures drawn from it.
+    """Correlate each dimension of z with what is read off pictures drawn from it.
 
     sentences: as Sampler.encode takes them; they take turns.
 
@@ -67,7 +67,10 @@ def style_correlation(sampler, sentences, num=PICTURES, seed=0):
 
 
 def style_sheet(request) -> Found:
-    """A row for each sentence, a column for each style picture; the first row shows these."""
+    """Show a row for each sentence, a column for each style picture.
+
+    The first row shows these.
+    """
     sampler, num = request.sampler, request.num
     if max(len(request.images), num) > ACROSS:
         raise RunError(f'--what=style shows {ACROSS} pictures at most.')

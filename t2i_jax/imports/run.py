@@ -96,7 +96,10 @@ def fit(config, sizes, trunk, mask_mode):
 
 
 def write_trunk(path, weights):
-    """Write Inception's trunk in torchvision's layout; its last layer is required but not used."""
+    """Write Inception's trunk in torchvision's layout.
+
+    Its last layer is required but not used.
+    """
     path.parent.mkdir(exist_ok=True)
     last = {
         'fc.weight': np.zeros((1000, 2048), np.float32),

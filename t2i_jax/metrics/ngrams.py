@@ -69,8 +69,9 @@ def copied_share(sentences: Sequence[Sentence], training: Iterable[Sentence]) ->
 def ngram_jsd(first: Iterable[Sentence], second: Iterable[Sentence], n: int) -> float:
     """Compute the Jensen-Shannon divergence of n-gram frequencies of two sets.
 
-    In bits, [0, 1]. As Gulrajani et al., 2017, for characters. Few sentences raise it, the more the longer the
-    n-grams: print next to it the value of two halves of the real ones, of the same number.
+    In bits, [0, 1]. As Gulrajani et al., 2017, for characters. Few sentences raise it, the more the
+    longer the n-grams: print next to it the value of two halves of the real ones, of the same
+    number.
     """
     p, q = _frequencies(first, n), _frequencies(second, n)
     a, b = (np.array([total[gram] for gram in p | q]) / total.total() for total in (p, q))

@@ -1,4 +1,4 @@
-"""Checkpoints by Orbax: saved while training goes on, restored from the newest that is whole.
+"""Checkpoints by Orbax, restored from the newest that is whole.
 
 The folder of a step holds the state and a small JSON with a checksum of every array, because Orbax
 does not notice a flipped byte. A folder that cannot be restored or whose checksums differ is named

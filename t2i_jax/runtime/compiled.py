@@ -1,10 +1,10 @@
-"""Where compiled programs are kept between two starts."""
+"""The cache of compiled programs between two starts."""
 
 import os
 
 
 def start_jax():
-    """Keep compiled programs in the user's cache folder, so that the second start is fast."""
+    """Store compiled programs in the user's cache folder: the second start is fast."""
     import jax
 
     folder = os.path.expanduser('~/.cache/t2i_jax/compiled')

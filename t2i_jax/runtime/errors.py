@@ -1,4 +1,4 @@
-"""Exceptions for mistakes that a user can correct, and the reasons behind failed reads and writes.
+"""Exceptions for mistakes that a user can correct, and reasons of failed writes.
 
 Their message is all that the command line prints.
 """

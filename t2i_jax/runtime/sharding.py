@@ -50,7 +50,10 @@ def replicated(mesh):
 
 
 def by_rows(mesh, stacked=False):
-    """The sharding of a batch by rows, over all devices; `stacked`: of several stacked batches."""
+    """The sharding of a batch by rows, over all devices.
+
+    stacked: of several stacked batches.
+    """
     return NamedSharding(mesh, PartitionSpec(*((None,) if stacked else ()), ('data', 'fsdp')))
 
 
@@ -78,8 +81,10 @@ tracing = None
 
 @contextlib.contextmanager
 def traced_for(mesh):
-    """Trace functions for a mesh: `everywhere`, `whole` and `over_rows` know it within the
-    context."""
+    """Trace functions for a mesh.
+
+    `everywhere`, `whole` and `over_rows` know it within the context.
+    """
     global tracing
     before, tracing = tracing, mesh
     try:
@@ -107,7 +112,7 @@ def whole(params):
 
 
 def over_rows(x):
-    """Divide an array of a training step by rows, such as noise, where its rows can be divided.
+    """Divide an array of a training step, such as noise, by rows where it can be.
 
     Each device then makes its own rows. Without it every device would make all noise, and all that
     is generated from noise alone.

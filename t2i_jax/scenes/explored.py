@@ -33,7 +33,9 @@ def read(mode: str, pictures) -> dict:
 
 
 def places(mode: str, styles, pictures) -> dict:
-    """Return how far the largest objects lie from those of the style pictures, {} for other data.
+    """Return how far the largest objects lie from those of the style pictures.
+
+    {} for other data.
 
     mode: `Meta.scenes`
     styles: uint8 (k, s, s, 3)
