@@ -27,7 +27,7 @@ from t2i_jax.losses import colour_consistency
 from t2i_jax.run import Run, describe
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Meta
-from t2i_jax.systems.stackgan_pp import STAGES, StackGanPp, TreeStyle
+from t2i_jax.systems.stackgan_pp import STAGES, StackGanPp, TreeStyle, pyramid
 
 LOG2 = np.log(2)
 EMBEDDING = 6
@@ -153,7 +153,7 @@ def test_the_trunk_of_a_side(side, channels):
         (dict(size=48, scales=2), 'sides are 8, 16, 32'),
         (dict(scales=0), 'scales=0'),
         (dict(gf=2), '256 px 0.5 channels: make it a multiple of 4'),
-        (dict(d_norm='instance'), 'batch or layer'),
+        (dict(d_norm='instance'), "'batch' or 'layer'"),
         (dict(embedding_dim=0), 'neither a text encoder nor a stored sentence vector'),
     ],
 )
@@ -346,7 +346,7 @@ def test_all_scales_of_a_real_picture_are_the_same_picture(scales):
     assert ('wrong_images' in data) == bool(scales)
     stage = nnx.merge(*tiny(size=32, scales=3))
     for prefix in ('', 'wrong_'):
-        small, middle, large = stage.pyramid(data, prefix)
+        small, middle, large = pyramid(data, stage.sides, prefix)
         assert (large == data[prefix + 'image']).all()
         for image, side in ((small, 8), (middle, 16)):
             np.testing.assert_allclose(
@@ -358,7 +358,7 @@ def test_all_scales_of_a_real_picture_are_the_same_picture(scales):
 
 def test_smaller_pictures_of_the_batch_are_used():
     stage, data = nnx.merge(*tiny(size=32, scales=3)), batch(size=32)
-    small, middle, _ = stage.pyramid({**data, 'images': [jnp.full((4, 8, 8, 3), 0.25)]})
+    small, middle, _ = pyramid({**data, 'images': [jnp.full((4, 8, 8, 3), 0.25)]}, stage.sides)
     assert (small == 0.25).all() and not (middle == 0.25).any()
 
 
