@@ -107,7 +107,7 @@ def test_generator_and_discriminator_of_radford_take_turns():
 @pytest.mark.parametrize('variant', ['torch', 'radford', 'mlp'])
 @pytest.mark.parametrize('loss', LOSSES)
 def test_every_variant_has_every_loss(variant, loss):
-    step, state = train(Run(variant=variant, loss=loss))
+    step, state = train(variant=variant, loss=loss)
     new, metrics = jax.eval_shape(step, state)
     assert jax.tree.structure(new) == jax.tree.structure(state) and ('penalty' in metrics) == (
         loss == 'wgan-gp'

@@ -374,7 +374,7 @@ def train(data, **keywords):
 )
 def test_other_steps_have_the_same_parts(keywords):
     data = batch() if keywords.get('conditional', True) else {'image': batch()['image']}
-    step, state = train(Run(data, **keywords))
+    step, state = train(data, **keywords)
     new, metrics = jax.eval_shape(step, state)
     assert jax.tree.structure(new) == jax.tree.structure(state)
     assert ('colour' in metrics) == ('colour_weight' in keywords) and ('kl' in metrics) == (
