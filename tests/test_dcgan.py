@@ -8,7 +8,6 @@ from flax import nnx
 from helpers import count, filled, moved, shapes_of, start
 
 from t2i_jax import stage as core
-from t2i_jax.run import Run
 from t2i_jax.stage import Meta
 from t2i_jax.systems.dcgan import LOSSES, STAGES, Dcgan
 
