@@ -182,6 +182,8 @@ def parse(words):
     for name in (*given, *(f'config.{path}' for path in overrides)):
         if name != 'mode' and name.partition('.')[0] not in MODES[mode].flags:
             raise RunError(unread(name, mode))
+    for path in overrides:
+        refuse_of_training(path, mode)
     if mode == 'compare' and len(paths) < 2:
         raise RunError(
             '--mode=compare takes two workdirs or reports, or more: --mode=compare runs/a runs/b'
@@ -263,6 +265,21 @@ def unread(name, mode):
     elif mode == 'train' and flag == 'seed':
         here = ' In training it is set by --config.seed.'
     return f'--{name} is not read by --mode={mode}; it belongs to {modes}.{here}'
+
+
+def refuse_of_training(path, mode):
+    """Raise RunError for a setting of training where a run is measured or explored."""
+    if mode not in ('evaluate', 'explore'):
+        return
+    first, *rest = path.split('.')
+    of_eval = first == 'eval' and (mode == 'explore' or path.startswith('eval.every'))
+    of_stage = first == 'stages' and rest[1:2] not in (['data'], ['model'])
+    if of_eval or of_stage or first in ('seed', 'mesh', 'remat'):
+        by = 'evaluate' if of_eval and mode == 'explore' else 'train'
+        here = ' Of an evaluation it is --config.eval.seed.' if path == 'seed' else ''
+        raise RunError(
+            f'--config.{path} is not read by --mode={mode}; it belongs to --mode={by}.{here}'
+        )
 
 
 def config_of(mode, flags, overrides):

@@ -14,10 +14,12 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Callable, Sequence
 
 import jax
 from absl import logging
 from flax import nnx
+from ml_collections import ConfigDict
 
 from t2i_jax import config as settings
 from t2i_jax import optim
@@ -32,6 +34,7 @@ from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.runtime.files import replacing, writes
 from t2i_jax.runtime.lock import Lock
 
+Path = str | os.PathLike
 # what networks take their sizes from
 SIZES = (
     'size',
@@ -51,7 +54,7 @@ class Run:
     names: the stages that this config uses, in the order of training.
     """
 
-    def __init__(self, config, workdir=None):
+    def __init__(self, config: ConfigDict, workdir: Path | None = None):
         self.config = config
         self.workdir = pathlib.Path(os.path.expanduser(workdir)) if workdir else None
         choose('data.embedding', config.data.embedding, ('none', 'stored'))
@@ -67,19 +70,19 @@ class Run:
         self._stages = {}
 
     @classmethod
-    def open(cls, workdir) -> 'Run':
+    def open(cls, workdir: Path) -> 'Run':
         """Open a run that exists. Raises RunError where there is none."""
         return cls(settings.load_older(os.path.expanduser(workdir)), workdir)
 
     @classmethod
-    def create(cls, config, workdir) -> 'Run':
+    def create(cls, config: ConfigDict, workdir: Path) -> 'Run':
         """Make a run of this config; `train` writes the folder, or resumes what is there."""
         return cls(config, workdir)
 
     def __repr__(self):
         return f'Run({self.config.system}, {str(self.workdir)!r}, stages {", ".join(self.names)})'
 
-    def __getitem__(self, name) -> 'RunStage':
+    def __getitem__(self, name: str) -> 'RunStage':
         if name not in self.names:
             raise RunError(
                 f'{self.workdir} has no stage {name!r}. It has: {", ".join(self.names)}.'
@@ -95,7 +98,7 @@ class Run:
         """The words that its stages know. Raises DataError before they are read from data."""
         return Vocabulary.load(self.workdir / 'vocabulary.json')
 
-    def last(self, makes=(), name=None) -> 'RunStage':
+    def last(self, makes: Sequence[str] = (), name: str | None = None) -> 'RunStage':
         """Return the last stage with a checkpoint that makes one of these, or the named one.
 
         Where no stage makes any of them, the last one with a checkpoint. A stage that
@@ -125,7 +128,7 @@ class Run:
             self.claim()
             yield
 
-    def claim(self):
+    def claim(self) -> None:
         """Write config.json, or compare it with the one of the run that is there."""
         trained = bool(saved_steps(self.workdir))
         path, old = self.workdir / 'config.json', None
@@ -161,7 +164,7 @@ class RunStage:
     data: the settings of data that it reads, a plain dictionary.
     """
 
-    def __init__(self, run, name):
+    def __init__(self, run: Run, name: str):
         self.run, self.name = run, name
         self.config, self.workdir = run.config, run.workdir
         self.cls, self.block = run.classes[name], run.config.stages[name]
@@ -172,7 +175,8 @@ class RunStage:
     def __repr__(self):
         return f'RunStage({self.name}, {self.cls.__name__}, {str(self.workdir)!r})'
 
-    def makes_any(self, names) -> bool:
+    def makes_any(self, names: Sequence[str]) -> bool:
+        """Whether its class can make one of these."""
         return bool(set(self.cls.makes) & set(names))
 
     # ------------------------------------------------------------------------------------- data
@@ -196,8 +200,8 @@ class RunStage:
                 ) from None
         return self._meta
 
-    def write_meta(self, meta):
-        """Keep what the data know, for everything that is built without them."""
+    def write_meta(self, meta: core.Meta) -> None:
+        """Write what the data know, for everything that is built without them."""
         self._meta, self._module = meta, None
         if jax.process_index() == 0:
             with replacing(self.folder / 'meta.json') as temporary:
@@ -217,7 +221,9 @@ class RunStage:
         """Its data set, prepared first where it is not there yet. Raises DataError."""
         return Dataset(self.data)
 
-    def split(self, name, needs=None, cache=None) -> Split:
+    def split(
+        self, name: str, needs: Sequence[str] | None = None, cache: str | None = None
+    ) -> Split:
         """Open a split of the data as this stage reads them.
 
         needs: batch keys, None: those of training. cache: another than the config's.
@@ -229,7 +235,7 @@ class RunStage:
         self.require_sizes(split.meta)
         return split
 
-    def require_sizes(self, found):
+    def require_sizes(self, found: core.Meta) -> None:
         """Raise RunError where data differ in sizes from those that this stage was trained on."""
         for field in SIZES:
             there, here = getattr(self.meta, field), getattr(found, field)
@@ -250,7 +256,7 @@ class RunStage:
         """Return the stage that holds the weights: this one, or that of the run `init` names."""
         return Run.open(self.adopted)[self.name] if self.adopted else self
 
-    def adopt(self):
+    def adopt(self) -> None:
         """Copy what it takes to build a stage of another run, so that this run can do without."""
         other = self.source()
         self.write_meta(other.meta)
@@ -264,7 +270,7 @@ class RunStage:
         return self.source()
 
     # ---------------------------------------------------------------------------------- networks
-    def build(self, meta, seed):
+    def build(self, meta: core.Meta, seed: int) -> core.Stage:
         """Build the module, including the networks that it loads, with fresh weights."""
         loads, made = self.cls.loaded(), {}
         for earlier in dict.fromkeys(stage for stage, _ in loads.values()):
@@ -274,7 +280,7 @@ class RunStage:
                     other.nominal_meta if meta.nominal else other.meta, seed
                 )
         networks = {
-            keyword: getattr(made[stage], network) if stage in made else None
+            keyword: made[stage].network(network) if stage in made else None
             for keyword, (stage, network) in loads.items()
         }
         try:
@@ -286,23 +292,23 @@ class RunStage:
             remat.switch_on(module)
         return module
 
-    def abstract(self, meta):
+    def abstract(self, meta: core.Meta) -> core.Stage:
         """Build the module without its weights: sizes, phases, needs, declarations."""
         return nnx.eval_shape(lambda: self.build(meta, 0))
 
     @property
-    def module(self):
+    def module(self) -> core.Stage:
         """The module without its weights, of the data that it was trained on."""
         if self._module is None:
             self._module = self.abstract(self.meta)
         return self._module
 
     @functools.cached_property
-    def nominal(self):
+    def nominal(self) -> core.Stage:
         """The module without its weights, of published sizes."""
         return self.abstract(self.nominal_meta)
 
-    def program(self, module=None, steps_per_epoch=1) -> core.Program:
+    def program(self, module: core.Stage | None = None, steps_per_epoch: int = 1) -> core.Program:
         """Return the Program of the module with its optimisers. Raises RunError for settings."""
         module, block = module or self.module, self.block
         total = self.total_steps(module, steps_per_epoch)
@@ -315,7 +321,7 @@ class RunStage:
         decay = 0.5 ** (block.batch_size / half_life) if half_life else block.ema
         return core.program(module, txs, decay)
 
-    def total_steps(self, module, steps_per_epoch=1) -> int:
+    def total_steps(self, module: core.Stage, steps_per_epoch: int = 1) -> int:
         """Return the steps of training, 0 without phases. Raises RunError for the settings."""
         steps, epochs, together = self.block.steps, self.block.epochs, self.steps_per_dispatch
         if not module.phases:
@@ -349,7 +355,9 @@ class RunStage:
         return together
 
     # ----------------------------------------------------------------------------------- weights
-    def fresh_state(self, program, meta=None):
+    def fresh_state(
+        self, program: core.Program, meta: core.Meta | None = None
+    ) -> Callable[[], core.State]:
         """Return a function that makes the initial State; the caller traces it."""
         meta, seed = meta or self.meta, self.config.seed
 
@@ -378,7 +386,7 @@ class RunStage:
             self.folder / 'checkpoints', self.block.keep_n, keep.partition(':')[2] or None
         )
 
-    def state(self, step=None, shardings=None) -> tuple[int, core.State]:
+    def state(self, step: int | None = None, shardings=None) -> tuple[int, core.State]:
         """Restore (step, state) of a checkpoint: the best or newest, or that of `step`.
 
         shardings: of all arrays; None: the first device. Raises RunError where there is none.
@@ -410,7 +418,7 @@ class RunStage:
         with contextlib.closing(self.checkpoints()) as saved:
             return saved.steps()
 
-    def loaded_weights(self, place):
+    def loaded_weights(self, place) -> tuple[dict, dict]:
         """Restore the networks of earlier stages -> (parameters, statistics), by keyword.
 
         A text encoder is absent where sentence vectors are stored. Raises RunError.
@@ -430,7 +438,7 @@ class RunStage:
                 into |= {key: trained[name] for key, name in networks.items() if name in trained}
         return params, stats
 
-    def require_vocabulary(self, other, networks):
+    def require_vocabulary(self, other: 'RunStage', networks: str) -> None:
         """Raise RunError where the stage `other` of another run knows other words than this one."""
         theirs, ours = self.run.vocabulary, other.run.vocabulary
         if theirs != ours:
@@ -441,7 +449,7 @@ class RunStage:
                 f'{self.name!r} here (leave out --config.init.{self.name}), or use the same data.'
             )
 
-    def warn_if_unfinished(self):
+    def warn_if_unfinished(self) -> None:
         """Warn where the newest checkpoint is not that of the last step."""
         newest = next(iter(self.checkpoint_steps()), None)
         if newest is None:
@@ -470,7 +478,7 @@ class Keys:
 
 
 # ------------------------------------------------------------------------------------- describe
-def describe(config) -> str:
+def describe(config: ConfigDict) -> str:
     """List networks with their sizes, then phases, steps, batch and optimisers of each stage.
 
     Nothing is read from data, and no weights are allocated.

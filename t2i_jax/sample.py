@@ -7,10 +7,12 @@ Sampler.load('runs/layout')(labels=['person, dog'], num=4)['boxes']         # fl
 import functools
 import pathlib
 import re
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from t2i_jax import stage as core
 from t2i_jax.data import conditions, parse
@@ -27,7 +29,7 @@ from t2i_jax.draw.outputs import (
     real_pictures,
     write_files,
 )
-from t2i_jax.run import Run
+from t2i_jax.run import Path, Run, RunStage
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
 
@@ -45,15 +47,15 @@ class Sampler:
 
     def __init__(
         self,
-        stage,
+        stage: RunStage,
         step: int | None = None,
         *,
         averaged: bool = True,
         chunk: int = 64,
-        mesh=None,
-        weights=None,
-        program=None,
-        compiled=None,
+        mesh: jax.sharding.Mesh | None = None,
+        weights: tuple[dict, dict] | None = None,
+        program: core.Program | None = None,
+        compiled: Callable | None = None,
     ):
         """Restore a checkpoint.
 
@@ -84,7 +86,9 @@ class Sampler:
         self.compiled = compiled or compile_methods(self.program)
 
     @classmethod
-    def load(cls, workdir, step=None, *, stage=None, **options) -> 'Sampler':
+    def load(
+        cls, workdir: Path, step: int | None = None, *, stage: str | None = None, **options
+    ) -> 'Sampler':
         """Load the last stage of a run that draws, or the named one; options as above.
 
         Of a run that draws nothing it is the last stage. Raises RunError where no stage has a
@@ -114,16 +118,16 @@ class Sampler:
 
     def __call__(
         self,
-        sentences=None,
+        sentences: str | Sequence[str] | None = None,
         num: int = 8,
         seed: int = 0,
         *,
-        noise=None,
-        layout=None,
-        dialog=None,
-        image=None,
-        labels=None,
-        attributes=None,
+        noise: dict[str, ArrayLike] | None = None,
+        layout: dict[str, ArrayLike] | None = None,
+        dialog: dict[str, ArrayLike] | None = None,
+        image: dict[str, ArrayLike] | None = None,
+        labels: Sequence | str | None = None,
+        attributes: Sequence | str | None = None,
         attention: bool = False,
     ) -> dict:
         """Draw `num` samples of each condition; of nothing, where the system is unconditional.
@@ -165,12 +169,12 @@ class Sampler:
                 'cannot read a sentence. Train with --config.data.embedding=none.'
             )
 
-    def noise(self, num, seed, repeat=1):
+    def noise(self, num: int, seed: int, repeat: int = 1) -> dict[str, np.ndarray]:
         """Return the noise of `num` samples, the same for each of `repeat` conditions."""
         one = self.module.noise(jax.random.key(seed), num)
         return {n: np.tile(np.asarray(x), (repeat,) + (1,) * (x.ndim - 1)) for n, x in one.items()}
 
-    def encode(self, sentences):
+    def encode(self, sentences: Sequence[str] | dict):
         """Return the stage's view of sentences, or of the rows of a batch: arrays n ...
 
         `sample` takes it instead of sentences, as `encoded`. Raises DataError.
@@ -184,7 +188,7 @@ class Sampler:
         keys = *self.module.needs, 'encoded'
         return self.apply('encode', {name: sentences[name] for name in keys if name in sentences})
 
-    def apply(self, method, *args):
+    def apply(self, method: str, *args):
         """Call a method of the stage in evaluation mode, compiled -> numpy arrays."""
         return jax.tree.map(np.asarray, self.compiled(method, *self.weights, *args))
 
@@ -196,7 +200,14 @@ class Sampler:
                 f'(--stage), or measure this one: --mode=evaluate --stage={self.name}.'
             )
 
-    def sample(self, batch, noise, shape, method='sample', attention=False):
+    def sample(
+        self,
+        batch: dict,
+        noise: dict,
+        shape: tuple[int, ...],
+        method: str = 'sample',
+        attention: bool = False,
+    ) -> dict:
         """Compute rows of a batch and of noise in chunks -> numpy arrays.
 
         shape: how the rows are arranged. method: that of the stage. attention: whether its
@@ -219,7 +230,7 @@ class Sampler:
         )
 
     @property
-    def weights(self):
+    def weights(self) -> tuple[dict, dict]:
         return self.params, self.stats
 
 
@@ -252,7 +263,15 @@ def read_lines(path):
     return lines
 
 
-def to_files(stage, sentences=(), num=8, seed=0, out=None, labels=(), attributes=()):
+def to_files(
+    stage: RunStage,
+    sentences: Sequence[str] = (),
+    num: int = 8,
+    seed: int = 0,
+    out: Path | None = None,
+    labels: Sequence = (),
+    attributes: Sequence = (),
+) -> pathlib.Path:
     """Draw and write one PNG for each condition, and `sheet.png`, the contact sheet.
 
     stage: a RunStage. Other files stand next to the PNGs, by what the stage makes: JSON with
@@ -290,9 +309,9 @@ def to_files(stage, sentences=(), num=8, seed=0, out=None, labels=(), attributes
     return out
 
 
-def example_flag(stage_class) -> str:
+def example_flag(stage) -> str:
     """The flag by which a stage is given its condition, ' --text="..."'; '' without any."""
-    flags = [CONDITIONS[name].flag for name in stage_class.draws_from if CONDITIONS[name].flag]
+    flags = [CONDITIONS[name].flag for name in stage.draws_from if CONDITIONS[name].flag]
     return f' --{flags[0]}="..."' if flags else ''
 
 

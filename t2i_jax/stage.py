@@ -88,7 +88,7 @@ class Stage(nnx.Module):
       noise (sampler.noise(num, seed, n)) are drawn by sampler.sample(batch, noise, (n, num)).
 
     phases, needs, draws_from, makes, explores, taught_by, likelihoods may also be set in
-    `__init__`, where keywords decide.
+    `__init__`, where keywords decide; the class then has all that `makes` and `explores` can be.
     """
 
     phases: tuple[Phase, ...] = ()
@@ -146,6 +146,10 @@ class Stage(nnx.Module):
     def sample(self, batch, noise):
         """Return what the stage makes, one array or list of arrays for each name in `makes`."""
         raise TypeError(f'{type(self).__name__} makes no samples.')
+
+    def network(self, name):
+        """Return one of its networks, as `loads` of a later stage names it."""
+        return getattr(self, name)
 
     def exploration(self, name):
         """Return the function of an exploration of its own."""

@@ -7,6 +7,7 @@ in step.py, what a batch is in data/feed.py, what a run is in run.py.
 import collections
 import contextlib
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ from t2i_jax.runtime.terminal import Progress
 from t2i_jax.step import compiled, mean_of, settled, validated
 
 
-def train(run: Run, devices=None) -> Run:
+def train(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
     """Train the stages of a run in order, or resume where an earlier process stopped.
 
     devices: those to train on; None: all. Returns the run.
@@ -440,4 +441,4 @@ def report(run: Run):
     again = f't2i_jax --workdir={run.workdir}'
     if not any(stage.makes_any(sample.DRAWN) for stage in run.stages):
         return print(f'  numbers: {again} --mode=evaluate')
-    print(f'  samples: {again} --mode=sample{sample.example_flag(run.last(sample.DRAWN).cls)}')
+    print(f'  samples: {again} --mode=sample{sample.example_flag(run.last(sample.DRAWN).module)}')

@@ -21,6 +21,7 @@ from t2i_jax.evaluate.layouts import Layouts
 from t2i_jax.evaluate.matching import Pairs
 from t2i_jax.evaluate.measures import OPTIONS, Kind
 from t2i_jax.evaluate.pictures import Images
+from t2i_jax.run import Path, RunStage
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.sample import Sampler
@@ -31,7 +32,7 @@ __all__ = ['EVALUATIONS', 'evaluate', 'evaluate_files']
 EVALUATIONS: dict[str, type[Kind]] = {'image': Images, 'boxes': Layouts, 'codes': Pairs}
 
 
-def evaluate(stage, out=None, **options) -> dict:
+def evaluate(stage: RunStage, out: Path | None = None, **options) -> dict:
     """Evaluate a stage and write <out>/<name>.json and .png -> the report as a dictionary.
 
     stage: a RunStage. out: a folder, <workdir>/eval by default. options: those that differ from
@@ -51,7 +52,7 @@ def evaluate(stage, out=None, **options) -> dict:
     fields = *kind.fields, *(n for n in sampler.module.needs if not n.startswith('wrong_'))
     cache = 'none' if stage.data['cache'] == 'none' else 'host'
     opened = functools.cache(lambda name: stage.split(name, tuple(dict.fromkeys(fields)), cache))
-    train = opened(config.data.split)
+    train = opened(stage.data['split'])
     measured = kind(stage, sampler, train, options)
     splits = [name.strip() for name in options['split'].split(',') if name.strip()]
     splits = splits or measured.splits

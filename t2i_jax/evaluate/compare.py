@@ -2,17 +2,19 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 import matplotlib
 
 from t2i_jax.evaluate import report
+from t2i_jax.run import Path
 from t2i_jax.runtime.errors import RunError
 
 # levels that are drawn across the curve of a run
 LEVELS = 'real', 'training', 'shuffled', 'noise', 'floor'
 
 
-def compare(paths, out=None) -> str:
+def compare(paths: Sequence[Path], out: Path | None = None) -> str:
     """Write several reports as one table and, where `out` is given, as a plot.
 
     paths: workdirs or files of reports. out: a PNG.

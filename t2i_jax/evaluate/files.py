@@ -12,11 +12,18 @@ from t2i_jax.evaluate.features import choose_extractor
 from t2i_jax.evaluate.measures import OPTIONS, distances, silent, suffix_of
 from t2i_jax.evaluate.sources import Files, Noise, read, read_cached
 from t2i_jax.metrics.fid import Statistics, fid
+from t2i_jax.run import Path
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import RunError
 
 
-def evaluate_files(images, captions=None, reference=None, out=None, **given) -> dict:
+def evaluate_files(
+    images: Path,
+    captions: Path | None = None,
+    reference: Path | None = None,
+    out: Path | None = None,
+    **given,
+) -> dict:
     """Measure pictures made elsewhere and write <out>/evaluation.json and .png -> the report.
 
     images: a folder

@@ -31,7 +31,7 @@ class Kind:
     def __init__(self, stage, sampler, train, options):
         """stage: a RunStage; sampler: of it; train: the Split of training; options: EVAL."""
         self.stage, self.sampler, self.train, self.options = stage, sampler, train, options
-        self.splits = [stage.config.data.validation_split]
+        self.splits = [stage.data['validation_split']]
         self.protocol, self.size, self.networks = {}, str(options['num']), ''
 
     def __call__(self, name, split):

@@ -19,12 +19,12 @@ import time
 import matplotlib
 import numpy as np
 
+from t2i_jax import __version__
 from t2i_jax.draw import sheets
 from t2i_jax.metrics.bootstrap import interval as bootstrap
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.runtime.files import write_text
 
-VERSION = '0.1.0'
 # columns of a table, in this order
 PICTURES = 'drawn', 'real', 'training', 'shuffled', 'remembered', 'mean', 'noise', 'floor'
 # sentences of the picture, its pixels an inch
@@ -45,7 +45,7 @@ def version() -> str:
         path for folder in folders for path in folder.iterdir() if path.suffix in ('.py', '.npz')
     )
     digest = hashlib.sha256(b''.join(path.read_bytes() for path in files)).hexdigest()
-    return f'{VERSION}+{digest[:10]}'
+    return f'{__version__}+{digest[:10]}'
 
 
 # ----------------------------------------------------------------------------------------- values

@@ -15,7 +15,7 @@ has a row for each kind. A stage may have more, its own: see `explores` in stage
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from t2i_jax.draw import sheets
@@ -38,6 +38,7 @@ from t2i_jax.explore.sentences import (
     z_interpolation_sheet,
 )
 from t2i_jax.explore.style import style, style_correlation, style_sheet
+from t2i_jax.run import Path, Run, RunStage
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler
 
@@ -169,7 +170,7 @@ def offered(module) -> dict[str, Exploration]:
     }
 
 
-def listing(run, name=None) -> str:
+def listing(run: Run, name: str | None = None) -> str:
     """List the explorations of a run's trained stages, or of the named one, a line each."""
     names = [name] if name else [s.name for s in run.stages if s.has_checkpoints or s.adopted]
     lines = []
@@ -180,7 +181,7 @@ def listing(run, name=None) -> str:
     return '\n'.join(lines)
 
 
-def stage_of(run, what, name=None):
+def stage_of(run: Run, what: str, name: str | None = None) -> RunStage:
     """Return the RunStage in which `what` is explored.
 
     It is the named one, else the last that offers it. Of a run's stages the last one that draws
@@ -202,14 +203,14 @@ def stage_of(run, what, name=None):
 
 
 def explore(
-    stage,
+    stage: RunStage,
     what: str,
     num: int = 8,
     seed: int = 0,
-    texts=(),
-    images=(),
-    attributes=(),
-    out: str | pathlib.Path | None = None,
+    texts: Sequence[str] = (),
+    images: Sequence[Path] = (),
+    attributes: Sequence = (),
+    out: Path | None = None,
 ) -> dict:
     """Write <out>/<what>.png and .json (of interpolations .gif, too) -> the numbers.
 

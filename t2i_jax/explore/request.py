@@ -11,6 +11,9 @@ from t2i_jax.data.feed import Rows
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.sample import Sampler
 
+# sentences, or a batch of encoded ones
+Sentences = Sequence[str] | dict
+
 
 class Request(NamedTuple):
     """One exploration of one stage.

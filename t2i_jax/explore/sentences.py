@@ -13,8 +13,9 @@ import numpy as np
 
 from t2i_jax.data.feed import Rows
 from t2i_jax.data.text import tokenize
-from t2i_jax.explore.request import Found, held_out, sentences_of, take
+from t2i_jax.explore.request import Found, Sentences, held_out, sentences_of, take
 from t2i_jax.runtime.errors import DataError
+from t2i_jax.sample import Sampler
 from t2i_jax.scenes import explored
 
 # pictures of a row; frames of the film for each of them
@@ -26,7 +27,9 @@ READ = 20_000
 
 
 # ---------------------------------------------------------------------------------- interpolations
-def text_interpolation(sampler, ends, num=8, steps=STEPS, seed=0):
+def text_interpolation(
+    sampler: Sampler, ends: Sentences, num: int = 8, steps: int = STEPS, seed: int = 0
+) -> np.ndarray:
     """Draw from one sentence to another -> uint8 (num, steps, s, s, 3).
 
     Each row has its own noise. The path is the straight line between the sentences' vectors, as
@@ -45,7 +48,13 @@ def text_interpolation(sampler, ends, num=8, steps=STEPS, seed=0):
     return sampler.sample(batch, noise, (num, steps))['image']
 
 
-def z_interpolation(sampler, sentences=None, num=1, steps=STEPS, seed=0):
+def z_interpolation(
+    sampler: Sampler,
+    sentences: Sentences | None = None,
+    num: int = 1,
+    steps: int = STEPS,
+    seed: int = 0,
+) -> np.ndarray:
     """Draw from one noise to another, `num` times for each sentence.
 
     The path is a great circle, so that all points are as long as the noise of training is (on
@@ -142,7 +151,7 @@ def film(sampler, fine, labels) -> Found:
 
 
 # ------------------------------------------------------------------------------------ changed words
-def swap_word(sampler, pair, num=8, seed=0):
+def swap_word(sampler: Sampler, pair: Sentences, num: int = 8, seed: int = 0) -> np.ndarray:
     """Draw two sentences that differ by a word or a few, from the same noise.
 
     pair: two sentences, or a batch of two rows, as Sampler.encode takes them.

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from t2i_jax.data import canvas
-from t2i_jax.explore.request import Found, held_out, sentences_of, take
+from t2i_jax.explore.request import Found, Sentences, held_out, sentences_of, take
 from t2i_jax.runtime.errors import DataError, RunError
-from t2i_jax.sample import to_uint8
+from t2i_jax.sample import Sampler, to_uint8
 from t2i_jax.scenes import explored
 
 # pictures from which the style encoder's correlations are estimated
@@ -23,7 +23,7 @@ PICTURES = 1000
 ACROSS = 12
 
 
-def style(sampler, sentences, images, seed=0):
+def style(sampler: Sampler, sentences: Sentences, images: np.ndarray, seed: int = 0) -> np.ndarray:
     """Draw each sentence in the style of each picture -> uint8 (n, k, s, s, 3).
 
     Besides z, noise is the same in all.
@@ -52,7 +52,9 @@ def style(sampler, sentences, images, seed=0):
     return sampler.sample(batch, sampler.noise(1, seed, n * k), (n, k), method)['image']
 
 
-def style_correlation(sampler, sentences, num=PICTURES, seed=0):
+def style_correlation(
+    sampler: Sampler, sentences: Sentences, num: int = PICTURES, seed: int = 0
+) -> np.ndarray:
     """Correlate each dimension of z with what is read off pictures drawn from it.
 
     sentences: as Sampler.encode takes them; they take turns.

@@ -25,11 +25,11 @@ def cli(argv=None):
 
     Mistakes of the user end in one message and exit status 1.
     """
-    asked = parser().parse_intermixed_args(argv)
-    workdir = os.path.expanduser(asked.workdir)
+    given = parser().parse_intermixed_args(argv)
+    workdir = os.path.expanduser(given.workdir)
     logging.set_verbosity(logging.WARNING)
     try:
-        steps = written(asked, settings.load(asked.config), workdir)
+        steps = written(given, settings.load(given.config), workdir)
     except (DataError, RunError) as error:
         sys.exit(f'Error: {error}')
     stages = ', '.join(f'{name} (step {step:,})' for name, step in steps.items())
@@ -40,7 +40,7 @@ def cli(argv=None):
 
 
 def parser():
-    """The flags of the command."""
+    """Return the parser of the flags."""
     flags = argparse.ArgumentParser(
         prog='python -m t2i_jax.imports',
         description=__doc__,
@@ -77,14 +77,14 @@ def parser():
     return flags
 
 
-def written(asked, config, workdir):
+def written(given, config, workdir):
     """Write the run -> {stage: step}."""
     # here, so that a typing error is answered before JAX is imported
     from t2i_jax.imports.run import import_attngan
     from t2i_jax.runtime.compiled import start_jax
 
     start_jax()
-    return import_attngan(asked.file + asked.files, config, workdir, asked.records, asked.mask_mode)
+    return import_attngan(given.file + given.files, config, workdir, given.records, given.mask_mode)
 
 
 if __name__ == '__main__':
