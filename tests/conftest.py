@@ -7,9 +7,8 @@ train longer. The level is a function of `-m`, which workers of xdist get, too.
 
 **Kept between runs** under $XDG_CACHE_HOME/t2i_jax/tests (~/.cache): compiled programs
 (`compiled`), and, each under a hash of the code that makes it, the small data set (`data`) and one
-tiny trained run a system (`runs`; the fixture
-`run_of`). They are made under a file lock, so that two workers share them. Remove the folder for a
-cold start.
+tiny trained run a system (`runs`; the fixture `run_of`). They are made under a file lock, so that
+two workers share them. Remove the folder for a cold start.
 
 **Budget.** CPU seconds (user and system, of this process and of children that have ended) of each
 test with its fixtures, less what is made once and kept: compiling programs that are not in the
@@ -72,17 +71,18 @@ class Budget:
     """CPU seconds of each file and system, without what is made once and kept."""
 
     def __init__(self):
-        self.used, self.once, self.cached, self.making = {}, 0.0, False, 0
+        self.used, self.once, self.cached, self.making, self.lowered = {}, 0.0, False, 0, 0.0
 
     def on_event(self, event, **_):
         self.cached = self.cached or event == '/jax/compilation_cache/cache_hits'
 
     def on_duration(self, event, seconds, **_):
+        if event == '/jax/core/compile/jaxpr_to_mlir_module_duration':
+            self.lowered = cpu_seconds()
         if event == '/jax/core/compile/backend_compile_duration':
-            # what was read from the cache is part of a warm run; within `making` all
-            # is counted there
+            # reading the cache is part of a warm run; within `made_once` all is counted there
             if not self.cached and not self.making:
-                self.once += seconds
+                self.once += min(cpu_seconds() - self.lowered, seconds * os.cpu_count())
             self.cached = False
 
     @contextlib.contextmanager
