@@ -106,8 +106,11 @@ def uniform(*shape, seed=0):
 
 
 def batch_for(needs, meta, b=4, seed=0):
-    """A batch of random arrays with the keys that a stage needs, in the shapes that `meta` says."""
-    draws, batch = np.random.default_rng(seed), {'step': np.int32(0)}
+    """A batch of random arrays with the keys that a stage needs, in the shapes that `meta` says.
+
+    Its `step` lies behind all warm-ups.
+    """
+    draws, batch = np.random.default_rng(seed), {'step': np.int32(100_000)}
     lengths = draws.integers(1, max(meta.length, 1) + 1, b).astype(np.int32)
     sides, centres = draws.uniform(0.1, 0.3, (2, b, meta.max_objects, 2))
     labels = draws.integers(0, max(meta.object_classes, 1), (b, meta.max_objects))
