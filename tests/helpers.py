@@ -226,7 +226,7 @@ def opened(config, workdir, mesh, stage='gan'):
     return trainer
 
 
-def program(*arguments):
+def start_python(*arguments):
     """Start Python in a process of its own, with one device. Tests that call it are slow."""
     level = os.environ['XLA_FLAGS'].split()[-1]
     return subprocess.Popen(

@@ -173,7 +173,10 @@ def test_attention_is_returned_where_it_is_wanted(looking):
 def test_samples_have_a_picture_of_attention(looking, tmp_path, monkeypatch):
     written = []
     with monkeypatch.context() as patch:
-        spy = lambda lines, labels, *args, **more: written.append((lines, labels, more))  # noqa: E731
+
+        def spy(lines, labels, *args, **more):
+            written.append((lines, labels, more))
+
         patch.setattr(sheets, 'sheet', spy)
         to_files(looking.stage, ['a red zebra circle', 'blue dot', 'a dot'], 5, 0, tmp_path)
     assert len(written) == 4

@@ -240,6 +240,7 @@ def test_encoders_of_another_vocabulary_are_refused(tmp_path):
     Vocabulary(['a', 'red', 'circle']).save(other / 'vocabulary.json')
     config.init.damsm = str(other)
     own = Vocabulary(['a', 'circle', 'red'])
+    own.save(tmp_path / 'vocabulary.json')
     with pytest.raises(
         RunError,
         match=rf'{other} has another vocabulary \(3 words, hash \w{{12}}\) than {tmp_path} \(3 '

@@ -14,7 +14,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import lines, opened, program, restored, saved_steps
+from helpers import lines, opened, restored, saved_steps, start_python
 from PIL import Image
 
 from benchmarks import devices
@@ -214,7 +214,7 @@ def start_two(config, workdir):
     """Two processes, by the command line, that train what `Run.claim` has put into the workdir."""
     Run(config, workdir).claim()
     flags = f'--workdir={workdir}', f'--coordinator=127.0.0.1:{free_port()}', '--processes=2'
-    return [program('-u', '-m', 't2i_jax.main', *flags, f'--process={i}') for i in (0, 1)]
+    return [start_python('-u', '-m', 't2i_jax.main', *flags, f'--process={i}') for i in (0, 1)]
 
 
 def told(process, seconds=90):
@@ -437,7 +437,7 @@ def test_a_coordinator_for_whom_nobody_comes(dense, tmp_path):
     Run(settings(dense), tmp_path).claim()
     address = f'127.0.0.1:{free_port()}'
     status, said = told(
-        program(
+        start_python(
             '-m',
             't2i_jax.main',
             f'--workdir={tmp_path}',

@@ -304,10 +304,10 @@ def test_what_python_2_wrote():
     values = np.array([[1, 2, 200]], '<f4')
     content = ''.join(f'\\x{byte:02x}' for byte in values.tobytes()).encode()
     array = (
-        b"cnumpy.core.multiarray\n_reconstruct\np1\n(cnumpy\nndarray\np2\n(I0\ntp3\nS'b'\np4\ntp5\nRp6\n(I1\n(I1\nI3\ntp7\n"
-        b"cnumpy\ndtype\np8\n(S'f4'\np9\nI0\nI1\ntp10\nRp11\n(I3\nS'<'\np12\nNNNI-1\nI-1\nI0\ntp13\nbI00\nS'"
-        + content
-        + b"'\np14\ntp15\nb."
+        b'cnumpy.core.multiarray\n_reconstruct\np1\n(cnumpy\nndarray\np2\n(I0\n'
+        b"tp3\nS'b'\np4\ntp5\nRp6\n(I1\n(I1\nI3\ntp7\n"
+        b"cnumpy\ndtype\np8\n(S'f4'\np9\nI0\nI1\ntp10\nRp11\n(I3\nS'<'\np12\n"
+        b"NNNI-1\nI-1\nI0\ntp13\nbI00\nS'" + content + b"'\np14\ntp15\nb."
     )
     assert np.array_equal(pickles.loads(array), values)
     ordered = b'\x80\x02ccollections\nOrderedDict\nq\x01]q\x02]q\x03(U\x01aK\x01ea\x85Rq\x04.'

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bit_equal, lines, opened, program, restored, saved_steps
+from helpers import bit_equal, lines, opened, restored, saved_steps, start_python
 from PIL import Image
 
 from t2i_jax import config as settings
@@ -80,7 +80,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was_saved(dense, tmp_path, monkey
     config = dense(steps=100_000, log_every=10, checkpoint_every=20)
     killed, whole = tmp_path / 'killed', tmp_path / 'whole'
     Run(config, killed).claim()
-    process = program('-m', 't2i_jax.main', f'--workdir={killed}')
+    process = start_python('-m', 't2i_jax.main', f'--workdir={killed}')
     deadline = time.monotonic() + 300
     while not (killed / 'gan' / 'checkpoints').exists() or not saved_steps(killed):
         assert time.monotonic() < deadline and process.poll() is None
