@@ -1,5 +1,6 @@
 """Explorations from attributes and latents: pictures and numbers of each kind, what is refused."""
 
+import functools
 import json
 
 import cv2
@@ -20,6 +21,13 @@ ALL = tuple(Attribute2Image.explores)
 def layered(run_of):
     """The stage of a tiny disCVAE after a few steps."""
     return Run.open(run_of('attribute2image'))['vae']
+
+
+@pytest.fixture(autouse=True)
+def brief_inference(monkeypatch):
+    """Few steps from few starts, since XLA runs them slowly without optimising."""
+    brief = functools.partialmethod(Attribute2Image.infer, steps=40, restarts=2)
+    monkeypatch.setattr(Attribute2Image, 'infer', brief)
 
 
 @pytest.fixture
