@@ -31,7 +31,7 @@ from t2i_jax.data.text import Vocabulary
 from t2i_jax.layers import remat
 from t2i_jax.runtime.checkpoint import Checkpoints
 from t2i_jax.runtime.errors import RunError, choose
-from t2i_jax.runtime.files import replacing, writes
+from t2i_jax.runtime.files import write_text, writes
 from t2i_jax.runtime.lock import Lock
 
 Path = str | os.PathLike
@@ -147,8 +147,7 @@ class Run:
                 + '\nChoose another --workdir, or leave out --config to resume that run.'
             )
         if jax.process_index() == 0:
-            with replacing(path) as temporary:
-                temporary.write_text(settings.to_json(self.config))
+            write_text(path, settings.to_json(self.config))
 
 
 def saved_steps(workdir, name='*') -> list[int]:
@@ -204,8 +203,7 @@ class RunStage:
         """Write what the data know, for everything that is built without them."""
         self._meta, self._module = meta, None
         if jax.process_index() == 0:
-            with replacing(self.folder / 'meta.json') as temporary:
-                temporary.write_text(json.dumps(meta._asdict(), indent=2) + '\n')
+            write_text(self.folder / 'meta.json', json.dumps(meta._asdict(), indent=2) + '\n')
 
     @functools.cached_property
     def nominal_meta(self) -> core.Meta:
@@ -260,8 +258,7 @@ class RunStage:
         """Copy what it takes to build a stage of another run, so that this run can do without."""
         other = self.source()
         self.write_meta(other.meta)
-        with replacing(self.folder / 'config.json') as temporary:
-            temporary.write_text(settings.to_json(other.config))
+        write_text(self.folder / 'config.json', settings.to_json(other.config))
 
     def origin(self) -> 'RunStage':
         """Return the stage by whose config this one is built: what `adopt` copied, or `source`."""

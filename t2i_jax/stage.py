@@ -87,7 +87,7 @@ class Stage(nnx.Module):
       A row of the result is one condition, with what moves from left to right; rows of a batch and
       noise (sampler.noise(num, seed, n)) are drawn by sampler.sample(batch, noise, (n, num)).
 
-    phases, needs, draws_from, makes, explores, taught_by, likelihoods may also be set in
+    phases, ema, needs, draws_from, makes, explores, taught_by, likelihoods may also be set in
     `__init__`, where keywords decide; the class then has all that `makes` and `explores` can be.
     """
 

@@ -296,7 +296,7 @@ class Trainer:
             Progress(self.total, start, self.name) as bar,
         ):
             if start == 0:
-                self.draw(0, state)
+                self.write_samples(0, state)
             for step in range(start + together, self.total + 1, together):
                 self.validation, before = {}, time.monotonic()
                 rows = next(batches)
@@ -343,7 +343,7 @@ class Trainer:
         if validates and self.held_out.plan:
             self.validate(step, state)
         if samples:
-            self.draw(step, state)
+            self.write_samples(step, state)
         if saves:
             self.log.flush()
             self.save(step, state, checkpoints, wait=bool(step == self.total or stopped))
@@ -399,7 +399,7 @@ class Trainer:
             )
         self.log.write(step, self.validation, 'validation/')
 
-    def draw(self, step, state):
+    def write_samples(self, step, state):
         """Write the sample grid."""
         weights = self.sampling_weights(state)
         if weights:

@@ -40,6 +40,7 @@ from t2i_jax.explore.sentences import (
 from t2i_jax.explore.style import style, style_correlation, style_sheet
 from t2i_jax.run import Path, Run, RunStage
 from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.files import write_text
 from t2i_jax.sample import Sampler
 
 __all__ = [
@@ -259,6 +260,6 @@ def write(found, sampler, what, seed, folder) -> dict:
         done += f', {what}.gif'
     numbers = {'what': what, 'step': sampler.step, 'rows': len(found.labels), 'seed': seed}
     numbers |= found.numbers
-    (folder / f'{what}.json').write_text(json.dumps(numbers, indent=1) + '\n')
+    write_text(folder / f'{what}.json', json.dumps(numbers, indent=1) + '\n')
     print(done + (f'; {json.dumps(found.numbers)}' if found.numbers else ''))
     return numbers
