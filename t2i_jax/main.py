@@ -304,8 +304,20 @@ def config_of(mode, flags, overrides):
         config = settings.override(settings.load_older(flags['workdir']), overrides)
     else:
         config = settings.load(flags['config'], overrides)
+        if mode in ('evaluate', 'explore'):
+            require_run_of(flags['workdir'], flags['config'])
     settings.check(config)
     return config
+
+
+def require_run_of(workdir, experiment):
+    """Raise RunError where a run was not made of an experiment."""
+    lines = settings.refused(settings.load_older(workdir), settings.load(experiment))
+    if lines:
+        raise RunError(
+            f'{workdir} is not a run of {experiment} ({lines[0]}; {len(lines)} settings differ): '
+            'leave out --config, since a run has its own.'
+        )
 
 
 # ------------------------------------------------------------------------------------------- help
