@@ -33,7 +33,7 @@ MEND = (
 
 
 class Result(NamedTuple):
-    """What came of a case.
+    """The result of a case.
 
     times, survived: disturbances, and those without a problem
     lost: steps, at most

@@ -155,7 +155,7 @@ NAMES = [name for name in MODES if name != FILES]
 
 
 class Command(NamedTuple):
-    """What the command line says, checked: mode, flags by name, config (or None), other words."""
+    """The command line, checked: mode, flags by name, config (or None), other words."""
 
     mode: str
     flags: types.SimpleNamespace

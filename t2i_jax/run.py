@@ -181,7 +181,7 @@ class RunStage:
     # ------------------------------------------------------------------------------------- data
     @property
     def meta(self) -> core.Meta:
-        """What its data knew when it was trained. Raises RunError where it was not trained."""
+        """The Meta of the data that it was trained on. Raises RunError where it was not trained."""
         if self._meta is None:
             path = self.folder / 'meta.json'
             try:
@@ -207,7 +207,7 @@ class RunStage:
 
     @functools.cached_property
     def nominal_meta(self) -> core.Meta:
-        """What is known of the data without reading them: published values, `data.nominal`."""
+        """The Meta without reading data: published values, `data.nominal`."""
         known = dict(self.data['nominal'])
         if self.data['embedding'] == 'stored':
             known.setdefault('embedding_dim', 1024)

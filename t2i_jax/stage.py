@@ -33,7 +33,7 @@ class Phase(NamedTuple):
 
 
 class Meta(NamedTuple):
-    """What a data set knows about itself. Networks take their sizes from it.
+    """The knowledge of a data set about itself. Networks take their sizes from it.
 
     name: of the data set.
     vocabulary_size: words, including the padding (id 0).

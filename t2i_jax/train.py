@@ -274,7 +274,7 @@ class Trainer:
         )
 
     def identity(self):
-        """What the position in the data depends on."""
+        """Return all that the position in the data depends on."""
         return dict(
             seed=self.stage.config.seed,
             batch_size=self.block.batch_size,

@@ -1,4 +1,4 @@
-"""What happens to a batch on the device: crop, mirror, smaller scales, choice of words.
+"""Augmentation of a batch on the device: crop, mirror, smaller scales, choice of words.
 
 It runs inside the jitted step, keyed by (seed, step, row), so it is the same on one device or
 eight, and after a resume.

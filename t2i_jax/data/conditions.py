@@ -44,7 +44,7 @@ class Condition(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What conditions are read with: the data, the run's words, samples of each, the seed."""
+    """The context of reading conditions: the data, the run's words, samples of each, the seed."""
 
     meta: NamedTuple
     vocabulary: object
@@ -125,6 +125,7 @@ def repeated(values, context):
 
 
 def read_sentences(sentences, context):
+    """Encode sentences with the run's words."""
     encoded = encode_sentences(sentences, context.vocabulary, context.meta.length)
     return repeated(encoded, context)
 
@@ -143,6 +144,7 @@ def read_several(values, context):
 
 
 def read_label_sets(values, context):
+    """Parse label sets, given or named in sentences."""
     read = sentences_as_labels if isinstance(values, FromSentences) else label_sets
     return repeated({'label_set': read(values, context.meta)}, context)
 

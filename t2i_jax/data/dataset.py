@@ -81,7 +81,7 @@ class Dataset:
 
     @property
     def geometry(self) -> Geometry:
-        """What augmentation knows of its pictures."""
+        """The knowledge of its pictures that augmentation needs."""
         data, of = self.data, self.metadata.get
         return Geometry(
             *(data['size'], self.canvas.side, data['length'], data['flip'], tuple(data['scales'])),
@@ -94,7 +94,7 @@ class Dataset:
         return int(self.metadata.get('max_objects', 0))
 
     def meta(self, vocabulary_size) -> Meta:
-        """What stages know of it; the size of the vocabulary comes from its captions."""
+        """The knowledge of it that stages need; the size of the vocabulary comes from its captions."""
         data, features, have = self.data, self.info.features, self.features
         objects = features['objects'].feature['label'].names if 'objects' in have else ()
         attributes = self.metadata.get('attributes', ()) if 'attributes' in have else ()

@@ -90,7 +90,7 @@ class Split:
             self.tables |= {name: LazyPictures(self.pictures, name) for name in drawn}
 
     def _pictures(self, names) -> Pictures:
-        """What reads the features of records that these fields come from, and draws pictures."""
+        """Make the reader of the features that these fields come from; it draws pictures."""
         have, canvas = self.dataset.features, self.canvas
         read = {field(name).feature for name in names} | ({'file_name'} & have)
         placed = any(field(name).placed and name != 'image' for name in names)

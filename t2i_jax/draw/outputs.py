@@ -1,4 +1,4 @@
-"""What a stage makes: how each kind is shown as a picture and written to a file."""
+"""The outputs of stages: how each kind is shown as a picture and written to a file."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Output(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What writers know besides the samples: the data, the run's words, the sentence or ''."""
+    """The knowledge of writers besides the samples: the data, the run's words, the sentence or ''."""
 
     meta: NamedTuple
     vocabulary: object

@@ -208,6 +208,7 @@ def own_measures(sampler, measure, rows, true, seed) -> list:
 
 
 def upside_down(batch):
+    """Flip the boxes of a batch vertically."""
     return batch | {'boxes': rules.flipped(batch['boxes'])}
 
 

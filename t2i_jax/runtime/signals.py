@@ -9,7 +9,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
-    """A signal asked to stop, and everything is saved."""
+    """A stop signal came, and everything is saved."""
 
 
 class Signals:
