@@ -94,7 +94,7 @@ class Dataset:
         return int(self.metadata.get('max_objects', 0))
 
     def meta(self, vocabulary_size) -> Meta:
-        """The knowledge of it that stages need; the size of the vocabulary comes from its captions."""
+        """The Meta of it; the size of the vocabulary comes from its captions."""
         data, features, have = self.data, self.info.features, self.features
         objects = features['objects'].feature['label'].names if 'objects' in have else ()
         attributes = self.metadata.get('attributes', ()) if 'attributes' in have else ()

@@ -26,7 +26,7 @@ class Output(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The knowledge of writers besides the samples: the data, the run's words, the sentence or ''."""
+    """Facts for writers besides the samples: the data, the run's words, the sentence."""
 
     meta: NamedTuple
     vocabulary: object
