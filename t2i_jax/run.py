@@ -252,7 +252,7 @@ class RunStage:
 
     def source(self) -> 'RunStage':
         """Return the stage that holds the weights: this one, or that of the run `init` names."""
-        return Run.open(self.adopted)[self.name] if self.adopted else self
+        return Run.open(self.adopted)[self.name].source() if self.adopted else self
 
     def adopt(self) -> None:
         """Copy what it takes to build a stage of another run, so that this run can do without."""
