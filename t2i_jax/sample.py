@@ -200,6 +200,17 @@ class Sampler:
                 f'(--stage), or measure this one: --mode=evaluate --stage={self.name}.'
             )
 
+    def chunks(self, tree, rows: int):
+        """Yield the rows of a tree of arrays in chunks, on the devices of the sampler.
+
+        The last chunk is filled up with the last row.
+        """
+        for start in range(0, rows, self.chunk):
+            index = np.minimum(np.arange(start, start + self.chunk), rows - 1)
+            yield jax.tree.map(
+                lambda x, index=index: jax.device_put(np.asarray(x)[index], self.rows), tree
+            )
+
     def sample(
         self,
         batch: dict,
@@ -215,13 +226,8 @@ class Sampler:
         """
         self.require_drawing(method)
         rows, outs = int(np.prod(shape)), []
-        for start in range(0, rows, self.chunk):
-            index = np.minimum(np.arange(start, start + self.chunk), rows - 1)
-
-            def part(x, index=index):
-                return jax.device_put(np.asarray(x)[index], self.rows)
-
-            out = self.compiled(method, *self.weights, *jax.tree.map(part, (batch, noise)))
+        for part in self.chunks((batch, noise), rows):
+            out = self.compiled(method, *self.weights, *part)
             out = {name: x for name, x in out.items() if attention or name != 'attention'}
             out |= {name: to_uint8(out[name]) for name in ('image', 'images') if name in out}
             outs.append(jax.tree.map(np.asarray, out))

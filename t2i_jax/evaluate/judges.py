@@ -91,10 +91,7 @@ class Judge:
 
 def in_chunks(sampler, function, batch):
     """Yield function(params, stats, batch) of chunks; the last is filled up with its last row."""
-    rows = len(batch['length'])
-    for start in range(0, rows, sampler.chunk):
-        index = np.minimum(np.arange(start, start + sampler.chunk), rows - 1)
-        part = {n: jax.device_put(np.asarray(x)[index], sampler.rows) for n, x in batch.items()}
+    for part in sampler.chunks(batch, len(batch['length'])):
         yield function(*sampler.weights, part)
 
 
