@@ -21,20 +21,24 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import RunError, choose
 
 # Whether a setting may differ when a run is resumed: never, always, or only to a larger number.
 FIXED, FREE, GROWS = 'fixed', 'free', 'grows'
 
 
 class Setting(NamedTuple):
-    """One setting: its default, its meaning in a line, and what is allowed."""
+    """One setting: its default, its meaning in a line, and what is allowed.
+
+    choices: the values that it can have, if not all
+    """
 
     default: Any
     meaning: str
     resume: str = FIXED
     low: float = -math.inf
     high: float = math.inf
+    choices: tuple = ()
 
 
 class Named(dict):
@@ -48,31 +52,50 @@ DATA = dict(
     manual_dir=Setting('', 'folder with files of yours, for the builders that read them', FREE),
     split=Setting('train', 'what is trained on, in the notation of TFDS: train[:256]'),
     validation_split=Setting('validation', 'the held-out split'),
-    on_error=Setting('refuse', 'records that cannot be used: refuse or skip', FREE),
+    on_error=Setting(
+        'refuse', 'records that cannot be used: refuse or skip', FREE, choices=('refuse', 'skip')
+    ),
     size=Setting(64, 'pixels, the side of the largest image', low=1),
     load_size=Setting(0, 'pixels, the side from which the crop is taken; 0: size', low=0),
-    crop=Setting('', "'bbox': the square around the main object, as the papers on birds have it"),
-    resize=Setting('squash', "'squash' to a square, or 'keep' the shape"),
+    crop=Setting(
+        '',
+        "'bbox': the square around the main object, as the papers on birds have it",
+        choices=('', 'bbox'),
+    ),
+    resize=Setting(
+        'squash', "'squash' to a square, or 'keep' the shape", choices=('squash', 'keep')
+    ),
     scales=Setting((), 'sides of smaller images, for systems that read several', low=1),
     flip=Setting(False, 'mirror half of the pictures'),
     length=Setting(18, 'words of a caption, after padding or cutting', low=1),
     captions=Setting(1, 'captions of an image in one row', low=1),
-    embedding=Setting('none', "sentence vectors: 'none', or 'stored' with the data"),
-    cache=Setting('host', "decoded pictures: in memory of the 'device', 'host', or 'none'", FREE),
+    embedding=Setting(
+        'none', "sentence vectors: 'none', or 'stored' with the data", choices=('none', 'stored')
+    ),
+    cache=Setting(
+        'host',
+        "decoded pictures: in memory of the 'device', 'host', or 'none'",
+        FREE,
+        choices=('device', 'host', 'none'),
+    ),
     workers=Setting(0, "processes that decode, with cache='none'; 0: threads", FREE, low=0),
     nominal=Named({'*': Setting(0, 'known of the data before they are read', FREE, low=0)}),
 )
 SCHEDULE = dict(
-    kind=Setting('constant', 'constant, step, cosine or linear'),
+    kind=Setting(
+        'constant',
+        'constant, step, cosine or linear',
+        choices=('constant', 'step', 'cosine', 'linear'),
+    ),
     factor=Setting(0.5, 'step: the rate is multiplied by it', low=0),
     every=Setting(100.0, 'step: after so many units', low=0),
     start=Setting(0.0, 'units before it begins', low=0),
     floor=Setting(0.0, 'smallest rate, as a fraction of lr', low=0, high=1),
     length=Setting(0.0, 'cosine, linear: units until the floor; 0: the end', low=0),
-    unit=Setting('epochs', 'epochs or updates'),
+    unit=Setting('epochs', 'epochs or updates', choices=('epochs', 'updates')),
 )
 OPTIM = dict(
-    name=Setting('adam', 'adam, rmsprop or sgd'),
+    name=Setting('adam', 'adam, rmsprop or sgd', choices=('adam', 'rmsprop', 'sgd')),
     lr=Setting(2e-4, 'learning rate', low=0),
     b1=Setting(0.9, 'adam: decay of the first moment', low=0, high=1),
     b2=Setting(0.999, 'adam: decay of the second moment', low=0, high=1),
@@ -88,7 +111,11 @@ STAGE = dict(
     steps=Setting(0, 'training steps; 0: as epochs says', GROWS, low=0),
     epochs=Setting(0, 'passes over the data; 0: as steps says', GROWS, low=0),
     batch_size=Setting(64, 'rows of a batch, over all devices', low=1),
-    sampler=Setting('uniform', 'uniform, class_balanced, distinct_classes or mixed'),
+    sampler=Setting(
+        'uniform',
+        'uniform, class_balanced, distinct_classes or mixed',
+        choices=('uniform', 'class_balanced', 'distinct_classes', 'mixed'),
+    ),
     captioned_share=Setting(0.5, 'mixed: share of the rows with a caption', low=0, high=1),
     near_wrong=Setting(0.0, 'share of wrong pairs that differ by little', low=0, high=1),
     ema=Setting(0.999, 'decay of the moving average of parameters, a step', low=0, high=1),
@@ -111,7 +138,7 @@ EVAL = dict(
     num=Setting(1000, 'pictures drawn for each split; of layouts: records', FREE, low=1),
     captions=Setting(1, 'captions used of each real picture', FREE, low=1),
     seed=Setting(0, 'of the noise and of every draw', FREE, low=0),
-    weights=Setting('ema', 'of the generator: ema or raw', FREE),
+    weights=Setting('ema', 'of the generator: ema or raw', FREE, choices=('ema', 'raw')),
     step=Setting(0, 'checkpoint; 0: the newest (or best)', FREE, low=0),
     extractor=Setting(
         '', "feature network: evaluate/features.py; '': one that fits, or none", FREE
@@ -129,7 +156,11 @@ EVAL = dict(
 SETTINGS = dict(
     system=Setting('', 'file under t2i_jax/systems'),
     seed=Setting(0, 'of weights, batches, augmentation and noise', low=0, high=2**32 - 1),
-    dtype=Setting('float32', 'type of the computation: float32 or bfloat16'),
+    dtype=Setting(
+        'float32',
+        'type of the computation: float32 or bfloat16',
+        choices=('float32', 'bfloat16'),
+    ),
     remat=Setting(False, 'compute blocks again for their gradient: less memory, more time', FREE),
     data=DATA,
     stages=Named({'*': STAGE}),
@@ -404,7 +435,9 @@ def refuse_early(path, text):
         done.append(part)
     if isinstance(table, dict):
         raise RunError(no_value(path, table))
-    if type(table.default) in (int, float):
+    if table.choices:
+        check_choice(path, text)
+    elif type(table.default) in (int, float):
         # an experiment may have a float where the default is an int
         check_number(path, parsed(path, text, float(table.default)))
 
@@ -430,8 +463,9 @@ def unknown(path, known, done=None):
 
 # ------------------------------------------------------------------------------------------- checks
 def check(config):
-    """Raise RunError for a number out of its range, NaN, or a size above load_size."""
+    """Raise RunError for a wrong choice, a number out of its range, NaN, or size > load_size."""
     for path, value in flat(config.to_dict()).items():
+        check_choice(path, value)
         for number in value if isinstance(value, (tuple, list)) else [value]:
             if isinstance(number, (int, float)) and not isinstance(number, bool):
                 check_number(path, number)
@@ -443,6 +477,13 @@ def check(config):
                 f'load_size={data["load_size"]}, from which it is cut: make it smaller, or '
                 'load_size larger (0: equal to size).'
             )
+
+
+def check_choice(path, value):
+    """Raise RunError for a value that is not among the choices of its setting."""
+    one = setting(path)
+    if isinstance(one, Setting) and one.choices:
+        choose(f'--config.{path}', value, one.choices)
 
 
 def check_number(path, number):

@@ -17,8 +17,7 @@ CURVES = {
     'cosine': lambda share: (1 + jnp.cos(jnp.pi * share)) / 2,
     'linear': lambda share: 1 - share,
 }
-KINDS = ('constant', 'step', *CURVES)
-UNITS = ('epochs', 'updates')
+KINDS, UNITS = (OPTIM['schedule'][name].choices for name in ('kind', 'unit'))
 # the settings of each rule that `describe` prints
 RULES = {'adam': ('b1', 'b2'), 'rmsprop': ('decay',), 'sgd': ('momentum',)}
 
