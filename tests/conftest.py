@@ -43,6 +43,8 @@ import pytest  # noqa: E402
 from absl import flags, logging  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()
+# keywords of stages that are narrower than `tiny`
+NARROW = {'attribute2image': dict(vae=dict(width=4, nz=8, nz_b=8))}
 SYSTEMS = {path.stem for path in (ROOT / 't2i_jax' / 'systems').glob('[!_]*.py')}
 
 
@@ -321,6 +323,9 @@ def run_of(on_shapes, tiny, data_dir, keep, tmp_path_factory):
     def run_of(system):
         if system not in copies:
             config = tiny() if system == 'gan_cls' else brief(on_shapes(experiment_of(system)))
+            if system in NARROW:
+                for name, keywords in NARROW[system].items():
+                    config.stages[name].model.update(keywords)
             copies[system] = copy_of(system, config)
         return copies[system]
 

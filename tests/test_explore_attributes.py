@@ -50,6 +50,8 @@ def test_groups_of_which_each_record_has_one():
     assert exclusive_groups(np.round(table[:, :5])) == [[0, 1], [2, 3], [4]]
 
 
+# inference is a loop over convolutions, which XLA at level 0 leaves slow
+@pytest.mark.slow
 @pytest.mark.parametrize('what', ALL)
 def test_pictures_and_numbers(what, layered, shown, tmp_path):
     numbers = explore(layered, what, num=3, out=tmp_path)
@@ -75,6 +77,7 @@ def test_pictures_and_numbers(what, layered, shown, tmp_path):
         assert numbers['ratio'] == pytest.approx(ratio)
 
 
+@pytest.mark.slow
 def test_a_given_picture(layered, tmp_path):
     mine = tmp_path / 'mine.png'
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
