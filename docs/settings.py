@@ -45,14 +45,19 @@ def rows(table, prefix=''):
             yield from rows(one, f'{prefix}{name}.')
 
 
-def main():
+def page(old):
+    """The page with tables as config.py has them now."""
     lines = []
     for title, table in TABLES.items():
         head = [f'### {title}', '', '| setting | default | meaning |', '|---|---|---|']
         lines += [*head, *rows(table), '']
-    old = PAGE.read_text()
     before, after = old.split(BEGIN)[0], old.split(END)[1]
-    new = '\n'.join([before + BEGIN, '', *lines, END]) + after
+    return '\n'.join([before + BEGIN, '', *lines, END]) + after
+
+
+def main():
+    old = PAGE.read_text()
+    new = page(old)
     if '--check' in sys.argv:
         sys.exit('docs/training.md: run python -m docs.settings' if new != old else 0)
     PAGE.write_text(new)

@@ -291,3 +291,10 @@ def test_public_functions_and_modules_of_the_same_name(first):
             ]
         )
     )
+
+
+def test_the_tables_of_settings_in_the_docs_are_current():
+    from docs import settings as tables
+
+    old = tables.PAGE.read_text()
+    assert tables.page(old) == old, 'run python -m docs.settings'
