@@ -355,7 +355,10 @@ def load_run(workdir):
     """Read the config of a run that exists. Raises RunError where there is none."""
     path = pathlib.Path(workdir) / 'config.json'
     try:
-        config = ConfigDict(plain(json.loads(path.read_text())))
+        config = json.loads(path.read_text())
+        blocks = isinstance(config, dict) and (config.get('data'), config.get('stages'))
+        if not blocks or not all(isinstance(block, dict) for block in blocks):
+            raise ValueError('it has no blocks data and stages')
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(
             f'{workdir} holds no run: there is no {path}. Train one first with '
@@ -365,7 +368,7 @@ def load_run(workdir):
         raise RunError(
             f'{path} is damaged ({error}). Restore it, or give --config=<experiment>.'
         ) from None
-    return config.lock()
+    return ConfigDict(plain(config)).lock()
 
 
 def load_older(workdir):

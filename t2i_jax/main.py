@@ -498,10 +498,13 @@ def execute(command):
 def quiet():
     """Drop what no user should read.
 
-    That is every rename of Orbax (INFO), and what its threads and coroutines print when a save or a
-    restore fails, which is raised where it is waited for.
+    That is every rename of Orbax (INFO), what its threads and coroutines print when a save or a
+    restore fails, which is raised where it is waited for, and the warning of TFDS that a
+    caption_folder has a configuration of its own.
     """
     logging.set_verbosity(logging.WARNING)
+    custom = 'Using custom data configuration'
+    logging.get_absl_logger().addFilter(lambda record: not str(record.msg).startswith(custom))
     python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
     hook = sys.unraisablehook
 

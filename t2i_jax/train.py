@@ -78,12 +78,21 @@ def check(run: Run, mesh):
             )
         if not stage.has_checkpoints:
             stage.cls.check(settings.plain(block.model))
-        data, needs, advice = stage.dataset, stage.nominal.needs, stage.cls.advice
-        count = data.check(stage.data['split'], needs, advice)
-        data.check(stage.data['validation_split'], needs, advice)
-        classes = data.meta(0).classes
-        rest = block.batch_size, block.sampler, block.near_wrong
-        check_plan(data.name, data.features, classes, count, *rest)
+        try:
+            check_data(stage)
+        except DataError as error:
+            raise DataError(f'Stage {stage.name}: {error}') from error
+
+
+def check_data(stage):
+    """Check that the data have what a stage reads. Raises DataError."""
+    block, data = stage.block, stage.dataset
+    needs, advice = stage.nominal.needs, stage.cls.advice
+    count = data.check(stage.data['split'], needs, advice)
+    data.check(stage.data['validation_split'], needs, advice)
+    classes = data.meta(0).classes
+    rest = block.batch_size, block.sampler, block.near_wrong
+    check_plan(data.name, data.features, classes, count, *rest)
 
 
 def seems_finished(stage) -> bool:

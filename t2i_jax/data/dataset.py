@@ -59,8 +59,10 @@ class Dataset:
         try:
             count = len(self.builder.as_data_source(split, deserialize_method=raw))
         except Exception as error:
+            # TFDS lists the splits itself
+            why = '' if str(error).startswith('Unknown split') else f' ({error})'
             raise DataError(
-                f'Data set {self.name} has no split {split!r} ({error}). It has: {known}.'
+                f'Data set {self.name} has no split {split!r}{why}. It has: {known}.'
             ) from error
         if not count:
             raise DataError(f'Split {split!r} of {self.name} is empty. It has: {known}.')
