@@ -101,6 +101,7 @@ def test_the_report(workdir, evaluated):
     assert 'sem_acc' in text and '±' in text and 'remembered' in text
 
 
+@pytest.mark.slow
 def test_the_same_twice_and_on_one_device(workdir, evaluated, monkeypatch, tmp_path):
     """`evaluated` ran on all of the eight."""
     again = evaluated_run(workdir, **SMALL)
@@ -131,7 +132,7 @@ def test_a_split_goes_round_with_other_captions_and_a_reference_does_not(on_shap
     assert len(each_once(split, 50)) == 20
 
 
-@pytest.mark.parametrize('kind', ['dcgan', 'folder'])
+@pytest.mark.parametrize('kind', ['dcgan', pytest.param('folder', marks=pytest.mark.slow)])
 def test_other_kinds_of_runs(dense, on_shapes, kind, tmp_path):
     """One that draws from nothing, and one on photographs with several captions a row."""
     if kind == 'dcgan':
@@ -223,6 +224,7 @@ def test_what_a_stage_measures(workdir, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_pictures_from_attributes(on_shapes, tmp_path):
     """What the vectors ask for is read from the pictures: all of it from real ones."""
     config = on_shapes('attribute2image_shapes')
