@@ -635,6 +635,7 @@ def test_a_stage_one_of_other_widths_brings_its_widths_and_its_sentence_encoder(
         style(['a red circle'])
 
 
+@pytest.mark.slow
 def test_the_small_pictures_of_stage_one(narrow, tmp_path, warnings):
     config, workdir = narrow
     one, two = Sampler.load(workdir, stage='one'), Sampler.load(workdir)
@@ -656,9 +657,10 @@ def test_the_small_pictures_of_stage_one(narrow, tmp_path, warnings):
     monkey = pytest.MonkeyPatch()
     monkey.setattr(type(checkpoints), 'extra', lambda self, step: dict(total=50))
     checkpoints.close()
-    Run(longer, tmp_path / 'other')['two'].loaded_weights(
-        jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    )
+    other = tmp_path / 'other'
+    other.mkdir()
+    shutil.copy(workdir / 'vocabulary.json', other)
+    Run(longer, other)['two'].loaded_weights(jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     monkey.undo()
     assert any(
         'was interrupted at step 2 of 50' in message and f'--workdir={workdir}' in message
