@@ -11,6 +11,7 @@ Flags are read before JAX is imported, so that a typing error is answered at onc
 import contextlib
 import difflib
 import logging as python_logging
+import math
 import os
 import sys
 import textwrap
@@ -30,12 +31,14 @@ class Flag(NamedTuple):
     """One flag: what stands for its value in the help, the help, its kind and default.
 
     kind: str, int, bool, or list for a flag that may be given several times.
+    low: the smallest number
     """
 
     value: str
     help: str
     kind: type = str
     default: object = None
+    low: float = -math.inf
 
 
 class Mode(NamedTuple):
@@ -83,6 +86,7 @@ FLAGS = {
         default. explore: how many are looked at.""",
         int,
         8,
+        low=1,
     ),
     'seed': Flag('N', 'Seed of the noise.', int, 0),
     'stage': Flag('NAME', 'The stage of the run, if not the last one that draws.'),
@@ -245,11 +249,15 @@ def known_flag(name):
 
 def value_of(name, kind, text):
     """Return the value of a flag. Raises RunError for a text that does not fit."""
+    low = FLAGS[name].low
     try:
-        return {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
+        value = {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
         wanted = 'true or false' if kind is bool else 'a whole number'
         raise RunError(f'--{name} is {wanted}, not {text!r}.') from None
+    if kind is int and value < low:
+        raise RunError(f'--{name} is {value}; it must be at least {low}.')
+    return value
 
 
 def unread(name, mode):

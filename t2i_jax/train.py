@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from flax import nnx
 
 from t2i_jax import config as settings
 from t2i_jax import sample
@@ -69,6 +70,7 @@ def check(run: Run, mesh):
         block = stage.block
         sharding.check_batch(block.batch_size, mesh, stage.name)
         stage.program(stage.nominal)
+        refuse_empty(stage)
         if block.keep.startswith('best:') and (
             not block.validate_every or block.checkpoint_every % block.validate_every
         ):
@@ -82,6 +84,17 @@ def check(run: Run, mesh):
             check_data(stage)
         except DataError as error:
             raise DataError(f'Stage {stage.name}: {error}') from error
+
+
+def refuse_empty(stage):
+    """Raise RunError for parameters without elements, which a width of 0 makes."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(stage.nominal, nnx.Param)):
+        if 0 in leaf.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator='.').removesuffix('.value')
+            raise RunError(
+                f'Stage {stage.name} has no elements in {name}, shape {leaf.shape}: set every '
+                f'width in --config.stages.{stage.name}.model above 0.'
+            )
 
 
 def check_data(stage):
@@ -98,7 +111,11 @@ def check_data(stage):
 def seems_finished(stage) -> bool:
     """Whether there is a checkpoint of the last step, by what is known without data."""
     newest = max(stage.saved_steps(), default=-1)
-    return 0 < stage.block.steps <= newest and (stage.workdir / 'vocabulary.json').exists()
+    try:
+        stage.run.vocabulary  # noqa: B018 - raises where it is missing or damaged
+    except DataError:
+        return False
+    return 0 < stage.block.steps <= newest
 
 
 def adopt(stage):

@@ -110,7 +110,8 @@ class Vocabulary:
         except (OSError, ValueError, KeyError, TypeError):
             raise DataError(
                 f'{path} is not a vocabulary: expected JSON {{"words": [...]}}. '
-                'Restore it from the run that wrote it.'
+                'Restore it, or resume the run, which makes it again: '
+                f't2i_jax --workdir={pathlib.Path(path).parent}.'
             ) from None
         return cls(words)
 
