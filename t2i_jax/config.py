@@ -518,7 +518,7 @@ def refused(old, new):
             continue
         if resume == GROWS and (here or 0) > (there or 0):
             continue
-        there, here = ('absent' if x is None else x for x in (there, here))
+        there, here = ({None: 'absent', '': "''"}.get(x, x) for x in map(plain, (there, here)))
         lines.append(f'{path}: {there} there, {here} here')
     return lines
 

@@ -13,6 +13,7 @@ import difflib
 import logging as python_logging
 import math
 import os
+import pathlib
 import sys
 import textwrap
 import types
@@ -197,6 +198,8 @@ def parse(words):
             f'{paths[0]!r} is not a flag: flags begin with --, t2i_jax --help lists them.'
         )
     flags = {name: given.get(name, flag.default) for name, flag in FLAGS.items()}
+    if flags['out']:
+        require_out(flags['out'], mode)
     flags |= {name: given.get(name, []) for name, flag in FLAGS.items() if flag.kind is list}
     for name in ('workdir', 'text_file', *(['out'] if mode != 'compare' else [])):
         flags[name] = os.path.expanduser(flags[name]) if flags[name] else None
@@ -287,6 +290,17 @@ def refuse_of_training(path, mode):
         here = ' Of an evaluation it is --config.eval.seed.' if path == 'seed' else ''
         raise RunError(
             f'--config.{path} is not read by --mode={mode}; it belongs to --mode={by}.{here}'
+        )
+
+
+def require_out(out, mode):
+    """Raise RunError where --out can be neither made nor written."""
+    path = pathlib.Path(os.path.expanduser(out)).absolute()
+    folder = path.parent if mode == 'compare' else path
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise RunError(
+            f'--out={out} cannot be written: {there} is not a folder in which you may write.'
         )
 
 

@@ -45,6 +45,8 @@ SIZES = (
     'object_classes',
     'max_objects',
 )
+# differences between two configs that a message names
+SHOWN = 10
 
 
 class Run:
@@ -141,6 +143,10 @@ class Run:
             except RunError as error:
                 logging.warning('%s It is replaced by the given one.', error)
         if old is not None and (lines := settings.refused(old, self.config)):
+            if old.system != self.config.system:
+                lines = [f'system: {old.system} there, {self.config.system} here']
+            elif len(lines) > SHOWN:
+                lines[SHOWN:] = [f'and {len(lines) - SHOWN} more']
             raise RunError(
                 f'{self.workdir} belongs to a run with another config:\n  '
                 + '\n  '.join(lines)

@@ -234,9 +234,12 @@ class Pictures:
 
 def read_picture(path, size):
     """A picture file -> s s 3 in [-1, 1]. Raises DataError."""
-    image = cv2.imread(os.path.expanduser(path), cv2.IMREAD_COLOR_RGB)
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise DataError(f'{path} does not exist. Give a PNG or JPEG file.')
+    image = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise DataError(f'{path} is missing, or no picture. Give a PNG or JPEG file.')
+        raise DataError(f'{path} is not a picture that can be read. Give a PNG or JPEG file.')
     return (
         cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 127.5 - 1
     )
