@@ -466,7 +466,7 @@ def unknown(path, known, done=None):
 
 # ------------------------------------------------------------------------------------------- checks
 def check(config):
-    """Raise RunError for a wrong choice, a number out of its range, NaN, or size > load_size."""
+    """Raise RunError for a wrong choice, a number out of its range, or sizes that do not fit."""
     for path, value in flat(config.to_dict()).items():
         check_choice(path, value)
         for number in value if isinstance(value, (tuple, list)) else [value]:
@@ -480,6 +480,12 @@ def check(config):
                 f'load_size={data["load_size"]}, from which it is cut: make it smaller, or '
                 'load_size larger (0: equal to size).'
             )
+        for scale in plain(data['scales']):
+            if not isinstance(scale, int) or data['size'] % scale:
+                raise RunError(
+                    f'--config.{at if "scales" in block else ""}data.scales has {scale}, which '
+                    f'does not divide data.size={data["size"]}.'
+                )
 
 
 def check_choice(path, value):

@@ -258,7 +258,16 @@ class RunStage:
 
     def source(self) -> 'RunStage':
         """Return the stage that holds the weights: this one, or that of the run `init` names."""
-        return Run.open(self.adopted)[self.name].source() if self.adopted else self
+        if not self.adopted:
+            return self
+        other = Run.open(self.adopted)[self.name]
+        if not (issubclass(other.cls, self.cls) or issubclass(self.cls, other.cls)):
+            raise RunError(
+                f'init.{self.name}={self.adopted} is a run of {other.config.system}, whose stage '
+                f'{self.name} is another one than that of {self.config.system}: name a run of '
+                f'{self.config.system}.'
+            )
+        return other.source()
 
     def adopt(self) -> None:
         """Copy what it takes to build a stage of another run, so that this run can do without."""
