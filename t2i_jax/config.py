@@ -120,7 +120,7 @@ STAGE = dict(
     near_wrong=Setting(0.0, 'share of wrong pairs that differ by little', low=0, high=1),
     ema=Setting(0.999, 'decay of the moving average of parameters, a step', low=0, high=1),
     ema_half_life=Setting(0.0, 'its half-life in images instead; 0: as ema says', low=0),
-    model=Named({'*': Setting(None, 'keyword of the stage')}),
+    model=Named({'*': Setting(None, 'keyword of the stage', low=0)}),
     data=Named(DATA),
     optim=Named({'*': {**OPTIM, '*': OPTIM}}),
     steps_per_dispatch=Setting(1, 'steps run at once on the device: for small networks', low=1),
