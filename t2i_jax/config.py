@@ -504,7 +504,7 @@ def check_number(path, number):
     if math.isfinite(high):
         allowed = f'between {low} and {high}'
     else:
-        allowed = f'a number of at least {low}' if math.isfinite(low) else 'a finite number'
+        allowed = f'a finite number of at least {low}' if math.isfinite(low) else 'a finite number'
     raise RunError(f'--config.{path} is {number:g}; it must be {allowed}.')
 
 

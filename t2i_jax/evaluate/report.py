@@ -22,7 +22,7 @@ import numpy as np
 from t2i_jax import __version__
 from t2i_jax.draw import sheets
 from t2i_jax.metrics.bootstrap import interval as bootstrap
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import RunError, reason
 from t2i_jax.runtime.files import write_text
 
 # columns of a table, in this order
@@ -120,7 +120,7 @@ def read(path) -> dict:
         out = json.loads(path.read_text())
         out['run'], out['values'], out['protocol']
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f'{path} is not a report of an evaluation ({error!r}).') from None
+        raise RunError(f'{path} is not a report of an evaluation ({reason(error)}).') from None
     return out
 
 
