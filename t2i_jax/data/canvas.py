@@ -13,11 +13,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from t2i_jax.config import DATA
 from t2i_jax.runtime.errors import DataError
 
 PICTURES = ('image', 'mask', 'object_masks')
-CROPS = DATA['crop'].choices
+CROPS = ('', 'bbox')
 # with 'keep', the longer side of a canvas in units of the shorter one; more is cut at both ends
 LONGEST = 1.5
 

@@ -8,14 +8,13 @@ import pathlib
 import tensorflow_datasets as tfds
 
 import tfds_builders
-from t2i_jax.config import DATA
 from t2i_jax.data.augment import Geometry
 from t2i_jax.data.canvas import CROPS, Canvas
 from t2i_jax.data.fields import field, fields_of
 from t2i_jax.runtime.errors import DataError, choose
 from t2i_jax.stage import Meta
 
-CACHES = DATA['cache'].choices
+CACHES = 'device', 'host', 'none'
 
 
 class Dataset:
