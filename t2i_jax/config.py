@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from t2i_jax.data.choices import CACHES, CROPS, RESIZES, SAMPLERS
 from t2i_jax.runtime.errors import RunError, choose
 
 # Whether a setting may differ when a run is resumed: never, always, or only to a larger number.
@@ -60,11 +61,9 @@ DATA = dict(
     crop=Setting(
         '',
         "'bbox': the square around the main object, as the papers on birds have it",
-        choices=('', 'bbox'),
+        choices=CROPS,
     ),
-    resize=Setting(
-        'squash', "'squash' to a square, or 'keep' the shape", choices=('squash', 'keep')
-    ),
+    resize=Setting('squash', "'squash' to a square, or 'keep' the shape", choices=RESIZES),
     scales=Setting((), 'sides of smaller images, for systems that read several', low=1),
     flip=Setting(False, 'mirror half of the pictures'),
     length=Setting(18, 'words of a caption, after padding or cutting', low=1),
@@ -76,7 +75,7 @@ DATA = dict(
         'host',
         "decoded pictures: in memory of the 'device', 'host', or 'none'",
         FREE,
-        choices=('device', 'host', 'none'),
+        choices=CACHES,
     ),
     workers=Setting(0, "processes that decode, with cache='none'; 0: threads", FREE, low=0),
     nominal=Named({'*': Setting(0, 'known of the data before they are read', FREE, low=0)}),
@@ -114,7 +113,7 @@ STAGE = dict(
     sampler=Setting(
         'uniform',
         'uniform, class_balanced, distinct_classes or mixed',
-        choices=('uniform', 'class_balanced', 'distinct_classes', 'mixed'),
+        choices=SAMPLERS,
     ),
     captioned_share=Setting(0.5, 'mixed: share of the rows with a caption', low=0, high=1),
     near_wrong=Setting(0.0, 'share of wrong pairs that differ by little', low=0, high=1),

@@ -16,7 +16,6 @@ from PIL import Image
 from t2i_jax.runtime.errors import DataError
 
 PICTURES = ('image', 'mask', 'object_masks')
-CROPS = ('', 'bbox')
 # with 'keep', the longer side of a canvas in units of the shorter one; more is cut at both ends
 LONGEST = 1.5
 

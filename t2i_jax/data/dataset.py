@@ -9,12 +9,11 @@ import tensorflow_datasets as tfds
 
 import tfds_builders
 from t2i_jax.data.augment import Geometry
-from t2i_jax.data.canvas import CROPS, Canvas
+from t2i_jax.data.canvas import Canvas
+from t2i_jax.data.choices import CACHES, CROPS, RESIZES
 from t2i_jax.data.fields import field, fields_of
 from t2i_jax.runtime.errors import DataError, choose
 from t2i_jax.stage import Meta
-
-CACHES = 'device', 'host', 'none'
 
 
 class Dataset:
@@ -71,7 +70,7 @@ class Dataset:
     def canvas(self) -> Canvas:
         """How its pictures are drawn. Raises DataError."""
         data = self.data
-        choose('data.resize', data['resize'], ('squash', 'keep'))
+        choose('data.resize', data['resize'], RESIZES)
         choose('data.crop', data['crop'], CROPS)
         if data['crop'] and 'bbox' not in self.features:
             raise DataError(

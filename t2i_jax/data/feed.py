@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from t2i_jax.data.augment import augment
-from t2i_jax.data.dataset import CACHES
+from t2i_jax.data.choices import CACHES
 from t2i_jax.data.fields import field
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split, device_tables

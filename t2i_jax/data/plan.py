@@ -8,11 +8,11 @@ import functools
 import numpy as np
 from absl import logging
 
+from t2i_jax.data.choices import SAMPLERS
 from t2i_jax.data.tables import Split
 from t2i_jax.runtime.errors import DataError, choose
 from tfds_builders.facts import entails
 
-SAMPLERS = 'uniform', 'class_balanced', 'distinct_classes', 'mixed'
 # records among which the one that is most like a row's own is taken, with near_wrong
 NEAR = 8
 
