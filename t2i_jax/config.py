@@ -316,13 +316,13 @@ def find(name):
     own = next(iter(ours.values())).parent
     if path.suffix == '.py' and path.is_file():
         if path.resolve().parent == own.resolve():
-            module = importlib.import_module(f't2i_jax.experiments.{path.stem}')
+            experiment = importlib.import_module(f't2i_jax.experiments.{path.stem}')
         else:
             spec = importlib.util.spec_from_file_location('experiment', path)
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            experiment = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(experiment)
     elif name in ours or path.parent.name == 'experiments' and path.stem in ours:
-        module = importlib.import_module(f't2i_jax.experiments.{path.stem}')
+        experiment = importlib.import_module(f't2i_jax.experiments.{path.stem}')
     else:
         close = difflib.get_close_matches(path.stem, ours, 1)
         guess = f' Did you mean {close[0]}?' if close else ''
@@ -330,11 +330,11 @@ def find(name):
             f'There is no experiment {name!r}.{guess} --config takes the path of a file, or one of '
             f'these: {", ".join(ours)}.'
         )
-    if not hasattr(module, 'get_config'):
+    if not hasattr(experiment, 'get_config'):
         raise RunError(
             f'{name} is not an experiment: it has no get_config. docs/add_a_system.md shows one.'
         )
-    return module
+    return experiment
 
 
 def load(text, overrides=()):
