@@ -254,20 +254,32 @@ class RunStage:
     @property
     def adopted(self) -> str:
         """The workdir of the run that made this stage, `init.<stage>`; '' where this one does."""
-        return os.path.expanduser(self.config.init.get(self.name) or '')
+        other = os.path.expanduser(self.config.init.get(self.name) or '')
+        own = self.workdir and os.path.realpath(self.workdir)
+        return '' if other and os.path.realpath(other) == own else other
 
     def source(self) -> 'RunStage':
-        """Return the stage that holds the weights: this one, or that of the run `init` names."""
-        if not self.adopted:
-            return self
-        other = Run.open(self.adopted)[self.name]
-        if not (issubclass(other.cls, self.cls) or issubclass(self.cls, other.cls)):
-            raise RunError(
-                f'init.{self.name}={self.adopted} is a run of {other.config.system}, whose stage '
-                f'{self.name} is another one than that of {self.config.system}: name a run of '
-                f'{self.config.system}.'
-            )
-        return other.source()
+        """Return the stage that holds the weights: this one, or that of the run `init` names.
+
+        Raises RunError where there is no such stage, and where runs name each other in a circle.
+        """
+        stage, seen = self, set()
+        while stage.adopted:
+            place, other = os.path.realpath(stage.adopted), Run.open(stage.adopted)[self.name]
+            if place in seen:
+                raise RunError(
+                    f'init.{self.name} of {self.workdir} leads back to {place}: point it to the '
+                    'run that trained the stage.'
+                )
+            if not (issubclass(other.cls, self.cls) or issubclass(self.cls, other.cls)):
+                raise RunError(
+                    f'init.{self.name}={stage.adopted} is a run of {other.config.system}, whose '
+                    f'stage {self.name} is another one than that of {self.config.system}: name a '
+                    f'run of {self.config.system}.'
+                )
+            seen.add(place)
+            stage = other
+        return stage
 
     def adopt(self) -> None:
         """Copy what it takes to build a stage of another run, so that this run can do without."""

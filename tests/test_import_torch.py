@@ -629,9 +629,9 @@ def test_without_discriminators_and_without_a_generator(official, config, tmp_pa
     assert import_torch.import_attngan(encoders, config(), tmp_path / 'e', 256) == {'damsm': 20}
     other = config()
     other.init.damsm = str(tmp_path / 'e')
-    params, stats = Run(other, tmp_path / 'new')['gan'].loaded_weights(
-        jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    )
+    run = Run(other, tmp_path / 'new')
+    run.vocabulary = Run.open(tmp_path / 'e').vocabulary
+    params, stats = run['gan'].loaded_weights(jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     assert (
         params['text']['embed']['embedding'] == official['text_encoder200.pth'][1]['encoder.weight']
     ).all() and 'trunk' in stats['image']
