@@ -144,6 +144,7 @@ def test_a_saved_state_comes_back_bit_by_bit(trial, tmp_path):
     assert step == 1 and bit_equal(state, trial.after)
 
 
+@pytest.mark.slow
 def test_the_step_can_be_compiled_for_accelerators(trial):
     """Up to where one is needed: what only a CPU can run is refused."""
     exported = jax.export.export(trial.step, platforms=['tpu', 'cuda'])(trial.before, trial.batch)

@@ -388,6 +388,7 @@ def test_comparing(workdir, evaluated, tmp_path):
         compare([tmp_path, tmp_path / 'a'])
 
 
+@pytest.mark.slow
 def test_one_run_over_training(evaluated, tmp_path):
     for step in (2, 4, 6):
         out = json.loads(json.dumps(evaluated))

@@ -143,6 +143,7 @@ def test_the_report(workdir, evaluated):
     assert 'floor' in text and 'nll_per_label_above_floor' in text and 'remembered' in text
 
 
+@pytest.mark.slow
 def test_the_same_twice_and_on_one_device(workdir, evaluated, monkeypatch):
     """`evaluated` ran on all of the eight."""
     again = evaluated_run(workdir, **SMALL)
@@ -168,6 +169,7 @@ def test_wrong_options(workdir):
             evaluated_run(workdir, **SMALL | given)
 
 
+@pytest.mark.slow
 def test_training_evaluates_no_layouts(config, tmp_path):
     """`eval.every` is for stages that draw pictures: a config that sets it trains all the same."""
     train(Run(config(every=1), tmp_path), jax.devices()[:1])

@@ -376,6 +376,7 @@ def test_every_number_arrives_once(official, states):
     assert total(state.params['image']) == pytest.approx(total(heads), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_it_samples_and_trains_on(imported, monkeypatch, capsys):
     for name in ('step.SETTLE', 'sample.SHOWN', 'sample.SAMPLES'):
         monkeypatch.setattr(f't2i_jax.{name}', 2)
@@ -590,6 +591,7 @@ def test_torch_computes_the_same(official, imported, states):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3 * float(b.abs().max()))
 
 
+@pytest.mark.slow
 # ----------------------------------------------------------------------------------- parts of a set
 def test_without_discriminators_and_without_a_generator(official, config, tmp_path, capsys):
     single = tensors(official_g(GF, NZ, NC, D, 0, 1), 5)

@@ -181,6 +181,7 @@ def test_the_up_convolution_is_a_doubled_map_under_a_3x3_kernel():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_tensorflow_version_cuts_the_start_of_every_convolution(monkeypatch):
     rngs = nnx.Rngs(0)
     D = StackDiscriminator(16, 8, 16, 8, True, 'embedding', LayerNorm, rngs=rngs)
@@ -556,6 +557,7 @@ def config(on_shapes):
     return brief(on_shapes('stackgan_shapes'))
 
 
+@pytest.mark.slow
 def test_stage_two_without_a_finished_stage_one_ends_in_one_message(config, tmp_path):
     folder = tmp_path / 'empty'
     folder.mkdir()
@@ -668,6 +670,7 @@ def test_the_small_pictures_of_stage_one(narrow, tmp_path, warnings):
     )
 
 
+@pytest.mark.slow
 def test_stored_sentence_vectors_of_another_size_are_refused(narrow):
     config, workdir = narrow
     path = workdir / 'two' / 'meta.json'
