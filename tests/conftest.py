@@ -44,7 +44,12 @@ from absl import flags, logging  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()
 # keywords of stages that are narrower than `tiny`
-NARROW = {'attribute2image': dict(vae=dict(width=4, nz=8, nz_b=8))}
+NARROW = {
+    'attribute2image': dict(vae=dict(width=4, nz=8, nz_b=8)),
+    'stackgan': dict(two=dict(blocks=1)),
+}
+# forward passes by which running statistics are estimated, in kept runs
+SETTLE = 2
 SYSTEMS = {path.stem for path in (ROOT / 't2i_jax' / 'systems').glob('[!_]*.py')}
 
 
@@ -334,7 +339,9 @@ def run_of(on_shapes, tiny, data_dir, keep, tmp_path_factory):
         from t2i_jax.train import train
 
         def make(folder):
-            train(Run.create(config, folder), jax.devices()[:1])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr('t2i_jax.step.SETTLE', SETTLE)
+                train(Run.create(config, folder), jax.devices()[:1])
 
         code = code_hash('t2i_jax', 'tfds_builders') + os.environ['XLA_FLAGS']
         code += config.to_json().replace(str(data_dir), '')

@@ -261,6 +261,7 @@ def test_attributes_are_standardised_by_statistics_of_training():
     np.testing.assert_allclose(out.std(0), np.sqrt(y.var(0) / (y.var(0) + 0.01)), atol=0.05)
 
 
+@pytest.mark.slow
 def test_inference_goes_down_and_ignores_what_is_covered():
     stage, b = tiny(layered=False), batch(3)
     drawn = call(stage, 'sample', b, {'z': 2 * jax.random.normal(jax.random.key(3), (3, 4))})[

@@ -83,6 +83,7 @@ def test_one_device_equals_four_and_sharded_parameters_equal_whole_ones(tiny, tr
         state = expected
 
 
+@pytest.mark.slow
 def test_the_first_state_is_the_same_on_any_mesh_and_a_run_may_change_it(dense, tmp_path):
     for name, fsdp, count in (('one', 1, 1), ('four', 2, 4)):
         config = dense(steps=3, sample_every=3).unlock()

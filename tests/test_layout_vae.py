@@ -443,6 +443,7 @@ def test_counts_are_drawn_by_their_distribution_cut_to_what_is_allowed():
         assert np.allclose(share, expected, atol=2 / n) and (counts[:, [0, 2, 3]] == 0).all()
 
 
+@pytest.mark.slow
 def test_drawing_follows_the_model_that_was_trained():
     stage = box_vae(count_head='categorical')
     noise = stage.noise(jax.random.key(0), 40)

@@ -172,7 +172,7 @@ def test_a_network_may_come_from_another_run(tiny, trained, tmp_path):
     with pytest.raises(RunError, match=rf'{trained} has another vocabulary .* than {tmp_path}'):
         started(config, tmp_path)
     config.init.text = str(tmp_path)
-    with pytest.raises(RunError, match=r'holds no run'):
+    with pytest.raises(RunError, match=r'holds no trained stage'):
         Run(config, tmp_path)['gan'].build(Run.open(trained)['gan'].meta, 0)
 
 
