@@ -267,7 +267,7 @@ def test_sentences_that_cannot_be_drawn(cli, trained, tmp_path):
         (['--text=zebra stripes'], ['zebra, stripes', 'words of its training captions']),
         ([], ['--text=']),
         (['--text=a circle', '--num=0'], ['--num is 0']),
-        (['--text=a circle', '--num=-3'], ['num=-3']),
+        (['--text=a circle', '--num=-3'], ['--num is -3']),
         (['--labels=circle, square'], ['does not read labels']),
         (['--text=a circle', '--attributes=circle'], ['does not read attributes']),
     ):
