@@ -64,7 +64,7 @@ def signals(lab):
             process,
             130,
             rf'{signal.Signals(number).name}: stage gan (is saved|had not begun)',
-            'Resume with: python -m',
+            'Resume with: t2i_jax',
             lost=0,
             workdir=workdir,
         )
@@ -355,7 +355,7 @@ def clock(lab):
     process = lab.begin(workdir, inject='clock:86400')
     until(process, workdir, STEPS // 3)
     process.send_signal(signal.SIGTERM)
-    case.ended(process, 130, 'Resume with: python -m', lost=0, workdir=workdir)
+    case.ended(process, 130, 'Resume with: t2i_jax', lost=0, workdir=workdir)
     for path in workdir.rglob('*'):
         os.utime(path, (time.time() + 86400,) * 2)
     case.resume(workdir)

@@ -188,6 +188,9 @@ def brief(config, steps=2):
     """A config whose stages train a few steps, and validate, draw and save at the last."""
     last = {f'{what}_every': steps for what in ('validate', 'sample', 'checkpoint')}
     for block in config.stages.values():
+        # those that are left out stay out
+        if not block.steps and not block.epochs:
+            continue
         block.update(steps=steps, steps_per_dispatch=1, log_every=1, validate_batches=1, **last)
     return config
 

@@ -313,7 +313,8 @@ def test_a_signal_to_one_of_two_processes_stops_both_and_one_finishes(dense, who
     assert (status, other) == (130, 130), said + more
     assert (
         step < 8
-        and f'Another process was told to end: stage gan is saved at step {step} of 8' in said
+        and f'Another process received a stop signal: stage gan is saved at step {step} of 8'
+        in said
     )
     assert f'SIGTERM: stage gan is saved at step {step} of 8' in more
     train(Run(settings(dense), tmp_path), ONE)

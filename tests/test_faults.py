@@ -51,7 +51,7 @@ def test_two_processes_a_signal_no_room_and_a_damaged_checkpoint(
     until(first, workdir, 12, while_saving=True)
     first.send_signal(signal.SIGTERM)
     case.ended(
-        first, 130, 'SIGTERM: stage gan is saved', 'Resume with: python -m', lost=0, workdir=workdir
+        first, 130, 'SIGTERM: stage gan is saved', 'Resume with: t2i_jax', lost=0, workdir=workdir
     )
 
     before, newest = saved(workdir / 'gan')

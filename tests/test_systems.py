@@ -126,7 +126,7 @@ def test_a_step_fits_its_data_and_other_platforms(experiment, on_shapes, tmp_pat
         trainer = Trainer(stage, mesh, Signals())
         trainer.open_data()
         trainer.open_model()
-        rows = next(trainer.feed.batches(0, 1, trainer.together))
+        rows = next(trainer.feed.batches(0, trainer.together, trainer.together))
         step = jax.export.export(trainer.compiled.step, platforms=['tpu'])
         exported = step(trainer.shapes, trainer.feed.tables, rows)
         assert exported.platforms == ('tpu',)
