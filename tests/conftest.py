@@ -31,7 +31,7 @@ import time
 CACHE = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
 CACHE = CACHE / 't2i_jax' / 'tests'
 ROOT = pathlib.Path(__file__).parents[1]
-FILE_LIMIT, SYSTEM_LIMIT, SUITE_LIMIT = 40, 40, 960
+FILE_LIMIT, SYSTEM_LIMIT, SUITE_LIMIT = 40, 50, 960
 DEVICES = '--xla_force_host_platform_device_count=8'
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
