@@ -1,7 +1,33 @@
-"""The exception for what a user can put right.
+"""The exception for what a user can put right, and the words of its message.
 
 Such as a missing file, a mistyped name, a broken archive.
 """
+
+import errno
+import os
+import shlex
+
+# what to do about an error of the system; others have no remedy that we know
+REMEDIES = {
+    errno.ENOENT: 'Check the path',
+    errno.ENOTDIR: 'A part of the path is a file: name a folder there',
+    errno.EISDIR: 'It is a folder: name a file',
+    errno.EEXIST: 'Take it away, or choose another name',
+    errno.EACCES: 'See to it that you may read and write there, or choose another place',
+    errno.EPERM: 'See to it that you may read and write there, or choose another place',
+    errno.EROFS: 'Choose a place that can be written',
+    errno.ENOSPC: 'Make room, or choose another disk',
+    errno.EDQUOT: 'Make room, or choose another disk',
+    errno.EFBIG: 'Choose another disk',
+    errno.ENAMETOOLONG: 'Choose a shorter name',
+    errno.ELOOP: 'Its links lead in a circle: name the file itself',
+    errno.EMFILE: 'Close other programs, or allow more open files (ulimit -n)',
+    errno.ENFILE: 'Close other programs, or allow more open files',
+    errno.ENXIO: 'Name a file, not a device',
+    errno.ENODEV: 'Name a file, not a device',
+    errno.EIO: 'Look at the disk: it may be broken, or its connection',
+    errno.ESTALE: 'Look at the disk: it may be broken, or its connection',
+}
 
 
 class DataError(ValueError):
@@ -9,3 +35,30 @@ class DataError(ValueError):
 
     The message is all that the command line prints.
     """
+
+
+def short(text, length=200):
+    """Write a text for a message: on one line, and of a long one the beginning and its length."""
+    text = str(text)
+    # the rest need not be looked at
+    start = ' '.join(text[: 4 * length].split())
+    if len(start) <= length and len(text) <= 4 * length:
+        return start
+    return f'{start[:length].rstrip()}... ({len(text):,} characters)'
+
+
+def quoted(path):
+    """Write a path so that it can be pasted into a shell, in quotes where it has blanks."""
+    return shlex.quote(short(os.fsdecode(path), 4096) if len(str(path)) > 4096 else str(path))
+
+
+def explained(error, path=None):
+    """Say which path the system refused, why, and what to do: two sentences.
+
+    error: an OSError. path: by default its own.
+    """
+    path = error.filename if path is None else path
+    there = isinstance(path, (str, bytes, os.PathLike))
+    where = quoted(os.fsdecode(path)) if there else 'A file'
+    remedy = REMEDIES.get(error.errno, 'Choose another place')
+    return f'{where} cannot be used: {os.strerror(error.errno)}. {remedy}.'

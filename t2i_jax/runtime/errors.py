@@ -1,6 +1,7 @@
-"""Exceptions for mistakes that a user can correct, and reasons of failed writes.
+"""Exceptions for mistakes that a user can correct, and the words of their messages.
 
-Their message is all that the command line prints.
+Their message is all that the command line prints. `short` cuts long texts, `quoted` writes paths,
+`explained` says what an OSError means; they lie in tfds_builders, which uses them, too.
 """
 
 import errno
@@ -9,9 +10,18 @@ import pathlib
 import re
 import shutil
 
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, explained, quoted, short
 
-__all__ = ['DataError', 'RunError', 'choose', 'reason', 'unwritable']
+__all__ = [
+    'DataError',
+    'RunError',
+    'choose',
+    'explained',
+    'quoted',
+    'reason',
+    'short',
+    'unwritable',
+]
 
 
 class RunError(ValueError):
@@ -23,7 +33,7 @@ def choose(name, value, known):
     if value not in known:
         *others, last = map(repr, known)
         listed = f'{", ".join(others)} or {last}' if others else last
-        raise RunError(f'{name} is {value!r}; it is {listed}.')
+        raise RunError(f'{name} is {short(repr(value))}; it is {listed}.')
     return value
 
 
@@ -48,7 +58,7 @@ def reason(error):
     if number:
         return os.strerror(number)
     lines = str(first).strip().splitlines() or [type(first).__name__]
-    return lines[0][:300].rstrip('.')
+    return short(lines[0], 300).rstrip('.')
 
 
 def unwritable(workdir, error, what=None):
@@ -63,6 +73,7 @@ def unwritable(workdir, error, what=None):
         free = shutil.disk_usage(there).free
         remedy = f'{free / 1e6:,.1f} MB are free there. Make room'
     return RunError(
-        f'{what or f"workdir {workdir}"} cannot be written: {reason(error)}. {remedy}, then begin '
-        f'or resume with: t2i_jax --workdir={workdir}. Or choose another --workdir.'
+        f'{what or f"workdir {quoted(workdir)}"} cannot be written: {reason(error)}. {remedy}, '
+        f'then begin or resume with: t2i_jax --workdir={quoted(workdir)}. Or choose another '
+        '--workdir.'
     )

@@ -5,7 +5,7 @@ import errno
 import os
 from pathlib import Path
 
-from t2i_jax.runtime.errors import unwritable
+from t2i_jax.runtime.errors import quoted, unwritable
 from tfds_builders.atomic import replacing
 
 __all__ = ['replacing', 'write_text', 'writes']
@@ -32,7 +32,8 @@ def writes(workdir):
         forbidden = isinstance(error, PermissionError) and _is_inside(error.filename, workdir)
         if error.errno not in REFUSED and not forbidden:
             raise
-        raise unwritable(workdir, error, error.filename) from error
+        what = quoted(error.filename) if error.filename else None
+        raise unwritable(workdir, error, what) from error
 
 
 def _is_inside(path, folder):

@@ -1,0 +1,36 @@
+"""Words of messages: long texts are cut, paths can be pasted, errors of the system are explained."""
+
+import errno
+import os
+import shlex
+
+import pytest
+
+from t2i_jax.runtime.errors import explained, quoted, reason, short
+
+
+def test_long_texts_are_cut_and_say_how_long_they_were():
+    assert short('a red\n  bird') == 'a red bird'
+    assert short('x' * 200) == 'x' * 200
+    cut = short('word ' * 20_000)
+    assert len(cut) < 240 and cut.endswith('... (100,000 characters)')
+    assert len(short(' ' * 100_000)) < 40
+
+
+@pytest.mark.parametrize('path', ['runs/x', 'my runs/x', "it's", 'a$b', 'ü'])
+def test_a_path_in_a_message_can_be_pasted(path):
+    assert shlex.split(f'--workdir={quoted(path)}') == [f'--workdir={path}']
+
+
+def test_plain_paths_stay_as_they_are():
+    assert quoted('/data/runs/attngan-2_a.b') == '/data/runs/attngan-2_a.b'
+
+
+@pytest.mark.parametrize('number', [errno.ENAMETOOLONG, errno.EISDIR, errno.EROFS, errno.EXDEV])
+def test_an_error_of_the_system_names_its_path_and_a_remedy(number):
+    error = OSError(number, os.strerror(number), '/a b/c')
+    message = explained(error)
+    assert message.startswith("'/a b/c' cannot be used: ") and os.strerror(number) in message
+    assert message.endswith('.') and len(message.split('. ')) == 2
+    assert reason(error) == os.strerror(number)
+    assert explained(OSError(number, 'x')).startswith('A file cannot be used: ')
