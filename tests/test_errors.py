@@ -1,4 +1,4 @@
-"""Words of messages: long texts are cut, paths can be pasted, errors of the system are explained."""
+"""Words of messages: long texts are cut, paths can be pasted, errors are explained."""
 
 import errno
 import os
