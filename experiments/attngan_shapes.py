@@ -52,7 +52,7 @@ def multi(c):
 
 def quick(c):
     c.data.name, c.data.size = 'shape_scenes/single_quick', 32
-    c.stages.gan.update(steps=5000, ema=0.99)
+    c.stages.gan.update(steps=5000, ema=0.99, ema_warmup=True)
     c.stages.gan.model.scales, c.stages.gan.data.scales = 2, (16,)
 
 

@@ -28,6 +28,6 @@ def get_config(arg=''):
 def quick(c):
     """All numbers ours."""
     c.data.name, c.data.size = 'shape_scenes/single_quick', 32
-    c.stages.gan.update(epochs=0, steps=2000)
+    c.stages.gan.update(epochs=0, steps=2000, ema_warmup=True)
     c.stages.gan.update(sample_every=500, validate_every=1000, checkpoint_every=500)
     c.stages.gan.model.update(ngf=32, ndf=32)

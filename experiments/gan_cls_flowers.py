@@ -59,7 +59,7 @@ def laptop(c):
     text.model.update(encoder=encoder, image_channels=(32, 64, 128, 192))
     text.optim.joint_loss.update(name='adam', lr=1e-3)
     text.optim.joint_loss.schedule.update(kind='cosine', floor=0.05)
-    gan.update(epochs=40, batch_size=32)
+    gan.update(epochs=40, batch_size=32, ema_warmup=True)
     gan.update(sample_every=1000, validate_every=0, checkpoint_every=1000)
     gan.model.update(ngf=48, ndf=48, third_activation=True, unit_text=True, d_norm='layer')
     for phase in ('d_loss', 'g_loss'):

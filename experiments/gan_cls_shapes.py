@@ -62,7 +62,7 @@ def small(c):
     c.stages.text.optim.joint_loss.update(name='adam', lr=2.5e-3)
     c.stages.text.optim.joint_loss.schedule.update(kind='cosine', floor=0.02)
     gan = c.stages.gan
-    gan.update(epochs=0, batch_size=32, near_wrong=0.5, ema=0.99)
+    gan.update(epochs=0, batch_size=32, near_wrong=0.5, ema=0.99, ema_warmup=True)
     gan.update(sample_every=1000, validate_every=0, checkpoint_every=1000)
     gan.model.update(ngf=32, ndf=32, nt=64, third_activation=True, unit_text=True, d_norm='layer')
     for phase in ('d_loss', 'g_loss'):

@@ -119,6 +119,7 @@ STAGE = dict(
     near_wrong=Setting(0.0, 'share of wrong pairs that differ by little', low=0, high=1),
     ema=Setting(0.999, 'decay of the moving average of parameters, a step', low=0, high=1),
     ema_half_life=Setting(0.0, 'its half-life in images instead; 0: as ema says', low=0),
+    ema_warmup=Setting(False, 'at step t the decay is at most (1 + t) / (10 + t): for short runs'),
     model=Named({'*': Setting(None, 'keyword of the stage', low=0)}),
     data=Named(DATA),
     optim=Named({'*': {**OPTIM, '*': OPTIM}}),
@@ -280,7 +281,7 @@ def tiny(c):
             continue
         block = c.stages[name]
         block.update(steps=20, epochs=0, batch_size=8, log_every=10, sample_every=20)
-        block.update(validate_every=10, validate_batches=2, checkpoint_every=10)
+        block.update(validate_every=10, validate_batches=2, checkpoint_every=10, ema_warmup=True)
         block.model = merge(block.model.to_dict(), cls.tiny)
         for key, small in (('size', 16), ('load_size', 0), ('scales', ())):
             if key in block.data:
@@ -383,7 +384,8 @@ def override(config, overrides):
     """Set values by their paths, in place; return the config. Types stay as they are.
 
     overrides: {'data.size': '64'}, texts as in `--config.data.size=64`. A tuple is '(16, 32)', or
-    '16,32'. Raises RunError for a setting that does not exist, or a value of another type.
+    '16,32'. Steps of a stage replace its epochs, and the reverse. Raises RunError for a setting
+    that does not exist, or a value of another type.
     """
     for path, text in dict(overrides).items():
         block, done = config, []
@@ -400,6 +402,17 @@ def override(config, overrides):
         if isinstance(block, ConfigDict):
             raise RunError(no_value(path, block))
         parent[part] = parsed(path, text, block)
+    return with_one_length(config, overrides)
+
+
+def with_one_length(config, overrides):
+    """Set the epochs of a stage to 0 where its steps are given, and the reverse, in place."""
+    for name, block in config.get('stages', {}).items():
+        for given, other in (('steps', 'epochs'), ('epochs', 'steps')):
+            paths = f'stages.{name}.{given}', f'stages.{name}.{other}'
+            # where both are given they are refused with the run
+            if paths[0] in overrides and block[given] and paths[1] not in overrides:
+                block[other] = 0
     return config
 
 

@@ -343,7 +343,7 @@ class RunStage:
             txs.append(optim.make(one, phase.trains, *updates))
         half_life = block.ema_half_life
         decay = 0.5 ** (block.batch_size / half_life) if half_life else block.ema
-        return core.program(module, txs, decay)
+        return core.program(module, txs, decay, block.ema_warmup)
 
     def total_steps(self, module: core.Stage, steps_per_epoch: int = 1) -> int:
         """Return the steps of training, 0 without phases. Raises RunError for the settings."""
@@ -536,7 +536,8 @@ def describe(config: ConfigDict) -> str:
         if averaged:
             half_life = f'half-life {block.ema_half_life:g} images'
             decay = half_life if block.ema_half_life else f'{block.ema:g}'
-            below.append(f'  moving average of {", ".join(averaged)}: {decay}')
+            warmup = ', less at first' if block.ema_warmup else ''
+            below.append(f'  moving average of {", ".join(averaged)}: {decay}{warmup}')
     below.append(
         f'\ndata {config.data.name}: {config.data.split}; sizes above are for its published '
         f'values ({dict(config.data.nominal)})'

@@ -79,6 +79,21 @@ def test_a_stage_of_another_experiment_may_be_changed():
 
 
 # --------------------------------------------------------------------------------------- overrides
+def test_steps_replace_the_epochs_of_an_experiment_and_the_reverse():
+    def lengths(**overrides):
+        stages = settings.load('gan_cls_shapes', overrides).stages
+        return stages.text.steps, stages.text.epochs, stages.gan.steps, stages.gan.epochs
+
+    assert lengths() == (6000, 0, 0, 600)
+    assert lengths(**{'stages.gan.steps': '80'}) == (6000, 0, 80, 0)
+    assert lengths(**{'stages.text.epochs': '3'}) == (0, 3, 0, 600)
+    # 0 replaces nothing, and both of them are refused with the run
+    assert lengths(**{'stages.gan.steps': '0'}) == (6000, 0, 0, 600)
+    both = {'stages.gan.steps': '80', 'stages.gan.epochs': '2'}
+    assert lengths(**both) == (6000, 0, 80, 2)
+    assert lengths(**both | {'stages.gan.epochs': '0'}) == (6000, 0, 80, 0)
+
+
 @pytest.mark.parametrize(
     'path, text, value',
     [
@@ -224,6 +239,10 @@ def test_a_run_is_read_with_the_settings_that_it_is_too_old_to_have(tmp_path):
     assert new.to_dict() == tiny(**{'data.scales': '8'}).to_dict() and new.stages.is_locked
     settings.override(new, {'data.scales': '4,8', 'remat': 'true'})
     assert new.data.scales == (4, 8) and new.remat
+    # what it was trained with, whatever its experiment has by now
+    del old.stages.gan.ema_warmup
+    (tmp_path / 'config.json').write_text(settings.to_json(old))
+    assert not settings.load_older(tmp_path).stages.gan.ema_warmup
 
 
 def test_a_setting_that_an_older_run_does_not_have_counts_as_its_default():

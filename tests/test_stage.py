@@ -149,6 +149,19 @@ def test_the_average_follows_the_parameters(shared):
     )
 
 
+def test_a_short_run_forgets_its_first_parameters():
+    prog, state, _ = made()
+    short = prog._replace(decay=0.5, warmup=True)
+    for t in (0, 1, 6, 7, 8, 9, 1000):
+        expected = min(0.5, (1 + t) / (10 + t))
+        assert core.decay_at(short, jnp.int32(t)) == pytest.approx(expected)
+        assert core.decay_at(prog, jnp.int32(t)) == DECAY
+    state = state.replace(step=jnp.int32(1))
+    new, _ = jax.jit(lambda state: core.train_step(short, state, batch()))(state)
+    for old, now, mean in zip(*(jax.tree.leaves(x['G']) for x in (state.ema, new.params, new.ema))):
+        np.testing.assert_allclose(mean, 2 / 11 * old + 9 / 11 * now, atol=1e-6)
+
+
 @pytest.mark.parametrize('tx', [optax.sgd, optax.adam])
 def test_the_shared_forward_gives_the_gradients_of_running_the_generator_in_every_loss(tx):
     (_, one, step), (_, other, step_apart) = made(Shared, tx), made(Apart, tx)
