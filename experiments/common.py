@@ -15,6 +15,7 @@ __all__ = [
     'every',
     'flowers',
     'folder',
+    'laptop_rates',
     'rules',
     'shapes',
     'stage_of',
@@ -49,6 +50,16 @@ def stage_of(experiment, stage, arg=''):
 def every(steps):
     """Return the settings of a stage that draws, validates and saves each so many steps."""
     return dict(sample_every=steps, validate_every=steps, checkpoint_every=steps)
+
+
+def laptop_rates(stage):
+    """Set the optimisers of a GAN on a laptop, in place: high rates that fall to nearly nothing.
+
+    Ours, as the GANs on shape_scenes have them.
+    """
+    for phase in ('d_loss', 'g_loss'):
+        stage.optim[phase].update(lr=1e-3, b1=0.0, b2=0.99)
+        stage.optim[phase].schedule.update(kind='cosine', floor=0.02)
 
 
 # ---------------------------------------------------------------------------------------- data sets

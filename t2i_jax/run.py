@@ -332,9 +332,18 @@ class RunStage:
         """The module without its weights, of published sizes."""
         return self.abstract(self.nominal_meta)
 
-    def program(self, module: core.Stage | None = None, steps_per_epoch: int = 1) -> core.Program:
-        """Return the Program of the module with its optimisers. Raises RunError for settings."""
+    def program(
+        self,
+        module: core.Stage | None = None,
+        steps_per_epoch: int = 1,
+        batch_size: int | None = None,
+    ) -> core.Program:
+        """Return the Program of the module with its optimisers. Raises RunError for settings.
+
+        batch_size: of the data where they fill no batch of the config's.
+        """
         module, block = module or self.module, self.block
+        batch_size = batch_size or block.batch_size
         total = self.total_steps(module, steps_per_epoch)
         txs = []
         for phase in module.phases:
@@ -342,7 +351,7 @@ class RunStage:
             updates = steps_per_epoch / phase.every, total / phase.every
             txs.append(optim.make(one, phase.trains, *updates))
         half_life = block.ema_half_life
-        decay = 0.5 ** (block.batch_size / half_life) if half_life else block.ema
+        decay = 0.5 ** (batch_size / half_life) if half_life else block.ema
         return core.program(module, txs, decay, block.ema_warmup)
 
     def total_steps(self, module: core.Stage, steps_per_epoch: int = 1) -> int:

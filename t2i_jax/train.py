@@ -6,6 +6,7 @@ in step.py, what a batch is in data/feed.py, what a run is in run.py.
 
 import collections
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 
@@ -19,7 +20,7 @@ from t2i_jax import config as settings
 from t2i_jax import sample
 from t2i_jax import stage as core
 from t2i_jax.data.feed import CHUNK, Feed, to_devices
-from t2i_jax.data.plan import Plan, check_plan, drawable_records
+from t2i_jax.data.plan import Plan, check_plan, drawable_records, fitting
 from t2i_jax.data.tables import Split
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.evaluate.during import Evaluation
@@ -81,7 +82,7 @@ def check(run: Run, mesh):
         if not stage.has_checkpoints:
             stage.cls.check(settings.plain(block.model))
         try:
-            check_data(stage)
+            check_data(stage, mesh.size)
         except DataError as error:
             raise DataError(f'Stage {stage.name}: {error}') from error
 
@@ -97,15 +98,16 @@ def refuse_empty(stage):
             )
 
 
-def check_data(stage):
-    """Check that the data have what a stage reads. Raises DataError."""
+def check_data(stage, devices):
+    """Check that the data have what a stage reads on so many devices. Raises DataError."""
     block, data = stage.block, stage.dataset
     needs, advice = stage.nominal.needs, stage.cls.advice
     count = data.check(stage.data['split'], needs, advice)
     data.check(stage.data['validation_split'], needs, advice)
     classes = data.meta(0).classes
-    rest = block.batch_size, block.sampler, block.near_wrong
-    check_plan(data.name, data.features, classes, count, *rest)
+    where = f'{data.name} (split {stage.data["split"]})'
+    size = fitting(where, block.batch_size, block.sampler, count, classes or count, devices)
+    check_plan(where, data.features, classes, count, size, block.sampler, block.near_wrong)
 
 
 def seems_finished(stage) -> bool:
@@ -205,12 +207,15 @@ class Trainer:
             else:
                 stage.require_sizes(split.meta)
         stage.write_meta(split.meta)
-        captions = split.meta.captions
-        plan = Plan(
-            split,
-            *(block.batch_size, stage.config.seed, needs, block.sampler, captions),
-            *(block.captioned_share, block.near_wrong),
-        )
+        self.require_captions(split)
+        plan = self.plan(split, self.stage.config.seed, block.sampler, block.near_wrong)
+        # raises now where a wrong pair cannot be found
+        plan(0)
+        if plan.batch_size < block.batch_size and self.first:
+            print(
+                f'Stage {self.name}: {len(plan.records):,} records fill no batch of '
+                f'{block.batch_size}, so batches have {plan.batch_size}.'
+            )
         more = dict(cache=data['cache'], workers=data['workers'])
         self.feed = Feed(split, plan, self.mesh, **more)
         self.held_out = Feed(held_out, self.plan_of_validation(held_out), self.mesh, **more)
@@ -230,23 +235,56 @@ class Trainer:
             return Split(stage.dataset, stage.data['split'], ('dialog',)).vocabulary
         return None
 
-    def plan_of_validation(self, split):
-        """As the training plan, with a batch that the split can fill; None if it is too small."""
+    def require_captions(self, split):
+        """Raise DataError for more captions in a row than any record has."""
+        captions, most = split.meta.captions, max(map(len, split.texts))
+        if captions > max(most, 1):
+            raise DataError(
+                f'Stage {self.name} reads data.captions={captions} captions in a row, and no '
+                f'record of {split.name} (split {split.split}) has more than {most}: set at most '
+                'that.'
+            )
+
+    def plan(self, split, seed, sampler, near_wrong=0.0):
+        """Plan the batches of a split, smaller ones where it fills none of the config's."""
         block, needs = self.block, self.stage.nominal.needs
-        size = min(block.batch_size, len(drawable_records(split, needs, block.sampler)))
-        if block.sampler == 'distinct_classes':
-            size = min(size, len(np.unique(split.tables['label'])))
-        # even: GAN-INT pairs the rows of a batch
-        size -= size % max(self.mesh.size, 2)
-        if not size or not block.validate_every:
+        records = drawable_records(split, needs, block.sampler)
+        classes = count = len(records)
+        if 'label' in split.tables:
+            classes = len(np.unique(split.tables['label'][records]))
+        where = f'{split.name} (split {split.split})'
+        size = fitting(where, block.batch_size, sampler, count, classes, self.mesh.size)
+        more = block.captioned_share, near_wrong
+        return Plan(split, size, seed, needs, block.sampler, split.meta.captions, *more)
+
+    def plan_of_validation(self, split):
+        """Plan the held-out batches; None where there are none, or the split has too little."""
+        block = self.block
+        if not block.validate_every:
             return None
-        captions = split.meta.captions
-        return Plan(split, size, 0, needs, block.sampler, captions, block.captioned_share)
+        # each record once
+        sampler = 'uniform' if block.sampler == 'class_balanced' else block.sampler
+        try:
+            plan = self.plan(split, 0, sampler)
+            for step in range(self.batches_of_validation(plan)):
+                plan(step)
+        except DataError as error:
+            if block.keep != 'last':
+                raise
+            if self.first:
+                print(f'Stage {self.name}: no held-out losses. {error}')
+            return None
+        return plan
+
+    def batches_of_validation(self, plan) -> int:
+        each = self.block.validate_batches
+        return min(each, plan.steps_per_epoch) if each else plan.steps_per_epoch
 
     def open_model(self):
         """Build the program, the placement of its state, and the compiled functions."""
         stage = self.stage
-        self.program = stage.program(stage.module, self.feed.plan.steps_per_epoch)
+        plan = self.feed.plan
+        self.program = stage.program(stage.module, plan.steps_per_epoch, plan.batch_size)
         fresh = stage.fresh_state(self.program)
         shapes = jax.eval_shape(fresh)
         self.placement = sharding.state_shardings(self.mesh, shapes)
@@ -266,9 +304,31 @@ class Trainer:
             self.program, self.feed, self.held_out, self.placement, self.together
         )
         self.grid = sample.Grid(stage, self.program, self.held_out.split)
-        if self.mesh.size > 1 and self.first:
-            shared = sharding.describe(self.mesh, self.shapes, self.placement)
-            print(f'Stage {self.name}: {shared}.', flush=True)
+        if self.first:
+            self.announce()
+
+    def announce(self):
+        """Print what is about to be trained, on what, and what the first minute is for."""
+        if not self.program.phases or max(self.stage.saved_steps(), default=-1) >= self.total:
+            return
+        split, held_out, device = self.feed.split, self.held_out.split, self.mesh.devices.flat[0]
+        trained = {network for phase in self.program.phases for network in phase.trains}
+        arrays = jax.tree.leaves(core.pick(self.shapes.params, trained))
+        pictures = f', {split.meta.size} px' if 'image' in split.fields else ''
+        print(
+            f'Stage {self.name}: {len(split):,} records of {split.name} ({split.split}), '
+            f'{len(held_out):,} held out ({held_out.split}){pictures}; {self.total:,} steps of '
+            f'{self.feed.plan.batch_size} rows.'
+        )
+        shared = ''
+        if self.mesh.size > 1:
+            shared = f', {sharding.describe(self.mesh, self.shapes, self.placement)}'
+        print(
+            f'{sum(math.prod(x.shape) for x in arrays):,} parameters to train on '
+            f'{self.mesh.size} x {device.device_kind}{shared}. Compiling takes about a minute the '
+            'first time.',
+            flush=True,
+        )
 
     # ---------------------------------------------------------------------------------- resuming
     def resumed(self, checkpoints):
@@ -283,7 +343,8 @@ class Trainer:
                     raise RunError(
                         f'The checkpoint of stage {self.name} was made with {name} {extra[name]}, '
                         f'here it is {here}: the data would not go on where they were. Put it '
-                        'back, or choose another --workdir.'
+                        'back (a batch shrinks to what the data and the devices allow), or choose '
+                        'another --workdir.'
                     )
             if step < self.total:
                 print(f'Stage {self.name}: resumed at step {step:,} of {self.total:,}.')
@@ -303,7 +364,7 @@ class Trainer:
         """Return all that the position in the data depends on."""
         return dict(
             seed=self.stage.config.seed,
-            batch_size=self.block.batch_size,
+            batch_size=self.feed.plan.batch_size,
             records=len(self.feed.split),
             vocabulary=self.feed.split.vocabulary.hash[:12],
         )
@@ -317,6 +378,8 @@ class Trainer:
         stop = (lambda: {'stop': bool(self.signals.received)}) if several else None
         feed = self.feed.batches(start, self.total, together, stop)
         pending, in_flight, waited, since = [], collections.deque(), 0.0, time.monotonic()
+        # the first dispatch compiles, which neither speeds nor the time left count
+        untimed = 1
         with (
             contextlib.closing(feed) as batches,
             Progress(self.total, start, self.name) as bar,
@@ -328,6 +391,10 @@ class Trainer:
                 rows = next(batches)
                 waited += time.monotonic() - before
                 state, metrics = self.compiled.step(state, self.feed.tables, rows)
+                if step == start + together:
+                    jax.block_until_ready(metrics)
+                    bar.restart(step)
+                    waited, since = 0.0, time.monotonic()
                 # two steps ahead of the device keep it busy; more would only delay signals
                 in_flight.append(metrics)
                 if len(in_flight) > 2:
@@ -338,12 +405,12 @@ class Trainer:
                 if self.due(step, block.log_every):
                     means = mean_of(pending)
                     self.require_finite(state, checkpoints)
-                    spent = time.monotonic() - since
-                    speed = len(pending) * together * block.batch_size / spent
-                    speeds = {'images_per_s': speed, 'data_wait': waited / spent}
+                    spent, timed = time.monotonic() - since, (len(pending) - untimed) * together
+                    speed = timed * self.feed.plan.batch_size / spent if timed else None
+                    speeds = {'images_per_s': speed, 'data_wait': waited / spent if timed else None}
                     self.log.write(step, means | speeds, 'train/')
                     bar.update(len(pending) * together, means, speed)
-                    pending, waited, since = [], 0.0, time.monotonic()
+                    pending, untimed, waited, since = [], 0, 0.0, time.monotonic()
                 aside = time.monotonic()
                 stopped = self.stopped(agreed)
                 self.pause(step, state, checkpoints, stopped)
@@ -414,8 +481,7 @@ class Trainer:
 
     def validate(self, step, state):
         """Log the losses on the held-out split, with the averaged parameters."""
-        whole, each = self.held_out.plan.steps_per_epoch, self.block.validate_batches
-        batches = min(each, whole) if each else whole
+        batches = self.batches_of_validation(self.held_out.plan)
         self.validation = validated(self.compiled, state, self.held_out, batches)
         name = self.block.keep.partition(':')[2]
         if name and name not in self.validation:

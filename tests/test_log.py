@@ -108,6 +108,26 @@ def test_progress_without_a_terminal_is_a_few_plain_lines():
     assert last.startswith('gan  step 200/200') and last.endswith('00:00 left')
 
 
+def test_the_time_left_does_not_count_what_is_done_once(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, 'monotonic', lambda: clock[0])
+    file = io.StringIO()
+    with Progress(100, 0, 'gan', file, seconds=0) as bar:
+        clock[0] = 60
+        bar.restart(1)
+        bar.update(1, {'d_loss': 1.5})
+        clock[0] = 64
+        bar.update(4, {'d_loss': 1.5}, 8.0)
+    first, second = file.getvalue().splitlines()
+    assert first == 'gan  step 1/100  d_loss 1.5  ? left'
+    assert second == 'gan  step 5/100  d_loss 1.5  8 images/s  01:35 left'
+    file.isatty = lambda: True
+    with Progress(100, 0, 'gan', file) as bar:
+        bar.bar.start_t, bar.bar.last_print_t = time.time() - 60, time.time() - 60
+        bar.restart(1)
+        assert bar.bar.format_dict['elapsed'] < 1
+
+
 def test_progress_on_a_terminal_is_one_bar():
     file = io.StringIO()
     file.isatty = lambda: True

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from helpers import bit_equal
 
-from t2i_jax.data.plan import Plan
+from t2i_jax.data.plan import Plan, fitting
 from t2i_jax.data.tables import Split
+from t2i_jax.data.text import encode_chars
 from t2i_jax.runtime.errors import DataError, RunError
 from tfds_builders.facts import entails
 
@@ -140,6 +141,24 @@ def test_captions_without_a_known_word_are_left_out_and_counted(caplog):
         Plan(cats, 6, 0, ('tokens',))
 
 
+def test_captions_in_another_script_are_left_out_and_counted(warnings):
+    captions = [['一只 红色 的 鸟', 'a red bird'], ['花', '一朵 花'], ['a ring', '圆 环']] * 8
+    cats = stand_in(captions=[2] * 24, n=24)
+    cats.tables['chars'] = np.array([[encode_chars(text) for text in texts] for texts in captions])
+    plan = Plan(cats, 6, 0, ('image', 'wrong_image', 'chars'))
+    assert '32 captions of split train of cats have no character that the run knows' in warnings[0]
+    assert '8 of 24 records have no other' in warnings[0] and plan.n == 16
+    for step in range(20):
+        rows = plan(step)
+        assert {*zip(rows['index'] % 3, rows['caption'][:, 0])} <= {(0, 1), (2, 0)}
+        assert not (rows['wrong'] % 3 == 1).any()
+    # who reads no characters draws all
+    assert Plan(cats, 6, 0, ('image',)).n == 24
+    cats.tables['chars'][:] = encode_chars('一只 红色 的 鸟')
+    with pytest.raises(DataError, match='cats has a caption with a character that the run knows'):
+        Plan(cats, 6, 0, ('chars',))
+
+
 # -------------------------------------------------------------------------------------- wrong pairs
 def test_wrong_pairs_are_false_whatever_their_class(split):
     facts, scene = split.tables['facts'], split.tables['scene']
@@ -195,7 +214,7 @@ def test_without_facts_a_wrong_record_is_of_another_class_or_at_least_another_on
         assert (labels[found['index']] != labels[found['wrong']]).all()
         found = unlabelled(step)
         assert (found['index'] != found['wrong']).all()
-    with pytest.raises(DataError, match='certainly does not match'):
+    with pytest.raises(DataError, match='certainly does not match.* or without any'):
         Plan(stand_in([1] * 20), 8, 0, ('wrong_image',))(0)
 
 
@@ -213,7 +232,41 @@ def test_a_rare_class_finds_its_wrong_records_and_none_is_preferred():
     assert abs(shares - 0.1).max() < 0.02
 
 
-# ----------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------- small data, refusals
+@pytest.mark.parametrize(
+    'asked, sampler, records, classes, devices, rows',
+    [
+        (64, 'uniform', 48, 48, 1, 48),
+        (64, 'uniform', 64, 64, 1, 64),
+        # the same on one, two, four and eight devices
+        (64, 'uniform', 47, 47, 1, 40),
+        (64, 'mixed', 47, 47, 8, 40),
+        (64, 'uniform', 47, 47, 3, 24),
+        # pairs are possible
+        (64, 'uniform', 7, 7, 1, 6),
+        (64, 'uniform', 7, 7, 4, 4),
+        (1, 'uniform', 1, 1, 1, 1),
+        (30, 'distinct_classes', 500, 20, 1, 16),
+        (64, 'class_balanced', 10, 2, 1, 64),
+    ],
+)
+def test_a_batch_shrinks_to_what_can_be_drawn(asked, sampler, records, classes, devices, rows):
+    assert fitting('cats', asked, sampler, records, classes, devices) == rows
+
+
+@pytest.mark.parametrize(
+    'sampler, records, classes, devices, message',
+    [
+        ('uniform', 1, 1, 1, 'cats has 1 records that can be drawn, too few for a batch of 2'),
+        ('uniform', 7, 7, 8, 'cats has 7 records that can be drawn, too few for a batch of 8'),
+        ('distinct_classes', 50, 1, 1, 'cats has 1 classes, too few for a batch of 2'),
+    ],
+)
+def test_a_batch_of_nothing_is_refused(sampler, records, classes, devices, message):
+    with pytest.raises(DataError, match=message):
+        fitting('cats', 64, sampler, records, classes, devices)
+
+
 @pytest.mark.parametrize(
     'batch_size, sampler, records, parts',
     [

@@ -33,6 +33,13 @@ def test_alphabet_has_70_positions_and_the_later_hyphen_counts():
     assert 37 not in text.encode_chars(text.ALPHABET)
 
 
+def test_a_text_of_another_script_cannot_be_read():
+    texts = ['a', '!', '一只 3', '一只 红色', '  ', '', '红' * 201 + ' a bird']
+    codes = np.stack([text.encode_chars(one) for one in texts])
+    assert text.readable(codes).tolist() == [True, True, True, False, False, False, False]
+    assert text.readable(codes.reshape(7, 1, 201).astype(np.uint8)).shape == (7, 1)
+
+
 def test_long_text_is_cut_and_odd_characters_are_made_plain():
     assert (text.encode_chars('x' * 500) == 24).all()
     assert text.encode_chars('ａ\u00a0b\ufffd\ufffdc', 5).tolist() == [1, 70, 2, 70, 3]

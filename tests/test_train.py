@@ -2,6 +2,7 @@
 goes wrong costs a few steps at most.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from t2i_jax import config as settings
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.run import Run
 from t2i_jax.runtime import log, sharding
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.runtime.signals import Interrupted
 from t2i_jax.sample import Sampler
 from t2i_jax.step import mean_of
@@ -151,6 +152,50 @@ def test_a_longer_run_goes_on_and_another_one_is_refused(tiny, trained):
     with pytest.raises(RunError, match='stages.gan.steps: 7 there, 6 here'):
         Run(tiny(), trained).claim()  # ... shrinking is not
     (trained / 'config.json').write_text(settings.to_json(tiny()))
+
+
+def test_speeds_do_not_count_compilation(trained):
+    text = (trained / 'gan' / 'metrics.jsonl').read_text()
+    found = [json.loads(line) for line in text.splitlines() if 'train/d_loss' in line]
+    assert ['train/images_per_s' in line for line in found] == [False] + 5 * [True]
+
+
+# -------------------------------------------------------------------------------------- small data
+def test_a_batch_shrinks_to_small_data_and_a_checkpoint_knows_it(dense, tmp_path, capsys):
+    config = dense(batch_size=64, ema_half_life=12.0, validate_every=3).unlock()
+    config.data.update(split='train[:50]', validation_split='validation[:5]')
+    run, mesh = Run(config, tmp_path), sharding.make_mesh(devices=ONE)
+    check(run, mesh)
+    trainer = opened(config, tmp_path, mesh)
+    assert trainer.feed.plan.batch_size == trainer.identity()['batch_size'] == 48
+    assert trainer.held_out.plan.batch_size == 4
+    assert trainer.program.decay == pytest.approx(0.5 ** (48 / 12))
+    told = capsys.readouterr().out
+    for part in (
+        'Stage gan: 50 records fill no batch of 64, so batches have 48.',
+        'Stage gan: 50 records of shape_scenes/single_quick/',
+        '(train[:50]), 5 held out (validation[:5]), 16 px; 6 steps of 48 rows.',
+        'parameters to train on 1 x cpu. Compiling takes about a minute the first time.',
+    ):
+        assert part in told
+
+
+def test_without_a_held_out_batch_there_are_no_held_out_losses(dense, tmp_path, capsys):
+    config = dense(validate_every=3).unlock()
+    config.data.validation_split = 'validation[:1]'
+    mesh = sharding.make_mesh(devices=ONE)
+    assert opened(config, tmp_path, mesh).held_out.plan is None
+    assert 'Stage gan: no held-out losses. shape_scenes' in capsys.readouterr().out
+    config.stages.gan.keep = 'best:g_loss'
+    with pytest.raises(DataError, match='1 records that can be drawn, too few'):
+        opened(config, tmp_path, mesh)
+
+
+def test_more_captions_than_the_data_have_are_refused(tiny, tmp_path):
+    config = tiny().unlock()
+    config.data.captions = 40
+    with pytest.raises(DataError, match='data.captions=40 captions in a row, and no record of'):
+        opened(config, tmp_path, sharding.make_mesh(devices=ONE), 'text')
 
 
 # ----------------------------------------------------------------------------------- several stages

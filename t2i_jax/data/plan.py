@@ -4,12 +4,14 @@ Gathering the rows of a plan from a split's tables gives a batch (feed.py).
 """
 
 import functools
+import math
 
 import numpy as np
 from absl import logging
 
 from t2i_jax.data.choices import SAMPLERS
 from t2i_jax.data.tables import Split
+from t2i_jax.data.text import readable
 from t2i_jax.runtime.errors import DataError, choose
 from tfds_builders.facts import entails
 
@@ -20,12 +22,21 @@ NEAR = 8
 def drawable_captions(split, needs) -> np.ndarray:
     """Which captions of each record can be drawn: bool (records, captions).
 
-    Where words are read, those without any word that the run knows cannot.
+    Where words are read, those without any word that the run knows cannot; where characters are,
+    those without any character of the alphabet but blanks.
     """
     counts = np.array([len(texts) for texts in split.texts])
     there = np.arange(max(1, counts.max(initial=0))) < counts[:, None]
-    reads_words = {'tokens', 'wrong_tokens'} & set(needs) and 'words' in split.tables
-    return there & (split.tables['words'] > 0) if reads_words else there
+    if reads(needs, 'tokens') and 'words' in split.tables:
+        there &= split.tables['words'] > 0
+    if reads(needs, 'chars') and 'chars' in split.tables:
+        there &= readable(split.tables['chars'])
+    return there
+
+
+def reads(needs, key) -> bool:
+    """Whether a batch key is among those that are needed, as it is or of wrong pairs."""
+    return key in needs or f'wrong_{key}' in needs
 
 
 def drawable_records(split, needs, sampler='uniform') -> np.ndarray:
@@ -38,6 +49,27 @@ def drawable_records(split, needs, sampler='uniform') -> np.ndarray:
     if not reads_text or 'captioned' in needs or sampler == 'mixed':
         return np.arange(len(split))
     return np.flatnonzero(drawable_captions(split, needs).any(1))
+
+
+def fitting(where, batch_size, sampler, count, classes, devices=1) -> int:
+    """Return `batch_size`, or the largest smaller batch that can be drawn.
+
+    where: the data, for errors. count: records that can be drawn. classes: how many there are.
+    devices: they divide a batch. A smaller batch is a multiple of 8 where it can be, so that most
+    numbers of devices give the same one, and else of 2, as some systems pair its rows.
+    Raises DataError where not even two rows can be drawn.
+    """
+    # classes that are drawn at random may be drawn again
+    most = {'class_balanced': batch_size, 'distinct_classes': classes}.get(sampler, count)
+    if batch_size <= most:
+        return batch_size
+    for multiple in (math.lcm(8, devices), math.lcm(2, devices)):
+        if multiple <= most:
+            return most - most % multiple
+    what = 'classes' if sampler == 'distinct_classes' else 'records that can be drawn'
+    raise DataError(
+        f'{where} has {most} {what}, too few for a batch of {multiple}. Take more data.'
+    )
 
 
 def check_plan(where, have, classes, count, batch_size, sampler, near_wrong):
@@ -104,7 +136,7 @@ class Plan:
         self.drawable = drawable_captions(split, needs)
         self.records = drawable_records(split, needs, sampler)
         self.counts, self.n = self.drawable.sum(1), len(self.records)
-        self._report_left_out(split)
+        self._report_left_out(split, 'character' if reads(needs, 'chars') else 'word')
         if 'label' in self.tables:
             self.order = self.records[np.argsort(self.tables['label'][self.records], kind='stable')]
             self.sorted = self.tables['label'][self.order]
@@ -122,20 +154,23 @@ class Plan:
                 'them on all.'
             )
 
-    def _report_left_out(self, split):
-        """Warn of captions without a known word; raise DataError where no record has another."""
+    def _report_left_out(self, split, unit):
+        """Warn of captions that cannot be read; raise DataError where no record has another.
+
+        unit: in which captions are read, 'word' or 'character'.
+        """
         without, left = sum(map(len, split.texts)) - int(self.counts.sum()), len(split) - self.n
         if without or left:
             logging.warning(
-                '%d captions of split %s of %s have no word that the run knows and are left out; '
+                '%d captions of split %s of %s have no %s that the run knows and are left out; '
                 '%d of %d records have no other.',
-                *(without, split.split, split.meta.name, left, len(split)),
+                *(without, split.split, split.meta.name, unit, left, len(split)),
             )
         if not self.n:
             raise DataError(
-                f'No record of split {split.split} of {split.meta.name} has a caption with a word '
-                'that the run knows. Words are made of the letters a to z and of digits: write '
-                'such captions.'
+                f'No record of split {split.split} of {split.meta.name} has a caption with a '
+                f'{unit} that the run knows. It reads the letters a to z and digits: write such '
+                'captions.'
             )
 
     @property
@@ -217,7 +252,7 @@ class Plan:
         if (others < 1).any():
             raise DataError(
                 'No record that certainly does not match was found: all records are of one class. '
-                'Use data with several classes.'
+                'Use data with several classes, or without any.'
             )
         drawn = rng.integers(0, others)
         return ordered[np.where(drawn < first, drawn, drawn + last - first)]

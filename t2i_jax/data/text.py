@@ -23,6 +23,7 @@ __all__ = [
     'Vocabulary',
     'encode_chars',
     'encode_sentences',
+    'readable',
     'tokenize',
 ]
 
@@ -30,6 +31,8 @@ __all__ = [
 # id of padding, for words and characters alike
 PAD = 0
 
+# what a blank becomes, which alone says nothing
+BLANK = ALPHABET.rfind(' ') + 1
 # 0 for what is not in it
 _POSITIONS = bytes(ALPHABET.rfind(chr(code)) + 1 for code in range(256))
 
@@ -44,6 +47,14 @@ def encode_chars(text: str, length: int = CHARS) -> np.ndarray:
     return np.frombuffer(codes.translate(_POSITIONS).ljust(length, b'\0'), np.uint8).astype(
         np.int32
     )
+
+
+def readable(codes: np.ndarray) -> np.ndarray:
+    """Return which of the encoded texts (..., length) have more than blanks and unknown characters.
+
+    A text of another script than the alphabet's has nothing else.
+    """
+    return ((codes != PAD) & (codes != BLANK)).any(-1)
 
 
 class Vocabulary:

@@ -71,9 +71,11 @@ class Progress(contextlib.AbstractContextManager):
     """
 
     def __init__(self, total, start, name, file=None, seconds=30):
-        self.total, self.start, self.name = total, start, name
+        self.total, self.name = total, name
         self.file, self.seconds = file or sys.stdout, seconds
-        self.step, self.started, self.shown = start, time.monotonic(), ''
+        self.step, self.shown = start, ''
+        # from where the time that is left is estimated
+        self.first, self.started = start, time.monotonic()
         # step and time of the last printed line
         self.printed_step, self.printed = start, -math.inf
         self.bar = None
@@ -86,6 +88,15 @@ class Progress(contextlib.AbstractContextManager):
                 dynamic_ncols=True,
                 bar_format=BAR,
             )
+
+    def restart(self, step):
+        """Estimate the time that is left from here on, without what came before.
+
+        step: that is done now, after what is done once: compiling
+        """
+        self.first, self.started = step, time.monotonic()
+        if self.bar is not None:
+            self.bar.unpause()
 
     def update(self, n=1, metrics=None, images_per_s=None):
         """Count n more steps.
@@ -114,8 +125,10 @@ class Progress(contextlib.AbstractContextManager):
     def print_line(self):
         """Print step, values and time left."""
         self.printed, self.printed_step = time.monotonic(), self.step
-        seconds_a_step = (self.printed - self.started) / max(self.step - self.start, 1)
-        left = tqdm.format_interval(seconds_a_step * (self.total - self.step))
+        steps, left = self.step - self.first, '?'
+        if steps > 0 or self.step == self.total:
+            seconds = (self.printed - self.started) / max(steps, 1) * (self.total - self.step)
+            left = tqdm.format_interval(seconds)
         print(
             f'{self.name}  step {self.step}/{self.total}  {self.shown}  {left} left',
             file=self.file,
