@@ -3,6 +3,8 @@
 Boxes, masks and parts go where their pixels go.
 """
 
+import pathlib
+
 import cv2
 import jax
 import numpy as np
@@ -82,6 +84,26 @@ def test_a_broken_picture_is_named(odd):
     split = Split(odd, 'broken', ('image',))
     with pytest.raises(DataError, match='rose_7.jpg'):
         list(host_batches(split, Plan(split, 1, 0, ('image',)), 0, 1, 'none', 1))
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_record_that_cannot_be_read_ends_in_one_message(odd, monkeypatch, workers):
+    odd.cache = 'none'
+    split = Split(odd, 'train', ('image',))
+    plan = Plan(split, 1, 0, ('image',))
+    for file in pathlib.Path(split.pictures.data_dir).glob('*.array_record*'):
+        file.write_bytes(b'\0' * file.stat().st_size)
+    split.pictures.__dict__.pop('source', None)
+    with pytest.raises(DataError, match=r'split train in .* cannot be read: .* Delete that folder'):
+        list(host_batches(split, plan, 0, 1, 'none', workers))
+
+
+def test_a_picture_without_bytes_is_named(odd):
+    pictures = Split(odd, 'train', ('image',)).pictures
+    with pytest.raises(DataError, match='The image of rose.jpg in split train cannot be decoded'):
+        pictures.draw({'image': b'', 'file_name': b'rose.jpg'})
+    with pytest.raises(DataError, match='The image of a record in split train'):
+        pictures.frame({'image': b'P6 1 1'})
 
 
 def test_the_crop_around_a_bird_is_the_one_of_the_papers():

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.runtime.errors import DataError, quoted, reason
 
 PICTURES = ('image', 'mask', 'object_masks')
 # with 'keep', the longer side of a canvas in units of the shorter one; more is cut at both ends
@@ -172,17 +172,26 @@ class Pictures:
     def records(self, numbers) -> list:
         """Read records as dictionaries, pictures as encoded bytes.
 
-        They are read together, since a read costs as much as parsing a record.
+        They are read together, since a read costs as much as parsing a record. Raises DataError
+        where their files are damaged or gone.
         """
         decoders = {name: tfds.decode.SkipDecoding() for name in PICTURES if name in self.names}
-        parse = functools.partial(self.parser.deserialize_example_np, decoders=decoders)
-        return [parse(raw) for raw in self.source.__getitems__([int(n) for n in numbers])]
+        try:
+            parse = functools.partial(self.parser.deserialize_example_np, decoders=decoders)
+            return [parse(raw) for raw in self.source.__getitems__([int(n) for n in numbers])]
+        # readers of damaged files raise many kinds, some of which no process can pass on
+        except Exception as error:
+            raise DataError(
+                f'Records of split {self.split} in {quoted(self.data_dir)} cannot be read: '
+                f'{reason(error)}. Delete that folder, and the data set is built again.'
+            ) from error
 
     def frame(self, record) -> Frame:
         """The part of the record's picture that is shown, by the size in the head of the file."""
         try:
             width, height = Image.open(io.BytesIO(record['image'])).size
-        except OSError:
+        # Pillow raises many kinds
+        except Exception:
             raise self.broken(record, 'image') from None
         return frame(height, width, self.canvas, record.get('bbox'))
 
@@ -203,7 +212,11 @@ class Pictures:
         for name in self.fields if fields is None else fields:
             flag = cv2.IMREAD_COLOR_RGB if name == 'image' else cv2.IMREAD_GRAYSCALE
             encoded = np.frombuffer(record[name], np.uint8)
-            pixels = cv2.imdecode(encoded, flag | cv2.IMREAD_IGNORE_ORIENTATION)
+            try:
+                pixels = cv2.imdecode(encoded, flag | cv2.IMREAD_IGNORE_ORIENTATION)
+            except cv2.error:
+                # too many pixels, or no bytes
+                pixels = None
             if pixels is None:
                 raise self.broken(record, name)
             if name == 'image':
