@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import os
-import struct
 import tarfile
 
 import cv2
@@ -21,7 +20,6 @@ from test_flowers102_captions import LISTS, make
 from tfds_builders import DataError, get_builder
 from tfds_builders.caption_folder import report
 from tfds_builders.caption_folder.builder import CaptionFolder
-from tfds_builders.caption_folder.pictures import LONGEST, NotUsable, stored
 from tfds_builders.caption_folder.scan import scan
 
 FILES = [f'{name}.jpg' for name in 'abcdefghij']
@@ -548,65 +546,6 @@ def test_a_picture_that_cannot_be_used_is_refused_or_left_out(tmp_path, folder, 
         built(tmp_path, folder)
     builder = built(tmp_path, folder, on_error='skip')
     assert set(records(builder)) == set(FILES[1:])
-
-
-def test_pictures_of_all_kinds_become_plain_ones():
-    y, x = np.mgrid[:40, :48]
-    plain = np.stack([x * 5, y * 6, np.full((40, 48), 90)], -1).astype(np.uint8)
-
-    def like(kind, mode=None, pixels=plain, **options):
-        out = io.BytesIO()
-        image = Image.fromarray(pixels)
-        (image.convert(mode) if mode else image).save(out, kind, **options)
-        found = cv2.imdecode(
-            np.frombuffer(stored(out.getvalue())[0], np.uint8), cv2.IMREAD_COLOR_RGB
-        ).astype(int)
-        return found, lambda expected: np.abs(found - expected).max()
-
-    assert stored(picture())[0] == picture()  # a plain file stays as it is
-    for kind, tolerance in (('PNG', 0), ('BMP', 0), ('TIFF', 0), ('GIF', 60), ('JPEG', 12)):
-        assert like(kind)[1](plain) <= tolerance, kind
-    assert like('WEBP', lossless=True)[1](plain) <= 12
-    assert like('PNG', 'L')[1]((plain @ [0.299, 0.587, 0.114])[..., None]) <= 1
-    assert like('PNG', 'P')[1](plain) <= 60
-    assert like('JPEG', 'CMYK', quality=95)[1](plain) <= 12
-    turned = Image.Exif()
-    turned[0x0112] = 6  # a camera held upright
-    assert like('JPEG', exif=turned, quality=95)[1](np.rot90(plain, 3)) <= 12
-    clear = np.dstack([np.zeros((40, 48, 3)), np.full((40, 48), 255)]).astype(np.uint8)
-    clear[:10, :, 3] = 0
-    assert (like('PNG', pixels=clear)[0][:10] == 255).all() and not like('PNG', pixels=clear)[0][
-        10:
-    ].any()
-    assert like('PNG', pixels=plain[..., 0].astype(np.uint16) * 257)[1](plain[..., :1]) == 0
-
-
-def test_float_pictures_of_0_to_1():
-    levels = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (40, 1))
-    for scale in (1, 255):
-        out = io.BytesIO()
-        Image.fromarray(levels * scale).save(out, 'TIFF')
-        found = cv2.imdecode(
-            np.frombuffer(stored(out.getvalue())[0], np.uint8), cv2.IMREAD_GRAYSCALE
-        )
-        assert np.abs(found - levels * 255).max() <= 1
-
-
-@pytest.mark.parametrize(
-    'fault', [lambda image: struct.unpack('>H', b''), lambda image: len(5), lambda image: {}['a']]
-)
-def test_whatever_pil_raises_is_a_picture_that_cannot_be_decoded(monkeypatch, fault):
-    monkeypatch.setattr(Image.Image, 'getexif', fault)
-    with pytest.raises(NotUsable, match=r'cannot be decoded \((error|TypeError|KeyError): '):
-        stored(picture())
-
-
-def test_a_very_wide_picture_is_shrunk_and_a_bomb_refused(monkeypatch):
-    data, size, source = stored(picture(shape=(40, 20_000, 3), kind='PNG'))
-    assert source == (40, 20_000) and size == (8, LONGEST) and len(data) < 100_000
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
-    with pytest.raises(NotUsable, match='too many pixels'):
-        stored(picture())
 
 
 def test_a_png_that_is_named_jpg(tmp_path, folder):

@@ -4,11 +4,14 @@ Archives are streamed, nothing is extracted to disk; what has a direct link can 
 """
 
 import codecs
+import collections
 import gzip
 import hashlib
 import http.client
+import os
 import pathlib
 import re
+import stat
 import tarfile
 import urllib.error
 import urllib.request
@@ -23,6 +26,15 @@ from tfds_builders.errors import DataError
 
 CHUNK = 1 << 20
 GZIP = b'\x1f\x8b'
+# folders of Windows, macOS, network disks; others' names begin with a dot
+HOUSEKEEPING = (
+    '@eaDir',
+    '__MACOSX',
+    '#recycle',
+    '$RECYCLE.BIN',
+    'System Volume Information',
+    'lost+found',
+)
 
 
 def members(path, pattern):
@@ -86,14 +98,101 @@ def decode(data: bytes, flags=cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
         return None
 
 
+def walk(folder, endings) -> tuple[list[pathlib.Path], dict[str, int]]:
+    """List the files below a folder whose names end so, sorted, and count what was skipped.
+
+    endings: lower-case; capitals in names do not matter
+
+    Skipped are hidden names, folders of file managers, built data sets, and workdirs of runs
+    (each folder counts once), further broken links, and pipes and devices. Links to files are
+    followed, links to folders are not.
+    """
+    found, skipped = [], collections.Counter()
+    for place, folders, names in os.walk(
+        folder, onerror=lambda error: skipped.update(['folders that cannot be read'])
+    ):
+        place = pathlib.Path(place)
+        for name in list(folders):
+            what = _not_entered(place / name)
+            if what:
+                folders.remove(name)
+                skipped[what] += 1
+        for name in names:
+            if not name.lower().endswith(tuple(endings)):
+                continue
+            if name.startswith('.'):
+                skipped['hidden files'] += 1
+            elif (place / name).is_file():
+                found.append(place / name)
+            else:
+                broken = (place / name).is_symlink()
+                skipped['broken links' if broken else 'pipes and devices'] += 1
+    return sorted(found), dict(skipped)
+
+
+def _not_entered(folder):
+    """Return what a folder is that `walk` leaves out, or None."""
+    name = folder.name
+    if name.startswith('.') or name in HOUSEKEEPING:
+        return 'hidden folders'
+    # TFDS builds in a folder that it renames in the end
+    if (folder / 'dataset_info.json').exists() or '.incomplete' in name:
+        return 'built data sets'
+    if (folder / 'config.json').exists() and any(folder.glob('*/meta.json')):
+        return 'workdirs of runs'
+    return 'linked folders' if folder.is_symlink() else None
+
+
+def read_bytes(path, limit=1 << 28) -> bytes:
+    """Read a whole file.
+
+    limit: in bytes
+
+    Raises DataError that names a file that is missing or larger, a folder, a pipe or a device,
+    none of which is opened.
+    """
+    # unlike pathlib's, it takes every name
+    path = os.path.expanduser(path)
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise DataError(f'{path} is a folder. Give a file.')
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f'{path} is a pipe or a device. Give a file.')
+        if status.st_size <= limit:
+            with open(path, 'rb') as file:
+                # files of /proc have the size 0
+                data = file.read((status.st_size or limit) + 1)
+            if len(data) <= limit:
+                return data
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f'{path} does not exist.') from None
+    except OSError as error:
+        raise DataError(f'{path} cannot be read ({error.strerror}).') from None
+    except ValueError:
+        # a NUL or half a surrogate pair
+        raise DataError(f'{path!a} is not the name of a file.') from None
+    raise DataError(f'{path} is larger than {limit / 1e6:,.0f} MB. Give a smaller file.')
+
+
+def read_text(path, limit=64 << 20) -> str:
+    """Read a text file, in the encodings of `text_of`; refuses what `read_bytes` does."""
+    return text_of(read_bytes(path, limit))
+
+
 def text_of(data: bytes) -> str:
     """Return the text of bytes in UTF-8, or in UTF-16 where its byte order mark says so.
 
-    Lines that are not UTF-8 are taken for Windows' Latin-1.
+    Lines that are not UTF-8 are taken for Windows' Latin-1. Byte order marks are left out, also
+    within the text, where files were joined.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return data.decode('utf-16', 'replace')
-    return ''.join(map(_line, data.removeprefix(codecs.BOM_UTF8).splitlines(keepends=True)))
+        text = data.decode('utf-16', 'replace')
+    else:
+        text = ''.join(map(_line, data.splitlines(keepends=True)))
+    return text.replace('\ufeff', '')
 
 
 def _line(data):

@@ -8,10 +8,10 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from tfds_builders.caption_folder import report
-from tfds_builders.caption_folder.pictures import NotUsable, stored
 from tfds_builders.caption_folder.scan import scan
 from tfds_builders.errors import DataError
 from tfds_builders.manual import ManualBuilder
+from tfds_builders.pictures import NotUsable, stored
 
 # that check pictures
 THREADS = 8

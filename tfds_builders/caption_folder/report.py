@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from tfds_builders import sheets
-from tfds_builders.caption_folder.pictures import stored
 from tfds_builders.caption_folder.scan import MOST
+from tfds_builders.pictures import stored
 from tfds_builders.words import CHARS, MAX_WORDS, count_words, tokenize
 
 # pictures of the sheet, pixels
