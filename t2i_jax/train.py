@@ -26,7 +26,7 @@ from t2i_jax.data.text import Vocabulary
 from t2i_jax.evaluate.during import Evaluation
 from t2i_jax.run import Run
 from t2i_jax.runtime import hosts, sharding
-from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.runtime.errors import DataError, RunError, quoted
 from t2i_jax.runtime.log import Log, NoLog
 from t2i_jax.runtime.signals import Interrupted, Signals
 from t2i_jax.runtime.terminal import Progress
@@ -42,7 +42,8 @@ def train(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
     with run.writing(), Signals() as signals:
         hosts.same_run(run.workdir, settings.to_json(run.config))
         mesh = sharding.make_mesh(run.config.mesh.fsdp, devices)
-        check(run, mesh)
+        with before_training(signals, run):
+            check(run, mesh)
         for stage in run.stages:
             if stage.adopted:
                 adopt(stage)
@@ -54,6 +55,26 @@ def train(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
 
 
 # ------------------------------------------------------------------------ before the first step
+@contextlib.contextmanager
+def before_training(signals, run):
+    """Within it a stop signal ends at once what is done, such as building data for hours.
+
+    There is nothing to save. Several processes learn of it together, at a step. Raises Interrupted.
+    """
+    try:
+        with contextlib.nullcontext() if hosts.several() else signals.at_once():
+            yield
+    except KeyboardInterrupt:
+        if not signals.received:
+            raise
+    # noted before, or just now
+    if signals.received and not hosts.several():
+        raise Interrupted(
+            f'{signals.received}: the next stage had not started; what was saved is safe. Resume '
+            f'with: t2i_jax --workdir={quoted(run.workdir)}'
+        )
+
+
 def check(run: Run, mesh):
     """Check what all stages need, before the first is trained for days.
 
@@ -135,7 +156,7 @@ class Trainer:
         self.stage, self.block, self.name = stage, stage.block, stage.name
         self.mesh, self.signals, self.first = mesh, signals, jax.process_index() == 0
         self.together = stage.steps_per_dispatch
-        self.resume = f'Resume with: t2i_jax --workdir={stage.workdir}'
+        self.resume = f'Resume with: t2i_jax --workdir={quoted(stage.workdir)}'
         # losses of the step that is being saved
         self.validation = {}
         self.feed = self.held_out = self.grid = self.evaluation = self.log = None
@@ -146,10 +167,9 @@ class Trainer:
         """Open the data and the model, resume, and run the loop."""
         if self.finished():
             return print(f'Stage {self.name}: finished, {self.block.steps:,} steps.')
-        self.open_data()
-        self.leave_if_stopped()
-        self.open_model()
-        self.leave_if_stopped()
+        with before_training(self.signals, self.stage.run):
+            self.open_data()
+            self.open_model()
         checkpoints = self.stage.checkpoints()
         try:
             state = self.resumed(checkpoints)
@@ -180,14 +200,6 @@ class Trainer:
             # what can be done about it is done once the data are there
             logging.warning('%s', error)
             return False
-
-    def leave_if_stopped(self):
-        # several hosts agree on it at a step
-        if self.signals.received and not hosts.several():
-            raise Interrupted(
-                f'{self.signals.received}: stage {self.name} had not started; earlier saves are '
-                f'safe. {self.resume}'
-            )
 
     # ----------------------------------------------------------------------------------- opening
     def open_data(self):
@@ -431,6 +443,7 @@ class Trainer:
         evaluates = self.evaluate_every and self.due(step, self.evaluate_every)
         if not (validates or samples or saves or evaluates):
             return
+        self.require_workdir()
         self.require_finite(state, checkpoints)
         state = settled(self.program, self.compiled, state, self.feed)
         if validates and self.held_out.plan:
@@ -452,6 +465,16 @@ class Trainer:
         if not hosts.several():
             return received
         return (received or 'Another process received a stop signal') if agreed else None
+
+    def require_workdir(self):
+        """Raise RunError where the workdir was taken away: a save would make half a run there."""
+        workdir = self.stage.workdir
+        if self.first and not (workdir / 'config.json').exists():
+            raise RunError(
+                f'workdir {quoted(workdir)} was moved or removed while stage {self.name} was '
+                'trained, and nothing more can be saved there. Put it back and resume, or begin '
+                'again with --config=<experiment>.'
+            )
 
     def require_finite(self, state, checkpoints):
         """Stop the run where a save has failed, or where a loss or gradient was not finite.

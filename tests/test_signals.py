@@ -43,6 +43,17 @@ def test_the_first_is_noted_and_a_second_stops_at_once(number, handlers, capsys)
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
+@pytest.mark.parametrize('number', signals.STOPS)
+def test_where_nothing_is_saved_the_first_stops_at_once(number, handlers, capsys):
+    with signals.Signals() as noted:
+        with pytest.raises(KeyboardInterrupt), noted.at_once():
+            signal.raise_signal(number)
+        assert noted.received == signal.Signals(number).name and noted.saves
+        # a shell passes on what it got
+        signal.raise_signal(signal.SIGHUP)
+    assert not capsys.readouterr().out
+
+
 def test_a_run_under_nohup_outlives_its_terminal(handlers):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with signals.Signals() as noted:

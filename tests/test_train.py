@@ -17,6 +17,7 @@ from helpers import bit_equal, lines, opened, restored, saved_steps, start_pytho
 from PIL import Image
 
 from t2i_jax import config as settings
+from t2i_jax.data import dataset
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.run import Run
 from t2i_jax.runtime import log, sharding
@@ -160,6 +161,18 @@ def test_speeds_do_not_count_compilation(trained):
     assert ['train/images_per_s' in line for line in found] == [False] + 5 * [True]
 
 
+def test_a_stop_signal_ends_the_building_of_data_at_once(dense, tmp_path, monkeypatch):
+    def build(data):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(dataset, 'prepared', build)
+    began = time.monotonic()
+    with pytest.raises(Interrupted, match=f'SIGTERM: the next stage .* --workdir={tmp_path}'):
+        train(Run(dense(), tmp_path), ONE)
+    assert time.monotonic() - began < 30 and not (tmp_path / 'lock').exists()
+
+
 # -------------------------------------------------------------------------------------- small data
 def test_a_batch_shrinks_to_small_data_and_a_checkpoint_knows_it(dense, tmp_path, capsys):
     config = dense(batch_size=64, ema_half_life=12.0, validate_every=3).unlock()
@@ -269,6 +282,24 @@ def test_the_best_checkpoint_stays(dense, tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------- what goes wrong
+@pytest.mark.parametrize('what', ['removed', 'moved'])
+def test_a_workdir_that_is_taken_away_ends_the_run(dense, tmp_path, monkeypatch, what):
+    write, workdir = log.Log.write, tmp_path / 'run'
+
+    def write_then_take(self, at, metrics, prefix=''):
+        write(self, at, metrics, prefix)
+        if at == 4:
+            workdir.rename(tmp_path / 'elsewhere')
+        if what == 'removed' and at == 4:
+            shutil.rmtree(tmp_path / 'elsewhere')
+
+    monkeypatch.setattr(log.Log, 'write', write_then_take)
+    with pytest.raises(RunError, match=f'workdir {workdir} was moved or removed while stage gan'):
+        train(Run(dense(), workdir), ONE)
+    # nothing stands there that looks like a run
+    assert not list(tmp_path.rglob('run/config.json')) and not list(workdir.rglob('checkpoints/6'))
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(dense, tmp_path, monkeypatch):
     loss = Dcgan.g_loss
 

@@ -23,16 +23,29 @@ class Signals:
     def __init__(self):
         self.received = None
         self.before = {}
+        # whether there is something to save
+        self.saves = True
 
     def _note(self, number, frame):
         if not self.received:
             self.received = signal.Signals(number).name
+            if not self.saves:
+                raise KeyboardInterrupt
             print(
                 f'\n{self.received}: saving, then leaving. Once more to leave without saving.',
                 flush=True,
             )
         elif number != signal.SIGHUP:
             raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def at_once(self):
+        """A context with nothing to save, which the first stop signal ends by KeyboardInterrupt."""
+        self.saves = False
+        try:
+            yield
+        finally:
+            self.saves = True
 
     def __enter__(self):
         nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
