@@ -182,9 +182,13 @@ class Trainer:
                 with Log(self.stage.folder, int(state.step)) if self.first else NoLog() as self.log:
                     self.loop(state, checkpoints)
         except BaseException as error:
-            # with several hosts a save may wait for others, which will not come
-            if not hosts.several() or isinstance(error, Interrupted):
+            if isinstance(error, Interrupted):
                 checkpoints.close()
+            # with several hosts a save may wait for others, which will not come
+            elif not hosts.several():
+                # the error that stopped the run is the one to report
+                with contextlib.suppress(Exception):
+                    checkpoints.close()
             raise
         checkpoints.close()
 
@@ -443,7 +447,6 @@ class Trainer:
         evaluates = self.evaluate_every and self.due(step, self.evaluate_every)
         if not (validates or samples or saves or evaluates):
             return
-        self.require_workdir()
         self.require_finite(state, checkpoints)
         state = settled(self.program, self.compiled, state, self.feed)
         if validates and self.held_out.plan:
@@ -481,6 +484,7 @@ class Trainer:
 
         Nothing after that step has changed the state. Raises RunError.
         """
+        self.require_workdir()
         checkpoints.check()
         bad = int(state.bad_step)
         if bad < 0:

@@ -282,16 +282,13 @@ def test_the_best_checkpoint_stays(dense, tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------- what goes wrong
-@pytest.mark.parametrize('what', ['removed', 'moved'])
-def test_a_workdir_that_is_taken_away_ends_the_run(dense, tmp_path, monkeypatch, what):
+def test_a_workdir_that_is_taken_away_ends_the_run(dense, tmp_path, monkeypatch):
     write, workdir = log.Log.write, tmp_path / 'run'
 
     def write_then_take(self, at, metrics, prefix=''):
         write(self, at, metrics, prefix)
         if at == 4:
             workdir.rename(tmp_path / 'elsewhere')
-        if what == 'removed' and at == 4:
-            shutil.rmtree(tmp_path / 'elsewhere')
 
     monkeypatch.setattr(log.Log, 'write', write_then_take)
     with pytest.raises(RunError, match=f'workdir {workdir} was moved or removed while stage gan'):
