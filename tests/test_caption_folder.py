@@ -367,29 +367,34 @@ def test_rows_of_csv(tmp_path, folder):
     ] and found.unnamed == 8
 
 
-@pytest.mark.parametrize('ends', ['\r\n', '\r'])
-def test_a_row_of_csv_is_a_line(folder, ends):
+@pytest.mark.parametrize('ends', ['\n', '\r\n', '\r'])
+def test_a_quote_that_is_not_closed_spoils_no_other_row(folder, ends):
     lines = [
         'a.jpg,"a ""red"" thing"',
         'b.jpg,"a quote that nobody closes',
         'c.jpg,a thing',
         'd.jpg,"a caption',
-        'of two lines, it ends here"',
+        'of two lines"',
         'e.jpg,a\0thing',
-        'f.jpg,a thing',
+        'f.jpg,"a" thing',
+        'g.jpg,a thing',
+        'h.jpg,"a second that nobody closes',
+        'i.jpg,a thing',
     ]
     (folder / 'captions.csv').write_bytes(ends.join(lines).encode())
     found = scan(folder)
     assert {entry.file: entry.captions for entry in found.entries} == {
         'a.jpg': ['a "red" thing'],
         'c.jpg': ['a thing'],
-        'f.jpg': ['a thing'],
+        'd.jpg': ['a caption of two lines'],
+        'g.jpg': ['a thing'],
+        'i.jpg': ['a thing'],
     }
-    assert {record: problem[:22] for record, problem in found.problems.items()} == {
-        'captions.csv line 2': 'no row of CSV (unexpec',
-        'captions.csv line 4': 'no row of CSV (unexpec',
-        'captions.csv line 5': 'of two lines is missin',
-        'captions.csv line 6': 'no row of CSV (it hold',
+    assert {record: problem[:13] for record, problem in found.problems.items()} == {
+        'captions.csv line 2': 'no row of CSV',
+        'captions.csv line 6': 'it holds NUL ',
+        'captions.csv line 7': 'no row of CSV',
+        'captions.csv line 9': 'no row of CSV',
     }
 
 

@@ -26,6 +26,7 @@ from tfds_builders.errors import DataError
 
 CHUNK = 1 << 20
 GZIP = b'\x1f\x8b'
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # folders of Windows, macOS, network disks; others' names begin with a dot
 HOUSEKEEPING = (
     '@eaDir',
@@ -177,9 +178,18 @@ def read_bytes(path, limit=1 << 28) -> bytes:
     raise DataError(f'{path} is larger than {limit / 1e6:,.0f} MB. Give a smaller file.')
 
 
-def read_text(path, limit=64 << 20) -> str:
-    """Read a text file, in the encodings of `text_of`; refuses what `read_bytes` does."""
-    return text_of(read_bytes(path, limit))
+def read_text(path, limit=64 << 20, guessed=None) -> str:
+    """Read a text file, in the encodings of `text_of`; refuses what `read_bytes` does.
+
+    guessed: a list that gets the path where the encoding is taken for Latin-1
+    """
+    data = read_bytes(path, limit)
+    if guessed is not None and not data.startswith(UTF16):
+        try:
+            data.decode('utf-8')
+        except UnicodeDecodeError:
+            guessed.append(path)
+    return text_of(data)
 
 
 def text_of(data: bytes) -> str:
@@ -188,7 +198,7 @@ def text_of(data: bytes) -> str:
     Lines that are not UTF-8 are taken for Windows' Latin-1. Byte order marks are left out, also
     within the text, where files were joined.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if data.startswith(UTF16):
         text = data.decode('utf-16', 'replace')
     else:
         text = ''.join(map(_line, data.splitlines(keepends=True)))

@@ -27,8 +27,9 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# the chunks of a PNG that decide about its pixels
-CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND', b'acTL', b'fcTL', b'fdAT', b'eXIf')
+# the chunks of a PNG that decide about its pixels, and its end
+CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'acTL', b'fcTL', b'fdAT')
+END = bytes(4) + b'IEND\xaeB`\x82'
 PNG, JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8'
 
 # Pillow warns of odd metadata, and of sizes below the limit
@@ -58,8 +59,8 @@ def read_file(path) -> np.ndarray:
 def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
     """Return (bytes of a JPEG or PNG, its (height, width), those of the source as it is seen).
 
-    The file as it is where every program can read it: else turned upright, transparency laid on
-    white, 16 bits to 8, shrunk to LONGEST. Raises NotUsable.
+    The file as it is where every program can read it (a PNG without its metadata): else turned
+    upright, transparency laid on white, 16 bits to 8, shrunk to LONGEST. Raises NotUsable.
     """
     return _decoded(data, _stored)
 
@@ -104,16 +105,23 @@ def _check(image):
         raise NotUsable(f'{what} ({frames} frames); save one of them')
 
 
-def _pixels_only(data):
-    """Return a PNG or JPEG without its metadata, except the orientation."""
+def _pixels_only(data, also=(b'eXIf',)):
+    """Return a PNG or JPEG without its metadata, except the orientation.
+
+    also: chunks of a PNG that are kept
+
+    A PNG whose end is missing gets one.
+    """
     kept, place = [], 0
     if data.startswith(PNG):
         kept, place = [PNG], len(PNG)
-        while place + 8 <= len(data):
+        while place + 12 <= len(data) and data[place + 4 : place + 8] != b'IEND':
             length = int.from_bytes(data[place : place + 4], 'big') + 12
-            if data[place + 4 : place + 8] in CHUNKS:
+            if data[place + 4 : place + 8] in (*CHUNKS, *also):
                 kept.append(data[place : place + length])
             place += length
+        # nothing follows a chunk that is cut
+        kept.append(END if place <= len(data) else b'')
     elif data.startswith(JPEG):
         kept, place = [JPEG], len(JPEG)
         # application segments stand before the tables; 0xEE is Adobe's, which names the colours
@@ -146,6 +154,7 @@ def _stored(data, image):
     )
     upright = _upright(image)
     if plain and upright is image and max(image.size) <= LONGEST:
+        data = _pixels_only(data, ()) if image.format == 'PNG' else data
         # records are read with OpenCV, which takes less than Pillow
         pixels = decode(data)
         if pixels is not None and pixels.shape[1::-1] == image.size:

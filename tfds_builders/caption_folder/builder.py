@@ -10,6 +10,7 @@ from tqdm import tqdm
 from tfds_builders.caption_folder import report
 from tfds_builders.caption_folder.scan import scan
 from tfds_builders.errors import DataError
+from tfds_builders.files import read_bytes
 from tfds_builders.manual import ManualBuilder
 from tfds_builders.pictures import NotUsable, stored
 
@@ -46,7 +47,8 @@ drawn: 80, 10, 10 %."""
         if not root.is_dir():
             raise DataError(f'Folder {root} does not exist.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
         self.folder = scan(root)
-        name = re.sub(r'\W+', '_', root.resolve().name).strip('_') or 'folder'
+        # a name of the longest kind leaves no room for the digest
+        name = re.sub(r'\W+', '_', root.resolve().name).strip('_')[:60] or 'folder'
         super().__init__(
             manual_dir=root,
             config=tfds.core.BuilderConfig(
@@ -122,7 +124,7 @@ drawn: 80, 10, 10 %."""
     def _generate_examples(self, entries):
         for entry in entries:
             data, (height, width), (source_height, source_width) = stored(
-                (self.manual_dir / entry.file).read_bytes()
+                read_bytes(self.manual_dir / entry.file)
             )
             record = {'image': data, 'captions': entry.captions, 'file_name': entry.file}
             if 'label' in self.info.features:
@@ -147,8 +149,8 @@ drawn: 80, 10, 10 %."""
 def _check(root, entry):
     """Return why a picture or its boxes cannot be used, or None."""
     try:
-        _, _, (height, width) = stored((root / entry.file).read_bytes())
-    except (NotUsable, OSError) as error:
+        _, _, (height, width) = stored(read_bytes(root / entry.file))
+    except (NotUsable, DataError) as error:
         return str(error)
     for x, y, w, h in entry.boxes:
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:

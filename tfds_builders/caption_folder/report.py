@@ -7,7 +7,7 @@ import numpy as np
 
 from tfds_builders import sheets
 from tfds_builders.caption_folder.scan import MOST
-from tfds_builders.pictures import stored
+from tfds_builders.pictures import read_file
 from tfds_builders.words import CHARS, MAX_WORDS, count_words, tokenize
 
 # pictures of the sheet, pixels
@@ -46,6 +46,7 @@ def write(builder, folder) -> str:
         f'{sum(n > CHARS for n in letters):,} of more than {CHARS} letters',
         f'pictures of more than {MOST} captions, of which the first are used: {folder.crowded:,}',
         f'pictures that the captions do not name: {folder.unnamed:,}',
+        *folder.notes,
         f'left out: {len(skipped):,}',
         *(f'  {name}: {reason}' for name, reason in skipped.items()),
     ]
@@ -60,8 +61,7 @@ def _sheet(root, entries, title, path):
     """Draw 25 pictures of the training part, spread over it, each with its first caption."""
     pictures, labels = [], []
     for i in np.unique(np.linspace(0, len(entries) - 1, SHOWN).astype(int)):
-        data = stored((root / entries[i].file).read_bytes())[0]
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        pixels = read_file(root / entries[i].file)
         scale = SIDE / max(pixels.shape[:2])
         size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
         pixels = cv2.resize(

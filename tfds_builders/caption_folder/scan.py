@@ -1,51 +1,33 @@
 """Folders of pictures with captions, in any of the layouts that people have."""
 
 import collections
-import csv
 import hashlib
 import json
-import math
 import os
 import pathlib
 import posixpath
+import unicodedata
 from typing import NamedTuple
 
 import numpy as np
 
+from tfds_builders.caption_folder import tables
+from tfds_builders.caption_folder.entries import KNOWN, NO_UTF8, OBJECT, Entry, entry_of
+from tfds_builders.caption_folder.tables import NO_TEXT, SPLITS
 from tfds_builders.errors import DataError
-from tfds_builders.files import clean, storable, text_of
+from tfds_builders.files import clean, read_text, storable, walk
+from tfds_builders.pictures import ENDINGS
 
-PICTURES = ('.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff')
-TABLES = ('captions.jsonl', 'metadata.jsonl', 'captions.csv', 'metadata.csv')
-SPLITS = {
-    'train': 'train',
-    'training': 'train',
-    'validation': 'validation',
-    'val': 'validation',
-    'valid': 'validation',
-    'dev': 'validation',
-    'test': 'test',
-}
-FILE_NAMES, TEXTS = ('file_name', 'filename', 'file', 'image'), ('captions', 'caption', 'text')
+# of a text file with the captions of one picture; the first that there is
+TEXTS = ('.txt', '.caption')
 # of the pictures, for each of validation and test
 HELD_OUT = 0.1
 # captions of a picture
 MOST = 100
 # bytes at each end of a file, by which files of one size differ
 END = 4096
-NO_TEXT = 'holds NUL characters: save it as UTF-8, or as UTF-16 with a byte order mark'
-NO_UTF8 = 'is not UTF-8: rename the file'
-
-
-class Entry(NamedTuple):
-    # path in the folder, with /
-    file: str
-    captions: list[str]
-    split: str = ''
-    label: str = ''
-    # of (x, y, width, height) in pixels
-    boxes: list = []
-    box_labels: list = []
+# of a list in a report or message
+SHOWN = 20
 
 
 class Folder(NamedTuple):
@@ -61,6 +43,8 @@ class Folder(NamedTuple):
     rule: str
     # of file names, sizes, the ends of files of one size, and captions
     digest: str
+    # what was not read, for the report
+    notes: list[str]
 
 
 def scan(root) -> Folder:
@@ -69,47 +53,81 @@ def scan(root) -> Folder:
     Raises DataError where there is nothing to read.
     """
     root = pathlib.Path(root)
-    sizes = {
-        file.relative_to(root).as_posix(): file.stat().st_size
-        for file in sorted(root.rglob('*'))
-        if file.suffix.lower() in PICTURES and file.is_file()
-    }
+    found, skipped = walk(root, ('',))
+    found = [path.relative_to(root).as_posix() for path in found]
+    sizes = {file: (root / file).stat().st_size for file in found if file.lower().endswith(ENDINGS)}
     if not sizes:
         raise DataError(
-            f'{root} holds no picture ({", ".join(PICTURES)}). Point manual_dir to a folder that '
-            'does.'
+            f'{root} holds no picture ({", ".join(ENDINGS)}){_listed(found)}. Point manual_dir to '
+            'a folder that does.'
         )
-    tables = {name: sorted(root.rglob(name)) for name in TABLES}
-    name = next((name for name in TABLES if tables[name]), None)
-    problems = {}
-    if name:
-        entries = [
-            entry for table in tables[name] for entry in _from_table(root, table, sizes, problems)
-        ]
-        entries = _unique(entries, problems)
-    else:
-        entries = _beside(root, sizes, problems)
-    if not entries:
-        first = ''.join(f' {record}: {problem}.' for record, problem in list(problems.items())[:1])
+    others = [file for file in found if file not in sizes]
+    problems, guessed = {}, []
+    notes = [f'skipped: {count} {what}' for what, count in skipped.items()]
+    rows = tables.read(root, filter(tables.rank, others), problems, notes, guessed)
+    entries = _unique(_named(root, rows, sizes, problems, notes), problems)
+    # a table speaks for its folder and those in it
+    spoken = {posixpath.dirname(table) for table in rows}
+    alone = [file for file in sizes if not spoken & set(_folders(file))]
+    texts = [file for file in others if file.lower().endswith(TEXTS) and file not in rows]
+    texts = [file for file in texts if not spoken & set(_folders(file))]
+    beside, unused = _beside(root, alone, texts, problems, guessed)
+    entries += beside
+    if not entries and (rows or len(unused) < len(texts)):
+        record, problem = next(iter(problems.items()))
         raise DataError(
-            f'{root} has {len(sizes)} pictures and no caption for any of them. Write {TABLES[0]} '
-            f'(one {{"file_name": "a.jpg", '
-            f'"text": "..."}} a line), captions.csv (file,caption), or a .txt for each picture, '
-            f'one caption a line.{first}'
+            f'No caption of {root} can be used ({len(problems)} problems). The first, '
+            f'{storable(record)}: {storable(problem)}.'
         )
-    crowded = sum(len(entry.captions) > MOST for entry in entries)
-    entries, rule = _split([entry._replace(captions=entry.captions[:MOST]) for entry in entries])
+    if not entries:
+        raise DataError(
+            f'{root} has {len(sizes)} pictures and no caption for any of them'
+            f'{_listed(others)}. Write captions.jsonl (one {{"file_name": "a.jpg", "text": "..."}} '
+            'a line), captions.csv (a header file_name,text, then file and caption), or a .txt for '
+            'each picture (a.txt for a.jpg), one caption a line.'
+        )
+    notes += _orphans(root, unused)
+    if guessed:
+        names = ', '.join(path.name for path in guessed[:3]) + (', ...' if guessed[3:] else '')
+        notes.append(f"not UTF-8, taken for Windows' Latin-1: {len(guessed):,} files ({names})")
+    nameless = sum(OBJECT in one.box_labels for one in entries)
+    if nameless:
+        notes.append(f'pictures with boxes named "{OBJECT}": {nameless:,}')
+    crowded = sum(len(one.captions) > MOST for one in entries)
+    entries, rule = _split([one._replace(captions=one.captions[:MOST]) for one in entries])
     common = collections.Counter(sizes.values())
     known = [
         (file, size, _ends(root / file) if common[size] > 1 else '')
         for file, size in sorted(sizes.items())
     ]
     digest = hashlib.sha256(json.dumps([known, entries, problems]).encode()).hexdigest()[:10]
-    unnamed = len(sizes.keys() - {entry.file for entry in entries} - set(problems))
+    unnamed = len(sizes.keys() - {one.file for one in entries} - set(problems))
     problems = {storable(record): storable(problem) for record, problem in problems.items()}
-    return Folder(
-        entries, problems, name or 'a .txt for each picture', unnamed, crowded, rule, digest
+    layout = ', '.join(
+        [
+            *sorted({posixpath.basename(table) for table in rows}),
+            *(['a text file for each picture'] if beside else []),
+        ]
     )
+    notes = [storable(note) for note in notes]
+    return Folder(entries, problems, layout, unnamed, crowded, rule, digest, notes)
+
+
+def _listed(files):
+    """Return a clause that names files, or nothing."""
+    more = f' and {len(files) - SHOWN} more' if len(files) > SHOWN else ''
+    return storable(f'; it has {", ".join(files[:SHOWN])}{more}') if files else ''
+
+
+def _folders(file):
+    """Return the folders that a file lies in, the innermost first; '' is the top."""
+    folder = posixpath.dirname(file)
+    return [folder, *(_folders(folder) if folder else [])]
+
+
+def _same(name):
+    """Return a name as it is compared: a Mac stores accents as letters of their own."""
+    return unicodedata.normalize('NFC', name)
 
 
 def _ends(path):
@@ -124,217 +142,140 @@ def _ends(path):
         return ''
 
 
-def _beside(root, sizes, problems):
-    """Read a text file of the same name for each picture, one caption a line."""
-    entries = []
-    for file in sizes:
-        text = (root / file).with_suffix('.txt')
-        content = text_of(text.read_bytes()) if text.exists() else ''
+def _beside(root, files, texts, problems, guessed):
+    """Read the text file of each picture, one caption a line: a.txt, a.caption, a.jpg.txt.
+
+    texts: the text files that there are
+
+    Returns the entries, and the text files that belong to no picture.
+    """
+    entries, by_name, unused = [], {}, dict.fromkeys(texts)
+    for text in sorted(texts, key=lambda text: text.lower().endswith(TEXTS[1:])):
+        by_name.setdefault(_same(posixpath.splitext(text)[0]), text)
+    for file in files:
+        stem = posixpath.splitext(file)[0]
+        text = by_name.get(_same(stem)) or by_name.get(_same(file))
+        unused.pop(text, None)
+        try:
+            content = read_text(root / text, guessed=guessed) if text else ''
+        except DataError as error:
+            problems[file] = str(error)
+            continue
         captions = clean(content)
         if storable(file) != file:
             problems[file] = f'its name {NO_UTF8}'
         elif '\0' in content:
-            problems[file] = f'{text.name} {NO_TEXT}'
+            problems[file] = f'{posixpath.basename(text)} {NO_TEXT}'
         elif captions:
             entries.append(Entry(file, captions))
         else:
             problems[file] = (
-                f'{text.name} has no caption'
-                if text.exists()
-                else f'there is no {text.name} in its folder'
+                f'{posixpath.basename(text)} has no caption'
+                if text
+                else f'there is no {posixpath.basename(stem)}.txt in its folder'
             )
-    return entries
+    return entries, list(unused)
 
 
-def _from_table(root, table, sizes, problems):
-    """Read the lines of a captions file; its paths are relative to its own folder."""
-    place = table.relative_to(root).as_posix()
-    rows = (
-        _json_lines(table, place, problems)
-        if table.suffix == '.jsonl'
-        else _csv_rows(table, place, problems)
-    )
-    for where, row in rows:
-        try:
-            entry = _entry(row)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            problems[where] = str(error)
-            continue
-        # by the names alone: a picture may be a link to where Hugging Face, DVC or git-annex keep
-        # it
-        file = posixpath.normpath(posixpath.join(posixpath.dirname(place), entry.file))
-        if posixpath.isabs(file) or file.split('/')[0] == '..':
-            problems[where] = f'{entry.file} leaves the folder'
-        elif file not in sizes:
-            # False for names that no disk takes
-            there = os.path.exists(root / file)
-            problems[where] = f'{entry.file} is ' + (
-                f'not a picture ({", ".join(PICTURES)}), or in a linked folder'
-                if there
-                else 'missing'
-            )
-        elif not entry.captions:
-            problems[where] = f'{entry.file} has no caption'
-        else:
-            yield entry._replace(file=file)
+def _orphans(root, texts):
+    """Return lines of the report about text files that belong to no picture."""
+    if not texts:
+        return []
+    lines, names = [f'text files without a picture: {len(texts):,}'], {}
+    for text in texts[:SHOWN]:
+        folder, stem = posixpath.dirname(text), posixpath.splitext(posixpath.basename(text))[0]
+        if folder not in names:
+            names[folder] = sorted(os.listdir(root / folder))
+        near = [
+            name
+            for name in names[folder]
+            if posixpath.splitext(name)[0] == stem and not name.lower().endswith(TEXTS)
+        ]
+        lines.append(f'  {text}' + ''.join(f' ({name} is not read)' for name in near[:1]))
+    return lines + ([f'  and {len(texts) - SHOWN} more'] if len(texts) > SHOWN else [])
 
 
-def _json_lines(table, place, problems):
-    # strings of JSON may hold other line separators
-    for number, line in enumerate(text_of(table.read_bytes()).split('\n'), start=1):
-        if not line.strip():
-            continue
-        try:
-            if '\0' in line:
-                raise ValueError(f'it {NO_TEXT}')
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError('not an object in braces')
-        except (ValueError, RecursionError) as error:
-            problems[f'{place} line {number}'] = f'no JSON ({error})'
-            continue
-        yield f'{place} line {number}', row
+def _named(root, rows, sizes, problems, notes):
+    """Yield the entries of tables, whose paths are relative to their own folders."""
+    by_path = {_same(file): file for file in sizes}
+    by_name = collections.defaultdict(list)
+    for file in sizes:
+        by_name[_same(posixpath.basename(file))].append(file)
+    unread = set()
+    for table, lines in rows.items():
+        folder = posixpath.dirname(table)
+        for line, row in lines:
+            unread |= {name for name in row.keys() - KNOWN if name}
+            try:
+                one = entry_of(row)
+                file = _find(root, folder, one.file, by_path, by_name)
+                if not one.captions:
+                    raise ValueError(f'{one.file} has no caption')
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                problems[line] = str(error)
+                continue
+            yield one._replace(file=file)
+    if unread:
+        notes.append(f'columns that are not read: {", ".join(sorted(unread))}')
 
 
-def _csv_rows(table, place, problems):
-    """Return the rows of two columns, file and caption, or of those that a header names.
+def _find(root, folder, name, by_path, by_name):
+    """Return the picture that a table of a folder names.
 
-    Several rows of one file are several captions. Each line is a row of its own, so that a quote
-    that is not closed spoils no other row.
+    By the names alone: a picture may be a link to where Hugging Face, DVC or git-annex keep it.
+    A name without a folder may be that of a picture further down, if there is one such picture.
     """
-    csv.field_size_limit(1 << 24)
-    header, named, found = [], False, {}
-    for number, line in enumerate(
-        text_of(table.read_bytes()).replace('\r\n', '\n').replace('\r', '\n').split('\n'), start=1
-    ):
-        try:
-            if '\0' in line:
-                raise csv.Error(f'it {NO_TEXT}')
-            values = next(csv.reader([line], strict=True), [])
-        except csv.Error as error:
-            problems[f'{place} line {number}'] = (
-                f'no row of CSV ({error}); a row is one line, quotes around a caption are closed, '
-                'inside it doubled'
-            )
-            continue
-        if number == 1:
-            header = [name.strip().lower() for name in values]
-            named = bool(set(header) & set(FILE_NAMES)) and bool(set(header) & set(TEXTS))
-        if not any(value.strip() for value in values) or number == 1 and named:
-            continue
-        if len(values) < 2 or named and len(values) != len(header):
-            problems[f'{place} line {number}'] = (
-                f'{len(values)} columns instead of {len(header) if named else 2}'
-            )
-            continue
-        row = (
-            {name: value for name, value in zip(header, values) if value.strip()}
-            if named
-            else {'file_name': values[0], 'text': values[1]}
-        )
-        key = next((row[name] for name in FILE_NAMES if name in row), f' {number}')
-        texts = [row.pop(name) for name in TEXTS if name in row]
-        if key in found:
-            found[key][1]['captions'] += texts
-        else:
-            found[key] = f'{place} line {number}', row | {'captions': texts}
-    yield from found.values()
-
-
-def _entry(row) -> Entry:
-    """Return one row of a table as an entry; null means that there is no value.
-
-    Raises ValueError that says what is wrong with it.
-    """
-    row = {name: value for name, value in row.items() if value is not None}
-    file = next((row[name] for name in FILE_NAMES if name in row), None)
-    if not isinstance(file, str) or not file.strip():
-        raise ValueError(f'it lacks file_name (it has {", ".join(row) or "nothing"})')
-    if storable(file) != file:
-        raise ValueError(f'its file_name {file!a} {NO_UTF8}')
-    texts = next((row[name] for name in TEXTS if name in row), None)
-    if texts is None:
-        raise ValueError(f'{file} lacks text or captions (it has {", ".join(row)})')
-    texts = [texts] if isinstance(texts, str) else texts
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f'the captions of {file} are neither a text nor a list of texts')
-    if any('\0' in text for text in texts):
-        raise ValueError(f'a caption of {file} {NO_TEXT}')
-    split = str(row.get('split', '')).strip().lower()
-    if split and split not in SPLITS:
-        raise ValueError(f'{file} has the split {split!r}; expected train, validation or test')
-    label = row.get('label', '')
-    if not isinstance(label, str | int | float):
-        raise ValueError(f'the label of {file} must be a text')
-    objects = row.get('objects', {})
-    if not isinstance(objects, dict):
+    for written in (name, name.replace('\\', '/')):
+        path = posixpath.normpath(posixpath.join(folder, written))
+        if posixpath.isabs(path):
+            path = posixpath.relpath(path, root.resolve().as_posix())
+        if _same(path) in by_path:
+            return by_path[_same(path)]
+    if path.split('/')[0] == '..':
+        raise ValueError(f'{name} leaves the folder')
+    below = [file for file in by_name[_same(name)] if folder in _folders(file)]
+    if len(below) == 1:
+        return below[0]
+    if below:
+        raise ValueError(f'{name} is in several folders ({", ".join(below[:2])}): write which')
+    # False for names that no disk takes
+    if os.path.exists(root / path):
         raise ValueError(
-            f'objects of {file} must be {{"bbox": [[x, y, width, height], ...], "categories": '
-            f'[...]}}'
+            f'{name} is not a picture ({", ".join(ENDINGS)}), or in a linked or hidden folder'
         )
-    objects = {'bbox': [], 'categories': []} | {
-        name: value for name, value in objects.items() if value is not None
-    }
-    boxes, labels = row.get('boxes', objects['bbox']), row.get('box_labels', objects['categories'])
-    return Entry(
-        file.strip(),
-        clean('\n'.join(' '.join(text.split()) for text in texts)),
-        SPLITS.get(split, ''),
-        storable(str(label)).strip(),
-        _boxes(file, boxes),
-        _labels(file, boxes, labels),
-    )
+    raise ValueError(f'{name} is missing')
 
 
-def _boxes(file, boxes):
-    try:
-        boxes = [tuple(float(value) for value in box) for box in boxes]
-        right = all(
-            len(box) == 4 and all(map(math.isfinite, box)) and min(box[2:]) > 0 for box in boxes
-        )
-    except (TypeError, ValueError, OverflowError):
-        right = False
-    if not right:
-        raise ValueError(
-            f'the boxes of {file} must be a list of [x, y, width, height] in pixels, finite and '
-            'not empty'
-        )
-    return boxes
-
-
-def _labels(file, boxes, labels):
-    if not isinstance(labels, list) or None in labels:
-        raise ValueError(f'the box_labels of {file} must be a list of names')
-    labels = [storable(str(label)) for label in labels] or ['object'] * len(boxes)
-    if len(labels) != len(boxes):
-        raise ValueError(f'{file} has {len(boxes)} boxes and {len(labels)} box_labels')
-    return labels
+def _part(file):
+    """Return the split that a folder of a file is named after, or nothing."""
+    folders = (posixpath.basename(folder).lower() for folder in _folders(file))
+    return next((SPLITS[folder] for folder in folders if folder in SPLITS), '')
 
 
 def _unique(entries, problems):
     merged = {}
-    for entry in entries:
-        if entry.file in merged:
-            problems[f'{entry.file} (again)'] = (
+    for one in entries:
+        if one.file in merged:
+            problems[f'{one.file} (again)'] = (
                 'file_name stands more than once; put all captions of a picture into one line'
             )
         else:
-            merged[entry.file] = entry
+            merged[one.file] = one
     return list(merged.values())
 
 
 def _split(entries):
     """Return (entries, each with its split, the rule).
 
-    The split is what the entries say, else the folder train, validation or test, else a seeded
-    draw.
+    The split is what the entries say, else the folder train, validation or test (also images/train
+    and the like), else a seeded draw.
     """
     rule = 'given'
     if not any(entry.split for entry in entries):
-        tops = {entry.file: entry.file.split('/')[0].lower() for entry in entries}
-        if {'train', 'training'} & set(tops.values()):
+        parts = {entry.file: _part(entry.file) for entry in entries}
+        if 'train' in parts.values():
             rule = 'folders'
-            entries = [entry._replace(split=SPLITS.get(tops[entry.file], '')) for entry in entries]
+            entries = [entry._replace(split=parts[entry.file]) for entry in entries]
         else:
             held_out = round(100 * HELD_OUT)
             rule = f'random{100 - 2 * held_out}_{held_out}_{held_out}_seed0'
