@@ -35,6 +35,7 @@ from t2i_jax.draw.outputs import (
 from t2i_jax.run import Path, Run, RunStage
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError, quoted
+from tfds_builders.files import read_text
 
 # pictures of one call, at most, of which attention is shown: that of many takes gigabytes
 ATTENDED = 256
@@ -287,13 +288,9 @@ def to_uint8(images):
 # ------------------------------------------------------------------------------------- command line
 def read_lines(path):
     """Read the sentences of a text file, one a line. Raises DataError where there is none."""
-    try:
-        text = pathlib.Path(path).read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'The text file {path} cannot be read: {error}.') from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not lines:
-        raise DataError(f'The text file {path} is empty. Write one sentence a line.')
+        raise DataError(f'The text file {quoted(path)} is empty. Write one sentence a line.')
     return lines
 
 

@@ -214,7 +214,7 @@ class Checkpoints:
                 state, extra = restored['state'], restored['extra']
                 sums = [int(x) for x in jax.device_get(checksums(state))]
                 why = '' if sums == extra['checksums'] else 'an array differs from its checksum'
-                if int(state.step) != candidate:
+                if not why and int(state.step) != candidate:
                     why = f'it holds step {int(state.step)}: the folder was copied or renamed'
             # Orbax and TensorStore raise many kinds for a damaged folder
             except Exception as error:
