@@ -724,6 +724,8 @@ def require_range(name, number, low=-math.inf, high=math.inf, never=None):
         allowed = f'at least {low} and below 1'
     elif math.isfinite(high):
         allowed = f'between {low} and {high}'
+    elif isinstance(number, int) and math.isfinite(low):
+        allowed = f'at least {low}'
     else:
         allowed = f'a finite number of at least {low}' if math.isfinite(low) else 'a finite number'
     allowed += f', and not {never}' if never is not None else ''

@@ -240,14 +240,17 @@ def read(words):
         if kind is list:
             given.setdefault(name, []).append(text)
             continue
-        into, key = (overrides, name.removeprefix('config.')) if setting else (given, name)
-        value = text if setting else value_of(name, kind, text)
-        if into.get(key, value) != value:
+        if setting:
+            # of a setting the last one counts, so that scripts can add theirs
+            overrides[name.removeprefix('config.')] = text
+            continue
+        value = value_of(name, kind, text)
+        if given.get(name, value) != value:
             raise RunError(
-                f'--{short(name)} is given twice, {short(into[key], 80)} and {short(value, 80)}: '
-                'give it once.'
+                f'--{name} is given twice, {short(given[name], 80)} and {short(value, 80)}: give '
+                'it once.'
             )
-        into[key] = value
+        given[name] = value
     return given, overrides, paths
 
 

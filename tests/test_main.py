@@ -569,7 +569,6 @@ def test_a_flag_of_another_mode_is_refused(cli, arguments, flag, mode, hint):
     [
         (['--config=a', '--config=b'], '--config is given twice, a and b: give it once'),
         (['--num=3', '--num', '4'], '--num is given twice, 3 and 4'),
-        (['--config.seed=1', '--config.seed=2'], '--config.seed is given twice'),
         (['--seed=-1'], '--seed is -1; it must be between 0 and 4294967295'),
         (['--seed=4294967296'], '--seed is 4294967296'),
         (['--num=' + '9' * 5000], '--num is a whole number'),
