@@ -226,9 +226,10 @@ class RunStage:
             try:
                 # tuples, which can be hashed, as those of a Split
                 known = plain(read_json(path))
-                if 'scenes' not in known:
-                    # a run of an earlier version
-                    known['scenes'] = scenes_of(self.data)
+                if not isinstance(known, dict):
+                    raise TypeError('it is not a block, {"name": value, ...}')
+                # a run of an earlier version does not have it
+                known.setdefault('scenes', scenes_of(self.data))
                 self._meta = meta_of(known)
             except (FileNotFoundError, NotADirectoryError, ValueError, TypeError) as error:
                 why = 'missing' if isinstance(error, OSError) else f'damaged: {reason(error)}'
@@ -550,8 +551,6 @@ class RunStage:
 
 def meta_of(known) -> core.Meta:
     """Make a Meta of the values of meta.json. Raises TypeError, ValueError for others."""
-    if not isinstance(known, dict):
-        raise TypeError('it is not a block, {"name": value, ...}')
     meta = core.Meta(**known)
     for field, value in meta._asdict().items():
         default = core.Meta._field_defaults.get(field, '')

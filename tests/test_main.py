@@ -183,7 +183,10 @@ def on_small(data_dir, *others):
             ['stages.text.batch_size=6', '8 devices', 'multiple of 8'],
         ),
         (['--config.mesh.fsdp=3'], ['mesh.fsdp=3', '8 devices']),
-        (['--config.stages.text.epochs=2'], ['steps=20', 'epochs=2', 'set one of them']),
+        (
+            ['--config.stages.text.epochs=2', '--config.stages.text.steps=20'],
+            ['steps=20', 'epochs=2', 'set one of them'],
+        ),
         (['--config.data.split=trian'], ["no split 'trian'", 'train', 'validation', 'test_unseen']),
         (
             ['--config.data.name=shape_scene/single'],
@@ -191,7 +194,7 @@ def on_small(data_dir, *others):
         ),
         (['--config.data.name=shape_scenes/double'], ["no config 'double'", 'single_quick']),
         (['--config.data.flip=True'], ['data.flip=False']),
-        (['--config.data.split=train[:4]'], ['4 records', 'one batch of 8']),
+        (['--config.data.split=train[:4]'], ['4 records', 'a batch of 8']),
         (['--config.data.cache=disk'], ["data.cache is 'disk'", "'device', 'host' or 'none'"]),
         (['--config.stages.text.sampler=random'], ["sampler is 'random'", 'class_balanced']),
         (['--config.stages.text.keep=best'], ["keep is 'best'", 'best:']),
@@ -262,8 +265,8 @@ def test_sentences_that_cannot_be_drawn(cli, trained, tmp_path):
     (tmp_path / 'binary.txt').write_bytes(b'\xff\xfe\x00')
     for arguments, parts in (
         ([f'--text_file={tmp_path / "empty.txt"}'], ['empty.txt is empty', 'one sentence a line']),
-        ([f'--text_file={tmp_path / "none.txt"}'], ['none.txt cannot be read']),
-        ([f'--text_file={tmp_path / "binary.txt"}'], ['binary.txt cannot be read']),
+        ([f'--text_file={tmp_path / "none.txt"}'], ['none.txt does not exist']),
+        ([f'--text_file={tmp_path / "binary.txt"}'], ['no words']),
         (['--text='], ['Sentence 1', 'has no words']),
         (['--text=a circle', '--text=?!'], ["Sentence 2 ('?!') has no words"]),
         (['--text=zebra stripes'], ['zebra, stripes', 'words of its training captions']),
@@ -345,7 +348,7 @@ def test_a_path_of_another_kind_is_one_message(cli, tmp_path, kind):
     for flag in ('--mode=sample --text=a --workdir', '--mode=describe --config', '--workdir'):
         *others, flag = flag.split()
         message = refused(cli, *others, f'{flag}={path}')
-        assert str(path) in message and len(message) < 1500, flag
+        assert str(path)[:100] in message and len(message) < 1500, flag
     if kind in ('folder', 'broken'):
         return
     message = refused(
