@@ -126,9 +126,9 @@ def walk(folder, endings) -> tuple[list[pathlib.Path], dict[str, int]]:
             elif (place / name).is_file():
                 found.append(place / name)
             else:
-                broken = (place / name).is_symlink()
-                skipped['broken links' if broken else 'pipes and devices'] += 1
-    return sorted(found), dict(skipped)
+                there = (place / name).exists()
+                skipped['pipes and devices' if there else 'broken links'] += 1
+    return sorted(found), dict(sorted(skipped.items()))
 
 
 def _not_entered(folder):
@@ -201,7 +201,10 @@ def text_of(data: bytes) -> str:
     if data.startswith(UTF16):
         text = data.decode('utf-16', 'replace')
     else:
-        text = ''.join(map(_line, data.splitlines(keepends=True)))
+        try:
+            text = data.decode('utf-8')
+        except UnicodeDecodeError:
+            text = ''.join(map(_line, data.splitlines(keepends=True)))
     return text.replace('\ufeff', '')
 
 
