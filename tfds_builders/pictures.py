@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tfds_builders.errors import DataError
-from tfds_builders.files import decode, read_bytes
+from tfds_builders.files import STORED, decode, read_bytes
 
 # Pillow's names of what is read (JPEG opens MPO, too). It knows more; some start other programs.
 FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF')
@@ -65,6 +65,18 @@ def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
     upright, transparency laid on white, 16 bits to 8, shrunk to LONGEST. Raises NotUsable.
     """
     return _decoded(data, _stored)
+
+
+def decoded(data: bytes, flags=STORED):
+    """Return pixels as `files.decode` does, None also for other formats and for too many pixels."""
+    for part in (data, _pixels_only(data)):
+        try:
+            with Image.open(io.BytesIO(part), formats=FORMATS) as image:
+                return decode(data, flags) if image.width * image.height <= PIXELS else None
+        except Exception:
+            # metadata never refuse a picture
+            continue
+    return None
 
 
 def _decoded(data, use):
