@@ -2,6 +2,8 @@
 goes wrong costs a few steps at most.
 """
 
+import asyncio
+import concurrent.futures
 import json
 import os
 import shutil
@@ -279,6 +281,17 @@ def test_the_best_checkpoint_stays(dense, tmp_path, monkeypatch):
         ):
             config = dense(checkpoint_every=2, validate_every=every, keep='best:g_loss')
             check(Run(config, tmp_path / 'other'), sharding.make_mesh(devices=ONE))
+
+
+def test_a_run_is_trained_in_a_thread_and_within_an_event_loop(dense, tmp_path):
+    async def notebook():
+        return train(Run(dense(steps=2), tmp_path / 'loop'), ONE)
+
+    asyncio.run(notebook())
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(train, Run(dense(steps=2), tmp_path / 'thread'), ONE).result()
+    one, other = (restored(dense(steps=2), tmp_path / name, 'gan') for name in ('loop', 'thread'))
+    assert one[0] == other[0] == 2 and bit_equal(one[1], other[1])
 
 
 # ---------------------------------------------------------------------------------- what goes wrong
