@@ -10,7 +10,6 @@ Flags are read before JAX is imported, so that a typing error is answered at onc
 
 import contextlib
 import difflib
-import functools
 import logging as python_logging
 import math
 import os
@@ -25,7 +24,7 @@ from absl import logging
 from t2i_jax import config as settings
 from t2i_jax.runtime import terminal
 from t2i_jax.runtime.compiled import start_jax
-from t2i_jax.runtime.errors import DataError, RunError, explained, quoted, short
+from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.runtime.signals import Interrupted
 
 
@@ -33,7 +32,7 @@ class Flag(NamedTuple):
     """One flag: what stands for its value in the help, the help, its kind and default.
 
     kind: str, int, bool, or list for a flag that may be given several times.
-    low, high: the smallest and the largest number
+    low: the smallest number
     """
 
     value: str
@@ -41,7 +40,6 @@ class Flag(NamedTuple):
     kind: type = str
     default: object = None
     low: float = -math.inf
-    high: float = math.inf
 
 
 class Mode(NamedTuple):
@@ -67,9 +65,7 @@ FLAGS = {
     ),
     'processes': Flag('N', 'How many processes there are, with --coordinator.', int),
     'process': Flag('N', 'Which of them this one is, from 0, with --coordinator.', int),
-    'join_timeout': Flag(
-        'N', 'Seconds to wait for the other processes at the start.', int, 300, low=1, high=10**6
-    ),
+    'join_timeout': Flag('N', 'Seconds to wait for the other processes at the start.', int, 300),
     'text': Flag('SENTENCE', 'A sentence; may be given several times.', list),
     'text_file': Flag('FILE', 'A file with one sentence a line.'),
     'labels': Flag(
@@ -93,11 +89,11 @@ FLAGS = {
         8,
         low=1,
     ),
-    'seed': Flag('N', 'Seed of the noise.', int, 0, low=0, high=settings.SEEDS),
+    'seed': Flag('N', 'Seed of the noise.', int, 0),
     'stage': Flag('NAME', 'The stage of the run, if not the last one that draws.'),
     'out': Flag(
         'PATH',
-        """Folder of the results; <workdir>/samples, explore or eval by default. compare: the PNG
+        """Folder of the results; <workdir>/samples, explore or eval by default. compare: the file
         of the plot, compare.png by default.""",
     ),
     'what': Flag(
@@ -117,6 +113,10 @@ FLAGS = {
     'reference': Flag('PATH', 'A folder of real pictures, or statistics as .npz.'),
     'extractor': Flag('NAME', 'The feature network; efficientnet_lite0 by default.', str, ''),
     'extractor_weights': Flag('FILE', 'Its weights.', str, ''),
+    'resize': Flag(
+        'FILTER', 'The filter to the size that it reads; pil_bicubic by default.', str, ''
+    ),
+    'all': Flag('', 'Print all numbers, not only the headline.', bool, False),
     'force': Flag(
         '', 'Distances from fewer pictures than features, marked as biased.', bool, False
     ),
@@ -146,17 +146,20 @@ MODES = {
     ),
     'evaluate': Mode(
         'Measure a run; --config.eval.num=2000 and its kin say how.',
-        ('config', 'workdir', 'stage', 'out'),
+        ('config', 'workdir', 'stage', 'out', 'all'),
         '--workdir=runs/quick --mode=evaluate',
     ),
     FILES: Mode(
         'Measure pictures made elsewhere.',
-        ('images', 'captions', 'reference', 'extractor', 'extractor_weights', 'force', 'out'),
+        (
+            *('images', 'captions', 'reference', 'extractor', 'extractor_weights', 'resize'),
+            *('force', 'out', 'all'),
+        ),
         '--mode=evaluate --images=mine --reference=real --out=report',
     ),
     'compare': Mode(
         'Print evaluations of runs, or reports, next to each other, and plot them.',
-        ('out',),
+        ('out', 'all'),
         '--mode=compare runs/quick runs/other',
     ),
 }
@@ -182,7 +185,7 @@ def parse(words):
     given, overrides, paths = read(words)
     mode = given.get('mode', 'train')
     if mode not in NAMES:
-        raise RunError(f'There is no mode {short(repr(mode))}. There are: {", ".join(NAMES)}.')
+        raise RunError(f'There is no mode {mode!r}. There are: {", ".join(NAMES)}.')
     if mode == 'evaluate' and 'images' in given:
         mode = FILES
     if given.pop('help', False):
@@ -199,14 +202,13 @@ def parse(words):
         )
     if paths and mode != 'compare':
         raise RunError(
-            f'{short(repr(paths[0]))} is not a flag: flags begin with --, t2i_jax --help lists '
-            'them.'
+            f'{paths[0]!r} is not a flag: flags begin with --, t2i_jax --help lists them.'
         )
     flags = {name: given.get(name, flag.default) for name, flag in FLAGS.items()}
     if flags['out']:
         require_out(flags['out'], mode)
     flags |= {name: given.get(name, []) for name, flag in FLAGS.items() if flag.kind is list}
-    for name in ('workdir', 'text_file', 'out'):
+    for name in ('workdir', 'text_file', *(['out'] if mode != 'compare' else [])):
         flags[name] = os.path.expanduser(flags[name]) if flags[name] else None
     return Command(mode, types.SimpleNamespace(**flags), config_of(mode, flags, overrides), paths)
 
@@ -237,20 +239,12 @@ def read(words):
                 raise RunError(f'--{name} needs a value: --{name}=<value>.')
             else:
                 text = words.pop(0)
-        if kind is list:
-            given.setdefault(name, []).append(text)
-            continue
         if setting:
-            # of a setting the last one counts, so that scripts can add theirs
             overrides[name.removeprefix('config.')] = text
-            continue
-        value = value_of(name, kind, text)
-        if given.get(name, value) != value:
-            raise RunError(
-                f'--{name} is given twice, {short(given[name], 80)} and {short(value, 80)}: give '
-                'it once.'
-            )
-        given[name] = value
+        elif kind is list:
+            given.setdefault(name, []).append(text)
+        else:
+            given[name] = value_of(name, kind, text)
     return given, overrides, paths
 
 
@@ -259,19 +253,20 @@ def known_flag(name):
     if name not in FLAGS:
         close = difflib.get_close_matches(name, FLAGS, 1)
         guess = f' Did you mean --{close[0]}?' if close else ''
-        raise RunError(f'There is no flag --{short(name)}.{guess} t2i_jax --help lists them.')
+        raise RunError(f'There is no flag --{name}.{guess} t2i_jax --help lists them.')
     return FLAGS[name]
 
 
 def value_of(name, kind, text):
     """Return the value of a flag. Raises RunError for a text that does not fit."""
+    low = FLAGS[name].low
     try:
         value = {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
         wanted = 'true or false' if kind is bool else 'a whole number'
-        raise RunError(f'--{name} is {wanted}, not {short(repr(text))}.') from None
-    if kind is int:
-        settings.require_range(f'--{name}', value, FLAGS[name].low, FLAGS[name].high)
+        raise RunError(f'--{name} is {wanted}, not {text!r}.') from None
+    if kind is int and value < low:
+        raise RunError(f'--{name} is {value}; it must be at least {low}.')
     return value
 
 
@@ -312,11 +307,8 @@ def require_out(out, mode):
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise RunError(
-            f'--out={quoted(out)} cannot be written: {quoted(there)} is not a folder in which you '
-            'may write.'
+            f'--out={out} cannot be written: {there} is not a folder in which you may write.'
         )
-    if mode != 'compare' and path.exists() and not path.is_dir():
-        raise RunError(f'--out={quoted(out)} is a file: name a folder for the results.')
 
 
 def config_of(mode, flags, overrides):
@@ -343,7 +335,7 @@ def config_of(mode, flags, overrides):
         config = settings.load(flags['config'], overrides)
         if mode in ('evaluate', 'explore'):
             require_run_of(flags['workdir'], flags['config'])
-    settings.check(config, trains=mode in ('train', 'describe'))
+    settings.check(config)
     return config
 
 
@@ -352,8 +344,7 @@ def require_run_of(workdir, experiment):
     lines = settings.refused(settings.load_older(workdir), settings.load(experiment))
     if lines:
         raise RunError(
-            f'{quoted(workdir)} is not a run of {experiment} ({lines[0]}; {len(lines)} settings '
-            'differ): '
+            f'{workdir} is not a run of {experiment} ({lines[0]}; {len(lines)} settings differ): '
             'leave out --config, since a run has its own.'
         )
 
@@ -408,7 +399,7 @@ def perform(command):
     if mode == 'compare':
         from t2i_jax.evaluate.compare import compare
 
-        print(compare(command.paths, flags.out or 'compare.png'))
+        print(compare(command.paths, flags.out or 'compare.png', flags.all))
     elif mode == 'describe':
         from t2i_jax.run import describe
 
@@ -471,17 +462,18 @@ def evaluate(run, flags):
     # the stage may be that of another run, which `init` names
     with one_message():
         stage = run.last(DRAWN, flags.stage)
-        evaluate(stage, flags.out or run.workdir / 'eval', **run.config.eval)
+        evaluate(stage, flags.out or run.workdir / 'eval', flags.all, **run.config.eval)
 
 
 def measured(flags):
     """Measure a folder of pictures."""
     from t2i_jax.evaluate import evaluate_files
 
-    options = dict(force=flags.force, extractor_weights=flags.extractor_weights)
-    options['extractor'] = flags.extractor or 'efficientnet_lite0'
+    options = {name: getattr(flags, name) for name in ('force', 'extractor', 'extractor_weights')}
+    options |= {'resize': flags.resize} if flags.resize else {}
+    given = flags.captions, flags.reference, flags.out, flags.all
     with one_message():
-        evaluate_files(flags.images, flags.captions, flags.reference, flags.out, **options)
+        evaluate_files(flags.images, *given, **options)
 
 
 @contextlib.contextmanager
@@ -508,18 +500,8 @@ def cli(argv=None):
                 execute(command)
         except (DataError, RunError) as error:
             sys.exit(f'Error: {error}')
-        except OSError as error:
-            sys.exit(f'Error: {of_the_system(error)}')
         except KeyboardInterrupt:
             sys.exit(130)
-
-
-def of_the_system(error):
-    """Explain an error of the system which no one expected; raise it where it is another."""
-    # libraries derive errors of their own from OSError
-    if not error.errno:
-        raise error
-    return explained(error)
 
 
 def execute(command):
@@ -538,19 +520,21 @@ def execute(command):
     except KeyboardInterrupt:
         hosts.leave('', 130)
     except Exception as error:
-        if hosts.several():
-            hosts.failed(error)
-        raise
+        if not hosts.several():
+            raise
+        hosts.failed(error)
 
 
-@functools.cache
 def quiet():
     """Drop what no user should read.
 
-    That is every rename of Orbax (INFO), and what its threads and coroutines print when a save or a
-    restore fails, which is raised where it is waited for.
+    That is every rename of Orbax (INFO), what its threads and coroutines print when a save or a
+    restore fails, which is raised where it is waited for, and the warning of TFDS that a
+    caption_folder has a configuration of its own.
     """
     logging.set_verbosity(logging.WARNING)
+    custom = 'Using custom data configuration'
+    logging.get_absl_logger().addFilter(lambda record: not str(record.msg).startswith(custom))
     python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
     hook = sys.unraisablehook
 

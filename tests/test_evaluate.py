@@ -341,7 +341,10 @@ def test_statistics_as_reference(folders):
             lambda f: cv2.imwrite(str(f / 'made' / '05.png'), np.zeros((20, 24, 3), np.uint8)),
             r'05.png has 24 x 20 pixels, .*00.png 24 x 24',
         ),
-        (lambda f: (f / 'made' / '05.png').write_bytes(b'no picture'), r'05.png cannot be decoded'),
+        (
+            lambda f: (f / 'made' / '05.png').write_bytes(b'no picture'),
+            r'05.png is not a picture that can',
+        ),
         (
             lambda f: (f / 'captions.txt').write_text('one\n'),
             r'captions.txt has 1 lines, .* 12 pictures',
@@ -352,12 +355,16 @@ def test_statistics_as_reference(folders):
             ],
             r'real has pictures of 30 x 30 .*24 x 24',
         ),
-        (lambda f: shutil.rmtree(f / 'made'), 'made holds no picture'),
+        (lambda f: shutil.rmtree(f / 'made'), 'made is not a folder'),
+        (
+            lambda f: [p.rename(p.with_suffix('.heic')) for p in (f / 'made').iterdir()],
+            r'made holds no picture \(.jpg, .*\). It holds 12 files .heic',
+        ),
     ],
 )
 def test_folders_that_do_not_fit(folders, spoil, named):
     spoil(folders)
-    with pytest.raises(RunError, match=named):
+    with pytest.raises((RunError, DataError), match=named):
         files(folders)
     with pytest.raises(RunError, match='--reference'):
         files(folders, reference=None)
@@ -377,13 +384,13 @@ def test_comparing(workdir, evaluated, tmp_path):
     line = next(line for line in text.splitlines() if 'sem_acc' in line)
     assert (
         line.count('±') == 2
-        and 'not comparable' not in text
+        and 'Not comparable' not in text
         and cv2.imread(str(tmp_path / 'plot.png')) is not None
     )
     text = compare([tmp_path / 'a', tmp_path / 'c' / 'eval' / 'x.json'])
-    lines = [line for line in text.splitlines() if 'sem_acc' in line and 'analytic' in line]
+    lines = [line for line in text.splitlines() if 'sem_acc (trained) *' in line]
     assert len(lines) == 2 and all(line.count('±') == 1 for line in lines)  # never in one row
-    assert 'not comparable with the row of the same name: num 24' in text and 'num 48' in text
+    assert text.count('Not comparable') == 1 and text.endswith('\n  num: a@6 24, c@6 48')
     with pytest.raises(RunError, match='has no evaluation'):
         compare([tmp_path, tmp_path / 'a'])
 
@@ -395,7 +402,7 @@ def test_one_run_over_training(evaluated, tmp_path):
         out['run']['step'] = step
         (tmp_path / f'{step}.json').write_text(json.dumps(out))
     text = compare([tmp_path / f'{step}.json' for step in (2, 4, 6)], tmp_path / 'plot.png')
-    assert 'run@2' in text and 'run@6' in text and 'not comparable' not in text
+    assert 'run@2' in text and 'run@6' in text and 'Not comparable' not in text
     assert cv2.imread(str(tmp_path / 'plot.png')).shape[0] > 500
 
 

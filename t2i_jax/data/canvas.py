@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from t2i_jax.runtime.errors import DataError, quoted, reason
+from tfds_builders import pictures
 
 PICTURES = ('image', 'mask', 'object_masks')
 # with 'keep', the longer side of a canvas in units of the shorter one; more is cut at both ends
@@ -244,13 +245,8 @@ class Pictures:
 
 
 def read_picture(path, size):
-    """A picture file -> s s 3 in [-1, 1]. Raises DataError."""
-    path = os.path.expanduser(path)
-    if not os.path.isfile(path):
-        raise DataError(f'{path} does not exist. Give a PNG or JPEG file.')
-    image = cv2.imread(path, cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise DataError(f'{path} is not a picture that can be read. Give a PNG or JPEG file.')
+    """A picture file -> s s 3 in [-1, 1], upright, transparency laid on white. Raises DataError."""
+    image = pictures.read_file(path)
     return (
         cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 127.5 - 1
     )

@@ -150,6 +150,11 @@ class EfficientNetTrunk(PretrainedTrunk):
         return net
 
 
+def is_packaged() -> bool:
+    """Whether the package of the weights is installed."""
+    return bool(_package_files(PACKAGE, 'models/*.pth'))
+
+
 def packaged_weights():
     """Return the path of the weights in the installed package; DataError where it is missing."""
     files = _package_files(PACKAGE, 'models/*.pth')

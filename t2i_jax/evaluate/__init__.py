@@ -11,15 +11,18 @@ measures, report, compare     what all kinds share; the result
 """
 
 import functools
+import hashlib
+import json
 import pathlib
 
+from t2i_jax import config as settings
 from t2i_jax.data.feed import CHUNK
 from t2i_jax.draw.outputs import DRAWN
 from t2i_jax.evaluate import report
 from t2i_jax.evaluate.files import evaluate_files
 from t2i_jax.evaluate.layouts import Layouts
 from t2i_jax.evaluate.matching import Pairs
-from t2i_jax.evaluate.measures import OPTIONS, Kind
+from t2i_jax.evaluate.measures import OPTIONS, Kind, Unmeasurable
 from t2i_jax.evaluate.pictures import Images
 from t2i_jax.run import Path, RunStage
 from t2i_jax.runtime import sharding
@@ -32,13 +35,16 @@ __all__ = ['EVALUATIONS', 'evaluate', 'evaluate_files']
 EVALUATIONS: dict[str, type[Kind]] = {'image': Images, 'boxes': Layouts, 'codes': Pairs}
 
 
-def evaluate(stage: RunStage, out: Path | None = None, **options) -> dict:
+def evaluate(stage: RunStage, out: Path | None = None, everything: bool = False, **options) -> dict:
     """Evaluate a stage and write <out>/<name>.json and .png -> the report as a dictionary.
 
-    stage: a RunStage. out: a folder, <workdir>/eval by default. options: those that differ from
-    `eval` in the run's config.
+    Its headline is printed.
 
-    Raises RunError, DataError, and ValueError where a metric cannot be computed from its input.
+    stage: a RunStage. out: a folder, <workdir>/eval by default. everything: print all numbers.
+    options: those that differ from `eval` in the run's config.
+
+    A number that cannot be computed is left out, with a line that says why. Raises RunError,
+    DataError, and ValueError where none is left or pictures give no features.
     """
     config, options = stage.config, {**OPTIONS, **stage.config.eval, **options}
     choose('eval.weights', options['weights'], ('ema', 'raw'))
@@ -58,9 +64,15 @@ def evaluate(stage: RunStage, out: Path | None = None, **options) -> dict:
     splits = splits or measured.splits
     values, grids = [], []
     for name in splits:
-        new, grid = measured(name, opened(name))
+        split = opened(name)
+        try:
+            new, grid = measured(name, split)
+        except Unmeasurable as error:
+            print(f'Split {name} is left out: {error}')
+            continue
         values += new
         grids.append(grid)
+    splits = [name for name, *_ in grids]
 
     run = dict(
         workdir=stage.workdir.name,
@@ -69,6 +81,8 @@ def evaluate(stage: RunStage, out: Path | None = None, **options) -> dict:
         stage=stage.name,
         step=sampler.step,
         size=sampler.meta.size,
+        seed=config.seed,
+        settings=settings_hash(config),
     )
     protocol = dict(
         num=options['num'],
@@ -80,7 +94,21 @@ def evaluate(stage: RunStage, out: Path | None = None, **options) -> dict:
     )
     name = options['name'] or file_name(stage, sampler.step, splits, measured, options)
     path = pathlib.Path(out or stage.workdir / 'eval') / f'{name.replace("/", "_")}.json'
-    return report.finish(path, grids, run=run, protocol=protocol, values=values)
+    parts = dict(run=run, protocol=protocol, values=values)
+    return report.finish(path, grids, measured.headline, everything, **parts)
+
+
+def settings_hash(config) -> str:
+    """Hash the settings that a run learns from, without its seed."""
+    flat = settings.flat(json.loads(settings.to_json(config)))
+    kept = {path: x for path, x in flat.items() if path != 'seed' and not is_free(path)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def is_free(path) -> bool:
+    """Whether a setting may differ between two starts of a run."""
+    one = settings.setting(path)
+    return isinstance(one, settings.Setting) and one.resume == settings.FREE
 
 
 def kind_of(sampler) -> type[Kind]:

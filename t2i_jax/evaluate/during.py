@@ -4,7 +4,7 @@ import numpy as np
 
 from t2i_jax.data.feed import first_rows
 from t2i_jax.evaluate.features import choose_extractor
-from t2i_jax.evaluate.measures import OPTIONS, distances, silent
+from t2i_jax.evaluate.measures import OPTIONS, distances, once
 from t2i_jax.evaluate.pictures import attribute_vectors
 from t2i_jax.evaluate.sources import Sampled, each_once, read, read_cached
 from t2i_jax.scenes import agreement
@@ -21,6 +21,8 @@ class Evaluation:
         self.rows = first_rows(held_out, num, held_out.meta.captions)
         self.readers = readers(scenes)
         self.attributes = attribute_vectors(self.rows)
+        # each evaluation has the same ones
+        self.remark = once(lambda message: print(f'\n{message}'))
         self.extract, self.real = choose_extractor(self.options, scenes), None
         if self.extract:
             self.real = read_cached(each_once(held_out, num), self.extract, {}, 'real pictures')
@@ -30,7 +32,7 @@ class Evaluation:
         read_now = read(samples, self.extract, self.readers, 'evaluating')
         out = {}
         if self.extract:
-            values = distances(read_now, self.real, self.extract, self.options, silent)
+            values = distances(read_now, self.real, self.extract, self.options, self.remark)
             out = {one['metric']: one['value'] for one in values}
         for reader in self.readers:
             found = agreement.agreement(read_now[reader], self.rows.of('facts'))

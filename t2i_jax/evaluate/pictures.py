@@ -25,7 +25,8 @@ from t2i_jax.evaluate import report
 from t2i_jax.evaluate.features import choose_extractor
 from t2i_jax.evaluate.judges import judges_of
 from t2i_jax.evaluate.matching import r_precision, readings
-from t2i_jax.evaluate.measures import Kind, Measure, distances, silent
+from t2i_jax.evaluate.measures import Kind, Measure, attempted, distances, once, silent
+from t2i_jax.evaluate.report import HIGHER, LOWER, Headline
 from t2i_jax.evaluate.sources import (
     FIRST,
     Noise,
@@ -41,6 +42,20 @@ from t2i_jax.metrics.ms_ssim import ms_ssim
 from t2i_jax.scenes import agreement as scene_agreement
 from t2i_jax.scenes.readers import readers
 
+# who reads pictures of scenes, and who judges how they fit captions, the best one first
+READERS, JUDGES = ('trained', 'analytic'), ('run_*', 'own*')
+HEADLINE = (
+    Headline('fid*', LOWER, ('training',)),
+    Headline('kid*', LOWER, ('training',)),
+    Headline('precision*', HIGHER, ('training',)),
+    Headline('recall*', HIGHER, ('training',)),
+    Headline('sem_acc', HIGHER, by=READERS),
+    Headline('class_colour', HIGHER, by=READERS),
+    Headline('attribute_position', HIGHER, by=READERS),
+    Headline('r_precision_*', HIGHER, by=JUDGES),
+    Headline('inception_score*', HIGHER, ('training',)),
+    Headline('ms_ssim_same_caption', LOWER),
+)
 # samples of one caption that are compared with each other, and those whose scenes are
 PAIRS, SCENES = 4, 16
 # pictures of which the oracle's R-precision is computed, which takes long
@@ -51,6 +66,7 @@ class Images(Kind):
     """Pictures, and how well they fit what they were sampled for."""
 
     fields = ('image',)
+    headline = HEADLINE
 
     def __init__(self, stage, sampler, train, options):
         super().__init__(stage, sampler, train, options)
@@ -63,7 +79,7 @@ class Images(Kind):
                 'is used; experiments/shape_net.py says how to train it.'
             )
         self.extract = choose_extractor(options, scenes, mesh)
-        self.measure = Measure(sampler)
+        self.measure, self.remark = Measure(sampler), once()
         if self.readers:
             self.splits = ['test', 'test_unseen']
         in_row = sampler.meta.captions
@@ -85,7 +101,7 @@ class Images(Kind):
 
         values = self.set_distances(rows, sampled, f'real {name}') if self.extract else []
         values += self.agreements(rows, sampled) if self.readers else []
-        if self.judges:
+        if read_by_judges:
             real = read_cached(Real(rows), None, self.judges, 'real pictures')
             codes = {'drawn': sampled, 'real': real}
             values += r_precision(rows, self.judges, read_by_judges, codes, seed)
@@ -114,7 +130,7 @@ class Images(Kind):
         }
         values = []
         for pictures, found in sets.items():
-            remark = print if pictures == 'drawn' else silent
+            remark = self.remark if pictures == 'drawn' else silent
             found = distances(found, real, extract, self.options, remark)
             values += report.tagged(found, pictures=pictures)
         return values
@@ -190,17 +206,27 @@ def variety(sampler, rows, readers, extract, options) -> list:
     """Measure how different several samples of each of some captions are."""
     few, seed = rows.take(slice(options['diversity'])), options['seed']
     m, k = len(few.rows), SCENES if readers else PAIRS
+    if not m:
+        return []
     batch = jax.tree.map(lambda x: np.repeat(np.asarray(x), k, 0), few.batch())
     noise = sampler.module.noise(jax.random.key(seed + 1), m * k)
     images = sampler.sample(batch, noise, (m, k))['image']
     flat = images.reshape(m * k, *images.shape[2:])
     scales = next((n for n, side in ((5, 160), (3, 40), (2, 20)) if images.shape[2] > side), 1)
-    alike, captions = pairwise(images[:, :PAIRS], lambda a, b: ms_ssim(a, b, scales=scales))
-    values = [report.averaged('ms_ssim_same_caption', alike, seed, captions, scales=scales)]
-    if extract:
+
+    def alike():
+        found = pairwise(images[:, :PAIRS], lambda a, b: ms_ssim(a, b, scales=scales))
+        return [report.averaged(name, found[0], seed, found[1], scales=scales)]
+
+    def apart():
         spread = feature_diversity(extract(flat)['features'].reshape(m, k, -1))
+        return [report.averaged(name, spread, seed, extractor=extract.tag, samples=k)]
+
+    name = 'ms_ssim_same_caption'
+    values = attempted(name, alike)
+    if extract:
         name = f'feature_diversity_{extract.metric_prefix or "inception_fid"}'
-        values.append(report.averaged(name, spread, seed, extractor=extract.tag, samples=k))
+        values += attempted(name, apart)
     for reader in readers.values():
         scenes = reader.decode(flat)
         found = scene_agreement.diversity(scenes.reshape(m, k, *scenes.shape[1:]), few.of('facts'))

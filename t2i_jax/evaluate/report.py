@@ -2,33 +2,73 @@
 
     {'run': {'workdir', 'system', 'data', 'stage', 'step', 'size'},
      'protocol': {...},                      # of all numbers
+     'headline': [{'metric', 'reader', 'better', 'beside'}, ...],
      'values': [{'metric', 'value', 'interval' or 'spread', 'protocol': {...}}, ...],
      'date'}
 
-In the protocol of a value `pictures` is a column of the table (PICTURES), `decoder` what read the
-pictures (a reader of scenes, a judge, a way of comparing), `reader` its tag.
+The headline names the few numbers that are printed and drawn. In the protocol of a value `pictures`
+is a column of the table (PICTURES), `decoder` what read the pictures (a reader of scenes, a judge,
+a way of comparing), `reader` its tag.
 """
 
+import fnmatch
 import functools
 import hashlib
 import json
 import math
 import pathlib
+import shutil
 import time
+from typing import NamedTuple
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from t2i_jax import __version__
 from t2i_jax.draw import sheets
 from t2i_jax.metrics.bootstrap import interval as bootstrap
-from t2i_jax.runtime.errors import RunError, reason
-from t2i_jax.runtime.files import write_text
+from t2i_jax.runtime.errors import DataError, RunError, explained, quoted, reason
+from t2i_jax.runtime.files import replacing, write_text
+from tfds_builders.files import read_text
 
 # columns of a table, in this order
 PICTURES = 'drawn', 'real', 'training', 'shuffled', 'remembered', 'mean', 'noise', 'floor'
 # sentences of the picture, its pixels an inch
 SHOWN, DPI = 12, 90
+# columns where there is no terminal
+WIDTH = 120
+HIGHER, LOWER = '↑', '↓'
+# what a file must have to be a report: {part: {entry: its type}}
+PARTS = {
+    'run': dict(workdir=str, system=str, data=str, stage=str, step=int, size=int),
+    'protocol': dict(splits=list),
+    'values': {},
+}
+NAMED = {
+    dict: 'an object',
+    list: 'a list',
+    str: 'a text',
+    int: 'a whole number',
+    float: 'a number',
+    bool: 'true or false',
+}
+REMEDY = 'Name a workdir, or a file of its folder eval.'
+SIGNS = 'After ± stands half of the 95 % interval, in brackets a standard deviation.'
+
+
+class Headline(NamedTuple):
+    """One of the few numbers that stand for an evaluation.
+
+    metric: its name; * stands for what a network or a convention adds to it
+    better: HIGHER or LOWER
+    beside: the kinds of pictures that it is compared with; of these the first that was measured
+    by: patterns of those who may have read the pictures, the best one first
+    """
+
+    metric: str
+    better: str
+    beside: tuple[str, ...] = ('real',)
+    by: tuple[str, ...] = ('*',)
 
 
 @functools.cache
@@ -93,35 +133,143 @@ def tagged(values, **more):
 
 
 # ------------------------------------------------------------------------------------------ files
-def finish(path, grids, **parts) -> dict:
+def finish(path, grids, headline=(), everything=False, **parts) -> dict:
     """Make a report of its parts, write it as <path>, JSON, and <path>.png, and print it.
 
-    grids: the rows of its picture, see `picture`. parts: run, protocol, values.
+    grids: the rows of its picture, see `picture`. headline: Headlines. everything: print all
+    numbers. parts: run, protocol, values.
+
+    Raises RunError where there are no values, or where the files cannot be written.
     """
-    out = parts | dict(date=time.strftime('%Y-%m-%d %H:%M:%S'))
-    write_text(path, json.dumps(out, indent=1) + '\n')
-    picture(out, grids, path.with_suffix('.png'))
-    print(table(out))
-    print(f'\nNumbers with their protocol: {path}; picture: {path.with_suffix(".png")}')
+    if not parts['values']:
+        raise RunError('No number could be computed; the lines above say why.')
+    date = time.strftime('%Y-%m-%d %H:%M:%S')
+    out = parts | dict(headline=chosen(parts['values'], headline), date=date)
+    drawing = path.with_suffix('.png')
+    try:
+        write_text(path, json.dumps(out, indent=1) + '\n')
+        picture(out, grids, drawing)
+    except OSError as error:
+        raise RunError(explained(error, path)) from None
+    print(table(out) if everything else few(out))
+    more = '' if everything else '; --all prints them'
+    print(f'\nAll {len(out["values"])} numbers with their protocol: {quoted(path)}{more}.')
+    print(f'Picture: {quoted(drawing)}')
     return out
 
 
 def read(path) -> dict:
     """Read a report from its file, or the newest of a workdir. Raises RunError."""
     path = pathlib.Path(path).expanduser()
-    if path.is_dir():
-        found = sorted((path / 'eval').glob('*.json'), key=lambda p: p.stat().st_mtime)
-        if not found:
-            raise RunError(
-                f'{path} has no evaluation. Make one: t2i_jax --workdir={path} --mode=evaluate'
-            )
-        path = found[-1]
     try:
-        out = json.loads(path.read_text())
-        out['run'], out['values'], out['protocol']
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f'{path} is not a report of an evaluation ({reason(error)}).') from None
+        if path.is_dir():
+            found = sorted((path / 'eval').glob('*.json'), key=lambda p: p.stat().st_mtime)
+            if not found:
+                raise RunError(
+                    f'{quoted(path)} has no evaluation. Make one: '
+                    f't2i_jax --workdir={quoted(path)} --mode=evaluate'
+                )
+            path = found[-1]
+    except OSError as error:
+        raise RunError(explained(error, path)) from None
+    try:
+        out = json.loads(read_text(path))
+    except DataError as error:
+        raise RunError(f'{error} {REMEDY}') from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f'{quoted(path)} is not JSON ({reason(error)}). {REMEDY}') from None
+    lacks = missing(out)
+    if lacks:
+        raise RunError(f'{quoted(path)} is not a report of an evaluation: {lacks}. {REMEDY}')
     return out
+
+
+def missing(out) -> str:
+    """Say what a parsed file lacks to be a report; '' where it is one."""
+    if not isinstance(out, dict):
+        return f'it holds {NAMED.get(type(out), "null")}, not an object with {", ".join(PARTS)}'
+    for part, entries in PARTS.items():
+        kind = dict if entries else list
+        if not isinstance(out.get(part), kind):
+            return f'`{part}` is missing' if part not in out else f'`{part}` is not {NAMED[kind]}'
+        for name, kind in entries.items():
+            one = out[part].get(name)
+            if not isinstance(one, kind) or isinstance(one, bool):
+                there = name in out[part]
+                return f'`{part}.{name}` is {"not " + NAMED[kind] if there else "missing"}'
+    for number, one in enumerate(out['values']):
+        lacks = missing_of_value(one)
+        if lacks:
+            return f'`values[{number}]{lacks}'
+    named = all(
+        isinstance(one, dict)
+        and all(isinstance(one.get(name), str) for name in ('metric', 'reader', 'better'))
+        and isinstance(one.get('beside'), list)
+        for one in out.get('headline', [])
+    )
+    return '' if named else '`headline` does not name metrics'
+
+
+def missing_of_value(one) -> str:
+    """Say what an entry of `values` lacks, after its name; '' where it lacks nothing."""
+    if not isinstance(one, dict):
+        return '` is not an object'
+    for name, kind in dict(metric=str, protocol=dict).items():
+        if not isinstance(one.get(name), kind):
+            return f'.{name}` is not {NAMED[kind]}'
+    protocol = one['protocol']
+    if not all(isinstance(protocol.get(x, ''), str) for x in ('split', 'decoder', 'pictures')):
+        return '.protocol` has no text for split, decoder or pictures'
+    numbers = {'value': [one.get('value')], 'spread': [one.get('spread', 0.0)]}
+    numbers['interval'] = one.get('interval', [0.0, 0.0])
+    for name, some in numbers.items():
+        sound = isinstance(some, list) and len(some) == (2 if name == 'interval' else 1)
+        if not sound or not all(is_number(x) for x in some):
+            return f'.{name}` is not a number' + (' twice' if name == 'interval' else '')
+    return ''
+
+
+def is_number(x) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+
+
+# --------------------------------------------------------------------------------------- headline
+def chosen(values, headline) -> list[dict]:
+    """Find the metric and the reader of each Headline among values; it may have none."""
+    there = dict.fromkeys((row_of(one)[1], row_of(one)[2]) for one in values)
+    out = []
+    for one in headline:
+        metric = next((name for name, _ in there if fnmatch.fnmatchcase(name, one.metric)), None)
+        by = [reader for name, reader in there if name == metric]
+        readers = [who for pattern in one.by for who in by if fnmatch.fnmatchcase(who, pattern)]
+        if readers:
+            entry = dict(metric=metric, reader=readers[0], better=one.better)
+            out.append(entry | dict(beside=list(one.beside)))
+    return out
+
+
+def main_column(values) -> str:
+    """Return the kind of pictures that a report is about: samples, else real pairs.
+
+    A stage that compares pictures with captions makes no samples.
+    """
+    return 'drawn' if any(column_of(one) == 'drawn' for one in values) else 'real'
+
+
+def beside(entry, columns, main) -> tuple[str, dict] | None:
+    """Return (kind, value) of what a number of the headline is compared with, None for nothing.
+
+    entry: of a report's headline. columns: {kind of pictures: value} of its row.
+    """
+    return next(
+        ((name, columns[name]) for name in entry['beside'] if name in columns and name != main),
+        None,
+    )
+
+
+def titled(metric, reader, better='') -> str:
+    """Name a metric, who read the pictures, and what is better."""
+    return ' '.join(filter(None, (metric, f'({reader})' if reader else '', better)))
 
 
 # ------------------------------------------------------------------------------------------ table
@@ -145,20 +293,30 @@ def rows(out):
 
 
 def cell(one):
-    """Three significant digits of the value or its interval, whichever is larger."""
+    """Write a value: three significant digits of it or its interval, whichever is larger.
+
+    deviation: of the mean over several seeds, see compare.py.
+    """
     if one is None:
         return '-'
-    half = one.get('spread', 0)
+    half = one.get('spread', one.get('deviation', 0))
     if 'interval' in one:
         half = (one['interval'][1] - one['interval'][0]) / 2
-    size = max(abs(one['value']), half)
-    places = min(5, max(0, 2 - math.floor(math.log10(size)))) if size else 0
-    text = f'{one["value"]:.{places}f}'
+    text, other = shortest(one['value'], half), shortest(half, one['value'])
     if 'interval' in one:
-        text += f' ±{half:.{places}f}'
+        text += f' ±{other}'
+    elif 'deviation' in one:
+        text += f' ± {other}'
     elif 'spread' in one:
-        text += f' ({one["spread"]:.{places}f})'
+        text += f' ({other})'
     return text + (' biased' if one['protocol'].get('biased') else '')
+
+
+def shortest(number, other=0.0) -> str:
+    """Write a number with three significant digits of it or of another, whichever is larger."""
+    size = max(abs(number), abs(other))
+    places = min(5, max(0, 2 - math.floor(math.log10(size)))) if size else 0
+    return f'{number:.{places}f}'
 
 
 def line(row, cells, width):
@@ -167,11 +325,48 @@ def line(row, cells, width):
     return f'{split:<13}{metric:<34}{reader:<10}' + ''.join(f'{one:>{width}}' for one in cells)
 
 
-def table(out) -> str:
-    """Write metrics down, kinds of pictures across.
+def few(out) -> str:
+    """Write the headline: a line a number, next to it what it is compared with, splits across."""
+    found, main, run = rows(out), main_column(out['values']), out['run']
+    splits = list(dict.fromkeys(split for split, _, _ in found))
+    protocol = {k: v for k, v in out['protocol'].items() if k not in ('splits', 'version')}
+    lines = [heading(run)]
+    lines += [', '.join(f'{name} {x}' for name, x in protocol.items() if x != '-'), '']
 
-    After ± stands half of the 95 % interval, in brackets a standard deviation.
-    """
+    def cells_of(entry):
+        """Two texts for each split: the number, and what it is compared with."""
+        for split in splits:
+            columns = found.get((split, entry['metric'], entry['reader']), {})
+            other = beside(entry, columns, main)
+            level = f'{other[0]} {shortest(other[1]["value"])}' if other else ''
+            yield cell(columns.get(main)), level
+
+    titles = [titled(entry['metric'], entry['reader']) for entry in out['headline']]
+    texts = [list(cells_of(entry)) for entry in out['headline']]
+    first = max(map(len, titles), default=0) + 2
+    own, level = (max([6] + [len(pair[i]) for one in texts for pair in one]) + 2 for i in (0, 1))
+    width = shutil.get_terminal_size((WIDTH, 0)).columns
+    across = max(1, (width - first - 3) // (own + level))
+    for start in range(0, len(splits), across):
+        part = slice(start, start + across)
+        names = ''.join(f'{name:<{own + level}}' for name in splits[part]).rstrip()
+        lines += [' ' * (first + 3) + names] * bool(names)
+        for title, entry, pairs in zip(titles, out['headline'], texts):
+            numbers = ''.join(f'{one:<{own}}{other:<{level}}' for one, other in pairs[part])
+            lines.append(f'{title:<{first}}{entry["better"]}  {numbers}'.rstrip())
+        lines.append('')
+    return '\n'.join([*lines, f'{HIGHER} more is better, {LOWER} less. {SIGNS}'])
+
+
+def heading(run) -> str:
+    """Say in a line what was measured. run: of a report; '-' is what it does not have."""
+    made = '' if run['system'] == '-' else f'{run["system"]} on {run["data"]}, '
+    made += '' if run['stage'] == '-' else f'stage {run["stage"]}, step {run["step"]:,}, '
+    return f'{run["workdir"]}: {made}{run["size"]} px'
+
+
+def table(out) -> str:
+    """Write all metrics down, kinds of pictures across."""
     found = rows(out)
     columns = [name for name in PICTURES if any(name in one for one in found.values())]
     lines = [
@@ -181,52 +376,31 @@ def table(out) -> str:
     lines += ['', line(('split', 'metric', 'reader'), columns, 18)]
     for row, values in found.items():
         lines.append(line(row, [cell(values.get(name)) for name in columns], 18))
-    return '\n'.join(lines)
+    return '\n'.join([*lines, '', SIGNS])
 
 
 # ---------------------------------------------------------------------------------------- picture
 def picture(out, grids, path):
-    """Draw a row for each split: first samples and real pictures, then a panel a reader.
+    """Draw a row for each split: first samples and real pictures, then the headline.
 
-    A panel has bars for the metrics between 0 and 1, the others as text above.
+    Its shares are bars next to those of other pictures, its other numbers stand above.
 
     grids: (split, samples n s s 3 or n k s s 3, several of each, real n s s 3 or None where none
         belong to them, sentences) of each split
     """
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
-    found = rows(out)
-    readers = list(dict.fromkeys(reader for _, _, reader in found))
-
-    def panel(split, reader):
-        return {row[1]: one for row, one in found.items() if (row[0], row[2]) == (split, reader)}
-
-    panels = [[panel(split, reader) for reader in readers] for split in out['protocol']['splits']]
-    shown = [first_pictures(*grid) for grid in grids]
+    found, shown = rows(out), [first_pictures(*grid) for grid in grids]
     # in inches, as large as the sheets are in pixels where they are not huge
-    longest = max(len(metrics) for one in panels for metrics in one)
-    high = max(8, 0.27 * longest + 1, *(min(16, len(sheet) / DPI) for sheet in shown))
-    wide = max(6, *(min(high, len(one) / DPI) * one.shape[1] / len(one) for one in shown))
-    figure, axes = plt.subplots(
-        len(panels),
-        1 + len(readers),
-        figsize=(wide + 6 * len(readers), high * len(panels)),
-        layout='constrained',
-        squeeze=False,
-        width_ratios=[wide] + [6] * len(readers),
-    )
-    for (first, *others), (name, *_), sheet, metrics in zip(axes, grids, shown, panels):
+    high = max(4, 0.55 * len(out['headline']) + 1, *(min(16, len(one) / DPI) for one in shown))
+    wide = max(4, *(min(high, len(one) / DPI) * one.shape[1] / len(one) for one in shown))
+    figure = Figure(figsize=(wide + 6, high * len(grids)), layout='constrained')
+    axes = figure.subplots(len(grids), 2, squeeze=False, width_ratios=[wide, 6])
+    for (first, second), (name, *_), sheet in zip(axes, grids, shown):
         first.imshow(sheet)
         first.set_axis_off()
         first.set_anchor('N')
-        for axis, reader, one in zip(others, readers, metrics):
-            draw_panel(axis, ' '.join(filter(None, (name, reader))), one)
-    run = out['run']
-    title = f'{run["workdir"]}: {run["system"]} on {run["data"]}, step {run["step"]:,}'
-    figure.suptitle(title)
-    figure.savefig(path, dpi=DPI)
-    plt.close(figure)
+        draw_panel(second, name, out['headline'], found)
+    figure.suptitle(plain(heading(out['run'])))
+    save(figure, path)
 
 
 def first_pictures(split, samples, real, texts):
@@ -236,16 +410,21 @@ def first_pictures(split, samples, real, texts):
     return sheets.sheet(samples[:SHOWN], texts[:SHOWN], real=real, title=split, columns=1)
 
 
-def draw_panel(axis, title, metrics):
-    """Draw {metric: {column: value}}: shares as bars, the other numbers in the title."""
-    shares, lines = {}, [title]
-    for metric, values in metrics.items():
-        if 'rank' not in metric and all(0 <= one['value'] <= 1 for one in values.values()):
-            shares[metric] = values
-        else:
-            cells = [f'{name} {cell(values[name])}' for name in PICTURES if name in values]
-            lines.append(f'{metric}: {", ".join(cells)}')
-    axis.set_title('\n'.join(lines), fontsize=7, loc='left', wrap=True)
+def draw_panel(axis, split, headline, found):
+    """Draw the headline of a split: shares as bars, the other numbers in the title.
+
+    found: `rows` of the report.
+    """
+    shares, lines = {}, [split]
+    for entry in headline:
+        name = titled(entry['metric'], entry['reader'], entry['better'])
+        values = found.get((split, entry['metric'], entry['reader']), {})
+        if values and all(0 <= one['value'] <= 1 for one in values.values()):
+            shares[name] = values
+        elif values:
+            cells = [f'{kind} {cell(values[kind])}' for kind in PICTURES if kind in values]
+            lines.append(f'{name}: {", ".join(cells)}')
+    axis.set_title(plain('\n'.join(lines)), fontsize=8, loc='left', wrap=True)
     if shares:
         bars(axis, shares, PICTURES)
     else:
@@ -258,17 +437,30 @@ def bars(axis, found, columns):
     colours = {name: f'C{number}' for number, name in enumerate(columns)}
     columns = [name for name in columns if any(name in values for values in found.values())]
     places, height = np.arange(len(found))[::-1].astype(float), 0.8 / len(columns)
+    drawn = []
     for number, name in enumerate(columns):
         pairs = zip(places, found.values())
         have = [(place, values[name]) for place, values in pairs if name in values]
         at = [place + 0.4 - height * (number + 0.5) for place, _ in have]
         widths = [one['value'] for _, one in have]
-        axis.barh(at, widths, height, label=name, color=colours[name])
+        drawn.append(axis.barh(at, widths, height, color=colours[name]))
         spans = [(y, *one['interval']) for y, (_, one) in zip(at, have) if 'interval' in one]
         if spans:
             axis.hlines(*zip(*spans), 'black', linewidth=0.8)
-    axis.set_yticks(places, list(found), fontsize=7)
+    axis.set_yticks(places, [plain(name) for name in found], fontsize=7)
     axis.set_ylim(-0.6, len(found) - 0.4)
-    below = -0.6 / max(len(found), 1) - 0.03
-    axis.legend(fontsize=7, loc='upper center', bbox_to_anchor=(0.4, below), ncols=4)
+    place = dict(loc='upper center', bbox_to_anchor=(0.5, -0.05), ncols=4)
+    axis.legend(drawn, columns, fontsize=7, **place)
     axis.grid(axis='x', alpha=0.3)
+
+
+def plain(text) -> str:
+    """Write a text so that matplotlib draws it as it is: a $ begins no formula."""
+    return text.replace('$', r'\$')
+
+
+def save(figure, path, dpi=DPI):
+    """Write a figure so that it appears whole; the ending of its path is the format."""
+    path = pathlib.Path(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=dpi)

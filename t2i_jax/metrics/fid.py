@@ -20,6 +20,8 @@ from t2i_jax.runtime.files import replacing
 ENOUGH = 10_000
 # rows of features in float64 at a time
 BLOCK = 2048
+# bytes of a file of statistics, unpacked
+MOST = 1 << 30
 
 
 class Statistics:
@@ -108,30 +110,58 @@ class Statistics:
 
         Raises FileNotFoundError, and ValueError for another file, another tag and wrong shapes.
         """
-        try:
-            with np.load(pathlib.Path(path), allow_pickle=False) as file:
-                found = {name: file[name] for name in ('n', 'mean', 'scatter', 'tag')}
-        except FileNotFoundError:
-            raise
-        except (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        found = read_arrays(path)
+        lacking = [name for name in ('n', 'mean', 'scatter', 'tag') if name not in found]
+        if lacking:
             raise ValueError(
-                f'{path} holds no statistics of features ({error}): make it with Statistics.save'
-            ) from error
+                f'{path} holds no statistics of features (no {", ".join(lacking)}): make it with '
+                'Statistics.save'
+            )
         statistics = cls(str(found['tag']))
         if tag is not None and statistics.tag != tag:
             raise ValueError(
                 f'{path} was made with {statistics.tag!r}, expected {tag!r}: '
                 'compute the statistics again with that network'
             )
-        n, mean, scatter = int(found['n']), found['mean'], found['scatter']
-        statistics.n, statistics.mean, statistics.scatter = n, mean, scatter
-        d = statistics.d
-        if n < 1 or scatter.shape != (d, d) or not np.isfinite(scatter).all():
+        n, mean, scatter = found['n'], found['mean'], found['scatter']
+        if n.size != 1 or n.dtype.kind not in 'iu' or n < 1 or not fit(mean, scatter):
             raise ValueError(
                 f'{path}: n = {n}, mean {mean.shape} and scatter {scatter.shape} do not fit '
                 'together'
             )
+        statistics.n, statistics.mean, statistics.scatter = int(n), mean, scatter
         return statistics
+
+
+def read_arrays(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """Read the arrays of an .npz; nothing is unpickled.
+
+    Raises FileNotFoundError, and ValueError for another file and for more than MOST bytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MOST:
+            raise ValueError(f'it unpacks to {size / 1e9:,.0f} GB')
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        # damaged bytes make their readers raise many kinds
+        raise ValueError(
+            f'{path} holds no statistics of features ({error}): make it with Statistics.save'
+        ) from error
+
+
+def fit(mean, matrix) -> bool:
+    """Whether a mean (d,) and a symmetric matrix (d, d) are finite and of one d."""
+    numbers = mean.dtype.kind == matrix.dtype.kind == 'f'
+    d = len(mean) if mean.ndim == 1 else 0
+    if not numbers or not d or matrix.shape != (d, d):
+        return False
+    finite = np.isfinite(mean).all() and np.isfinite(matrix).all()
+    return bool(finite and np.allclose(matrix, matrix.T, atol=1e-6 * abs(matrix).max()))
 
 
 Features = ArrayLike | Statistics
@@ -166,7 +196,12 @@ def fid(real: Features, fake: Features, *, force: bool = False) -> float:
             'take both from one network'
         )
     real, fake = (x if isinstance(x, Statistics) else Statistics.of(x) for x in sets)
-    c1, c2, gap = real.covariance, fake.covariance, real.mean - fake.mean
+    return frechet(real.mean, real.covariance, fake.mean, fake.covariance)
+
+
+def frechet(m1: np.ndarray, c1: np.ndarray, m2: np.ndarray, c2: np.ndarray) -> float:
+    """Compute the Frechet distance of two Gaussians by means (d,) and covariances (d, d)."""
+    gap = m1 - m2
     return float(gap @ gap + np.trace(c1) + np.trace(c2) - 2 * _trace_of_root(c1, c2))
 
 

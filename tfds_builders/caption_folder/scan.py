@@ -64,8 +64,7 @@ def scan(root) -> Folder:
     others = [file for file in found if file not in sizes]
     problems, guessed = {}, []
     notes = [f'skipped: {count} {what}' for what, count in skipped.items()]
-    named = [file for file in others if tables.rank(file)]
-    rows, refused = tables.read(root, named, problems, guessed)
+    rows = tables.read(root, filter(tables.rank, others), problems, notes, guessed)
     entries = _unique(_named(root, rows, sizes, problems, notes), problems)
     # a table speaks for its folder and those in it
     spoken = {posixpath.dirname(table) for table in rows}
@@ -74,7 +73,7 @@ def scan(root) -> Folder:
     texts = [file for file in texts if not spoken & set(_folders(file))]
     beside, unused = _beside(root, alone, texts, problems, guessed)
     entries += beside
-    if not entries and problems and (rows or len(unused) < len(texts)):
+    if not entries and (rows or len(unused) < len(texts)):
         record, problem = next(iter(problems.items()))
         raise DataError(
             f'No caption of {root} can be used ({len(problems)} problems). The first, '
@@ -86,9 +85,8 @@ def scan(root) -> Folder:
             f'{_listed(others)}. Write captions.jsonl (one {{"file_name": "a.jpg", "text": "..."}} '
             'a line), captions.csv (a header file_name,text, then file and caption), or a .txt for '
             'each picture (a.txt for a.jpg), one caption a line.'
-            + ''.join(f' {reason}.' for reason in refused[:1])
         )
-    notes += refused + _orphans(root, unused, sizes)
+    notes += _orphans(root, unused)
     if guessed:
         names = ', '.join(path.name for path in guessed[:3]) + (', ...' if guessed[3:] else '')
         notes.append(f"not UTF-8, taken for Windows' Latin-1: {len(guessed):,} files ({names})")
@@ -161,7 +159,7 @@ def _beside(root, files, texts, problems, guessed):
         try:
             content = read_text(root / text, guessed=guessed) if text else ''
         except DataError as error:
-            problems[file] = str(error).rstrip('.')
+            problems[file] = str(error)
             continue
         captions = clean(content)
         if storable(file) != file:
@@ -179,22 +177,22 @@ def _beside(root, files, texts, problems, guessed):
     return entries, list(unused)
 
 
-def _orphans(root, texts, sizes):
+def _orphans(root, texts):
     """Return lines of the report about text files that belong to no picture."""
-    lines, names = [], {}
+    if not texts:
+        return []
+    lines, names = [f'text files without a picture: {len(texts):,}'], {}
     for text in texts[:SHOWN]:
-        folder, file = posixpath.split(text)
+        folder, stem = posixpath.dirname(text), posixpath.splitext(posixpath.basename(text))[0]
         if folder not in names:
             names[folder] = sorted(os.listdir(root / folder))
-        stem, near = posixpath.splitext(file)[0], ''
-        for name in names[folder]:
-            if posixpath.splitext(name)[0] == stem and not name.lower().endswith(TEXTS):
-                has = 'has another' if posixpath.join(folder, name) in sizes else 'is not read'
-                near = f' ({name} {has})'
-        lines.append(f'  {text}{near}')
-    if len(texts) > SHOWN:
-        lines.append(f'  and {len(texts) - SHOWN} more')
-    return [f'text files of no picture: {len(texts):,}', *lines] if texts else []
+        near = [
+            name
+            for name in names[folder]
+            if posixpath.splitext(name)[0] == stem and not name.lower().endswith(TEXTS)
+        ]
+        lines.append(f'  {text}' + ''.join(f' ({name} is not read)' for name in near[:1]))
+    return lines + ([f'  and {len(texts) - SHOWN} more'] if len(texts) > SHOWN else [])
 
 
 def _named(root, rows, sizes, problems, notes):

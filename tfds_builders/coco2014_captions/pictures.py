@@ -4,13 +4,11 @@ import collections
 import concurrent.futures
 import os
 import pathlib
-import re
 
 import cv2
 from tqdm import tqdm
 
-from tfds_builders.files import members
-from tfds_builders.pictures import decoded
+from tfds_builders.files import decode, members
 
 
 def each(path, names, work):
@@ -21,8 +19,7 @@ def each(path, names, work):
     """
     left, threads, queue = set(names), os.cpu_count() or 1, collections.deque()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        endings = '|'.join({re.escape(pathlib.Path(name).suffix) for name in left})
-        for match, data in members(path, rf'([^/]+(?:{endings}))'):
+        for match, data in members(path, r'([^/]+)'):
             if match[1] in left:
                 left.discard(match[1])
                 queue.append((match[1], pool.submit(work, match[1], data)))
@@ -50,5 +47,5 @@ def sizes(path, names) -> dict[str, tuple[int, int] | None]:
 def _size(data):
     # half the time of colours, and as strict about bytes that are missing; annotations are of the
     # stored pixels
-    pixels = decoded(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     return None if pixels is None else pixels.shape
