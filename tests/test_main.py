@@ -134,7 +134,7 @@ def refused(cli, *arguments):
                 '--out=RUN',
                 '--extractor=random_conv',
             ],
-            ['/nowhere holds no picture'],
+            ['/nowhere is not a folder'],
         ),
         (
             [
