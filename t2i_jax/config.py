@@ -7,6 +7,7 @@ keywords of stages, `stages.<stage>.model`, come from their classes, which `vari
 """
 
 import ast
+import contextlib
 import copy
 import difflib
 import functools
@@ -15,22 +16,43 @@ import importlib.util
 import inspect
 import json
 import math
+import os
 import pathlib
 import shlex
+import traceback
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from t2i_jax.data.choices import CACHES, CROPS, RESIZES, SAMPLERS
-from t2i_jax.runtime.errors import RunError, choose
+from t2i_jax.runtime.errors import (
+    DataError,
+    RunError,
+    choose,
+    explained,
+    quoted,
+    reason,
+    short,
+)
+from t2i_jax.runtime.files import read_json
+from tfds_builders.words import MAX_WORDS
 
 # Whether a setting may differ when a run is resumed: never, always, or only to a larger number.
 FIXED, FREE, GROWS = 'fixed', 'free', 'grows'
+# the largest number below 1, for decays; what the step of a state and a seed can count to
+BELOW_ONE, STEPS, SEEDS = math.nextafter(1, 0), 2**31 - 1, 2**32 - 1
+# times that load_size may be larger than size: more is nearly always one of the two forgotten
+CORNER = 2
+
+
+# what Python's parser raises for nested brackets and long texts
+TOO_MUCH = RecursionError, MemoryError, OverflowError
 
 
 class Setting(NamedTuple):
     """One setting: its default, its meaning in a line, and what is allowed.
 
+    low, high: of numbers. never: a number between them that is not allowed
     choices: the values that it can have, if not all
     """
 
@@ -40,6 +62,7 @@ class Setting(NamedTuple):
     low: float = -math.inf
     high: float = math.inf
     choices: tuple = ()
+    never: float | None = None
 
 
 class Named(dict):
@@ -56,18 +79,20 @@ DATA = dict(
     on_error=Setting(
         'refuse', 'records that cannot be used: refuse or skip', FREE, choices=('refuse', 'skip')
     ),
-    size=Setting(64, 'pixels, the side of the largest image', low=1),
-    load_size=Setting(0, 'pixels, the side from which the crop is taken; 0: size', low=0),
+    size=Setting(64, 'pixels, the side of the largest image', low=1, high=4096),
+    load_size=Setting(
+        0, 'pixels, the side from which the crop is taken; 0: size', low=0, high=2 * 4096
+    ),
     crop=Setting(
         '',
         "'bbox': the square around the main object, as the papers on birds have it",
         choices=CROPS,
     ),
     resize=Setting('squash', "'squash' to a square, or 'keep' the shape", choices=RESIZES),
-    scales=Setting((), 'sides of smaller images, for systems that read several', low=1),
+    scales=Setting((), 'sides of smaller images, for systems that read several', low=1, high=4096),
     flip=Setting(False, 'mirror half of the pictures'),
-    length=Setting(18, 'words of a caption, after padding or cutting', low=1),
-    captions=Setting(1, 'captions of an image in one row', low=1),
+    length=Setting(18, 'words of a caption, after padding or cutting', low=1, high=MAX_WORDS),
+    captions=Setting(1, 'captions of an image in one row', low=1, high=100),
     embedding=Setting(
         'none', "sentence vectors: 'none', or 'stored' with the data", choices=('none', 'stored')
     ),
@@ -77,7 +102,9 @@ DATA = dict(
         FREE,
         choices=CACHES,
     ),
-    workers=Setting(0, "processes that decode, with cache='none'; 0: threads", FREE, low=0),
+    workers=Setting(
+        0, "processes that decode, with cache='none'; 0: threads", FREE, low=0, high=512
+    ),
     nominal=Named({'*': Setting(0, 'known of the data before they are read', FREE, low=0)}),
 )
 SCHEDULE = dict(
@@ -96,20 +123,20 @@ SCHEDULE = dict(
 OPTIM = dict(
     name=Setting('adam', 'adam, rmsprop or sgd', choices=('adam', 'rmsprop', 'sgd')),
     lr=Setting(2e-4, 'learning rate', low=0),
-    b1=Setting(0.9, 'adam: decay of the first moment', low=0, high=1),
-    b2=Setting(0.999, 'adam: decay of the second moment', low=0, high=1),
+    b1=Setting(0.9, 'adam: decay of the first moment', low=0, high=BELOW_ONE),
+    b2=Setting(0.999, 'adam: decay of the second moment', low=0, high=BELOW_ONE),
     eps=Setting(1e-8, 'adam, rmsprop: added to the denominator', low=0),
-    momentum=Setting(0.0, 'sgd: momentum', low=0, high=1),
-    decay=Setting(0.99, 'rmsprop: decay of the mean square', low=0, high=1),
+    momentum=Setting(0.0, 'sgd: momentum', low=0, high=BELOW_ONE),
+    decay=Setting(0.99, 'rmsprop: decay of the mean square', low=0, high=BELOW_ONE),
     l2=Setting(0.0, 'L2 penalty, added to the gradient', low=0),
     weight_decay=Setting(0.0, 'decoupled weight decay', low=0),
     clip=Setting(0.0, 'clip the gradient to this norm; 0: never', low=0),
     schedule=SCHEDULE,
 )
 STAGE = dict(
-    steps=Setting(0, 'training steps; 0: as epochs says', GROWS, low=0),
-    epochs=Setting(0, 'passes over the data; 0: as steps says', GROWS, low=0),
-    batch_size=Setting(64, 'rows of a batch, over all devices', low=1),
+    steps=Setting(0, 'training steps; 0: as epochs says', GROWS, low=0, high=STEPS),
+    epochs=Setting(0.0, 'passes over the data; 0: as steps says', GROWS, low=0, high=STEPS),
+    batch_size=Setting(64, 'rows of a batch, over all devices', low=1, high=2**16),
     sampler=Setting(
         'uniform',
         'uniform, class_balanced, distinct_classes or mixed',
@@ -117,19 +144,21 @@ STAGE = dict(
     ),
     captioned_share=Setting(0.5, 'mixed: share of the rows with a caption', low=0, high=1),
     near_wrong=Setting(0.0, 'share of wrong pairs that differ by little', low=0, high=1),
-    ema=Setting(0.999, 'decay of the moving average of parameters, a step', low=0, high=1),
+    ema=Setting(0.999, 'decay of the moving average of parameters, a step', low=0, high=BELOW_ONE),
     ema_half_life=Setting(0.0, 'its half-life in images instead; 0: as ema says', low=0),
     ema_warmup=Setting(False, 'at step t the decay is at most (1 + t) / (10 + t): for short runs'),
     model=Named({'*': Setting(None, 'keyword of the stage', low=0)}),
     data=Named(DATA),
     optim=Named({'*': {**OPTIM, '*': OPTIM}}),
-    steps_per_dispatch=Setting(1, 'steps run at once on the device: for small networks', low=1),
+    steps_per_dispatch=Setting(
+        1, 'steps run at once on the device: for small networks', low=1, high=10_000
+    ),
     log_every=Setting(50, 'steps between two lines of metrics.jsonl; 0: at the end', FREE, low=0),
     sample_every=Setting(1000, 'steps between two grids of pictures; 0: at the end', FREE, low=0),
     validate_every=Setting(1000, 'steps between held-out losses; 0: never', FREE, low=0),
     validate_batches=Setting(4, 'batches of held-out data; 0: all', FREE, low=0),
     checkpoint_every=Setting(1000, 'steps between two checkpoints; 0: at the end', FREE, low=0),
-    keep_n=Setting(2, 'number of newest checkpoints that stay', FREE, low=1),
+    keep_n=Setting(2, 'number of newest checkpoints that stay; -1: all', FREE, low=-1, never=0),
     keep=Setting('last', 'last, or best:<a validation loss>, which stays as well'),
 )
 EVAL = dict(
@@ -137,7 +166,7 @@ EVAL = dict(
     split=Setting('', "splits, comma-separated; '': those that are not for training", FREE),
     num=Setting(1000, 'pictures drawn for each split; of layouts: records', FREE, low=1),
     captions=Setting(1, 'captions used of each real picture', FREE, low=1),
-    seed=Setting(0, 'of the noise and of every draw', FREE, low=0),
+    seed=Setting(0, 'of the noise and of every draw', FREE, low=0, high=SEEDS),
     weights=Setting('ema', 'of the generator: ema or raw', FREE, choices=('ema', 'raw')),
     step=Setting(0, 'checkpoint; 0: the newest (or best)', FREE, low=0),
     extractor=Setting(
@@ -155,7 +184,7 @@ EVAL = dict(
 )
 SETTINGS = dict(
     system=Setting('', 'file under t2i_jax/systems'),
-    seed=Setting(0, 'of weights, batches, augmentation and noise', low=0, high=2**32 - 1),
+    seed=Setting(0, 'of weights, batches, augmentation and noise', low=0, high=SEEDS),
     dtype=Setting(
         'float32',
         'type of the computation: float32 or bfloat16',
@@ -249,7 +278,20 @@ def complete(cls, name, written):
     phases = dict.fromkeys([phase.loss for phase in cls.phases] + list(block['optim']))
     optim = defaults(OPTIM)
     block['optim'] = {phase: merge(optim, block['optim'].get(phase, {})) for phase in phases}
-    return block
+    return with_floats(block, f'stages.{name}')
+
+
+def with_floats(block, at):
+    """Return a block in which a setting whose default is a float is one: 40 becomes 40.0."""
+    out = {}
+    for name, value in block.items():
+        one = setting(f'{at}.{name}')
+        if isinstance(value, dict):
+            value = with_floats(value, f'{at}.{name}')
+        elif isinstance(one, Setting) and type(one.default) is float and type(value) is int:
+            value = float(value)
+        out[name] = value
+    return out
 
 
 def keywords(cls):
@@ -293,7 +335,7 @@ def system(name):
     folder = pathlib.Path(__file__).parent / 'systems'
     names = sorted(path.stem for path in folder.glob('[!_]*.py'))
     if name not in names:
-        raise RunError(f'There is no system {name!r}. There are: {", ".join(names)}.')
+        raise RunError(f'There is no system {short(repr(name))}. There are: {", ".join(names)}.')
     return importlib.import_module(f't2i_jax.systems.{name}')
 
 
@@ -321,21 +363,44 @@ def find(name):
         else:
             spec = importlib.util.spec_from_file_location('experiment', path)
             experiment = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(experiment)
+            with named_errors(path):
+                spec.loader.exec_module(experiment)
     elif name in ours or path.parent.name == 'experiments' and path.stem in ours:
         experiment = importlib.import_module(f't2i_jax.experiments.{path.stem}')
     else:
         close = difflib.get_close_matches(path.stem, ours, 1)
         guess = f' Did you mean {close[0]}?' if close else ''
         raise RunError(
-            f'There is no experiment {name!r}.{guess} --config takes the path of a file, or one of '
-            f'these: {", ".join(ours)}.'
+            f'There is no experiment {short(repr(name))}.{guess} --config takes the path of a '
+            f'file, or one of these: {", ".join(ours)}.'
         )
-    if not hasattr(experiment, 'get_config'):
+    if not callable(getattr(experiment, 'get_config', None)):
         raise RunError(
-            f'{name} is not an experiment: it has no get_config. docs/add_a_system.md shows one.'
+            f'{quoted(path)} is not an experiment: it has no get_config. docs/add_a_system.md '
+            'shows one.'
         )
     return experiment
+
+
+@contextlib.contextmanager
+def named_errors(path):
+    """Turn whatever an experiment file raises into a RunError that names its file and line."""
+    try:
+        yield
+    except (DataError, RunError):
+        raise
+    except (Exception, SystemExit) as error:
+        where, what, own = quoted(path), str(error), os.path.realpath(path)
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [one.lineno for one in frames if os.path.realpath(one.filename) == own]
+        if isinstance(error, SyntaxError) and error.filename:
+            # it may be that of a file which it imports
+            where, what, lines = quoted(error.filename), error.msg, [error.lineno]
+        where += f', line {lines[-1]}' if lines else ''
+        kind = 'sys.exit' if isinstance(error, SystemExit) else type(error).__name__
+        raise RunError(
+            f'Experiment {where}: {kind}: {short(what).rstrip(".")}. Correct the file.'
+        ) from error
 
 
 def load(text, overrides=()):
@@ -343,40 +408,95 @@ def load(text, overrides=()):
 
     overrides: {'data.size': '64'}, as `override` takes them. Raises RunError.
     """
-    name, _, variant = text.partition(':')
+    # a path may have colons
+    whole = text.endswith('.py') or ':' not in text
+    name, _, arg = (text, '', '') if whole else text.rpartition(':')
+    if not whole and not arg:
+        raise RunError(
+            f'--config={short(text)} names no variant behind its colon: leave out the colon, or '
+            f'name one, --config={name}:tiny.'
+        )
     module = find(name)
     # before the system is imported, which takes seconds
-    for path, text in dict(overrides).items():
-        refuse_early(path, text)
-    return override(module.get_config(variant), overrides)
+    for path, given in dict(overrides).items():
+        refuse_early(path, given)
+    file = pathlib.Path(module.__file__)
+    with named_errors(file):
+        config = module.get_config(arg)
+    if not isinstance(config, ConfigDict):
+        raise RunError(
+            f'Experiment {quoted(file)}: get_config returns {type(config).__name__}, not a '
+            'ConfigDict. End it with `return variant(c, arg)`.'
+        )
+    if lines := absent(config.to_dict()):
+        raise RunError(
+            f'Experiment {quoted(file)}: get_config returns a config without {short(lines)}. '
+            'Begin with `c = base(...)`, and end with `return variant(c, arg)`.'
+        )
+    require_form(config.to_dict(), f'Experiment {quoted(file)}')
+    return override(config.lock(), overrides)
+
+
+def absent(config):
+    """List the blocks and settings that a config lacks, 'data.size, stages.gan.steps'; or ''."""
+    found = [path for path in flat(defaults(SETTINGS)) if not has(config, path)]
+    for name in ('stages', 'init'):
+        found += [] if isinstance(config.get(name), dict) else [name]
+    stages = config.get('stages')
+    for name, block in stages.items() if isinstance(stages, dict) else ():
+        wanted = [*flat(defaults(STAGE)), 'model', 'data', 'optim']
+        found += [f'stages.{name}.{path}' for path in wanted if not has(block, path)]
+    return ', '.join(found)
+
+
+def has(tree, path):
+    """Whether nested dictionaries have a value at 'a.b'."""
+    for part in path.split('.'):
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
 
 
 def load_run(workdir):
     """Read the config of a run that exists. Raises RunError where there is none."""
     path = pathlib.Path(workdir) / 'config.json'
+    remedy = 'Restore it, or give --config=<experiment>.'
     try:
-        config = json.loads(path.read_text())
-        blocks = isinstance(config, dict) and (config.get('data'), config.get('stages'))
-        if not blocks or not all(isinstance(block, dict) for block in blocks):
-            raise ValueError('it has no blocks data and stages')
+        config = read_json(path)
+        for name, kind in dict(system=str, data=dict, stages=dict).items():
+            if not isinstance(config, dict) or not isinstance(config.get(name), kind):
+                raise ValueError('it has no system, data and stages')
+        require_form(config, quoted(path), remedy)
+        return ConfigDict(plain(config)).lock()
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(
-            f'{workdir} holds no run: there is no {path}. Train one first with '
+            f'{quoted(workdir)} holds no run: there is no {quoted(path)}. Train one first with '
             '--config=<experiment>, or check the path.'
         ) from None
-    except ValueError as error:
-        raise RunError(
-            f'{path} is damaged ({error}). Restore it, or give --config=<experiment>.'
-        ) from None
-    return ConfigDict(plain(config)).lock()
+    except OSError as error:
+        raise RunError(explained(error, path)) from None
+    except RunError:
+        raise
+    # a name that ConfigDict does not take
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f'{quoted(path)} is damaged ({reason(error)}). {remedy}') from None
 
 
 def load_older(workdir):
     """Read a run's config as `load_run`, and add the settings that it is too old to have."""
     config = merge(defaults(SETTINGS), load_run(workdir).to_dict())
     for name, block in config['stages'].items():
-        config['stages'][name] = merge(defaults(STAGE), block)
-    return ConfigDict(config).lock()
+        config['stages'][name] = block = merge(defaults(STAGE), block)
+        block['optim'] = {
+            phase: merge(defaults(OPTIM), one) for phase, one in block['optim'].items()
+        }
+    config = ConfigDict(config).lock()
+    try:
+        check(config)
+    except RunError as error:
+        raise RunError(f'{quoted(pathlib.Path(workdir) / "config.json")}: {error}') from None
+    return config
 
 
 # ---------------------------------------------------------------------------------------- overrides
@@ -428,13 +548,13 @@ def parsed(path, text, old):
         if isinstance(old, (tuple, list)):
             value = ast.literal_eval(text) if text.strip() else ()
             return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    except (KeyError, ValueError, SyntaxError):
+    except (KeyError, ValueError, SyntaxError, TypeError, *TOO_MUCH):
         kinds = {bool: 'true or false', int: 'a whole number', float: 'a number'}
         kind = kinds.get(type(old), 'a list such as 16,32')
-        raise RunError(f'--config.{path} is {kind}, not {text!r}.') from None
+        raise RunError(f'--config.{path} is {kind}, not {short(repr(text))}.') from None
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, *TOO_MUCH):
         return text
 
 
@@ -469,16 +589,68 @@ def unknown(path, known, done=None):
     wrong, *rest = path.split('.')[len(done) :]
     close = difflib.get_close_matches(wrong, known, 1)
     guess = f' Did you mean {".".join(["--config", *done, close[0], *rest])}?' if close else ''
+    if done[::2] == ['stages', 'data'] and wrong in DATA:
+        return (
+            f'Stage {done[1]} has no data.{wrong} of its own: --config.data.{wrong} sets that of '
+            'all stages. (An experiment can give a stage its own, in stages.<stage>.data.)'
+        )
     known = ', '.join(name for name in known if name != '*') or 'no settings'
-    return (
-        f'There is no setting --config.{path}.{guess} In {".".join(["config", *done])} there are: '
-        f'{known}.'
-    )
+    place = '.'.join(['config', *done])
+    return f'There is no setting --config.{short(path)}.{guess} In {place} there are: {known}.'
 
 
 # ------------------------------------------------------------------------------------------- checks
-def check(config):
-    """Raise RunError for a wrong choice, a number out of its range, or sizes that do not fit."""
+def require_form(config, place, remedy='Correct it.'):
+    """Raise RunError where a tree has a block for a value, a value for a block, or another type.
+
+    config: nested dictionaries; what is missing and what no table knows is left alone.
+    place: where it stands, for the message.
+    """
+    for path, value, expected in wrong_forms(config, SETTINGS):
+        text = short(json.dumps(value, default=str), 80)
+        raise RunError(f'{place}: {path} is {text}; expected {expected}. {remedy}')
+
+
+def wrong_forms(value, table, path=''):
+    """Yield (path, value, what was expected) of what does not have the form of its table."""
+    if isinstance(table, Setting):
+        if not is_of(table.default, value):
+            yield path, value, KINDS[type(table.default)]
+    elif not isinstance(value, (dict, ConfigDict)):
+        yield path, value, 'a block, {"name": value, ...}'
+    else:
+        for name, part in value.items():
+            below = table.get(name, table.get('*'))
+            if below is not None:
+                yield from wrong_forms(part, below, f'{path}.{name}'.lstrip('.'))
+
+
+KINDS = {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'a text',
+    tuple: 'a list',
+    dict: 'a block, {"name": value, ...}',
+}
+
+
+def is_of(default, value):
+    """Whether a value has the type of a default: an int is a float, too; None is of any type."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return default is None or isinstance(default, bool) == isinstance(value, bool)
+    if isinstance(default, (tuple, list)):
+        return isinstance(value, (tuple, list))
+    kinds = {int: int, float: (int, float), str: str, dict: (dict, ConfigDict)}
+    return isinstance(value, kinds.get(type(default), object))
+
+
+def check(config, trains=False):
+    """Raise RunError for a wrong choice, a number out of its range, or sizes that do not fit.
+
+    trains: whether to refuse what makes no sense to train, though it can be drawn from, too
+    """
+    require_form(config.to_dict(), 'The config')
     for path, value in flat(config.to_dict()).items():
         check_choice(path, value)
         for number in value if isinstance(value, (tuple, list)) else [value]:
@@ -486,18 +658,44 @@ def check(config):
                 check_number(path, number)
     for at, block in {'': {}, **{f'stages.{n}.': b.data for n, b in config.stages.items()}}.items():
         data = {**config.data, **block}
-        if 0 < data['load_size'] < data['size']:
+        size, load_size = data['size'], data['load_size']
+        here = f'--config.{at if "size" in block else ""}data.size is {size}'
+        if 0 < load_size < size:
             raise RunError(
-                f'--config.{at if "size" in block else ""}data.size is {data["size"]}, larger than '
-                f'load_size={data["load_size"]}, from which it is cut: make it smaller, or '
-                'load_size larger (0: equal to size).'
+                f'{here}, larger than load_size={load_size}, from which it is cut: make it '
+                'smaller, or load_size larger (0: equal to size).'
+            )
+        if trains and load_size > CORNER * size:
+            raise RunError(
+                f'{here}, and load_size={load_size}: of each picture a corner would be seen, '
+                f'{size / load_size:.0%} of its side. Set --config.data.load_size='
+                f'{round(size * 76 / 64)}, or 0 for whole pictures.'
             )
         for scale in plain(data['scales']):
-            if not isinstance(scale, int) or data['size'] % scale:
+            if not isinstance(scale, int) or isinstance(scale, bool) or size % scale:
                 raise RunError(
-                    f'--config.{at if "scales" in block else ""}data.scales has {scale}, which '
-                    f'does not divide data.size={data["size"]}.'
+                    f'--config.{at if "scales" in block else ""}data.scales has {short(scale)}, '
+                    f'which does not divide data.size={size}.'
                 )
+
+
+def check_model(name, cls, model):
+    """Raise RunError for a keyword of a stage that has another type than the stage's own."""
+    for path, value, default in with_defaults(plain(model), keywords(cls)):
+        if not is_of(default, value):
+            raise RunError(
+                f'stages.{name}.model.{path} is {short(repr(value), 80)}; expected '
+                f'{KINDS[type(default)]}.'
+            )
+
+
+def with_defaults(tree, defaults, prefix=''):
+    """Yield (path, value, default) of nested dictionaries, blocks too; None without a default."""
+    for name, value in tree.items():
+        default = defaults.get(name)
+        yield prefix + name, value, default
+        if isinstance(value, dict) and isinstance(default, dict):
+            yield from with_defaults(value, default, f'{prefix}{name}.')
 
 
 def check_choice(path, value):
@@ -510,14 +708,29 @@ def check_choice(path, value):
 def check_number(path, number):
     """Raise RunError where a number is not one that its setting allows."""
     one = setting(path)
-    low, high = (one.low, one.high) if isinstance(one, Setting) else (-math.inf, math.inf)
-    if math.isfinite(number) and low <= number <= high:
+    if isinstance(one, Setting):
+        require_range(f'--config.{path}', number, one.low, one.high, one.never)
+    else:
+        require_range(f'--config.{path}', number)
+
+
+def require_range(name, number, low=-math.inf, high=math.inf, never=None):
+    """Raise RunError where a number is not finite, not between low and high, or the one never."""
+    # an int can be too large for isfinite
+    finite = isinstance(number, int) or math.isfinite(number)
+    if finite and low <= number <= high and number != never:
         return
-    if math.isfinite(high):
+    if high == BELOW_ONE:
+        allowed = f'at least {low} and below 1'
+    elif math.isfinite(high):
         allowed = f'between {low} and {high}'
+    elif isinstance(number, int) and math.isfinite(low):
+        allowed = f'at least {low}'
     else:
         allowed = f'a finite number of at least {low}' if math.isfinite(low) else 'a finite number'
-    raise RunError(f'--config.{path} is {number:g}; it must be {allowed}.')
+    allowed += f', and not {never}' if never is not None else ''
+    shown = f'{number:g}' if isinstance(number, float) else short(number, 40)
+    raise RunError(f'{name} is {shown}; it must be {allowed}.')
 
 
 def refused(old, new):
@@ -537,7 +750,7 @@ def refused(old, new):
         if resume == GROWS and (here or 0) > (there or 0):
             continue
         there, here = ({None: 'absent', '': "''"}.get(x, x) for x in map(plain, (there, here)))
-        lines.append(f'{path}: {there} there, {here} here')
+        lines.append(f'{short(path)}: {short(there, 80)} there, {short(here, 80)} here')
     return lines
 
 

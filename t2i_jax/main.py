@@ -10,6 +10,7 @@ Flags are read before JAX is imported, so that a typing error is answered at onc
 
 import contextlib
 import difflib
+import functools
 import logging as python_logging
 import math
 import os
@@ -24,7 +25,7 @@ from absl import logging
 from t2i_jax import config as settings
 from t2i_jax.runtime import terminal
 from t2i_jax.runtime.compiled import start_jax
-from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.runtime.errors import DataError, RunError, explained, quoted, short
 from t2i_jax.runtime.signals import Interrupted
 
 
@@ -32,7 +33,7 @@ class Flag(NamedTuple):
     """One flag: what stands for its value in the help, the help, its kind and default.
 
     kind: str, int, bool, or list for a flag that may be given several times.
-    low: the smallest number
+    low, high: the smallest and the largest number
     """
 
     value: str
@@ -40,6 +41,7 @@ class Flag(NamedTuple):
     kind: type = str
     default: object = None
     low: float = -math.inf
+    high: float = math.inf
 
 
 class Mode(NamedTuple):
@@ -65,7 +67,9 @@ FLAGS = {
     ),
     'processes': Flag('N', 'How many processes there are, with --coordinator.', int),
     'process': Flag('N', 'Which of them this one is, from 0, with --coordinator.', int),
-    'join_timeout': Flag('N', 'Seconds to wait for the other processes at the start.', int, 300),
+    'join_timeout': Flag(
+        'N', 'Seconds to wait for the other processes at the start.', int, 300, low=1, high=10**6
+    ),
     'text': Flag('SENTENCE', 'A sentence; may be given several times.', list),
     'text_file': Flag('FILE', 'A file with one sentence a line.'),
     'labels': Flag(
@@ -89,7 +93,7 @@ FLAGS = {
         8,
         low=1,
     ),
-    'seed': Flag('N', 'Seed of the noise.', int, 0),
+    'seed': Flag('N', 'Seed of the noise.', int, 0, low=0, high=settings.SEEDS),
     'stage': Flag('NAME', 'The stage of the run, if not the last one that draws.'),
     'out': Flag(
         'PATH',
@@ -185,7 +189,7 @@ def parse(words):
     given, overrides, paths = read(words)
     mode = given.get('mode', 'train')
     if mode not in NAMES:
-        raise RunError(f'There is no mode {mode!r}. There are: {", ".join(NAMES)}.')
+        raise RunError(f'There is no mode {short(repr(mode))}. There are: {", ".join(NAMES)}.')
     if mode == 'evaluate' and 'images' in given:
         mode = FILES
     if given.pop('help', False):
@@ -202,13 +206,14 @@ def parse(words):
         )
     if paths and mode != 'compare':
         raise RunError(
-            f'{paths[0]!r} is not a flag: flags begin with --, t2i_jax --help lists them.'
+            f'{short(repr(paths[0]))} is not a flag: flags begin with --, t2i_jax --help lists '
+            'them.'
         )
     flags = {name: given.get(name, flag.default) for name, flag in FLAGS.items()}
     if flags['out']:
         require_out(flags['out'], mode)
     flags |= {name: given.get(name, []) for name, flag in FLAGS.items() if flag.kind is list}
-    for name in ('workdir', 'text_file', *(['out'] if mode != 'compare' else [])):
+    for name in ('workdir', 'text_file', 'out'):
         flags[name] = os.path.expanduser(flags[name]) if flags[name] else None
     return Command(mode, types.SimpleNamespace(**flags), config_of(mode, flags, overrides), paths)
 
@@ -239,12 +244,20 @@ def read(words):
                 raise RunError(f'--{name} needs a value: --{name}=<value>.')
             else:
                 text = words.pop(0)
-        if setting:
-            overrides[name.removeprefix('config.')] = text
-        elif kind is list:
+        if kind is list:
             given.setdefault(name, []).append(text)
-        else:
-            given[name] = value_of(name, kind, text)
+            continue
+        if setting:
+            # of a setting the last one counts, so that scripts can add theirs
+            overrides[name.removeprefix('config.')] = text
+            continue
+        value = value_of(name, kind, text)
+        if given.get(name, value) != value:
+            raise RunError(
+                f'--{name} is given twice, {short(given[name], 80)} and {short(value, 80)}: give '
+                'it once.'
+            )
+        given[name] = value
     return given, overrides, paths
 
 
@@ -253,20 +266,19 @@ def known_flag(name):
     if name not in FLAGS:
         close = difflib.get_close_matches(name, FLAGS, 1)
         guess = f' Did you mean --{close[0]}?' if close else ''
-        raise RunError(f'There is no flag --{name}.{guess} t2i_jax --help lists them.')
+        raise RunError(f'There is no flag --{short(name)}.{guess} t2i_jax --help lists them.')
     return FLAGS[name]
 
 
 def value_of(name, kind, text):
     """Return the value of a flag. Raises RunError for a text that does not fit."""
-    low = FLAGS[name].low
     try:
         value = {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
         wanted = 'true or false' if kind is bool else 'a whole number'
-        raise RunError(f'--{name} is {wanted}, not {text!r}.') from None
-    if kind is int and value < low:
-        raise RunError(f'--{name} is {value}; it must be at least {low}.')
+        raise RunError(f'--{name} is {wanted}, not {short(repr(text))}.') from None
+    if kind is int:
+        settings.require_range(f'--{name}', value, FLAGS[name].low, FLAGS[name].high)
     return value
 
 
@@ -307,8 +319,11 @@ def require_out(out, mode):
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise RunError(
-            f'--out={out} cannot be written: {there} is not a folder in which you may write.'
+            f'--out={quoted(out)} cannot be written: {quoted(there)} is not a folder in which you '
+            'may write.'
         )
+    if mode != 'compare' and path.exists() and not path.is_dir():
+        raise RunError(f'--out={quoted(out)} is a file: name a folder for the results.')
 
 
 def config_of(mode, flags, overrides):
@@ -335,7 +350,7 @@ def config_of(mode, flags, overrides):
         config = settings.load(flags['config'], overrides)
         if mode in ('evaluate', 'explore'):
             require_run_of(flags['workdir'], flags['config'])
-    settings.check(config)
+    settings.check(config, trains=mode in ('train', 'describe'))
     return config
 
 
@@ -344,7 +359,8 @@ def require_run_of(workdir, experiment):
     lines = settings.refused(settings.load_older(workdir), settings.load(experiment))
     if lines:
         raise RunError(
-            f'{workdir} is not a run of {experiment} ({lines[0]}; {len(lines)} settings differ): '
+            f'{quoted(workdir)} is not a run of {experiment} ({lines[0]}; {len(lines)} settings '
+            'differ): '
             'leave out --config, since a run has its own.'
         )
 
@@ -500,8 +516,18 @@ def cli(argv=None):
                 execute(command)
         except (DataError, RunError) as error:
             sys.exit(f'Error: {error}')
+        except OSError as error:
+            sys.exit(f'Error: {of_the_system(error)}')
         except KeyboardInterrupt:
             sys.exit(130)
+
+
+def of_the_system(error):
+    """Explain an error of the system which no one expected; raise it where it is another."""
+    # libraries derive errors of their own from OSError
+    if not error.errno:
+        raise error
+    return explained(error)
 
 
 def execute(command):
@@ -520,21 +546,19 @@ def execute(command):
     except KeyboardInterrupt:
         hosts.leave('', 130)
     except Exception as error:
-        if not hosts.several():
-            raise
-        hosts.failed(error)
+        if hosts.several():
+            hosts.failed(error)
+        raise
 
 
+@functools.cache
 def quiet():
     """Drop what no user should read.
 
-    That is every rename of Orbax (INFO), what its threads and coroutines print when a save or a
-    restore fails, which is raised where it is waited for, and the warning of TFDS that a
-    caption_folder has a configuration of its own.
+    That is every rename of Orbax (INFO), and what its threads and coroutines print when a save or a
+    restore fails, which is raised where it is waited for.
     """
     logging.set_verbosity(logging.WARNING)
-    custom = 'Using custom data configuration'
-    logging.get_absl_logger().addFilter(lambda record: not str(record.msg).startswith(custom))
     python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
     hook = sys.unraisablehook
 

@@ -29,9 +29,9 @@ from t2i_jax.data.dataset import Dataset
 from t2i_jax.data.tables import Split, scenes_of
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.layers import remat
-from t2i_jax.runtime.checkpoint import Checkpoints
-from t2i_jax.runtime.errors import RunError, choose
-from t2i_jax.runtime.files import write_text, writes
+from t2i_jax.runtime.checkpoint import Checkpoints, saved_in
+from t2i_jax.runtime.errors import RunError, choose, quoted, reason, short
+from t2i_jax.runtime.files import read_json, write_text, writes
 from t2i_jax.runtime.lock import Lock
 
 Path = str | os.PathLike
@@ -47,6 +47,8 @@ SIZES = (
 )
 # differences between two configs that a message names
 SHOWN = 10
+# characters of file patterns: Orbax takes the path of a checkpoint for one and reads nothing
+PATTERN = '[]*?'
 
 
 class Run:
@@ -59,6 +61,8 @@ class Run:
     def __init__(self, config: ConfigDict, workdir: Path | None = None):
         self.config = config
         self.workdir = pathlib.Path(os.path.expanduser(workdir)) if workdir else None
+        if self.workdir:
+            require_plain(self.workdir)
         choose('data.embedding', config.data.embedding, ('none', 'stored'))
         choose('dtype', config.dtype, ('float32', 'bfloat16'))
         self.classes = settings.system(config.system).STAGES
@@ -69,6 +73,7 @@ class Run:
                     f'System {config.system} has a stage {name!r}, which this config does not '
                     'have: take an experiment of that system.'
                 )
+            settings.check_model(name, self.classes[name], config.stages[name].get('model', {}))
         self._stages = {}
 
     @classmethod
@@ -86,9 +91,8 @@ class Run:
 
     def __getitem__(self, name: str) -> 'RunStage':
         if name not in self.names:
-            raise RunError(
-                f'{self.workdir} has no stage {name!r}. It has: {", ".join(self.names)}.'
-            )
+            place, names = quoted(self.workdir or 'config'), ', '.join(self.names)
+            raise RunError(f'{place} has no stage {short(repr(name))}. It has: {names}.')
         return self._stages.setdefault(name, RunStage(self, name))
 
     @property
@@ -113,8 +117,8 @@ class Run:
         if found is None:
             names = ' or '.join(stage.name for stage in stages)
             raise RunError(
-                f'{self.workdir} has no finished checkpoint of {names}. '
-                f'Train on: t2i_jax --workdir={self.workdir}'
+                f'{quoted(self.workdir)} has no finished checkpoint of {names}. '
+                f'Train on: t2i_jax --workdir={quoted(self.workdir)}'
             )
         return found
 
@@ -134,9 +138,12 @@ class Run:
         """Write config.json, or compare it with the one of the run that is there."""
         trained = bool(saved_steps(self.workdir))
         path, old = self.workdir / 'config.json', None
-        # an attempt that failed early binds later ones to nothing
         if not trained and jax.process_index() == 0:
-            (self.workdir / 'vocabulary.json').unlink(missing_ok=True)
+            require_own(path, lambda: settings.load_run(self.workdir))
+            words = self.workdir / 'vocabulary.json'
+            require_own(words, lambda: Vocabulary.load(words))
+            # an attempt that failed early binds later ones to nothing
+            words.unlink(missing_ok=True)
         if path.exists() and trained:
             try:
                 old = settings.load_run(self.workdir)
@@ -148,7 +155,7 @@ class Run:
             elif len(lines) > SHOWN:
                 lines[SHOWN:] = [f'and {len(lines) - SHOWN} more']
             raise RunError(
-                f'{self.workdir} belongs to a run with another config:\n  '
+                f'{quoted(self.workdir)} belongs to a run with another config:\n  '
                 + '\n  '.join(lines)
                 + '\nChoose another --workdir, or leave out --config to resume that run.'
             )
@@ -156,10 +163,36 @@ class Run:
             write_text(path, settings.to_json(self.config))
 
 
-def saved_steps(workdir, name='*') -> list[int]:
+def saved_steps(workdir, name=None) -> list[int]:
     """List the steps of a stage (any) that have a finished checkpoint, whole or damaged."""
-    paths = workdir.glob(f'{name}/checkpoints/*')
-    return [int(step.name) for step in paths if step.name.isdigit()]
+    try:
+        stages = [workdir / name] if name else list(workdir.iterdir())
+    except FileNotFoundError:
+        return []
+    return [step for stage in stages for step in saved_in(stage / 'checkpoints')]
+
+
+def require_plain(workdir) -> None:
+    """Raise RunError for a workdir whose path, links followed, has characters of file patterns."""
+    place = os.path.realpath(workdir)
+    if found := sorted({*PATTERN} & {*place}):
+        raise RunError(
+            f'The workdir {quoted(place)} has {" ".join(found)} in its path, and no checkpoint can '
+            f'be read there. Rename that folder, or choose another --workdir.'
+        )
+
+
+def require_own(path, load) -> None:
+    """Raise RunError where training would replace a file that is not of a run."""
+    if not path.exists():
+        return
+    try:
+        load()
+    except ValueError:
+        raise RunError(
+            f'{quoted(path)} is not that of a run, and training would replace it: take it away, or '
+            'choose another --workdir.'
+        ) from None
 
 
 class RunStage:
@@ -192,14 +225,16 @@ class RunStage:
             path = self.folder / 'meta.json'
             try:
                 # tuples, which can be hashed, as those of a Split
-                known = plain(json.loads(path.read_text()))
-                if 'scenes' not in known:
-                    # a run of an earlier version
-                    known['scenes'] = scenes_of(self.data)
-                self._meta = core.Meta(**known)
-            except (FileNotFoundError, ValueError, TypeError):
+                known = plain(read_json(path))
+                if not isinstance(known, dict):
+                    raise TypeError('it is not a block, {"name": value, ...}')
+                # a run of an earlier version does not have it
+                known.setdefault('scenes', scenes_of(self.data))
+                self._meta = meta_of(known)
+            except (FileNotFoundError, NotADirectoryError, ValueError, TypeError) as error:
+                why = 'missing' if isinstance(error, OSError) else f'damaged: {reason(error)}'
                 raise RunError(
-                    f'{path.parent} holds no trained stage: {path.name} is missing or damaged. '
+                    f'{quoted(path.parent)} holds no trained stage: {path.name} is {why}. '
                     f'Train (or resume) the stage, which writes it, or point '
                     f'--config.init.{self.name} to a run that has it.'
                 ) from None
@@ -268,14 +303,14 @@ class RunStage:
             place, other = os.path.realpath(stage.adopted), Run.open(stage.adopted)[self.name]
             if place in seen:
                 raise RunError(
-                    f'init.{self.name} of {self.workdir} leads back to {place}: point it to the '
-                    'run that trained the stage.'
+                    f'init.{self.name} of {quoted(self.workdir)} leads back to {quoted(place)}: '
+                    'point it to the run that trained the stage.'
                 )
             if not (issubclass(other.cls, self.cls) or issubclass(self.cls, other.cls)):
                 raise RunError(
-                    f'init.{self.name}={stage.adopted} is a run of {other.config.system}, whose '
-                    f'stage {self.name} is another one than that of {self.config.system}: name a '
-                    f'run of {self.config.system}.'
+                    f'init.{self.name}={quoted(stage.adopted)} is a run of '
+                    f'{other.config.system}, whose stage {self.name} is another one than that of '
+                    f'{self.config.system}: name a run of {self.config.system}.'
                 )
             seen.add(place)
             stage = other
@@ -309,8 +344,9 @@ class RunStage:
         }
         try:
             module = self.cls(meta, **plain(self.block.model), **networks, rngs=Keys(seed))
-        except (ValueError, TypeError) as error:
-            raise RunError(f'Stage {self.name} cannot be built: {error}') from error
+        # of sizes that are too large, of lists that are too short
+        except (ValueError, TypeError, ArithmeticError, IndexError, MemoryError) as error:
+            raise RunError(f'Stage {self.name} cannot be built: {reason(error)}.') from error
         core.compute_in(module, self.config.dtype)
         if self.config.get('remat', False):
             remat.switch_on(module)
@@ -364,7 +400,11 @@ class RunStage:
                 f'stages.{self.name} has steps={steps} and epochs={epochs}: set one of them, the '
                 'other to 0.'
             )
-        return int(steps or together * round(epochs * steps_per_epoch / together))
+        total = int(steps or together * round(epochs * steps_per_epoch / together))
+        settings.require_range(
+            f'The number of steps of stage {self.name}', total, 0, settings.STEPS
+        )
+        return total
 
     @property
     def steps_per_dispatch(self) -> int:
@@ -413,7 +453,8 @@ class RunStage:
         keep = self.block.keep
         if keep != 'last' and not keep.startswith('best:'):
             raise RunError(
-                f'stages.{self.name}.keep is {keep!r}; it is last, or best:<a validation loss>.'
+                f'stages.{self.name}.keep is {short(repr(keep))}; it is last, or best:<a '
+                'validation loss>.'
             )
         return Checkpoints(
             self.folder / 'checkpoints', self.block.keep_n, keep.partition(':')[2] or None
@@ -427,12 +468,12 @@ class RunStage:
         there = self.checkpoint_steps()
         if not there:
             raise RunError(
-                f'{self.folder} has no finished checkpoint. '
-                f'Train it first: t2i_jax --workdir={self.workdir}'
+                f'{quoted(self.folder)} has no finished checkpoint. '
+                f'Train it first: t2i_jax --workdir={quoted(self.workdir)}'
             )
         if step is not None and step not in there:
             raise RunError(
-                f'{self.folder} has no checkpoint of step {step}. '
+                f'{quoted(self.folder)} has no checkpoint of step {step}. '
                 f'It has: {", ".join(map(str, sorted(there)))}.'
             )
         shapes = jax.eval_shape(self.fresh_state(self.program()))
@@ -441,7 +482,16 @@ class RunStage:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes
         )
         with contextlib.closing(self.checkpoints()) as saved:
-            step, state, _ = saved.restore(shapes, saved.best_step() if step is None else step)
+            found = saved.restore(shapes, saved.best_step() if step is None else step)
+        step, state, extra = found
+        here = self.run.vocabulary.hash[:12]
+        # checkpoints of earlier versions lack it
+        if extra.get('vocabulary', here) != here:
+            raise RunError(
+                f'{quoted(self.workdir / "vocabulary.json")} is not the one with which stage '
+                f'{self.name} was trained (hash {here}, that of step {step} is '
+                f'{extra["vocabulary"]}): it would misread sentences. Restore the file.'
+            )
         return step, state
 
     def checkpoint_steps(self) -> list[int]:
@@ -476,25 +526,40 @@ class RunStage:
         theirs, ours = self.run.vocabulary, other.run.vocabulary
         if theirs != ours:
             raise RunError(
-                f'{self.workdir} has another vocabulary ({len(theirs) - 1} words, hash '
-                f'{theirs.hash[:12]}) than {other.workdir} ({len(ours) - 1} words, hash '
+                f'{quoted(self.workdir)} has another vocabulary ({len(theirs) - 1} words, hash '
+                f'{theirs.hash[:12]}) than {quoted(other.workdir)} ({len(ours) - 1} words, hash '
                 f'{ours.hash[:12]}), so its {networks} would misread sentences. Train stage '
                 f'{self.name!r} here (leave out --config.init.{self.name}), or use the same data.'
             )
 
     def warn_if_unfinished(self) -> None:
         """Warn where the newest checkpoint is not that of the last step."""
-        newest = next(iter(self.checkpoint_steps()), None)
-        if newest is None:
+        if not self.checkpoint_steps():
             return
         with contextlib.closing(self.checkpoints()) as saved:
-            total = saved.extra(newest).get('total', newest)
+            # a damaged one is left to `restore`
+            known = {step: extra for step in saved.steps() if (extra := saved.extra(step))}
+        newest = max(known, default=0)
+        total = known[newest].get('total', newest) if known else 0
         if newest < total:
             logging.warning(
                 'Stage %s of %s was interrupted at step %s of %s, and is used as it is. To finish '
                 'it first: t2i_jax --workdir=%s',
-                *(self.name, self.workdir, f'{newest:,}', f'{total:,}', self.workdir),
+                *(self.name, self.workdir, f'{newest:,}', f'{total:,}', quoted(self.workdir)),
             )
+
+
+def meta_of(known) -> core.Meta:
+    """Make a Meta of the values of meta.json. Raises TypeError, ValueError for others."""
+    meta = core.Meta(**known)
+    for field, value in meta._asdict().items():
+        default = core.Meta._field_defaults.get(field, '')
+        texts = not isinstance(value, tuple) or all(isinstance(one, str) for one in value)
+        if not settings.is_of(default, value) or not texts:
+            raise TypeError(f'{field} is {short(repr(value), 80)}')
+        if isinstance(value, int) and not 0 <= value <= settings.STEPS:
+            raise ValueError(f'{field} is {value}')
+    return meta
 
 
 class Keys:

@@ -5,6 +5,7 @@ Sampler.load('runs/layout')(labels=['person, dog'], num=4)['boxes']         # fl
 """
 
 import functools
+import os
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -14,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from t2i_jax import config as settings
 from t2i_jax import stage as core
 from t2i_jax.data import conditions, parse
 from t2i_jax.data.conditions import CONDITIONS
 from t2i_jax.data.feed import Rows
+from t2i_jax.data.tables import free_memory
 from t2i_jax.data.text import encode_sentences
 from t2i_jax.draw import sheets
 from t2i_jax.draw.outputs import (
@@ -31,10 +34,13 @@ from t2i_jax.draw.outputs import (
 )
 from t2i_jax.run import Path, Run, RunStage
 from t2i_jax.runtime import sharding
-from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.runtime.errors import DataError, RunError, quoted
+from tfds_builders.files import read_text
 
 # pictures of one call, at most, of which attention is shown: that of many takes gigabytes
 ATTENDED = 256
+# bytes of a sample besides its pixels: its condition and noise
+ROW = 4096
 # of a training grid: its rows, and the samples of each
 SHOWN, SAMPLES = 8, 7
 
@@ -148,11 +154,12 @@ class Sampler:
         Raises DataError for what cannot be read and for a condition that is missing.
         """
         self.require_drawing()
-        if num < 1:
-            raise DataError(f'num={num} is too small: draw at least one sample.')
+        require_drawable(num, seed)
         given = dict(sentence=sentences, labels=labels, attributes=attributes)
         given |= dict(layout=layout, dialog=dialog, image=image)
         self.refuse_unreadable(sentences)
+        n = max([1, *(len(x) for x in given.values() if isinstance(x, (list, tuple)))])
+        require_memory(n, num, 2 * self.meta.size**2)
         context = conditions.Context(self.meta, self.vocabulary, num, seed)
         system = type(self.module).__name__
         rows = conditions.arrays(self.draws_from, given, context, system)
@@ -171,6 +178,7 @@ class Sampler:
 
     def noise(self, num: int, seed: int, repeat: int = 1) -> dict[str, np.ndarray]:
         """Return the noise of `num` samples, the same for each of `repeat` conditions."""
+        require_drawable(num, seed)
         one = self.module.noise(jax.random.key(seed), num)
         return {n: np.tile(np.asarray(x), (repeat,) + (1,) * (x.ndim - 1)) for n, x in one.items()}
 
@@ -240,6 +248,27 @@ class Sampler:
         return self.params, self.stats
 
 
+def require_drawable(num, seed):
+    """Raise RunError for a number of samples or a seed out of range."""
+    settings.require_range('num', num, 1)
+    settings.require_range('seed', seed, 0, settings.SEEDS)
+
+
+def require_memory(n, num, pixels):
+    """Raise RunError where samples need more memory than is free.
+
+    n: conditions. num: samples of each. pixels: that are held for each of them
+    """
+    each, free = ROW + 3 * pixels, free_memory()
+    if n * num * each > free:
+        of = f' of each of {n:,} conditions' if n > 1 else ''
+        raise RunError(
+            f'{num:,} samples{of} need about {n * num * each / 1e9:,.1f} GB of memory, '
+            f'{free / 1e9:,.1f} GB are free: draw {max(1, free // (2 * n * each)):,} at a time '
+            '(--num), with another --seed each time.'
+        )
+
+
 def compile_methods(program):
     """Compile the stage's methods in evaluation mode: (method, params, stats, *args)."""
     return jax.jit(functools.partial(core.apply, program), static_argnums=0)
@@ -259,13 +288,9 @@ def to_uint8(images):
 # ------------------------------------------------------------------------------------- command line
 def read_lines(path):
     """Read the sentences of a text file, one a line. Raises DataError where there is none."""
-    try:
-        text = pathlib.Path(path).read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'The text file {path} cannot be read: {error}.') from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not lines:
-        raise DataError(f'The text file {path} is empty. Write one sentence a line.')
+        raise DataError(f'The text file {quoted(path)} is empty. Write one sentence a line.')
     return lines
 
 
@@ -284,8 +309,13 @@ def to_files(
     boxes, `..._attention.png` with the words that the pixels of the first samples looked at.
     Returns the folder. Raises RunError, DataError.
     """
+    require_drawable(num, seed)
+    side = stage.meta.size
+    count = max(1, len(sentences or ()), len(labels or ()), len(attributes or ()))
+    # pictures, their copies in files, and the sheet
+    require_memory(count, num, 3 * side**2 + 3 * max(side, 64) ** 2)
     sampler = Sampler(stage)
-    out = pathlib.Path(out or stage.workdir / 'samples')
+    out = pathlib.Path(os.path.expanduser(out or stage.workdir / 'samples'))
     given = dict(labels=labels or None, attributes=attributes or None)
     attention = 0 < len(sentences or ()) * num <= ATTENDED
     samples = sampler(sentences or None, num=num, seed=seed, attention=attention, **given)
@@ -306,11 +336,11 @@ def to_files(
         known = Known(meta, sampler.vocabulary, sentence)
         write_files(path, samples, number, makes, known, pictures)
     noun = OUTPUTS[main_output(makes)].noun
-    done = f'{n} x {num} {noun} of stage {sampler.name}, step {sampler.step}, are in {out}'
+    done = f'{n} x {num} {noun} of stage {sampler.name}, step {sampler.step}, are in {quoted(out)}'
     if pictures is not None:
         title = f'{sampler.name}, step {sampler.step:,}, seed {seed}'
         sheets.sheet(pictures, captions, out / 'sheet.png', title=title)
-        done += f'; all together: {out / "sheet.png"}'
+        done += f'; all together: {quoted(out / "sheet.png")}'
     print(done)
     return out
 

@@ -21,12 +21,12 @@ from t2i_jax import sample
 from t2i_jax import stage as core
 from t2i_jax.data.feed import CHUNK, Feed, to_devices
 from t2i_jax.data.plan import Plan, check_plan, drawable_records, fitting
-from t2i_jax.data.tables import Split
+from t2i_jax.data.tables import Split, free_memory
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.evaluate.during import Evaluation
 from t2i_jax.run import Run
 from t2i_jax.runtime import hosts, sharding
-from t2i_jax.runtime.errors import DataError, RunError, quoted
+from t2i_jax.runtime.errors import DataError, RunError, quoted, short
 from t2i_jax.runtime.log import Log, NoLog
 from t2i_jax.runtime.signals import Interrupted, Signals
 from t2i_jax.runtime.terminal import Progress
@@ -81,7 +81,7 @@ def check(run: Run, mesh):
     Settings, batch sizes, optimisers, the fields and records of the data, files of weights, runs
     that `init` names. Data are not read, weights not allocated. Raises RunError, DataError.
     """
-    settings.check(run.config)
+    settings.check(run.config, trains=True)
     for stage in run.stages:
         if stage.adopted:
             source = stage.source()
@@ -93,6 +93,7 @@ def check(run: Run, mesh):
         sharding.check_batch(block.batch_size, mesh, stage.name)
         stage.program(stage.nominal)
         refuse_empty(stage)
+        require_memory(stage, mesh)
         if block.keep.startswith('best:') and (
             not block.validate_every or block.checkpoint_every % block.validate_every
         ):
@@ -117,6 +118,26 @@ def refuse_empty(stage):
                 f'Stage {stage.name} has no elements in {name}, shape {leaf.shape}: set every '
                 f'width in --config.stages.{stage.name}.model above 0.'
             )
+
+
+def require_memory(stage, mesh):
+    """Raise RunError for networks or a batch that cannot fit into the memory of the devices.
+
+    What training takes at least: weights, their gradient and two moments, and the pictures.
+    """
+    block, size = stage.block, stage.data['size']
+    weights = 16 * sum(x.size for x in jax.tree.leaves(nnx.state(stage.nominal, nnx.Param)))
+    pictures = 12 * block.batch_size * size**2
+    stats = mesh.devices.flat[0].memory_stats() or {}
+    # processors have no memory of their own
+    limit = stats['bytes_limit'] * mesh.size if 'bytes_limit' in stats else free_memory()
+    if weights + pictures > limit:
+        raise RunError(
+            f'Stage {stage.name} takes at least {weights / 1e9:,.1f} GB for its networks and '
+            f'{pictures / 1e9:,.1f} GB for a batch of {block.batch_size:,} pictures; '
+            f'{limit / 1e9:,.1f} GB of memory are free. Set lower widths in '
+            f'--config.stages.{stage.name}.model, or a lower batch_size or data.size.'
+        )
 
 
 def check_data(stage, devices):
@@ -319,9 +340,23 @@ class Trainer:
         self.compiled = compiled(
             self.program, self.feed, self.held_out, self.placement, self.together
         )
+        self.require_loss(self.block.keep.partition(':')[2])
         self.grid = sample.Grid(stage, self.program, self.held_out.split)
         if self.first:
             self.announce()
+
+    def require_loss(self, name):
+        """Raise RunError for a validation loss that is not one, '' aside; nothing is computed."""
+        if not name or name in [phase.loss for phase in self.program.phases]:
+            return
+        with contextlib.closing(self.held_out.batches(0, 1)) as batches:
+            rows = next(batches)
+        names = jax.eval_shape(self.compiled.losses, self.shapes, self.held_out.tables, rows, 0)
+        if name not in names:
+            raise RunError(
+                f'stages.{self.name}.keep names {short(repr(name))}, but the validation losses are '
+                f'{", ".join(names)}.'
+            )
 
     def announce(self):
         """Print what is about to be trained, on what, and what the first minute is for."""
@@ -510,12 +545,6 @@ class Trainer:
         """Log the losses on the held-out split, with the averaged parameters."""
         batches = self.batches_of_validation(self.held_out.plan)
         self.validation = validated(self.compiled, state, self.held_out, batches)
-        name = self.block.keep.partition(':')[2]
-        if name and name not in self.validation:
-            raise RunError(
-                f'stages.{self.name}.keep names {name!r}, but the validation losses are '
-                f'{", ".join(self.validation)}.'
-            )
         self.log.write(step, self.validation, 'validation/')
 
     def write_samples(self, step, state):
@@ -548,16 +577,17 @@ class Trainer:
 
 def report(run: Run):
     """Print where everything is, and what to do next."""
-    print(f'\nTrained: {run.config.system} on {run.config.data.name}. It is all in {run.workdir}:')
+    place, trained = quoted(run.workdir), f'{run.config.system} on {run.config.data.name}'
+    print(f'\nTrained: {trained}. It is all in {place}:')
     for stage in run.stages:
         if stage.adopted:
             continue
         grids = sorted((stage.folder / 'samples').glob('*.png'))
         checkpoints, losses = stage.folder / 'checkpoints', stage.folder / 'metrics.jsonl'
-        last = f', last sample grid {grids[-1]}' if grids else ''
-        print(f'  {stage.name}: checkpoints {checkpoints}, losses {losses}{last}')
-    print(f'  curves: tensorboard --logdir={run.workdir}')
-    again = f't2i_jax --workdir={run.workdir}'
+        last = f', last sample grid {quoted(grids[-1])}' if grids else ''
+        print(f'  {stage.name}: checkpoints {quoted(checkpoints)}, losses {quoted(losses)}{last}')
+    print(f'  curves: tensorboard --logdir={place}')
+    again = f't2i_jax --workdir={place}'
     if not any(stage.makes_any(sample.DRAWN) for stage in run.stages):
         return print(f'  numbers: {again} --mode=evaluate')
     print(f'  samples: {again} --mode=sample{sample.example_flag(run.last(sample.DRAWN).module)}')

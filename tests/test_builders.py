@@ -5,18 +5,21 @@ import hashlib
 import http.server
 import importlib.util
 import io
+import os
 import re
+import struct
 import tarfile
 import threading
 import types
 import zipfile
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfds_builders import DataError, build, files, get_builder, manual
+from tfds_builders import DataError, build, files, get_builder, manual, pictures
 from tfds_builders import inspect as inspection
 from tfds_builders.inspect import describe, inspect
 
@@ -71,6 +74,101 @@ def test_an_archive_that_ends_early_is_named(tmp_path, name):
     )
     with pytest.raises(DataError, match=rf'{name} is broken or ends early.*Fetch it again'):
         list(files.members(path, '.*'))
+
+
+def zipped(path, data=b'first', changed=None, **options):
+    """A zip of one file, `changed` (old, new) in its bytes."""
+    with zipfile.ZipFile(path, 'w', **options) as out:
+        out.writestr('root/a.txt', data)
+    if changed:
+        path.write_bytes(path.read_bytes().replace(*changed))
+    return path
+
+
+def flagged(path, flag, method):
+    """A zip whose only file has other flags and another method in both of its headers."""
+    data = bytearray(zipped(path).read_bytes())
+    for mark, place in ((b'PK\3\4', 6), (b'PK\1\2', 8)):
+        place += data.index(mark)
+        data[place : place + 4] = flag.to_bytes(2, 'little') + method.to_bytes(2, 'little')
+    path.write_bytes(data)
+    return path
+
+
+def sparse(path):
+    """A tar of a file with holes, of the kind that GNU tar writes with --sparse."""
+    head = bytearray(tarfile.TarInfo('root/a.txt').tobuf(tarfile.GNU_FORMAT))
+    head[156:157] = b'S'
+    # one piece: at 0, 5 bytes; the file has a petabyte
+    head[386:410] = b'00000000000\0' + b'00000000005\0'
+    head[124:136] = b'00000000005\0'
+    head[483:495] = b'\x80' + (10**15).to_bytes(11, 'big')
+    head[148:156] = b'%06o\0 ' % (sum(head[:148]) + 256 + sum(head[156:512]))
+    path.write_bytes(bytes(head) + b'first'.ljust(512, b'\0') + bytes(1024))
+    return path
+
+
+def long_header(path):
+    """A tar whose only comment has a terabyte."""
+    head = tarfile.TarInfo('x')
+    head.type, head.size = tarfile.XHDTYPE, 1 << 40
+    path.write_bytes(head.tobuf(tarfile.GNU_FORMAT) + bytes(2000))
+    return path
+
+
+def deep(path):
+    """A small gzip file that unpacks to gigabytes, which nobody asks for."""
+    head = tarfile.TarInfo('root/other')
+    head.size = 1 << 42
+    with gzip.open(path, 'wb') as out:
+        out.write(head.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
+    return path
+
+
+@pytest.mark.parametrize(
+    'make, name, message',
+    [
+        (lambda path: flagged(path, 1, 0), 'x.zip', 'root/a.txt is encrypted.*unpack it and give'),
+        (
+            lambda path: flagged(path, 0, 97),
+            'x.zip',
+            'a.txt is compressed by a method .*97.*unpack',
+        ),
+        (sparse, 'x.tar', 'root/a.txt has holes .*give the folder'),
+        (long_header, 'x.tar', 'broken .*a header of 1,099,512 MB.*Fetch it again'),
+        (deep, 'x.tgz', 'root/other takes .* MB, far more.*Fetch the archive again'),
+        (
+            lambda path: zipped(path, b'a' * 2000),
+            'x.zip',
+            'a.txt takes 0 MB, and at most 0 are read',
+        ),
+        (lambda path: zipped(path, changed=(b'first', b'fiXst')), 'x.zip', 'broken .*a.txt.*CRC'),
+        (lambda path: os.mkfifo(path), 'x.tgz', 'neither a file nor a folder'),
+    ],
+    ids=str,
+)
+def test_what_an_archive_cannot_give_is_named(tmp_path, make, name, message):
+    make(tmp_path / name)
+    with pytest.raises(DataError, match=f'{name}.*{message}'):
+        list(files.members(tmp_path / name, r'a\.txt|.*\.bin', limit=1000))
+
+
+def test_a_folder_that_the_system_refuses_is_named_as_such(tmp_path, monkeypatch):
+    def refused(*args, **kwargs):
+        raise PermissionError(13, 'Permission denied', str(tmp_path / 'x y.zip'))
+
+    zipped(tmp_path / 'x y.zip')
+    monkeypatch.setattr(zipfile, 'ZipFile', refused)
+    with pytest.raises(DataError, match=r"'.*/x y.zip' cannot be used: Permission denied. See to"):
+        list(files.members(tmp_path / 'x y.zip', '.*'))
+
+
+def test_a_picture_of_too_many_pixels_is_not_decoded():
+    data = cv2.imencode('.png', np.zeros((4, 4), np.uint8))[1].tobytes()
+    assert pictures.decoded(data).shape == (4, 4, 3)
+    head = struct.pack('>2I', 30000, 30000) + data[24:29]
+    huge = data[:16] + head + struct.pack('>I', zlib.crc32(b'IHDR' + head)) + data[33:]
+    assert pictures.decoded(huge) is None and pictures.decoded(b'%!PS-Adobe-3.0 EPSF-3.0') is None
 
 
 @pytest.fixture

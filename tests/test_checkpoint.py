@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import bit_equal
 
-from t2i_jax.runtime.checkpoint import Checkpoints
+from t2i_jax.runtime.checkpoint import Checkpoints, saved_in
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import State
 
@@ -140,6 +140,15 @@ def test_without_a_name_the_last_one_is_the_best(opened):
     assert checkpoints.steps() == [4, 3, 2] and checkpoints.best_step() == 4
 
 
+def test_of_all_checkpoints_that_stay_none_is_deleted(opened, tmp_path):
+    written(opened(keep_n=-1), 1, 2, 3, 4)
+    assert saved_in(tmp_path) and sorted(saved_in(tmp_path)) == [1, 2, 3, 4]
+    # to open them, or to read them, with a smaller number deletes none
+    few = opened(keep_n=1)
+    assert few.restore(shapes())[0] == 4 and few.best_step() == 4
+    assert sorted(saved_in(tmp_path)) == [1, 2, 3, 4]
+
+
 def test_an_existing_step_is_left_as_it_is(opened):
     checkpoints = written(opened(), 4)
     checkpoints.save(4, state(9), {'note': 'another'}, wait=True)
@@ -189,6 +198,51 @@ def test_missing_parts(opened, tmp_path, part, caplog):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     step, found, _ = opened().restore(shapes())
     assert bit_equal(found, state(step)) and (step == 2 or 'step 2' in caplog.text)
+
+
+def test_folders_that_were_renamed_or_copied_are_not_taken_for_another_step(
+    opened, tmp_path, caplog
+):
+    written(opened(), 1, 2)
+    shutil.copytree(tmp_path / '1', tmp_path / '20')
+    step, found, _ = opened().restore(shapes())
+    assert step == 2 and bit_equal(found, state(2))
+    assert 'step 20' in caplog.text and 'it holds step 1' in caplog.text
+    shutil.rmtree(tmp_path / '20')
+    for a, b in ('1', 'x'), ('2', '1'), ('x', '2'):
+        (tmp_path / a).rename(tmp_path / b)
+    with pytest.raises(RunError, match=r'step 2: it holds step 1.*step 1: it holds step 2'):
+        opened().restore(shapes())
+
+
+def test_the_first_save_is_read_back(opened, tmp_path, monkeypatch):
+    checkpoints = opened()
+    monkeypatch.setattr(checkpoints, 'extra', lambda step: {})
+    with pytest.raises(RunError, match=r'step 1 was written to .*cannot be read back.*another'):
+        checkpoints.save(1, state(1), {})
+    monkeypatch.undo()
+    # without wait: the first is finished, later ones need not be
+    other = opened()
+    other.save(3, state(3), {})
+    assert saved_in(tmp_path) == [1, 3] or saved_in(tmp_path) == [3, 1]
+
+
+def test_what_is_a_finished_checkpoint(tmp_path):
+    assert saved_in(tmp_path / 'none') == []
+    for name in ('3', '7', '12.orbax-checkpoint-tmp', '5.damaged', '\u00b2', 'x'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'file').touch()
+    (tmp_path / '7' / 'file').unlink()
+    (tmp_path / '9').touch()
+    assert saved_in(tmp_path) == [3]
+    assert saved_in(tmp_path / '9') == []
+
+
+def test_values_of_a_damaged_checkpoint_are_empty(opened, tmp_path):
+    checkpoints = written(opened(), 1, 2)
+    shutil.rmtree(tmp_path / '2')
+    (tmp_path / '2').mkdir()
+    assert checkpoints.extra(1)['note'] == 'step 1' and checkpoints.extra(2) == {}
 
 
 def test_where_nothing_is_whole_the_message_says_what_to_do(opened, tmp_path):

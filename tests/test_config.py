@@ -1,6 +1,7 @@
 """Settings: defaults, keywords of stages, overrides, ranges, experiment files, resuming."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -161,12 +162,15 @@ def test_settings_as_lines_give_the_same_config_back():
 @pytest.mark.parametrize(
     'path, value, message',
     [
-        ('stages.gan.steps', -1, r'--config\.stages\.gan\.steps is -1; .* at least 0'),
-        ('stages.gan.batch_size', 0, 'at least 1'),
+        ('stages.gan.steps', -1, r'--config\.stages\.gan\.steps is -1; .* between 0 and'),
+        ('stages.gan.batch_size', 0, 'between 1 and 65536'),
+        ('stages.gan.batch_size', 10**12, 'between 1 and 65536'),
         ('stages.gan.validate_batches', -1, 'at least 0'),
-        ('stages.gan.ema', 1.5, 'between 0 and 1'),
+        ('stages.gan.ema', 1.0, 'at least 0 and below 1'),
+        ('stages.gan.optim.g_loss.b1', 1.0, 'at least 0 and below 1'),
         ('stages.gan.near_wrong', float('nan'), 'is nan'),
-        ('stages.gan.keep_n', 0, 'at least 1'),
+        ('stages.gan.keep_n', 0, 'at least -1, and not 0'),
+        ('stages.gan.keep_n', -2, 'at least -1'),
         ('stages.gan.optim.g_loss.lr', -1e-4, r'optim\.g_loss\.lr is -0\.0001'),
         ('stages.gan.optim.g_loss.lr', float('nan'), r'lr is nan'),
         ('stages.gan.optim.g_loss.lr', float('inf'), r'lr is inf'),
@@ -174,6 +178,12 @@ def test_settings_as_lines_give_the_same_config_back():
         ('stages.gan.model.ngf', float('nan'), r'model\.ngf is nan.*finite'),
         ('data.size', 0, r'--config\.data\.size is 0'),
         ('data.length', -4, r'data\.length'),
+        ('data.length', 65, 'between 1 and 64'),
+        ('data.captions', 10**9, r'data\.captions'),
+        ('data.load_size', -1, r'load_size is -1'),
+        ('data.workers', -1, r'data\.workers'),
+        ('eval.seed', 2**32, r'eval\.seed is 4294967296'),
+        ('stages.gan.steps', 10**400, r'steps is 1000000'),
         ('data.scales', (16, -8), r'data\.scales is -8'),
         ('data.load_size', 8, r'--config\.data\.size is 16, larger than load_size=8'),
         ('eval.num', 0, r'--config\.eval\.num is 0'),
@@ -270,6 +280,177 @@ def test_experiments_are_found_by_name_and_path_from_any_folder(tmp_path, monkey
     (tmp_path / 'empty.py').write_text('')
     with pytest.raises(RunError, match=r'empty\.py is not an experiment: it has no get_config'):
         settings.load('empty.py')
+
+
+BROKEN = {
+    'import t2i_jax.nothing': ['line 1', 'ModuleNotFoundError', 't2i_jax.nothing'],
+    'x = 1\nimport sys\nsys.exit(3)': ['line 3', 'sys.exit', '3'],
+    'def get_config(arg):\n    return {"a"': ['line 2', 'SyntaxError'],
+    'def get_config(arg):\n    return arg.nothing': ['line 2', 'AttributeError'],
+    'def get_config(arg):\n    raise SystemExit': ['line 2', 'sys.exit'],
+    'def get_config():\n    return 3': ['TypeError', 'get_config'],
+    'def get_config(arg):\n    pass': ['returns NoneType', 'return variant(c, arg)'],
+    'def get_config(arg):\n    return {"system": "gan_cls"}': ['returns dict'],
+    'from ml_collections import ConfigDict\nget_config = lambda arg: ConfigDict()': [
+        'without system, seed'
+    ],
+    'from t2i_jax.experiments import gan_cls_shapes\n'
+    'def get_config(arg):\n'
+    '    c = gan_cls_shapes.get_config(arg).unlock()\n'
+    '    del c.stages.gan.steps\n'
+    '    return c': ['without stages.gan.steps'],
+    'get_config = 3': ['has no get_config'],
+    '\0': ['mine.py'],
+}
+
+
+@pytest.mark.parametrize('code', BROKEN)
+def test_a_broken_experiment_is_named_with_its_line(tmp_path, code):
+    path = tmp_path / 'mine.py'
+    path.write_text(code)
+    with pytest.raises(RunError) as error:
+        settings.load(str(path))
+    message = str(error.value)
+    assert str(path) in message and len(message) < 500 and '\n' not in message
+    for part in BROKEN[code]:
+        assert part in message
+
+
+def test_an_experiment_may_lie_at_a_path_with_a_colon_and_needs_a_variant_behind_one(tmp_path):
+    folder = tmp_path / 'a:b'
+    folder.mkdir()
+    shutil.copy(settings.shipped()['gan_cls_shapes'], folder / 'mine.py')
+    assert settings.load(f'{folder}/mine.py').data.size == 64
+    assert settings.load(f'{folder}/mine.py:tiny').data.size == 16
+    with pytest.raises(RunError, match='names no variant behind its colon'):
+        settings.load('gan_cls_shapes:')
+
+
+# ------------------------------------------------------------------------------- damaged configs
+def changed(**changes):
+    """The JSON of a config in which values are replaced, by their paths."""
+    config = json.loads(tiny().to_json())
+    for path, value in changes.items():
+        *blocks, last = path.split('__')
+        at = config
+        for name in blocks:
+            at = at[name]
+        at[last] = value
+    return json.dumps(config)
+
+
+@pytest.mark.parametrize(
+    'text, parts',
+    [
+        ('{}', ['it has no system, data and stages']),
+        ('[]', ['it has no system']),
+        ('null', ['it has no system']),
+        ('3', ['it has no system']),
+        ('', ['damaged']),
+        ('{"system": ', ['damaged']),
+        ('[' * 100_000, ['nested too deeply']),
+        ('{"a":' * 500 + '1' + '}' * 500, ['it has no system']),
+        ('{"system": "gan_cls", "data": [], "stages": {}}', ['it has no system, data and stages']),
+        (changed(stages={'gan': 3}), ['stages.gan is 3', 'a block']),
+        (changed(stages__gan__model=3), ['stages.gan.model is 3', 'a block']),
+        (changed(stages__gan__data=[]), ['stages.gan.data is []', 'a block']),
+        (changed(stages__gan__optim={'g_loss': 'x'}), ['stages.gan.optim.g_loss', 'a block']),
+        (changed(init=3), ['init is 3', 'a block']),
+        (changed(init__gan=3), ['init.gan is 3', 'a text']),
+        (changed(eval=None), ['eval is null', 'a block']),
+        (changed(data__size='64'), ['data.size is "64"', 'a whole number']),
+        (changed(data__size=64.5), ['data.size is 64.5', 'a whole number']),
+        (changed(data__size=True), ['data.size is true', 'a whole number']),
+        (changed(data__size={'a': 1}), ['data.size is {"a": 1}', 'a whole number']),
+        (changed(data__flip=3), ['data.flip is 3', 'true or false']),
+        (changed(data__scales=3), ['data.scales is 3', 'a list']),
+        (changed(data__name='x' * 10**6, data__flip=3), ['data.flip is 3']),
+        (changed(seed=float('nan')), ['seed is NaN']),
+        (changed(stages__gan__optim__g_loss__lr=float('nan')), ['optim.g_loss.lr is nan']),
+        (changed(data__size=-1), ['data.size is -1']),
+        (changed(**{'a.b': 1}), ['damaged']),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else '',
+)
+def test_json_that_is_not_a_config_is_one_message_with_file_and_place(tmp_path, text, parts):
+    path = tmp_path / 'config.json'
+    path.write_text(text)
+    with pytest.raises(RunError) as error:
+        settings.load_older(tmp_path)
+    message = str(error.value)
+    assert str(path) in message and len(message) < 600
+    for part in parts:
+        assert part in message
+
+
+def test_blocks_that_a_config_lacks_have_their_defaults(tmp_path):
+    config = json.loads(tiny().to_json())
+    for name in ('init', 'mesh', 'eval'):
+        del config[name]
+    del config['stages']['gan']['optim']['g_loss']['schedule']
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    found = settings.load_older(tmp_path)
+    assert found.stages.gan.optim.g_loss.schedule.kind == 'constant'
+    assert found.eval.num == 1000
+
+
+def test_a_config_that_is_not_a_file_is_not_opened(tmp_path):
+    (tmp_path / 'config.json').mkdir()
+    with pytest.raises(RunError, match=r'config\.json cannot be used: Is a directory'):
+        settings.load_older(tmp_path)
+    (tmp_path / 'config.json').rmdir()
+    os.mkfifo(tmp_path / 'config.json')
+    with pytest.raises(RunError, match='a pipe or a device'):
+        settings.load_older(tmp_path)
+    with pytest.raises(RunError, match='File name too long'):
+        settings.load_older(tmp_path / ('x' * 300))
+
+
+@pytest.mark.parametrize(
+    'path, value, message',
+    [
+        ('ngf', 'x', r"stages\.gan\.model\.ngf is 'x'; expected a whole number"),
+        ('ngf', 2.5, 'expected a whole number'),
+        ('text_norm', 1, 'expected true or false'),
+        ('ngf', {'a': 'b'}, 'expected a whole number'),
+    ],
+)
+def test_keywords_of_another_type_are_refused(path, value, message):
+    config = settings.load('gan_cls_shapes:tiny')
+    model = {**config.stages.gan.model.to_dict(), path: value}
+    with pytest.raises(RunError, match=message):
+        settings.check_model('gan', settings.system('gan_cls').STAGES['gan'], model)
+
+
+def test_pictures_of_which_training_would_see_a_corner_are_refused():
+    config = tiny(**{'data.load_size': '300'})
+    # a run that was trained so may be drawn from
+    settings.check(config)
+    with pytest.raises(RunError, match=r'data\.size is 16, and load_size=300: .* a corner.*=19'):
+        settings.check(config, trains=True)
+
+
+@pytest.mark.parametrize(
+    'path, text, message',
+    [
+        ('stages.gan.data.length', '3', r'--config\.data\.length sets that of all stages'),
+        ('data.' + 'x' * 100_000, '3', 'There is no setting'),
+        ('data.size', 'x' * 100_000, 'is a number, not'),
+        ('data.cache', 'x' * 100_000, 'cache is'),
+        ('stages.gan.model.ngf', '(' * 100_000, 'is a whole number'),
+        ('data.scales', '(' * 100_000, 'is a list such as'),
+        ('stages.gan.keep_n', '0', 'not 0'),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_messages_are_short_whatever_is_written(path, text, message):
+    with pytest.raises(RunError, match=message) as error:
+        settings.load('gan_cls_shapes:tiny', {path: text})
+    assert len(str(error.value)) < 1000
+
+
+def test_epochs_may_be_a_fraction():
+    assert settings.load('attngan_birds', {'stages.damsm.epochs': '0.5'}).stages.damsm.epochs == 0.5
 
 
 # ------------------------------------------------------------------------------------- the package

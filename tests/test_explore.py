@@ -291,7 +291,7 @@ def test_what_cannot_be_explored(styled):
         explore(gan, 'style')
     with pytest.raises(RunError, match='from sentences. Stage style .Style. offers: style'):
         explore(encoder, 'text_interpolation')
-    with pytest.raises(RunError, match='num=0 is too small'):
+    with pytest.raises(RunError, match='num is 0; it must be at least 1'):
         explore(encoder, 'style', num=0)
     with pytest.raises(RunError, match='shows 12 pictures at most'):
         explore(encoder, 'style', num=13)

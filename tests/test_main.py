@@ -1,5 +1,7 @@
 """The command line: flags and modes; errors are one message, exit status 1, no traceback."""
 
+import errno
+import json
 import os
 import pathlib
 import shlex
@@ -181,7 +183,10 @@ def on_small(data_dir, *others):
             ['stages.text.batch_size=6', '8 devices', 'multiple of 8'],
         ),
         (['--config.mesh.fsdp=3'], ['mesh.fsdp=3', '8 devices']),
-        (['--config.stages.text.epochs=2'], ['steps=20', 'epochs=2', 'set one of them']),
+        (
+            ['--config.stages.text.epochs=2', '--config.stages.text.steps=20'],
+            ['steps=20', 'epochs=2', 'set one of them'],
+        ),
         (['--config.data.split=trian'], ["no split 'trian'", 'train', 'validation', 'test_unseen']),
         (
             ['--config.data.name=shape_scene/single'],
@@ -189,7 +194,7 @@ def on_small(data_dir, *others):
         ),
         (['--config.data.name=shape_scenes/double'], ["no config 'double'", 'single_quick']),
         (['--config.data.flip=True'], ['data.flip=False']),
-        (['--config.data.split=train[:4]'], ['4 records', 'one batch of 8']),
+        (['--config.data.split=train[:4]'], ['4 records', 'a batch of 8']),
         (['--config.data.cache=disk'], ["data.cache is 'disk'", "'device', 'host' or 'none'"]),
         (['--config.stages.text.sampler=random'], ["sampler is 'random'", 'class_balanced']),
         (['--config.stages.text.keep=best'], ["keep is 'best'", 'best:']),
@@ -260,8 +265,8 @@ def test_sentences_that_cannot_be_drawn(cli, trained, tmp_path):
     (tmp_path / 'binary.txt').write_bytes(b'\xff\xfe\x00')
     for arguments, parts in (
         ([f'--text_file={tmp_path / "empty.txt"}'], ['empty.txt is empty', 'one sentence a line']),
-        ([f'--text_file={tmp_path / "none.txt"}'], ['none.txt cannot be read']),
-        ([f'--text_file={tmp_path / "binary.txt"}'], ['binary.txt cannot be read']),
+        ([f'--text_file={tmp_path / "none.txt"}'], ['none.txt does not exist']),
+        ([f'--text_file={tmp_path / "binary.txt"}'], ['no words']),
         (['--text='], ['Sentence 1', 'has no words']),
         (['--text=a circle', '--text=?!'], ["Sentence 2 ('?!') has no words"]),
         (['--text=zebra stripes'], ['zebra, stripes', 'words of its training captions']),
@@ -300,6 +305,178 @@ def test_damaged_files_of_a_run_are_named(cli, tiny, trained, tmp_path):
     assert f'{tmp_path / "config.json"} is damaged' in refused(
         cli, f'--workdir={tmp_path}', '--mode=sample', '--text=a circle'
     )
+
+
+# ----------------------------------------------------------------------------------- paths, files
+@pytest.mark.parametrize('mode', ['train', 'sample', 'evaluate', 'explore'])
+def test_a_workdir_in_which_checkpoints_cannot_be_read_is_refused(cli, tmp_path, mode):
+    """Orbax takes a path with brackets for a pattern, also behind a link."""
+    folder = tmp_path / 'a[1]' / 'b*'
+    folder.mkdir(parents=True)
+    (folder / 'config.json').write_text(settings.to_json(settings.load(f'{SHAPES}:tiny')))
+    (tmp_path / 'link').symlink_to(folder)
+    for path in folder, tmp_path / 'link':
+        message = refused(cli, f'--workdir={path}', f'--mode={mode}')
+        assert '* [ ] in its path' in message and 'Rename that folder' in message
+    assert {path.name for path in folder.iterdir()} == {'config.json'}
+
+
+def files_of_all_kinds(folder):
+    """{name: path} of what is not what a flag asks for."""
+    (folder / 'file').write_text('x')
+    (folder / 'folder').mkdir()
+    os.mkfifo(folder / 'pipe')
+    (folder / 'circle').symlink_to('circle')
+    (folder / 'broken').symlink_to('nowhere')
+    return dict(
+        file=folder / 'file',
+        below=folder / 'file' / 'x',
+        folder=folder / 'folder',
+        pipe=folder / 'pipe',
+        circle=folder / 'circle',
+        broken=folder / 'broken',
+        long=folder / ('x' * 300),
+        null='/dev/null',
+        zero='/dev/zero',
+        proc='/proc/1/nothing/x',
+    )
+
+
+@pytest.mark.parametrize('kind', ['file', 'below', 'folder', 'pipe', 'circle', 'broken', 'long'])
+def test_a_path_of_another_kind_is_one_message(cli, tmp_path, kind):
+    path = files_of_all_kinds(tmp_path)[kind]
+    for flag in ('--mode=sample --text=a --workdir', '--mode=describe --config', '--workdir'):
+        *others, flag = flag.split()
+        message = refused(cli, *others, f'{flag}={path}')
+        assert str(path)[:100] in message and len(message) < 1500, flag
+    if kind in ('folder', 'broken'):
+        return
+    message = refused(
+        cli, f'--config={SHAPES}:tiny', f'--workdir={path}', f'--config.data.dir={tmp_path}'
+    )
+    assert str(path) in message and 'workdir' in message
+
+
+@pytest.mark.parametrize('kind', ['below', 'folder', 'pipe', 'circle', 'broken', 'long', 'zero'])
+def test_a_text_file_of_another_kind_is_one_message(cli, trained, tmp_path, kind):
+    path = files_of_all_kinds(tmp_path)[kind]
+    message = refused(
+        cli, f'--workdir={trained}', '--mode=sample', f'--text_file={path}', f'--out={tmp_path}/o'
+    )
+    assert str(path) in message and not (tmp_path / 'o').exists()
+
+
+@pytest.mark.parametrize('kind', ['file', 'below', 'pipe', 'long', 'null', 'proc'])
+def test_results_that_have_no_folder_are_refused_at_once(cli, trained, tmp_path, kind):
+    path = files_of_all_kinds(tmp_path)[kind]
+    message = refused(cli, f'--workdir={trained}', '--mode=sample', '--text=a', f'--out={path}')
+    assert str(path) in message
+
+
+def test_an_error_of_the_system_is_one_message_and_others_keep_their_traceback(cli, monkeypatch):
+    def fails(error):
+        def perform(command):
+            raise error
+
+        monkeypatch.setattr(main, 'perform', perform)
+        return cli(f'--config={SHAPES}:tiny', '--workdir=/x y/z')
+
+    status, _, message = fails(OSError(errno.EIO, 'x', '/a b/c'))
+    assert status == 1 and message.startswith("Error: '/a b/c' cannot be used: Input/output error")
+    for error in (OSError('of a library'), KeyError('x'), AttributeError('x')):
+        with pytest.raises(type(error)):
+            fails(error)
+
+
+def test_files_that_are_not_of_a_run_are_not_replaced(cli, tmp_path):
+    for name, text in (
+        ('config.json', '{"architectures": ["GPT2"]}'),
+        ('config.json', 'text'),
+        ('vocabulary.json', '{"a": 1}'),
+    ):
+        (tmp_path / name).write_text(text)
+        message = refused(cli, f'--config={SHAPES}:tiny', f'--workdir={tmp_path}')
+        assert f'{tmp_path / name} is not that of a run' in message
+        assert (tmp_path / name).read_text() == text
+        (tmp_path / name).unlink()
+
+
+def copy_of(trained, folder):
+    return shutil.copytree(trained, folder / 'my run')
+
+
+def test_another_vocabulary_is_refused_whatever_is_done_with_the_run(cli, trained, tmp_path):
+    run = copy_of(trained, tmp_path)
+    words = json.loads((run / 'vocabulary.json').read_text())['words']
+    (run / 'vocabulary.json').write_text(json.dumps({'words': words[::-1]}))
+    for mode in (['sample', '--text=a circle'], ['evaluate'], ['explore', '--what=swap_word']):
+        message = refused(cli, f'--workdir={run}', f'--mode={mode[0]}', *mode[1:])
+        assert f"'{run}/vocabulary.json' is not the one with which stage" in message
+
+
+@pytest.mark.parametrize(
+    'text, part',
+    [
+        ('[]', 'not a block'),
+        ('{}', 'missing'),
+        ('null', 'not a block'),
+        ('[' * 100_000, 'nested too deeply'),
+        ('{"name": 3}', 'name is 3'),
+        ('{"name": "x", "length": "18"}', "length is '18'"),
+        ('{"name": "x", "size": -5}', 'size is -5'),
+        ('{"name": "x", "object_names": [1]}', 'object_names is (1,)'),
+        ('{"name": "x", "wings": 2}', 'wings'),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_damaged_meta_is_one_message(cli, trained, tmp_path, text, part):
+    run = copy_of(trained, tmp_path)
+    (run / 'gan' / 'meta.json').write_text(text)
+    message = refused(cli, f'--workdir={run}', '--mode=sample', '--text=a circle')
+    assert f"'{run}/gan' holds no trained stage: meta.json is damaged" in message
+    assert part in message and len(message) < 1000
+
+
+def test_a_renamed_checkpoint_is_not_drawn_under_its_new_step(cli, trained, tmp_path, caplog):
+    run = copy_of(trained, tmp_path)
+    folder = run / 'gan' / 'checkpoints'
+    (folder / '6').rename(folder / '60')
+    status, output, message = cli(
+        f'--workdir={run}', '--mode=sample', '--text=a circle', '--num=1', f'--out={tmp_path}/o'
+    )
+    assert (status, message) == (0, '') and 'step 3' in output and 'it holds step 6' in caplog.text
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_what_does(
+    cli, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sample, 'free_memory', lambda: 10**9)
+    for mode in (['sample'], ['explore', '--what=z_interpolation']):
+        message = refused(
+            cli,
+            f'--workdir={trained}',
+            f'--mode={mode[0]}',
+            *mode[1:],
+            '--text=a circle',
+            '--num=1000000000',
+            f'--out={tmp_path / "o"}',
+        )
+        assert '1,000,000,000 samples need about' in message and '1.0 GB are free: draw' in message
+    assert not (tmp_path / 'o').exists()
+
+
+def test_seeds_and_numbers_out_of_range_are_refused_from_python_too(trained):
+    sampler = sample.Sampler.load(trained)
+    for options in (dict(seed=2**32), dict(seed=-1), dict(num=0), dict(num=-3)):
+        (name,) = options
+        with pytest.raises(RunError, match=f'{name} is '):
+            sampler(['a circle'], **options)
+
+
+def test_the_program_can_be_called_twice_in_a_process(cli):
+    for _ in range(2):
+        assert cli('--help')[0] == 0
+        assert refused(cli, '--mode=dream')
 
 
 def test_data_that_must_be_fetched_by_hand(cli, tmp_path):
@@ -390,6 +567,27 @@ def test_a_flag_of_another_mode_is_refused(cli, arguments, flag, mode, hint):
     assert hint in message and len(message.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['--config=a', '--config=b'], '--config is given twice, a and b: give it once'),
+        (['--num=3', '--num', '4'], '--num is given twice, 3 and 4'),
+        (['--seed=-1'], '--seed is -1; it must be between 0 and 4294967295'),
+        (['--seed=4294967296'], '--seed is 4294967296'),
+        (['--num=' + '9' * 5000], '--num is a whole number'),
+        (['--join_timeout=0'], '--join_timeout is 0'),
+        (['--' + 'x' * 100_000], 'There is no flag --xxx'),
+        (['--num=' + 'x' * 100_000], "is a whole number, not 'xxx"),
+    ],
+    ids=lambda value: value[0][:30] if isinstance(value, list) else '',
+)
+def test_flags_that_cannot_be_meant(words, message):
+    with pytest.raises(RunError) as error:
+        main.read(words)
+    assert message in str(error.value) and len(str(error.value)) < 1000
+    assert main.read(['--num=3', '--num=3'])[0] == {'num': 3}
+
+
 def test_flags_are_read_in_both_forms():
     words = ['--text', 'a', '--text=b', '--num', '3', '--settings', '-workdir', 'x', 'y']
     given, overrides, paths = main.read([*words, '--config.data.size', '3', '--config.data.flip'])
@@ -438,7 +636,6 @@ def test_an_experiment_or_a_run_is_described(cli):
     assert 'give one of them' in message
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_the_program_itself():
     def program(module, *arguments):

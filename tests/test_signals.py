@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -59,6 +60,20 @@ def test_a_run_under_nohup_outlives_its_terminal(handlers):
     with signals.Signals() as noted:
         signal.raise_signal(signal.SIGHUP)
     assert noted.received is None
+
+
+def test_in_a_thread_signals_are_left_alone():
+    found = []
+
+    def run():
+        with signals.Signals() as noted:
+            found.append(noted.received)
+
+    before = [signal.getsignal(number) for number in signals.STOPS]
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [None] and before == [signal.getsignal(n) for n in signals.STOPS]
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 """TFDS builders of captioned pictures, written and read without TensorFlow."""
 
+import functools
 import importlib
 import pathlib
+
+from absl import logging
 
 from tfds_builders.conditions import Conditions
 from tfds_builders.errors import DataError
@@ -27,6 +30,7 @@ def get_builder(name, data_dir=None, file_format='array_record', **kwargs):
         raise DataError(f'There is no data set {name!r}. There are: {", ".join(names())}.')
     module = importlib.import_module(f'tfds_builders.{name}.builder')
     importlib.import_module('tfds_builders.spill').without_tensorflow()
+    quiet()
     builder = getattr(module, ''.join(part.capitalize() for part in name.split('_')))
     configs = [c.name for c in builder.BUILDER_CONFIGS]
     if config and config not in configs:
@@ -34,6 +38,13 @@ def get_builder(name, data_dir=None, file_format='array_record', **kwargs):
             f'Data set {name} has no config {config!r}. It has: {", ".join(configs) or "none"}.'
         )
     return builder(data_dir=data_dir, config=config or None, file_format=file_format, **kwargs)
+
+
+@functools.cache
+def quiet():
+    """Drop the warning of TFDS that a data set has a configuration of its own."""
+    custom = 'Using custom data configuration'
+    logging.get_absl_logger().addFilter(lambda record: not str(record.msg).startswith(custom))
 
 
 def conditions_of(name: str) -> Conditions:

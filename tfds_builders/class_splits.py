@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 from tfds_builders.errors import DataError
+from tfds_builders.files import read_text
 
 LISTS = {'train': 'trainclasses.txt', 'validation': 'valclasses.txt', 'test': 'testclasses.txt'}
 PUBLISHED = 'reed_cvpr2016'
@@ -75,7 +76,7 @@ def choose(lists, folder, pattern, sizes, warn):
         for split, file in LISTS.items()
         if split not in lists and (folder / file).exists()
     }
-    lists = lists | {split: path.read_text(encoding='utf-8') for split, path in loose.items()}
+    lists = lists | {split: read_text(path) for split, path in loose.items()}
     missing = [file for split, file in LISTS.items() if split not in lists]
     if missing:
         rule = f'random{sizes[0] + sizes[1]}_seed0'

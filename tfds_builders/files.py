@@ -16,17 +16,33 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, explained, quoted, short
 
 CHUNK = 1 << 20
 GZIP = b'\x1f\x8b'
+# bytes of a picture or a text in an archive
+LARGEST = 1 << 28
+# an archive unpacks to so many times its size at most, or to so many bytes
+RATIO, SURELY = 200, 1 << 30
+# of zip archives: a flag of a file, and the methods that Python reads
+ENCRYPTED = 1
+# of tar archives: files that are long names, or comments of others
+HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# OpenCV's flags for a picture as it lies in the file
+STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 # folders of Windows, macOS, network disks; others' names begin with a dot
 HOUSEKEEPING = (
     '@eaDir',
@@ -38,48 +54,109 @@ HOUSEKEEPING = (
 )
 
 
-def members(path, pattern):
+def members(path, pattern, limit=LARGEST):
     """Yield (match, bytes) of each file in an archive or folder that fits a pattern.
 
     path: a .zip, .tar or .tgz, or a folder
     pattern: a regular expression for the end of a file's path
+    limit: of a file in bytes; what is larger is never read
 
     Names only select, they are never opened on this machine: a path that leads outside of an
-    archive does no harm. Raises DataError that names an archive which is broken or ends early.
+    archive does no harm. Raises DataError that names the archive, and the file in it, where one
+    cannot be read or ends early.
     """
     pattern, path = re.compile(rf'(?:^|.*/)(?:{pattern})'), pathlib.Path(path)
-    contents = _folder if path.is_dir() else _zip if path.suffix == '.zip' else _tar
+    name = None
     try:
-        for name, read in contents(path):
+        if not path.is_dir() and not path.is_file():
+            raise DataError(f'{quoted(path)} is neither a file nor a folder. Fetch it again.')
+        contents = _folder if path.is_dir() else _zip if path.suffix == '.zip' else _tar
+        for name, size, fault, read in contents(path):
             match = pattern.fullmatch(name)
-            if match:
-                yield match, read()
-    except (EOFError, OSError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise DataError(f'{path} is broken or ends early ({error}). Fetch it again.') from None
+            if not match:
+                continue
+            if size > limit and not fault:
+                fault = f'takes {size / 1e6:,.0f} MB, and at most {limit / 1e6:,.0f} are read'
+            if fault:
+                raise DataError(
+                    f'{quoted(path)}: {short(name)} {fault}. Fetch the archive again, or unpack it '
+                    'and give the folder.'
+                )
+            yield match, read()
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(
+            f'{quoted(path)}: {short(name)} does not fit into memory. Close other programs, or '
+            'take a smaller part of the data.'
+        ) from None
+    except Exception as error:
+        # of a kind that says little: zipfile, tarfile, gzip and zlib have dozens
+        if isinstance(error, OSError) and error.errno:
+            raise DataError(explained(error, error.filename or path)) from None
+        where = f'at or behind {short(name)}: ' if name else ''
+        raise DataError(
+            f'{quoted(path)} is broken or ends early ({where}{short(error) or type(error).__name__}'
+            '). Fetch it again.'
+        ) from None
 
 
 def _folder(path):
+    """Yield (name, size, what rules it out or '', function that reads it) of each file."""
     for file in sorted(path.rglob('*')):
         if file.is_file():
-            yield file.relative_to(path).as_posix(), file.read_bytes
+            name, size = file.relative_to(path).as_posix(), file.stat().st_size
+            yield name, size, '', file.read_bytes
 
 
 def _zip(path):
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
-            if not info.is_dir():
-                yield info.filename, lambda info=info: archive.read(info)
+            if info.is_dir():
+                continue
+            fault = ''
+            if info.flag_bits & ENCRYPTED:
+                fault = 'is encrypted'
+            elif info.compress_type not in METHODS:
+                fault = f'is compressed by a method that is not read here ({info.compress_type})'
+            yield info.filename, info.file_size, fault, lambda info=info: archive.read(info)
 
 
 def _tar(path):
+    most = max(SURELY, RATIO * path.stat().st_size)
     with open(path, 'rb') as raw, gzip.open(raw) if raw.peek(2)[:2] == GZIP else raw as file:
-        with tarfile.open(fileobj=file, mode='r|') as archive:
-            for info in archive:
+        with tarfile.open(fileobj=file, mode='r|', tarinfo=_Header) as archive:
+            while (info := archive.next()) is not None:
+                if info.offset_data + info.size > most and not info.issparse():
+                    raise DataError(
+                        f'{quoted(path)}: {short(info.name)} takes {info.size / 1e6:,.0f} MB, far '
+                        'more than such an archive holds. Fetch the archive again.'
+                    )
+                # it would remember all of them
+                archive.members.clear()
                 if info.isfile():
-                    yield info.name, lambda info=info: archive.extractfile(info).read()
+                    fault = 'has holes (a sparse file)' if info.issparse() else ''
+                    yield (
+                        info.name,
+                        info.size,
+                        fault,
+                        lambda info=info: archive.extractfile(info).read(),
+                    )
         # tarfile takes some broken archives for shorter ones, gzip does not
-        while file.read(CHUNK):
-            pass
+        left = most
+        while left > 0 and (data := file.read(CHUNK)):
+            left -= len(data)
+
+
+class _Header(tarfile.TarInfo):
+    """The head of a file in a tar archive, whose long names and comments have a limit."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        one = super().frombuf(buf, encoding, errors)
+        if one.type in HEADERS and one.size > CHUNK:
+            raise tarfile.ReadError(f'a header of {one.size / 1e6:,.0f} MB')
+        return one
 
 
 def first_of(folder, *names):
@@ -87,7 +164,7 @@ def first_of(folder, *names):
     return next((path for name in names if (path := pathlib.Path(folder) / name).exists()), None)
 
 
-def decode(data: bytes, flags=cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
+def decode(data: bytes, flags=STORED):
     """Return pixels (H, W, 3) uint8 BGR as they are stored, or None.
 
     None for bytes that are not a whole picture; one that ends early is not. flags: OpenCV's.
@@ -126,9 +203,9 @@ def walk(folder, endings) -> tuple[list[pathlib.Path], dict[str, int]]:
             elif (place / name).is_file():
                 found.append(place / name)
             else:
-                broken = (place / name).is_symlink()
-                skipped['broken links' if broken else 'pipes and devices'] += 1
-    return sorted(found), dict(skipped)
+                there = (place / name).exists()
+                skipped['pipes and devices' if there else 'broken links'] += 1
+    return sorted(found), dict(sorted(skipped.items()))
 
 
 def _not_entered(folder):
@@ -201,7 +278,10 @@ def text_of(data: bytes) -> str:
     if data.startswith(UTF16):
         text = data.decode('utf-16', 'replace')
     else:
-        text = ''.join(map(_line, data.splitlines(keepends=True)))
+        try:
+            text = data.decode('utf-8')
+        except UnicodeDecodeError:
+            text = ''.join(map(_line, data.splitlines(keepends=True)))
     return text.replace('\ufeff', '')
 
 

@@ -21,6 +21,8 @@ EMBEDDING = 1024
 # numbers of an image: parts of a file may be named again and again, so that a small one stands for
 # a huge table
 MOST = 1 << 20
+# bytes of a pickle; COCO's vectors have 2 GB
+LARGEST = 1 << 32
 # words of a caption
 LONGEST = 1000
 # letters of a sentence that is cut, to be taken for another one's beginning
@@ -134,6 +136,7 @@ def read_stackgan(path, key) -> Texts:
         path,
         r'(train|test)/(filenames|char-CNN-RNN-embeddings|class_info)\.pickle'
         r'|text(?:_c10)?/(?:.*/)?(?!\.)[^/]+\.txt',
+        LARGEST,
     ):
         if match[1]:
             parts[match[1]][match[2]] = pickles.loads(data, match.string)

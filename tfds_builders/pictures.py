@@ -1,13 +1,15 @@
 """The one way from a picture file to pixels, and to bytes that a record stores."""
 
+import contextlib
 import io
+import threading
 import warnings
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tfds_builders.errors import DataError
-from tfds_builders.files import decode, read_bytes
+from tfds_builders.files import STORED, decode, read_bytes
 
 # Pillow's names of what is read (JPEG opens MPO, too). It knows more; some start other programs.
 FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'WEBP', 'TIFF')
@@ -15,8 +17,8 @@ ENDINGS = ('.jpg', '.jpeg', '.jfif', '.png', '.gif', '.bmp', '.webp', '.tif', '.
 NAMES = 'JPEG, PNG, GIF, BMP, WebP or TIFF'
 # pixels of a stored side
 SMALLEST, LONGEST = 8, 2048
-# of a picture, which takes 4 bytes each while it is read
-PIXELS = 100_000_000
+# of a picture, which takes 4 bytes each while it is read; large ones are read one at a time
+PIXELS, LARGE, ONE = 100_000_000, 30_000_000, threading.Lock()
 # EXIF's orientation -> what turns it upright
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,6 +67,18 @@ def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
     return _decoded(data, _stored)
 
 
+def decoded(data: bytes, flags=STORED):
+    """Return pixels as `files.decode` does, None also for other formats and for too many pixels."""
+    for part in (data, _pixels_only(data)):
+        try:
+            with Image.open(io.BytesIO(part), formats=FORMATS) as image:
+                return decode(data, flags) if image.width * image.height <= PIXELS else None
+        except Exception:
+            # metadata never refuse a picture
+            continue
+    return None
+
+
 def _decoded(data, use):
     """Return use(data, image) of a picture that is decoded whole.
 
@@ -73,12 +87,14 @@ def _decoded(data, use):
     if not data:
         raise NotUsable('is empty')
     failure = None
-    for part in (data, _pixels_only(data)):
+    for way in (bytes, _pixels_only):
         try:
+            part = way(data)
             with Image.open(io.BytesIO(part), formats=FORMATS) as image:
                 _check(image)
-                image.load()
-                return use(part, image)
+                with ONE if image.width * image.height > LARGE else contextlib.nullcontext():
+                    image.load()
+                    return use(part, image)
         except NotUsable:
             raise
         except Image.DecompressionBombError:
@@ -125,7 +141,7 @@ def _pixels_only(data, also=(b'eXIf',)):
     elif data.startswith(JPEG):
         kept, place = [JPEG], len(JPEG)
         # application segments stand before the tables; 0xEE is Adobe's, which names the colours
-        while data[place : place + 1] == b'\xff' and 0xE0 <= data[place + 1] <= 0xEF:
+        while place + 4 <= len(data) and data[place] == 0xFF and 0xE0 <= data[place + 1] <= 0xEF:
             length = int.from_bytes(data[place + 2 : place + 4], 'big') + 2
             if data[place + 1] == 0xEE or data[place + 4 : place + 10] == b'Exif\0\0':
                 kept.append(data[place : place + length])
@@ -187,4 +203,4 @@ def to_rgb(image):
     if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert('RGB')
+    return image if image.mode == 'RGB' else image.convert('RGB')

@@ -7,7 +7,10 @@ from einops import repeat
 from PIL import Image, ImageDraw, ImageFont
 
 from tfds_builders.atomic import replacing
+from tfds_builders.errors import short
 
+# characters of a label that are drawn
+LABEL = 400
 INK, GREY = (32, 32, 32), (128, 128, 128)
 
 
@@ -32,7 +35,8 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
     """
     rows, real = np.asarray(rows), None if real is None else np.asarray(real)
     n, k, *shape = rows.shape if rows.ndim == 5 else (0, 0)
-    labels = [''] * n if labels is None else list(labels)
+    # a longer one would be most of the sheet
+    labels = [one if len(one) <= LABEL else short(one, LABEL) for one in labels or [''] * n]
     given = [(rows.shape, rows.dtype)] + ([] if real is None else [(real.shape, real.dtype)])
     if (
         not n * k

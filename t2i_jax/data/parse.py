@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from t2i_jax.data.text import tokenize
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.runtime.errors import DataError, short
 from tfds_builders import conditions_of
 
 # names that an error lists
@@ -104,7 +104,7 @@ def unknown(noun, name, names, meta):
         there = f'There are: {", ".join(names)}.'
     else:
         there = f'There are {len(names)}, such as {examples(names)}.'
-    return f'{meta.name} has no {noun} {name!r}. {guess}{there}'
+    return f'{meta.name} has no {noun} {short(repr(name))}. {guess}{there}'
 
 
 # --------------------------------------------------------------------------------------- attributes
@@ -190,15 +190,15 @@ def named_attributes(text, meta):
         name, value = (name.strip(), numbers_of(value)) if equals else (part, [1.0])
         if value is None or len(value) != 1:
             raise DataError(
-                f'{part!r} is not an attribute with its value: write {name}=0.5, or {name} alone '
-                'for 1.'
+                f'{short(repr(part))} is not an attribute with its value: write '
+                f'{short(name, 40)}=0.5, or {short(name, 40)} alone for 1.'
             )
         if name.lower() not in places:
             raise DataError(unknown('attribute', name, names, meta))
         vector[places[name.lower()]], known[places[name.lower()]] = value[0], True
     if not known.any():
         raise DataError(
-            f'{text!r} names no attribute. Give names or numbers: {examples(names)}, ...'
+            f'{short(repr(text))} names no attribute. Give names or numbers: {examples(names)}, ...'
         )
     conditions_of(meta.name).check(vector, names)
     return vector, known
@@ -241,8 +241,8 @@ def named_in(sentence, meta):
         words = words[max(length, 1) :]
     if not found:
         raise DataError(
-            f'{sentence!r} names no label of {meta.name}, such as {examples(meta.object_names)}. '
-            'Name some, or give labels (--labels="...").'
+            f'{short(repr(sentence))} names no label of {meta.name}, such as '
+            f'{examples(meta.object_names)}. Name some, or give labels (--labels="...").'
         )
     return found
 

@@ -11,8 +11,8 @@ import re
 import numpy as np
 from absl import logging
 
-from t2i_jax.runtime.files import write_text
-from tfds_builders.errors import DataError
+from t2i_jax.runtime.files import read_json, write_text
+from tfds_builders.errors import DataError, quoted, short
 from tfds_builders.words import ALPHABET, CHARS, MAX_WORDS, count_words, normalise, tokenize
 
 __all__ = [
@@ -110,21 +110,21 @@ class Vocabulary:
         Raises DataError where the file is missing or is something else.
         """
         try:
-            words = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))['words']
+            found = read_json(path)
+            words = found.get('words') if isinstance(found, dict) else None
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                raise TypeError('words')
-        except FileNotFoundError:
+                raise ValueError('expected JSON {"words": [...]}')
+            return cls(words)
+        except (FileNotFoundError, NotADirectoryError):
             raise DataError(
-                f'There is no vocabulary at {path}. Training writes it; point to the folder of a '
-                'run.'
+                f'There is no vocabulary at {quoted(path)}. Training writes it; point to the '
+                'folder of a run.'
             ) from None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError) as error:
             raise DataError(
-                f'{path} is not a vocabulary: expected JSON {{"words": [...]}}. '
-                'Restore it, or resume the run, which makes it again: '
-                f't2i_jax --workdir={pathlib.Path(path).parent}.'
+                f'{quoted(path)} is not a vocabulary ({short(error)}). Restore it, or resume the '
+                f'run, which makes it again: t2i_jax --workdir={quoted(pathlib.Path(path).parent)}.'
             ) from None
-        return cls(words)
 
     def encode(self, text: str, length: int) -> tuple[np.ndarray, int]:
         """Return the ids of the first `length` known words, and their number.
@@ -172,21 +172,22 @@ def encode_sentences(
 def _encode_sentence(sentence, number, vocabulary, length):
     if not tokenize(sentence):
         raise DataError(
-            f'Sentence {number} ({sentence!r}) has no words. Write what the picture shows, in '
-            'plain letters.'
+            f'Sentence {number} ({short(repr(sentence))}) has no words. Write what the picture '
+            'shows, in plain letters.'
         )
     ids, n = vocabulary.encode(sentence, length)
-    unknown = ', '.join(vocabulary.unknown(sentence))
+    unknown = short(', '.join(vocabulary.unknown(sentence)))
     if not n:
         raise DataError(
-            f'The model knows no word of sentence {number} ({sentence!r}): {unknown}. '
+            f'The model knows no word of sentence {number} ({short(repr(sentence))}): '
+            f'{unknown}. '
             f'Use words of its training captions, such as: {", ".join(vocabulary.words[:10])}.'
         )
     if unknown:
         logging.warning(
-            'Sentence %d (%r): the model does not know %s; it is drawn without.',
+            'Sentence %d (%s): the model does not know %s; it is drawn without.',
             number,
-            sentence,
+            short(repr(sentence)),
             unknown,
         )
     return ids, n

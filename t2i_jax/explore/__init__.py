@@ -14,6 +14,7 @@ has a row for each kind. A stage may have more, its own: see `explores` in stage
 """
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -39,9 +40,9 @@ from t2i_jax.explore.sentences import (
 )
 from t2i_jax.explore.style import style, style_correlation, style_sheet
 from t2i_jax.run import Path, Run, RunStage
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import RunError, quoted, short
 from t2i_jax.runtime.files import write_text
-from t2i_jax.sample import Sampler
+from t2i_jax.sample import Sampler, require_drawable, require_memory
 
 __all__ = [
     'EXPLORATIONS',
@@ -149,6 +150,8 @@ EXPLORATIONS = {
         PICTURE,
     ),
 }
+# pictures of a row of a sheet, about, with the copies of them that are made
+COLUMNS = 32
 # options whose flag has another name
 FLAGS = {'texts': 'text', 'images': 'image'}
 
@@ -198,7 +201,7 @@ def stage_of(run: Run, what: str, name: str | None = None) -> RunStage:
         if what in cls.explores:
             raise RunError(
                 f'--what={what} needs stage {other!r}, which this run left out. Train it: '
-                f't2i_jax --workdir={run.workdir} --config.stages.{other}.steps=4000'
+                f't2i_jax --workdir={quoted(run.workdir)} --config.stages.{other}.steps=4000'
             )
     return last
 
@@ -230,15 +233,16 @@ def explore(
     known = offered(stage.module)
     if what not in known:
         raise RunError(not_offered(stage, what, known))
-    if num < 1:
-        raise RunError(f'num={num} is too small: explore at least one picture.')
+    require_drawable(num, seed)
+    require_memory(max(1, len(texts)), num, COLUMNS * max(stage.meta.size, 64) ** 2)
     options = dict(texts=texts, images=images, attributes=attributes)
     for name, value in options.items():
         if value and name not in known[what].reads:
             raise RunError(f'--what={what} does not read --{FLAGS.get(name, name)}. Leave it out.')
     sampler = Sampler(stage)
     found = known[what].sheet(Request(sampler, what, num, seed, **options))
-    return write(found, sampler, what, seed, pathlib.Path(out or stage.workdir / 'explore'))
+    out = pathlib.Path(os.path.expanduser(out or stage.workdir / 'explore'))
+    return write(found, sampler, what, seed, out)
 
 
 def not_offered(stage, what, known) -> str:
@@ -246,7 +250,9 @@ def not_offered(stage, what, known) -> str:
     here = f'Stage {stage.name} ({stage.cls.__name__}) offers: {", ".join(known) or "none"}.'
     if what in EXPLORATIONS:
         return f'--what={what} explores {EXPLORATIONS[what].of}. {here}'
-    return f'There is no {what!r} to explore. {here}' if what else f'Name what to explore. {here}'
+    if what:
+        return f'There is no {short(repr(what))} to explore. {here}'
+    return f'Name what to explore. {here}'
 
 
 def write(found, sampler, what, seed, folder) -> dict:
@@ -254,7 +260,7 @@ def write(found, sampler, what, seed, folder) -> dict:
     title = f'{what}: {sampler.name}, step {sampler.step:,}'
     path = folder / f'{what}.png'
     sheets.sheet(found.pictures, found.labels, path, real=found.real, title=title)
-    done = f'{path}'
+    done = quoted(path)
     if found.frames is not None:
         sheets.save_gif(folder / f'{what}.gif', found.frames)
         done += f', {what}.gif'

@@ -14,7 +14,7 @@ import numpy as np
 from t2i_jax.data.feed import Rows
 from t2i_jax.data.text import tokenize
 from t2i_jax.explore.request import Found, Sentences, held_out, sentences_of, take
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.runtime.errors import DataError, short
 from t2i_jax.sample import Sampler
 from t2i_jax.scenes import explored
 
@@ -173,12 +173,13 @@ def exchanged(first, second):
     a, b = tokenize(first), tokenize(second)
     if not set(a) & set(b):
         raise DataError(
-            f'{first!r} and {second!r} have no word in common. swap_word exchanges a word and '
-            'leaves the others: give such a pair.'
+            f'{short(repr(first))} and {short(repr(second))} have no word in common. swap_word '
+            'exchanges a word and leaves the others: give such a pair.'
         )
     if a == b:
         raise DataError(
-            f'{first!r} and {second!r} have the same words: give sentences that differ by one.'
+            f'{short(repr(first))} and {short(repr(second))} have the same words: give '
+            'sentences that differ by one.'
         )
     blocks = difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
     blocks = [block for block in blocks if block[0] != 'equal']

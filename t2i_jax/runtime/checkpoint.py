@@ -11,6 +11,7 @@ import errno
 import logging as python_logging
 import math
 import pathlib
+import re
 import shutil
 
 import jax
@@ -19,7 +20,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from t2i_jax.runtime import hosts
-from t2i_jax.runtime.errors import RunError, causes, os_error, reason, unwritable
+from t2i_jax.runtime.errors import RunError, causes, os_error, quoted, reason, short, unwritable
 
 python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
 # the threads of a failed save report it at length; it is raised where the save is waited for
@@ -49,22 +50,36 @@ def checksums(tree):
     return jnp.stack([checksum(x) for x in jax.tree.leaves(tree)])
 
 
+def saved_in(folder) -> list[int]:
+    """List the steps that have a finished checkpoint in a folder, whole or damaged.
+
+    An empty folder and a file are none.
+    """
+    number = re.compile('[0-9]+')
+    try:
+        paths = [path for path in pathlib.Path(folder).iterdir() if number.fullmatch(path.name)]
+        return [int(path.name) for path in paths if path.is_dir() and any(path.iterdir())]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 class Checkpoints:
     """The checkpoints of one stage, in `<workdir>/<stage>/checkpoints`.
 
-    keep_n: number of checkpoints that stay, the last ones
+    keep_n: number of checkpoints that stay, the last ones; -1: all
     best: name of the validation loss whose best checkpoint stays, too; None: the last ones only
     damaged: step -> why it cannot be restored, of the last `restore`
     failed: whether a save has failed
     bytes: of the last saved state
+    proven: whether a save of this object was read back
     """
 
     def __init__(self, folder, keep_n=2, best=None):
         self.folder, self.best = pathlib.Path(folder).resolve(), best
-        self.damaged, self.failed, self.bytes = {}, False, 0
+        self.damaged, self.failed, self.bytes, self.proven = {}, False, 0, False
         self.folder.mkdir(parents=True, exist_ok=True)
         policy = ocp.checkpoint_managers.preservation_policy
-        keep = [policy.LatestN(keep_n)]
+        keep = [policy.LatestN(keep_n) if keep_n > 0 else policy.PreserveAll()]
 
         def loss(metrics):
             # NaN would count as the best
@@ -96,10 +111,10 @@ class Checkpoints:
         return sorted(self.manager.all_steps(), reverse=True)
 
     def save(self, step, state, extra, metrics=None, wait=False):
-        """Start writing the state; an existing step is left as it is.
+        """Start writing the state, the first one until it can be read; an existing step stays.
 
         step: number of updates
-        state: a tree of arrays
+        state: a tree of arrays, with the step as `step`
         extra: JSON values that belong to it
         metrics: validation losses, for `best`
         wait: return when it is written
@@ -119,8 +134,21 @@ class Checkpoints:
                 ),
                 metrics=metrics,
             )
-            if wait:
+            if wait or not self.proven:
                 self.manager.wait_until_finished()
+        if not self.proven:
+            self.require_readable(step, sums)
+            self.proven = True
+
+    def require_readable(self, step, sums):
+        """Raise RunError where a step that is written cannot be found and read."""
+        if hosts.all_say(step in self.steps() and self.extra(step).get('checksums') == sums):
+            return
+        raise RunError(
+            f'The checkpoint of step {step} was written to {quoted(self.folder)}, and cannot be '
+            'read back: what is trained there would be lost. Choose another --workdir, on another '
+            'disk.'
+        )
 
     @contextlib.contextmanager
     def _as_one_message(self):
@@ -135,9 +163,9 @@ class Checkpoints:
             of_the_disk = os_error(error) is not None or isinstance(error, TimeoutError)
             if hosts.lost(error) or not of_the_disk:
                 raise
-            steps = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]
+            steps = saved_in(self.folder)
             last = f'step {max(steps):,} is the last finished one' if steps else 'there is none yet'
-            what = f'A checkpoint of {self.bytes / 1e6:,.1f} MB in {self.folder} ({last})'
+            what = f'A checkpoint of {self.bytes / 1e6:,.1f} MB in {quoted(self.folder)} ({last})'
             message = unwritable(self.folder.parents[1], error, what)
             # without bytes this process saves nothing, and unfinished folders are another's
             if self.bytes:
@@ -151,9 +179,15 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def extra(self, step):
-        """Read the JSON values that belong to a step."""
+        """Read the JSON values that belong to a step; {} where they cannot be read."""
         args = ocp.args.Composite(extra=ocp.args.JsonRestore())
-        return self.manager.restore(step, args=args)['extra']
+        try:
+            return self.manager.restore(step, args=args)['extra']
+        # Orbax raises many kinds for a damaged folder
+        except Exception as error:
+            if hosts.lost(error):
+                raise
+            return {}
 
     def best_step(self):
         """Find the step to sample with: the best by its validation loss, or the newest."""
@@ -180,6 +214,8 @@ class Checkpoints:
                 state, extra = restored['state'], restored['extra']
                 sums = [int(x) for x in jax.device_get(checksums(state))]
                 why = '' if sums == extra['checksums'] else 'an array differs from its checksum'
+                if not why and int(state.step) != candidate:
+                    why = f'it holds step {int(state.step)}: the folder was copied or renamed'
             # Orbax and TensorStore raise many kinds for a damaged folder
             except Exception as error:
                 why = reason(error) or type(error).__name__
@@ -187,9 +223,9 @@ class Checkpoints:
                     raise
                 if passing(error):
                     raise RunError(
-                        f'The checkpoint of step {candidate} in {self.folder} cannot be read now: '
-                        f'{why}. It may be whole. Nothing was changed. Try again; or rename the '
-                        f'folder to {candidate}.damaged, and the one before it is used.'
+                        f'The checkpoint of step {candidate} in {quoted(self.folder)} cannot be '
+                        f'read now: {why}. It may be whole. Nothing was changed. Try again; or '
+                        f'rename the folder to {candidate}.damaged, and the one before it is used.'
                     ) from error
             if hosts.all_say(not why):
                 return candidate, state, extra
@@ -203,9 +239,9 @@ class Checkpoints:
         if self.damaged:
             broken = '; '.join(f'step {step}: {why}' for step, why in self.damaged.items())
             raise RunError(
-                f'No checkpoint in {self.folder} can be read: {broken}. If the model was changed, '
-                'choose another --workdir; if files are damaged, delete that folder to train the '
-                'stage again.'
+                f'No checkpoint in {quoted(self.folder)} can be read: {short(broken, 1000)}. If '
+                'the model was changed, choose another --workdir; if files are damaged, delete '
+                'that folder to train the stage again.'
             )
         return None
 

@@ -2,16 +2,20 @@
 
 import contextlib
 import errno
+import json
 import os
+import stat
 from pathlib import Path
 
 from t2i_jax.runtime.errors import quoted, unwritable
 from tfds_builders.atomic import replacing
 
-__all__ = ['replacing', 'write_text', 'writes']
+__all__ = ['read_json', 'replacing', 'write_text', 'writes']
 
 # errors of a file system that takes no more, wherever the file lies
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+# errors of a folder that was removed or replaced, or that may not be written
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ESTALE)
 
 
 def write_text(path, text):
@@ -20,17 +24,36 @@ def write_text(path, text):
         temporary.write_text(text, encoding='utf-8')
 
 
+def read_json(path, limit=64 << 20):
+    """Read a JSON file. Raises OSError, and ValueError for what is not JSON or not a file.
+
+    limit: in bytes
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    # a pipe or a device is not opened: reading it might never end
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError('it is a pipe or a device, not a file')
+    if found.st_size > limit:
+        raise ValueError(f'it has {found.st_size / 1e6:,.0f} MB')
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except RecursionError:
+        raise ValueError('it is nested too deeply') from None
+
+
 @contextlib.contextmanager
 def writes(workdir):
     """Turn errors of writing into a workdir within the context into one RunError.
 
-    These are: no room, no permission, read-only, a file too large.
+    These are: no room, no permission, read-only, a file too large, and a folder that is gone.
     """
     try:
         yield
     except OSError as error:
-        forbidden = isinstance(error, PermissionError) and _is_inside(error.filename, workdir)
-        if error.errno not in REFUSED and not forbidden:
+        inside = error.errno in GONE and _is_inside(error.filename, workdir)
+        if error.errno not in REFUSED and not inside:
             raise
         what = quoted(error.filename) if error.filename else None
         raise unwritable(workdir, error, what) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import logging
 
-from t2i_jax.runtime.errors import RunError, unwritable
+from t2i_jax.runtime.errors import RunError, quoted, unwritable
 
 
 class Lock:
@@ -42,8 +42,8 @@ class Lock:
             self.file.flush()
         except BlockingIOError:
             raise RunError(
-                f'workdir {self.workdir} is in use by {self._holder()}; wait for it, stop it, or '
-                'choose another --workdir.'
+                f'workdir {quoted(self.workdir)} is in use by {self._holder()}; wait for it, stop '
+                'it, or choose another --workdir.'
             ) from None
         except OSError as error:
             raise unwritable(self.workdir, error) from error

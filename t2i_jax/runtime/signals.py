@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from multiprocessing import resource_tracker
 
 # Ctrl-C; preemption and `kill`; a closed terminal
@@ -17,7 +18,7 @@ class Signals:
 
     The training loop then stops at its next step. One more SIGINT or SIGTERM stops at once. SIGHUP
     stays ignored where it is ignored (nohup), and does not stop at once: it comes twice where a
-    shell passes on its own.
+    shell passes on its own. In a thread, where Python allows no handlers, signals are left alone.
     """
 
     def __init__(self):
@@ -48,6 +49,8 @@ class Signals:
             self.saves = True
 
     def __enter__(self):
+        if threading.current_thread() is not threading.main_thread():
+            return self
         nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         numbers = [number for number in STOPS if not (nohup and number == signal.SIGHUP)]
         self.before = {number: signal.signal(number, self._note) for number in numbers}

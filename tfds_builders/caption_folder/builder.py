@@ -151,7 +151,7 @@ def _check(root, entry):
     try:
         _, _, (height, width) = stored(read_bytes(root / entry.file))
     except (NotUsable, DataError) as error:
-        return str(error)
+        return str(error).rstrip('.')
     for x, y, w, h in entry.boxes:
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:
             return f'box {[x, y, w, h]} lies outside of {width} x {height} pixels'

@@ -64,7 +64,8 @@ def scan(root) -> Folder:
     others = [file for file in found if file not in sizes]
     problems, guessed = {}, []
     notes = [f'skipped: {count} {what}' for what, count in skipped.items()]
-    rows = tables.read(root, filter(tables.rank, others), problems, notes, guessed)
+    named = [file for file in others if tables.rank(file)]
+    rows, refused = tables.read(root, named, problems, guessed)
     entries = _unique(_named(root, rows, sizes, problems, notes), problems)
     # a table speaks for its folder and those in it
     spoken = {posixpath.dirname(table) for table in rows}
@@ -73,7 +74,7 @@ def scan(root) -> Folder:
     texts = [file for file in texts if not spoken & set(_folders(file))]
     beside, unused = _beside(root, alone, texts, problems, guessed)
     entries += beside
-    if not entries and (rows or len(unused) < len(texts)):
+    if not entries and problems and (rows or len(unused) < len(texts)):
         record, problem = next(iter(problems.items()))
         raise DataError(
             f'No caption of {root} can be used ({len(problems)} problems). The first, '
@@ -85,8 +86,9 @@ def scan(root) -> Folder:
             f'{_listed(others)}. Write captions.jsonl (one {{"file_name": "a.jpg", "text": "..."}} '
             'a line), captions.csv (a header file_name,text, then file and caption), or a .txt for '
             'each picture (a.txt for a.jpg), one caption a line.'
+            + ''.join(f' {reason}.' for reason in refused[:1])
         )
-    notes += _orphans(root, unused)
+    notes += refused + _orphans(root, unused, sizes)
     if guessed:
         names = ', '.join(path.name for path in guessed[:3]) + (', ...' if guessed[3:] else '')
         notes.append(f"not UTF-8, taken for Windows' Latin-1: {len(guessed):,} files ({names})")
@@ -159,7 +161,7 @@ def _beside(root, files, texts, problems, guessed):
         try:
             content = read_text(root / text, guessed=guessed) if text else ''
         except DataError as error:
-            problems[file] = str(error)
+            problems[file] = str(error).rstrip('.')
             continue
         captions = clean(content)
         if storable(file) != file:
@@ -177,22 +179,22 @@ def _beside(root, files, texts, problems, guessed):
     return entries, list(unused)
 
 
-def _orphans(root, texts):
+def _orphans(root, texts, sizes):
     """Return lines of the report about text files that belong to no picture."""
-    if not texts:
-        return []
-    lines, names = [f'text files without a picture: {len(texts):,}'], {}
+    lines, names = [], {}
     for text in texts[:SHOWN]:
-        folder, stem = posixpath.dirname(text), posixpath.splitext(posixpath.basename(text))[0]
+        folder, file = posixpath.split(text)
         if folder not in names:
             names[folder] = sorted(os.listdir(root / folder))
-        near = [
-            name
-            for name in names[folder]
-            if posixpath.splitext(name)[0] == stem and not name.lower().endswith(TEXTS)
-        ]
-        lines.append(f'  {text}' + ''.join(f' ({name} is not read)' for name in near[:1]))
-    return lines + ([f'  and {len(texts) - SHOWN} more'] if len(texts) > SHOWN else [])
+        stem, near = posixpath.splitext(file)[0], ''
+        for name in names[folder]:
+            if posixpath.splitext(name)[0] == stem and not name.lower().endswith(TEXTS):
+                has = 'has another' if posixpath.join(folder, name) in sizes else 'is not read'
+                near = f' ({name} {has})'
+        lines.append(f'  {text}{near}')
+    if len(texts) > SHOWN:
+        lines.append(f'  and {len(texts) - SHOWN} more')
+    return [f'text files of no picture: {len(texts):,}', *lines] if texts else []
 
 
 def _named(root, rows, sizes, problems, notes):

@@ -25,11 +25,12 @@ SPLITS = {
 FILE_NAMES = ('file_name', 'filename', 'file', 'image', 'image_name', 'image_path', 'path')
 TEXTS = ('captions', 'caption', 'text', 'prompt', 'comment', 'description')
 COLUMNS = (
-    f'one of {", ".join(FILE_NAMES)} for the picture, one of {", ".join(TEXTS)} for the caption'
+    f'file_name and text (or {", ".join(FILE_NAMES[1:])}; '
+    f'{", ".join(name for name in TEXTS if name != "text")})'
 )
 NO_TEXT = 'holds NUL characters: save it as UTF-8, or as UTF-16 with a byte order mark'
 # bytes of a table
-LIMIT = 1 << 29
+LIMIT = 1 << 28
 
 
 class NoTable(ValueError):
@@ -52,36 +53,37 @@ def rank(file):
     return (1, KINDS.index(kind)) if stem in SPLITS else (2,) if stem == 'results' else None
 
 
-def read(root, tables, problems, notes, guessed):
-    """Return the rows of tables, {path: [(line, row), ...]}, of each folder those of lowest rank.
+def read(root, tables, problems, guessed):
+    """Return the rows of tables, of each folder those of lowest rank, and which are not read.
 
     root: the folder that the paths of `tables` are relative to
     problems: gets {line of a table: why it cannot be used}
-    notes: gets what the report says about tables that are not read
     guessed: gets the paths of those whose encoding is a guess
 
-    Raises DataError for captions.csv and the like that hold no captions; files whose names may mean
-    something else are noted.
+    Returns ({path: [(line, row), ...]}, ['a.csv is not read: why', ...]). Raises DataError for
+    captions.csv and the like that hold no captions; other names may mean something else.
     """
-    found, chosen = {}, {}
+    found, chosen, refused = {}, {}, []
     for file in sorted(tables, key=lambda file: (rank(file), file)):
         folder, name = posixpath.dirname(file), posixpath.basename(file).lower()
         if chosen.get(folder, rank(file)) != rank(file):
-            notes.append(f'{file} is not read: another table of its folder is')
+            refused.append(f'{file} is not read: another table of its folder is')
             continue
         own = {}
         try:
             rows = list(_rows(pathlib.Path(root) / file, file, own, guessed))
+            if not rows and not own:
+                raise NoTable('it has no row')
         except NoTable as error:
             if name in ALWAYS:
                 raise DataError(f'{pathlib.Path(root) / file} cannot be used: {error}.') from None
-            notes.append(f'{file} is not read: {error}')
+            refused.append(f'{file} is not read: {error}')
             continue
         problems |= own
         chosen[folder] = rank(file)
         split = SPLITS.get(posixpath.splitext(name)[0])
         found[file] = [(line, row | {'split': row.get('split') or split}) for line, row in rows]
-    return found
+    return found, refused
 
 
 def _rows(path, place, problems, guessed):
@@ -101,7 +103,7 @@ def _json_rows(text, place, problems):
     if place.lower().endswith('.json') and not (
         items and isinstance(items[0], dict) and set(FILE_NAMES) & items[0].keys()
     ):
-        raise NoTable(f'it is not one array of objects, each with {COLUMNS}')
+        raise NoTable(f'it is not one array of objects with {COLUMNS}')
     # strings of JSON may hold other line separators
     lines = enumerate(items or text.split('\n'), start=1)
     for number, item in lines:
@@ -144,7 +146,7 @@ def _csv_rows(text, place, problems):
             problem = f'it {NO_TEXT}'
         elif any(map(str.strip, values)) and len(values) != len(header):
             problem = f'{len(values)} columns instead of {len(header)}' + (
-                '; put quotes around captions that hold a ' + options['delimiter']
+                f'; captions that hold "{options["delimiter"]}" need quotes around them'
                 if len(values) > len(header)
                 else ''
             )
@@ -207,5 +209,5 @@ def _header(line):
             return None, options
     raise NoTable(
         f'its first line is neither a file and a caption nor a header that is known '
-        f'({line.strip()[:80]!r}). Name the columns: {COLUMNS}'
+        f'({line.strip()[:80]!r}). Name its columns {COLUMNS}'
     )

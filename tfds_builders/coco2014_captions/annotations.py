@@ -12,10 +12,12 @@ from pycocotools import mask as coco_mask
 
 from tfds_builders.coco2014_captions.categories import CATEGORIES, LABELS
 from tfds_builders.errors import DataError
-from tfds_builders.files import clean, members
+from tfds_builders.files import clean, members, read_bytes
 
 # slots of a record, as in the layout papers
 MAX_OBJECTS = 10
+# bytes of an annotation file; VisDial's has about 1 GB
+LARGEST = 1 << 31
 # side of one object mask in a record
 MASK_SIZE = 64
 
@@ -60,8 +62,8 @@ def load(path, name, slim):
 
 def _text(path, name):
     if path.suffix == '.json':
-        return path.read_text(encoding='utf-8-sig')
-    for _, data in members(path, re.escape(name)):
+        return read_bytes(path, LARGEST).decode('utf-8-sig')
+    for _, data in members(path, re.escape(name), LARGEST):
         return data.decode('utf-8-sig')
     raise DataError(f'{path} holds no {name}. Complete it, or fetch it again.')
 

@@ -4,11 +4,13 @@ import collections
 import concurrent.futures
 import os
 import pathlib
+import re
 
 import cv2
 from tqdm import tqdm
 
-from tfds_builders.files import decode, members
+from tfds_builders.files import members
+from tfds_builders.pictures import decoded
 
 
 def each(path, names, work):
@@ -19,7 +21,8 @@ def each(path, names, work):
     """
     left, threads, queue = set(names), os.cpu_count() or 1, collections.deque()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        for match, data in members(path, r'([^/]+)'):
+        endings = '|'.join({re.escape(pathlib.Path(name).suffix) for name in left})
+        for match, data in members(path, rf'([^/]+(?:{endings}))'):
             if match[1] in left:
                 left.discard(match[1])
                 queue.append((match[1], pool.submit(work, match[1], data)))
@@ -47,5 +50,5 @@ def sizes(path, names) -> dict[str, tuple[int, int] | None]:
 def _size(data):
     # half the time of colours, and as strict about bytes that are missing; annotations are of the
     # stored pixels
-    pixels = decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = decoded(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     return None if pixels is None else pixels.shape

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from tfds_builders.class_splits import LISTS
 from tfds_builders.errors import DataError
-from tfds_builders.files import decode, lines_of, members
+from tfds_builders.files import lines_of, members, read_bytes
+from tfds_builders.pictures import decoded
 
 # the first only scales progress bars
 IMAGES, CLASSES, PARTS, ATTRIBUTES = 11_788, 200, 15, 312
@@ -100,12 +101,12 @@ def read(path) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
             tables[match[3]] = data
         else:
             # boxes and parts are measured in the stored pixels
-            pixels = decode(data)
+            pixels = decoded(data)
             _add(sizes, key_of(match), None if pixels is None else pixels.shape[:2], path)
     # the archive has it outside of its folder, where it easily gets lost
     outside = path.parent / ATTRIBUTE_NAMES
     if ATTRIBUTE_NAMES not in tables and outside.is_file():
-        tables[ATTRIBUTE_NAMES] = outside.read_bytes()
+        tables[ATTRIBUTE_NAMES] = read_bytes(outside)
     missing = [file for file in TABLES if file not in tables and file != ATTRIBUTE_NAMES]
     if missing:
         raise DataError(
@@ -291,7 +292,7 @@ def read_masks(path) -> dict[tuple, tuple[tuple[int, int], bytes]]:
         unit=' masks',
         disable=None,
     ):
-        pixels = decode(data)
+        pixels = decoded(data)
         if pixels is not None:
             mask = np.where(pixels[..., 0] > 127.5, 255, 0).astype(np.uint8)
             _add(masks, key_of(match), (mask.shape, cv2.imencode('.png', mask)[1].tobytes()), path)

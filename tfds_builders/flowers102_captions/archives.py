@@ -1,5 +1,6 @@
 """The files of Oxford-102 and of its captions."""
 
+import io
 import pathlib
 import re
 
@@ -10,9 +11,12 @@ from tqdm import tqdm
 
 from tfds_builders.class_splits import LISTS
 from tfds_builders.errors import DataError
-from tfds_builders.files import decode, lines_of, members
+from tfds_builders.files import lines_of, members, read_bytes
 from tfds_builders.flowers102_captions.classes import CLASS_NAMES
+from tfds_builders.pictures import decoded
 
+# bytes of the file of labels, which has 502
+SMALL = 1 << 18
 IMAGE = r'image_(\d+)\.jpe?g'
 MASK = r'segmim_(\d+)\.jpe?g'
 CAPTIONS = r'text_c10/class_(\d+)/image_(\d+)\.txt'
@@ -43,7 +47,7 @@ def image_sizes(path, total: int) -> dict[int, tuple[int, int] | None]:
     ):
         if number in sizes:
             raise DataError(f'{path} holds image {number} twice. Fetch it again.')
-        pixels = decode(data)
+        pixels = decoded(data)
         sizes[number] = None if pixels is None else pixels.shape[:2]
     return sizes
 
@@ -51,7 +55,10 @@ def image_sizes(path, total: int) -> dict[int, tuple[int, int] | None]:
 def read_labels(path) -> np.ndarray:
     """Read imagelabels.mat: (N,) int, the classes 1..102 of the images 1..N."""
     try:
-        labels = np.asarray(scipy.io.loadmat(str(path))['labels']).reshape(-1).astype(int)
+        data = io.BytesIO(read_bytes(path, SMALL))
+        labels = np.asarray(scipy.io.loadmat(data)['labels']).reshape(-1).astype(int)
+    except DataError:
+        raise
     except Exception as error:
         # SciPy raises a dozen kinds for a file that is not MATLAB's
         raise DataError(
@@ -104,7 +111,7 @@ def read_masks(path) -> dict[int, tuple[tuple[int, int], bytes]]:
     for match, data in tqdm(
         members(path, MASK), desc=f'Reading {pathlib.Path(path).name}', unit=' masks', disable=None
     ):
-        pixels = decode(data)
+        pixels = decoded(data)
         if pixels is not None:
             masks[int(match[1])] = (
                 pixels.shape[:2],

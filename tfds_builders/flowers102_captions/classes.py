@@ -1,6 +1,7 @@
 """The 102 classes of flowers."""
 
 from tfds_builders.errors import DataError
+from tfds_builders.files import read_text
 
 # In the order of the labels: CLASS_NAMES[i] is label i + 1 of imagelabels.mat (the order of TFDS'
 # oxford_flowers102).
@@ -115,7 +116,7 @@ def read_class_names(path) -> list[str]:
 
     Raises DataError for another number of lines or a repeated name.
     """
-    names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if len(set(names)) != len(CLASS_NAMES) or len(names) != len(CLASS_NAMES):
         raise DataError(
             f'{path} has {len(names)} names, {len(set(names))} of them different; expected '
