@@ -587,6 +587,42 @@ def test_a_build_that_is_interrupted_while_it_writes_is_not_taken_for_whole(
     assert set(records(built(tmp_path, folder))) == set(FILES)
 
 
+def test_what_was_made_of_a_folder_may_lie_in_it(folder, capsys):
+    """The data set, whose report is a picture with a text, and the workdir of a run."""
+    LAYOUTS['text files'](folder)
+    for name in ('config.json', 'gan/meta.json', 'gan/samples/1.png', 'gan/samples/1.txt'):
+        (folder / 'runs' / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / 'runs' / name).write_bytes(picture(kind='PNG'))
+    places = set()
+    for _ in range(2):
+        builder = get_builder('caption_folder', folder / 'tfds', manual_dir=folder)
+        builder.download_and_prepare()
+        places.add(builder.data_path)
+        assert set(records(builder)) == set(FILES)
+    assert len(places) == 1 and (places.pop() / 'report.png').exists()
+    assert 'skipped: 1 workdirs of runs' in capsys.readouterr().out
+    assert scan(folder).notes == ['skipped: 1 built data sets', 'skipped: 1 workdirs of runs']
+
+
+def test_pictures_that_one_reader_alone_takes(tmp_path, folder):
+    """Pillow opens PostScript with another program, and PNGs without their end."""
+    LAYOUTS['text files'](folder)
+    plain = picture(kind='PNG')
+    (folder / 'a.jpg').write_bytes(plain[:-12])
+    (folder / 'b.jpg').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n')
+    os.mkfifo(folder / 'pipe.png')
+    with open(folder / 'c.jpg', 'wb') as file:
+        file.truncate(1 << 30)
+    with pytest.raises(
+        DataError, match='2 records .*b.jpg: is not a picture .*c.jpg is larger than'
+    ):
+        built(tmp_path, folder)
+    builder = built(tmp_path, folder, on_error='skip')
+    assert records(builder)['a.jpg'][1]['image'] == plain
+    assert set(records(builder)) == {*FILES} - {'b.jpg', 'c.jpg'}
+    assert 'skipped: 1 pipes and devices' in (builder.data_path / 'report.txt').read_text()
+
+
 def test_a_report_that_is_missing_is_written(tmp_path, folder, monkeypatch):
     LAYOUTS['captions.jsonl'](folder)
     with monkeypatch.context() as patch:

@@ -33,8 +33,8 @@ stand in one of these:
                                      "captions": [...] for several; optional "split", "label",
                                      "boxes": [[x, y, width, height], ...] in pixels,
                                      "box_labels": [...]
-  captions.csv or metadata.csv       two columns, file and caption; several rows of a file are
-                                     several captions
+  captions.csv or metadata.csv       a header file_name,text (optional split,label), then rows;
+                                     several rows of a file are several captions
   a .txt next to each picture        of the same name, one caption a line
 Splits: by "split" (train, validation, test), else by folders train/, validation/, test/, else
 drawn: 80, 10, 10 %."""
