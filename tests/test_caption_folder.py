@@ -509,22 +509,26 @@ def test_a_file_name_that_is_no_utf8_is_a_problem(tmp_path, folder):
 
 
 @pytest.mark.parametrize(
-    'spoil, named',
+    'place, named',
     [
-        (lambda root: [file.unlink() for file in root.iterdir()], 'holds no picture'),
-        (lambda root: None, 'no caption for any of them.*captions.jsonl'),
-        (
-            lambda root: [file.unlink() for file in root.iterdir()] + [root.rmdir()],
-            'does not exist',
-        ),
+        ('empty', 'empty holds no picture'),
+        ('my pictures', 'no caption for any of them.*captions.jsonl'),
+        ('hidden', 'hidden holds no picture .*; skipped: 1 hidden folders. Point'),
+        ('none', 'none does not exist. Give a folder of pictures'),
+        ('my pictures/a.jpg', 'a.jpg is a file: unpack it. Give a folder of pictures'),
+        ('a' * 300, 'does not exist. Give a folder'),
+        ('a\0b', 'does not exist. Give a folder'),
+        ('~nobody/x', 'x does not exist. Give a folder'),
+        ('', 'needs a folder'),
     ],
 )
-def test_folders_that_hold_nothing(tmp_path, folder, spoil, named):
-    spoil(folder)
+def test_folders_that_hold_nothing(tmp_path, folder, monkeypatch, place, named):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'hidden' / '.b').mkdir(parents=True)
+    (tmp_path / 'hidden' / '.b' / 'a.png').write_bytes(picture(kind='PNG'))
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=named):
-        built(tmp_path, folder)
-    with pytest.raises(DataError, match='needs a folder'):
-        get_builder('caption_folder', tmp_path / 'data')
+        built(tmp_path, place)
 
 
 # ----------------------------------------------------------------------------------------- pictures

@@ -160,6 +160,10 @@ def test_a_text_file_of_each_picture(folder, text):
     for file in FILES:
         put(folder / text.format(file[0]), f'a small, red {file[0]}\n')
     assert list(captions(scan(folder)).values()) == list(SAID.values())
+    put(folder / 'captions.png', b'')
+    put(folder / 'captions.txt', 'a picture of a text')
+    found = scan(folder)
+    assert captions(found)['captions.png'] == ['a picture of a text'] and not found.notes
 
 
 def test_texts_without_a_picture_are_named(folder):

@@ -1,6 +1,7 @@
 """A user's folder of pictures with captions."""
 
 import concurrent.futures
+import os
 import pathlib
 import re
 
@@ -43,9 +44,14 @@ drawn: 80, 10, 10 %."""
     def __init__(self, *, manual_dir=None, config=None, **kwargs):
         if not manual_dir:
             raise DataError(f'caption_folder needs a folder.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
-        root = pathlib.Path(manual_dir).expanduser()
-        if not root.is_dir():
-            raise DataError(f'Folder {root} does not exist.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
+        # unlike pathlib's, these take every name
+        root = pathlib.Path(os.path.expanduser(manual_dir))
+        if not os.path.isdir(root):
+            what = 'is a file: unpack it' if os.path.exists(root) else 'does not exist'
+            raise DataError(
+                f'{root} {what}. Give a folder of pictures with their captions (--manual_dir, in '
+                'training --config.data.manual_dir).'
+            )
         self.folder = scan(root)
         # a name of the longest kind leaves no room for the digest
         name = re.sub(r'\W+', '_', root.resolve().name).strip('_')[:60] or 'folder'

@@ -56,15 +56,17 @@ def scan(root) -> Folder:
     found, skipped = walk(root, ('',))
     found = [path.relative_to(root).as_posix() for path in found]
     sizes = {file: (root / file).stat().st_size for file in found if file.lower().endswith(ENDINGS)}
+    notes = [f'skipped: {count} {what}' for what, count in skipped.items()]
     if not sizes:
         raise DataError(
-            f'{root} holds no picture ({", ".join(ENDINGS)}){_listed(found)}. Point manual_dir to '
-            'a folder that does.'
+            '; '.join([f'{root} holds no picture ({", ".join(ENDINGS)}){_listed(found)}', *notes])
+            + '. Point manual_dir to a folder that does.'
         )
     others = [file for file in found if file not in sizes]
     problems, guessed = {}, []
-    notes = [f'skipped: {count} {what}' for what, count in skipped.items()]
-    named = [file for file in others if tables.rank(file)]
+    # captions.txt may belong to captions.png
+    stems = {f'{posixpath.splitext(file)[0]}.txt' for file in sizes}
+    named = [file for file in others if tables.rank(file) and file not in stems]
     rows, refused = tables.read(root, named, problems, guessed)
     entries = _unique(_named(root, rows, sizes, problems, notes), problems)
     # a table speaks for its folder and those in it
