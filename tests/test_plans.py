@@ -248,6 +248,8 @@ def test_a_rare_class_finds_its_wrong_records_and_none_is_preferred():
         (1, 'uniform', 1, 1, 1, 1),
         (30, 'distinct_classes', 500, 20, 1, 16),
         (64, 'class_balanced', 10, 2, 1, 64),
+        # why there are none is what Plan says
+        (64, 'uniform', 0, 0, 1, 64),
     ],
 )
 def test_a_batch_shrinks_to_what_can_be_drawn(asked, sampler, records, classes, devices, rows):

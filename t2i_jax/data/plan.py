@@ -61,7 +61,8 @@ def fitting(where, batch_size, sampler, count, classes, devices=1) -> int:
     """
     # classes that are drawn at random may be drawn again
     most = {'class_balanced': batch_size, 'distinct_classes': classes}.get(sampler, count)
-    if batch_size <= most:
+    if batch_size <= most or not count:
+        # of no record at all the plan says why
         return batch_size
     for multiple in (math.lcm(8, devices), math.lcm(2, devices)):
         if multiple <= most:
@@ -160,17 +161,17 @@ class Plan:
         unit: in which captions are read, 'word' or 'character'.
         """
         without, left = sum(map(len, split.texts)) - int(self.counts.sum()), len(split) - self.n
-        if without or left:
-            logging.warning(
-                '%d captions of split %s of %s have no %s that the run knows and are left out; '
-                '%d of %d records have no other.',
-                *(without, split.split, split.meta.name, unit, left, len(split)),
-            )
         if not self.n:
             raise DataError(
                 f'No record of split {split.split} of {split.meta.name} has a caption with a '
                 f'{unit} that the run knows. It reads the letters a to z and digits: write such '
                 'captions.'
+            )
+        if without or left:
+            logging.warning(
+                '%d captions of split %s of %s have no %s that the run knows and are left out; '
+                '%d of %d records have no other.',
+                *(without, split.split, split.meta.name, unit, left, len(split)),
             )
 
     @property
