@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks import program
 
@@ -80,10 +80,8 @@ def slope(steps, values):
 
 def plot(rows, warmup, path):
     """Plot all measurements over the steps."""
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(3, 1, figsize=(8, 7), layout='constrained', sharex=True)
+    figure = Figure(figsize=(8, 7), layout='constrained')
+    axes = figure.subplots(3, 1, sharex=True)
     steps = [row['step'] for row in rows]
     for axis, (name, label) in zip(axes, LABELS.items()):
         axis.plot(steps, [row[name] for row in rows], '.', markersize=3)
@@ -91,7 +89,6 @@ def plot(rows, warmup, path):
         axis.set(ylabel=label, ylim=(0, None))
     axes[-1].set(xlabel='step')
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main():

@@ -24,6 +24,7 @@ from t2i_jax.data.plan import Plan, check_plan, drawable_records, fitting
 from t2i_jax.data.tables import Split, free_memory
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.evaluate.during import Evaluation
+from t2i_jax.evaluate.features import check_extractor
 from t2i_jax.run import Run
 from t2i_jax.runtime import hosts, sharding
 from t2i_jax.runtime.errors import DataError, RunError, quoted, short
@@ -82,6 +83,7 @@ def check(run: Run, mesh):
     that `init` names. Data are not read, weights not allocated. Raises RunError, DataError.
     """
     settings.check(run.config, trains=True)
+    drawn = None
     for stage in run.stages:
         if stage.adopted:
             source = stage.source()
@@ -107,6 +109,9 @@ def check(run: Run, mesh):
             check_data(stage, mesh.size)
         except DataError as error:
             raise DataError(f'Stage {stage.name}: {error}') from error
+        drawn = stage if stage.makes_any(('image',)) else drawn
+    if drawn:
+        check_extractor(run.config.eval, drawn.dataset.meta(0).scenes)
 
 
 def refuse_empty(stage):

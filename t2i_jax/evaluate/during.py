@@ -4,7 +4,7 @@ import numpy as np
 
 from t2i_jax.data.feed import first_rows
 from t2i_jax.evaluate.features import choose_extractor
-from t2i_jax.evaluate.measures import OPTIONS, distances, once
+from t2i_jax.evaluate.measures import OPTIONS, distances, once, silent
 from t2i_jax.evaluate.pictures import attribute_vectors
 from t2i_jax.evaluate.sources import Sampled, each_once, read, read_cached
 from t2i_jax.scenes import agreement
@@ -23,7 +23,7 @@ class Evaluation:
         self.attributes = attribute_vectors(self.rows)
         # each evaluation has the same ones
         self.remark = once(lambda message: print(f'\n{message}'))
-        self.extract, self.real = choose_extractor(self.options, scenes), None
+        self.extract, self.real = choose_extractor(self.options, scenes, say=silent), None
         if self.extract:
             self.real = read_cached(each_once(held_out, num), self.extract, {}, 'real pictures')
 

@@ -18,7 +18,7 @@ from t2i_jax.encoders import efficientnet_lite, inception
 from t2i_jax.encoders.pretrained import ClassHead, ConvNorm, checked, norm_shapes, random_weights
 from t2i_jax.metrics.arrays import blocks
 from t2i_jax.metrics.resize import FILTERS, resize
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.runtime.errors import DataError, choose
 from t2i_jax.runtime.sharding import by_rows, replicated
 from t2i_jax.scenes.readers import ShapeFeatures, has_features, readers
 from tfds_builders.foreign.weights import read_weights, sha256
@@ -236,32 +236,53 @@ def _from_file(name, network, path):
     return module, f'{digest} (unverified)', 'inception_fid_unverified'
 
 
-def lacks_package(scenes='') -> bool:
-    """Whether the feature network that fits data has no weights here.
+def fitting(options, scenes='') -> str:
+    """Name the feature network that options give, or one that fits the data.
 
-    scenes: of the data's Meta
+    Without the package of the fitting one it is random_conv.
+
+    options: of EVAL. scenes: of the data's Meta.
     """
-    return not readers(scenes) and not efficientnet_lite.is_packaged()
+    if options['extractor']:
+        return options['extractor']
+    if readers(scenes):
+        return f'shape_net_{scenes}' if has_features(scenes) else 'random_conv'
+    there = options['extractor_weights'] or efficientnet_lite.is_packaged()
+    return 'efficientnet_lite0' if there else 'random_conv'
 
 
-def choose_extractor(options, scenes='', mesh=None):
+def check_extractor(options, scenes=''):
+    """Say before training what evaluations will lack.
+
+    options: of EVAL; with `every` training has evaluations. scenes: of the data's Meta.
+
+    Raises RunError, DataError for a network that `every` needs and that cannot be had.
+    """
+    name, weights = fitting(options, scenes), str(options['extractor_weights'])
+    if not options['extractor'] and name == 'random_conv' and not readers(scenes):
+        print(WITHOUT_PACKAGE)
+    elif options['every'] and name in NETWORKS:
+        if weights and not weights.startswith('random:'):
+            sha256(os.path.expanduser(weights))
+        elif not weights and name == 'efficientnet_lite0':
+            efficientnet_lite.packaged_weights()
+    elif options['every'] and name != 'none' and not name.startswith('shape_net_'):
+        choose('eval.extractor', name, ('none', *NETWORKS))
+
+
+def choose_extractor(options, scenes='', mesh=None, say=print):
     """Make the feature network that options name, or one that fits the data; None for 'none'.
-
-    Without the package of the fitting one it is random_conv, with a line that says so.
 
     options: extractor, extractor_weights and resize of EVAL
     scenes: of the data's Meta
     mesh: devices over which images are spread
+    say: a function of the line where the package of the fitting network is missing
     """
-    fitting = 'efficientnet_lite0'
-    if readers(scenes):
-        fitting = f'shape_net_{scenes}' if has_features(scenes) else 'random_conv'
-    name = options['extractor'] or fitting
+    name = fitting(options, scenes)
     if name == 'none':
         return None
-    if not options['extractor'] and lacks_package(scenes) and not options['extractor_weights']:
-        name = 'random_conv'
-        print(WITHOUT_PACKAGE)
     if name.startswith('shape_net_'):
         return ShapeFeatures(name.removeprefix('shape_net_'))
+    if not options['extractor'] and name == 'random_conv' and not readers(scenes):
+        say(WITHOUT_PACKAGE)
     return extractor(name, options['extractor_weights'], options['resize'], mesh=mesh)

@@ -122,7 +122,7 @@ def distances(found, real, extract, options, remark=print) -> list:
     return values
 
 
-def warn_of_few(x, y, suffix, force, remark) -> bool:
+def warn_of_few(x, y, suffix, force, remark=print) -> bool:
     """Say how biased FID is where a set has no more pictures than features, and return whether.
 
     x, y: features of real pictures (n, d) and of others (m, d). force: it is computed all the same.
@@ -135,9 +135,10 @@ def warn_of_few(x, y, suffix, force, remark) -> bool:
     more += ' or, with --images, --force'
     if force:
         state, more = 'is', 'It is marked as biased'
+    counts = f'{m:,} pictures' if n == m else f'{m:,} pictures and {n:,} real ones'
     remark(
-        f'fid{suffix} {state} too high {excess}: {m:,} pictures and {n:,} real ones are no more '
-        f'than its {d:,} features. Take 10,000, or KID. {more}.'
+        f'fid{suffix} {state} too high {excess}: {counts} are no more than its {d:,} features. '
+        f'Take 10,000, or KID. {more}.'
     )
     return True
 

@@ -201,13 +201,21 @@ def missing(out) -> str:
         lacks = missing_of_value(one)
         if lacks:
             return f'`values[{number}]{lacks}'
-    named = all(
-        isinstance(one, dict)
-        and all(isinstance(one.get(name), str) for name in ('metric', 'reader', 'better'))
-        and isinstance(one.get('beside'), list)
-        for one in out.get('headline', [])
-    )
+    # what reports of earlier versions lack
+    for name, kind in dict(seed=int, settings=str).items():
+        if not isinstance(out['run'].get(name, kind()), kind):
+            return f'`run.{name}` is not {NAMED[kind]}'
+    headline = out.get('headline', [])
+    named = isinstance(headline, list) and all(map(is_entry, headline))
     return '' if named else '`headline` does not name metrics'
+
+
+def is_entry(one) -> bool:
+    """Whether something is an entry of a headline."""
+    if not isinstance(one, dict) or not isinstance(one.get('beside'), list):
+        return False
+    texts = [one.get(name) for name in ('metric', 'reader', 'better')] + one['beside']
+    return all(isinstance(text, str) for text in texts)
 
 
 def missing_of_value(one) -> str:

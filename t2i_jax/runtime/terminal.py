@@ -54,8 +54,10 @@ def outlets():
                 # there is none, or it is not a file, as in a notebook
                 continue
             stream.flush()
+            # a terminal that cannot show a letter shows "?"
+            errors = 'replace' if stream.errors == 'strict' else stream.errors
             # unbuffered below, as a signal's handler may print in the midst of a print
-            text = io.TextIOWrapper(outlet, stream.encoding, stream.errors, line_buffering=True)
+            text = io.TextIOWrapper(outlet, stream.encoding, errors, line_buffering=True)
             stack.enter_context(redirect(text))
         yield
 
