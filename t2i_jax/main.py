@@ -210,12 +210,15 @@ def parse(words):
             'them.'
         )
     flags = {name: given.get(name, flag.default) for name, flag in FLAGS.items()}
-    if flags['out']:
-        require_out(flags['out'], mode)
     flags |= {name: given.get(name, []) for name, flag in FLAGS.items() if flag.kind is list}
     for name in ('workdir', 'text_file', 'out'):
         flags[name] = os.path.expanduser(flags[name]) if flags[name] else None
-    return Command(mode, types.SimpleNamespace(**flags), config_of(mode, flags, overrides), paths)
+    config = config_of(mode, flags, overrides)
+    # at once: what is computed should not be lost
+    writes = mode in ('sample', 'evaluate') or mode == 'explore' and flags['what']
+    if flags['out'] or writes:
+        require_out(flags['out'] or flags['workdir'], mode)
+    return Command(mode, types.SimpleNamespace(**flags), config, paths)
 
 
 def read(words):
@@ -313,17 +316,18 @@ def refuse_of_training(path, mode):
 
 
 def require_out(out, mode):
-    """Raise RunError where --out can be neither made nor written."""
+    """Raise RunError where results can be neither made nor written.
+
+    out: --out, or the workdir in which they are written without
+    """
     path = pathlib.Path(os.path.expanduser(out)).absolute()
     folder = path.parent if mode == 'compare' else path
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise RunError(
-            f'--out={quoted(out)} cannot be written: {quoted(there)} is not a folder in which you '
-            'may write.'
+            f'Results cannot be written to {quoted(out)}: {quoted(there)} is not a folder in which '
+            'you may write. Choose another place, --out=<folder>.'
         )
-    if mode != 'compare' and path.exists() and not path.is_dir():
-        raise RunError(f'--out={quoted(out)} is a file: name a folder for the results.')
 
 
 def config_of(mode, flags, overrides):

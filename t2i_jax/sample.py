@@ -151,7 +151,8 @@ class Sampler:
         attention: whether to return what pixels looked at; of many pictures it takes gigabytes.
 
         Returns {'image': uint8 n num s s 3, ...}, the other keys as the stage's `sample` has them.
-        Raises DataError for what cannot be read and for a condition that is missing.
+        Raises DataError for what cannot be read and for a condition that is missing, RunError for
+        a number or a seed out of range.
         """
         self.require_drawing()
         require_drawable(num, seed)

@@ -373,6 +373,19 @@ def test_results_that_have_no_folder_are_refused_at_once(cli, trained, tmp_path,
     assert str(path) in message
 
 
+def test_a_run_on_a_disk_that_cannot_be_written_is_told_before_it_is_drawn_or_measured(
+    cli, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(main.os, 'access', lambda path, mode: path != trained)
+    for mode in (['sample', '--text=a circle'], ['evaluate'], ['explore', '--what=attention']):
+        message = refused(cli, f'--workdir={trained}', f'--mode={mode[0]}', *mode[1:])
+        assert f'Results cannot be written to {trained}' in message and '--out=' in message
+    # elsewhere, and for what writes nothing
+    assert cli(f'--workdir={trained}', '--mode=explore', '--what')[0] == 0
+    words = [f'--workdir={trained}', '--mode=sample', f'--out={tmp_path}']
+    assert main.parse(words).flags.out == str(tmp_path)
+
+
 def test_an_error_of_the_system_is_one_message_and_others_keep_their_traceback(cli, monkeypatch):
     def fails(error):
         def perform(command):

@@ -126,7 +126,6 @@ def test_unknown_words_are_named_and_left_out(sampler, caplog):
         (dict(sentences=['']), 'has no words'),
         (dict(sentences=['zebra']), 'no word of sentence 1'),
         (dict(), 'draws from sentences'),
-        (dict(sentences=SENTENCES, num=0), 'at least one sample'),
     ],
 )
 def test_what_cannot_be_drawn(sampler, keywords, words):
@@ -317,7 +316,6 @@ def test_label_sets_and_given_boxes():
         (Placer, dict(sentences=['a circle'], labels=['circle']), ['not both']),
         (Painter, dict(sentences=[]), ['at least one']),
         (Painter, dict(sentences=['?!']), ['names no attribute', 'circle']),
-        (Painter, dict(attributes=['circle'], num=0), ['num=0']),
         (
             Painter,
             dict(attributes=['circle'] * 3, image={'mask': np.ones((2, 1))}),
