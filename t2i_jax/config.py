@@ -679,6 +679,18 @@ def check(config, trains=False):
                 )
 
 
+def check_block(name, values):
+    """Raise RunError for a value of a block, such as 'eval', that it does not have or allow."""
+    for key, value in values.items():
+        one = setting(f'{name}.{key}')
+        if one is None:
+            raise RunError(unknown(f'{name}.{key}', list(setting(name))))
+        require_form({name: {key: value}}, 'The call')
+        check_choice(f'{name}.{key}', value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            check_number(f'{name}.{key}', value)
+
+
 def check_model(name, cls, model):
     """Raise RunError for a keyword of a stage that has another type than the stage's own."""
     for path, value, default in with_defaults(plain(model), keywords(cls)):

@@ -26,7 +26,7 @@ from t2i_jax.evaluate.measures import OPTIONS, Kind, Unmeasurable
 from t2i_jax.evaluate.pictures import Images
 from t2i_jax.run import Path, RunStage
 from t2i_jax.runtime import sharding
-from t2i_jax.runtime.errors import RunError, choose
+from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import Sampler
 
 __all__ = ['EVALUATIONS', 'evaluate', 'evaluate_files']
@@ -47,10 +47,7 @@ def evaluate(stage: RunStage, out: Path | None = None, everything: bool = False,
     DataError, and ValueError where none is left or pictures give no features.
     """
     config, options = stage.config, {**OPTIONS, **stage.config.eval, **options}
-    choose('eval.weights', options['weights'], ('ema', 'raw'))
-    for name in ('num', 'captions', 'samples'):
-        if options[name] < 1:
-            raise RunError(f'eval.{name} is {options[name]}: expected at least one.')
+    settings.check_block('eval', options)
     ema, mesh = options['weights'] == 'ema', sharding.make_mesh(1)
     sampler = Sampler(stage, options['step'] or None, chunk=CHUNK, averaged=ema, mesh=mesh)
     kind = kind_of(sampler)

@@ -15,7 +15,7 @@ import sys
 from absl import logging
 
 from t2i_jax import config as settings
-from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.runtime.errors import DataError, RunError, explained, quoted
 
 SYSTEMS = ('attngan',)
 
@@ -32,7 +32,12 @@ def cli(argv=None):
         steps = written(given, settings.load(given.config), workdir)
     except (DataError, RunError) as error:
         sys.exit(f'Error: {error}')
+    except OSError as error:
+        if not error.errno:
+            raise
+        sys.exit(f'Error: {explained(error)}')
     stages = ', '.join(f'{name} (step {step:,})' for name, step in steps.items())
+    workdir = quoted(workdir)
     further = f'For another run: --config.init.damsm={workdir}'
     if 'gan' in steps:
         further = f'Pictures: t2i_jax --workdir={workdir} --mode=sample --text="..."'

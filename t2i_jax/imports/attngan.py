@@ -14,7 +14,9 @@ sentence there, behind it here; the last layer of a discriminator is a convoluti
 map. Gates of the LSTM have the same order in both: i, f, g, o.
 """
 
+import os
 import pathlib
+import stat
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from einops import rearrange
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.encoders import inception
 from t2i_jax.encoders.pretrained import checked
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.runtime.errors import DataError, explained, quoted
 from tfds_builders.foreign import pickles
 from tfds_builders.foreign.weights import LEGACY, read_weights
 
@@ -297,12 +299,15 @@ def identified(path):
 
     A key of KINDS or SIDES and its tensors, or 'captions.pickle' and its objects. Raises DataError.
     """
+    path = pathlib.Path(path).expanduser()
     try:
-        with open(pathlib.Path(path).expanduser(), 'rb') as file:
+        # a pipe or a device is not opened
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f'{quoted(path)} is a folder, a pipe or a device. Give a file.')
+        with open(path, 'rb') as file:
             head = file.read(len(LEGACY))
     except OSError as error:
-        raise DataError(f'Cannot read {path} ({error}). Check the path.') from None
-    path = pathlib.Path(path).expanduser()
+        raise DataError(explained(error, path)) from None
     if head != LEGACY and head[:1] in (b'\x80', b'(', b']'):
         return 'captions.pickle', pickles.load(path)
     weights = read_weights(path)

@@ -10,7 +10,7 @@ from t2i_jax import stage as core
 from t2i_jax.encoders.inception import InceptionTrunk
 from t2i_jax.imports.attngan import read_official
 from t2i_jax.run import Run, saved_steps
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import RunError, quoted
 from t2i_jax.runtime.lock import Lock
 
 # records of the training splits, as the builders make them
@@ -48,7 +48,7 @@ def import_attngan(paths, config, workdir, records=0, mask_mode='original') -> d
     run = Run.create(config, workdir)
     with Lock(workdir):
         if saved_steps(workdir):
-            raise RunError(f'{workdir} holds a run already. Choose another --workdir.')
+            raise RunError(f'{quoted(workdir)} holds a run already. Choose another --workdir.')
         run.claim()
         official.vocabulary.save(workdir / 'vocabulary.json')
         write_trunk(trunk, official.trunk)
@@ -156,6 +156,7 @@ def save(stage, state, records) -> int:
     """Save a State as the last checkpoint of a stage -> its step."""
     step, block = int(state.step), stage.block
     extra = dict(seed=stage.config.seed, batch_size=block.batch_size, records=records, total=step)
+    extra['vocabulary'] = stage.run.vocabulary.hash[:12]
     checkpoints = stage.checkpoints()
     checkpoints.save(step, state, extra, wait=True)
     checkpoints.close()
