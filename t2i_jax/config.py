@@ -656,6 +656,13 @@ def check(config, trains=False):
         for number in value if isinstance(value, (tuple, list)) else [value]:
             if isinstance(number, (int, float)) and not isinstance(number, bool):
                 check_number(path, number)
+    for name, block in config.stages.items():
+        best, _, loss = block['keep'].partition(':')
+        if block['keep'] != 'last' and not (best == 'best' and loss):
+            raise RunError(
+                f'stages.{name}.keep is {short(repr(block["keep"]))}; it is last, or best:<a '
+                'validation loss>.'
+            )
     for at, block in {'': {}, **{f'stages.{n}.': b.data for n, b in config.stages.items()}}.items():
         data = {**config.data, **block}
         size, load_size = data['size'], data['load_size']

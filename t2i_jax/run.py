@@ -451,11 +451,6 @@ class RunStage:
     def checkpoints(self) -> Checkpoints:
         """Open its checkpoints; close them."""
         keep = self.block.keep
-        if keep != 'last' and not keep.startswith('best:'):
-            raise RunError(
-                f'stages.{self.name}.keep is {short(repr(keep))}; it is last, or best:<a '
-                'validation loss>.'
-            )
         return Checkpoints(
             self.folder / 'checkpoints', self.block.keep_n, keep.partition(':')[2] or None
         )

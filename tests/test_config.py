@@ -171,6 +171,8 @@ def test_settings_as_lines_give_the_same_config_back():
         ('stages.gan.near_wrong', float('nan'), 'is nan'),
         ('stages.gan.keep_n', 0, 'at least -1, and not 0'),
         ('stages.gan.keep_n', -2, 'at least -1'),
+        ('stages.gan.keep', 'best:', "keep is 'best:'; it is last, or best:<a"),
+        ('stages.gan.keep', 'first', "keep is 'first'"),
         ('stages.gan.optim.g_loss.lr', -1e-4, r'optim\.g_loss\.lr is -0\.0001'),
         ('stages.gan.optim.g_loss.lr', float('nan'), r'lr is nan'),
         ('stages.gan.optim.g_loss.lr', float('inf'), r'lr is inf'),

@@ -4,8 +4,10 @@ import errno
 import os
 import shlex
 
+import jax
 import pytest
 
+from t2i_jax.runtime.compiled import start_jax
 from t2i_jax.runtime.errors import explained, quoted, reason, short
 
 
@@ -34,3 +36,17 @@ def test_an_error_of_the_system_names_its_path_and_a_remedy(number):
     assert message.endswith('.') and len(message.split('. ')) == 2
     assert reason(error) == os.strerror(number)
     assert explained(OSError(number, 'x')).startswith('A file cannot be used: ')
+
+
+@pytest.mark.parametrize('cache', ['/proc', '/dev/null', '{folder}/file', '{folder}/' + 'x' * 300])
+def test_a_cache_that_cannot_be_written_is_left_alone(tmp_path, monkeypatch, cache):
+    (tmp_path / 'file').touch()
+    found = {}
+    monkeypatch.setattr(jax.config, 'update', lambda name, value: found.update({name: value}))
+    monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
+    monkeypatch.setenv('XDG_CACHE_HOME', cache.format(folder=tmp_path))
+    start_jax()
+    assert found['jax_compilation_cache_dir'] is None
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    start_jax()
+    assert found['jax_compilation_cache_dir'] == str(tmp_path / 't2i_jax' / 'compiled')

@@ -13,6 +13,7 @@ import pytest
 
 from t2i_jax import config as settings
 from t2i_jax import main, sample
+from t2i_jax.run import Run
 from t2i_jax.runtime import lock
 from t2i_jax.runtime.errors import RunError
 
@@ -458,6 +459,16 @@ def test_a_renamed_checkpoint_is_not_drawn_under_its_new_step(cli, trained, tmp_
         f'--workdir={run}', '--mode=sample', '--text=a circle', '--num=1', f'--out={tmp_path}/o'
     )
     assert (status, message) == (0, '') and 'step 3' in output and 'it holds step 6' in caplog.text
+
+
+def test_an_empty_step_folder_is_no_checkpoint(trained, tmp_path, caplog):
+    run = copy_of(trained, tmp_path)
+    (run / 'gan' / 'checkpoints' / '90').mkdir()
+    stage = Run.open(run)['gan']
+    # as where `init` of another run names this one
+    stage.warn_if_unfinished()
+    assert sorted(stage.saved_steps()) == [3, 6] and stage.state()[0] == 6
+    assert 'was interrupted' not in caplog.text
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_what_does(

@@ -26,7 +26,7 @@ from einops import rearrange
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.encoders import inception
 from t2i_jax.encoders.pretrained import checked
-from t2i_jax.runtime.errors import DataError, explained, quoted
+from t2i_jax.runtime.errors import DataError, quoted
 from tfds_builders.foreign import pickles
 from tfds_builders.foreign.weights import LEGACY, read_weights
 
@@ -307,7 +307,8 @@ def identified(path):
         with open(path, 'rb') as file:
             head = file.read(len(LEGACY))
     except OSError as error:
-        raise DataError(explained(error, path)) from None
+        why = os.strerror(error.errno)
+        raise DataError(f'Cannot read {quoted(path)}: {why}. Check the path.') from None
     if head != LEGACY and head[:1] in (b'\x80', b'(', b']'):
         return 'captions.pickle', pickles.load(path)
     weights = read_weights(path)
