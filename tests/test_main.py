@@ -198,6 +198,10 @@ def on_small(data_dir, *others):
         (['--config.data.split=train[:4]'], ['4 records', 'a batch of 8']),
         (['--config.data.cache=disk'], ["data.cache is 'disk'", "'device', 'host' or 'none'"]),
         (['--config.stages.text.sampler=random'], ["sampler is 'random'", 'class_balanced']),
+        (
+            ['--config.stages.gan.model.ngf=1000000'],
+            ['Stage gan takes at least', 'GB of memory are free', 'lower widths'],
+        ),
         (['--config.stages.text.keep=best'], ["keep is 'best'", 'best:']),
         (['--config.data.manual_dir=/x'], ['takes no data.manual_dir', 'Leave it out']),
         (['--config.data.embedding=sotred'], ["'sotred'", "'none' or 'stored'"]),

@@ -424,3 +424,9 @@ def test_the_host_asks_the_device_at_log_steps_only(dense, tmp_path, monkeypatch
         monkeypatch.setattr(type(jnp.ones(1)), name, fetched(getattr(type(jnp.ones(1)), name)))
     train(Run(dense(steps=9, log_every=3, checkpoint_every=0), tmp_path), ONE)
     assert number[0] == 9 and asked - {0} == {3, 6, 9}
+
+
+def test_a_validation_loss_that_is_none_is_refused_before_the_first_step(tiny, tmp_path):
+    config = tiny(text=dict(keep='best:nothing'))
+    with pytest.raises(RunError, match=r"keep names 'nothing', but the validation losses are \w"):
+        opened(config, tmp_path, sharding.make_mesh(devices=ONE), 'text')
