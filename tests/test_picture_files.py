@@ -118,6 +118,7 @@ def test_metadata_of_a_png_refuse_no_picture(name, data):
     plain = picture(kind='PNG')
     odd = plain[:33] + chunk(name.encode(), data) + plain[33:]
     assert np.array_equal(pictures.read(odd), pictures.read(plain))
+    assert pictures.size(odd) == (20, 24)
     kept, size, source = stored(odd)
     assert np.array_equal(opencv(kept), opencv(plain)) and size == source == (20, 24)
     # what is stored opens everywhere

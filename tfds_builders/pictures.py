@@ -47,7 +47,7 @@ def read(data: bytes) -> np.ndarray:
 
     Upright, transparency laid on white, 16 bits made 8. Raises NotUsable.
     """
-    return _decoded(data, lambda data, image: np.array(to_rgb(_upright(image))))
+    return _opened(data, lambda _, image: _whole(image, lambda: np.array(to_rgb(_upright(image)))))
 
 
 def read_file(path) -> np.ndarray:
@@ -64,25 +64,27 @@ def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
     The file as it is where every program can read it (a PNG without its metadata): else turned
     upright, transparency laid on white, 16 bits to 8, shrunk to LONGEST. Raises NotUsable.
     """
-    return _decoded(data, _stored)
+    return _opened(data, lambda part, image: _whole(image, lambda: _stored(part, image)))
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Return (height, width) as the head of a picture file says. Raises NotUsable."""
+    return _opened(data, lambda _, image: image.size[::-1])
 
 
 def decoded(data: bytes, flags=STORED):
     """Return pixels as `files.decode` does, None also for other formats and for too many pixels."""
-    for part in (data, _pixels_only(data)):
-        try:
-            with Image.open(io.BytesIO(part), formats=FORMATS) as image:
-                return decode(data, flags) if image.width * image.height <= PIXELS else None
-        except Exception:
-            # metadata never refuse a picture
-            continue
-    return None
+    try:
+        height, width = size(data)
+    except NotUsable:
+        return None
+    return decode(data, flags) if height * width <= PIXELS else None
 
 
-def _decoded(data, use):
-    """Return use(data, image) of a picture that is decoded whole.
+def _opened(data, use):
+    """Return use(data, image) of a picture file. Raises NotUsable.
 
-    Metadata that Pillow refuses are left out.
+    Metadata that Pillow refuses are left out of both.
     """
     if not data:
         raise NotUsable('is empty')
@@ -91,10 +93,7 @@ def _decoded(data, use):
         try:
             part = way(data)
             with Image.open(io.BytesIO(part), formats=FORMATS) as image:
-                _check(image)
-                with ONE if image.width * image.height > LARGE else contextlib.nullcontext():
-                    image.load()
-                    return use(part, image)
+                return use(part, image)
         except NotUsable:
             raise
         except Image.DecompressionBombError:
@@ -108,6 +107,14 @@ def _decoded(data, use):
         raise NotUsable(f'is not a picture that can be read; save it as {NAMES}')
     reason = f'{type(failure).__name__}: {failure}'
     raise NotUsable(f'cannot be decoded ({reason}); fetch or save it again')
+
+
+def _whole(image, use):
+    """Return use() of a picture that is decoded whole, large ones one at a time."""
+    _check(image)
+    with ONE if image.width * image.height > LARGE else contextlib.nullcontext():
+        image.load()
+        return use()
 
 
 def _check(image):
@@ -201,6 +208,8 @@ def to_rgb(image):
             (levels / (257 if levels.max() > 255 else 1)).clip(0, 255).astype(np.uint8)
         )
     if image.mode in ('RGBA', 'LA', 'PA', 'RGBa', 'La') or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
+        image = image if image.mode == 'RGBA' else image.convert('RGBA')
+        flat = Image.new('RGB', image.size, 'white')
+        flat.paste(image, mask=image)
+        return flat
     return image if image.mode == 'RGB' else image.convert('RGB')

@@ -4,14 +4,12 @@ It runs on the host, in threads or worker processes.
 """
 
 import functools
-import io
 import os
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from t2i_jax.runtime.errors import DataError, quoted, reason
 from tfds_builders import pictures
@@ -190,9 +188,8 @@ class Pictures:
     def frame(self, record) -> Frame:
         """The part of the record's picture that is shown, by the size in the head of the file."""
         try:
-            width, height = Image.open(io.BytesIO(record['image'])).size
-        # Pillow raises many kinds
-        except Exception:
+            height, width = pictures.size(record['image'])
+        except pictures.NotUsable:
             raise self.broken(record, 'image') from None
         return frame(height, width, self.canvas, record.get('bbox'))
 
