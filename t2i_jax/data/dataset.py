@@ -60,7 +60,9 @@ class Dataset:
             # TFDS lists the splits itself
             why = '' if str(error).startswith('Unknown split') else f' ({error})'
             raise DataError(
-                f'Data set {self.name} has no split {split!r}{why}. It has: {known}.'
+                f'Data set {self.name} has no split {split!r}{why}. It has: {known}. Set '
+                '--config.data.split and validation_split to these or to parts of them, such as '
+                'train[:80%].'
             ) from error
         if not count:
             raise DataError(f'Split {split!r} of {self.name} is empty. It has: {known}.')
