@@ -208,12 +208,21 @@ def test_names_of_pictures_in_tables(folder):
         'i.png': 'Images/i.png',
         'deep/caf\u00e9.png': f'deep/{accent}',
         'b.png': 'b.png',
+        'j.png': 'j.PNG',
     }
-    table = [{'file_name': name, 'text': 'a thing'} for name in [*named, 'k.png', 'j.png']]
+    table = [{'file_name': name, 'text': 'a thing'} for name in [*named, 'k.png', 'A.PNG', 'f.pNg']]
     put(folder / 'metadata.jsonl', '\n'.join(map(json.dumps, table)))
     found = scan(folder)
-    assert {entry.file for entry in found.entries} == set(named.values())
-    assert list(found.problems.values()) == ['k.png is missing', 'j.png is missing']
+    assert {entry.file for entry in found.entries} == {*named.values(), 'a.png', 'f.png'}
+    assert list(found.problems.values()) == ['k.png is missing']
+    # of names that differ in capitals, the one that is written
+    put(folder / 'A.png', b'')
+    put(folder / 'F.PNG', b'')
+    found = scan(folder)
+    assert {entry.file for entry in found.entries} == {*named.values()}
+    assert list(found.problems.values()) == [
+        f'{name} is missing' for name in ('k.png', 'A.PNG', 'f.pNg')
+    ]
     put(folder / 'a' / 'c' / 'i.png', b'')
     assert 'i.png is in several folders' in str(scan(folder).problems)
 

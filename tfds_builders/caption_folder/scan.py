@@ -201,9 +201,9 @@ def _orphans(root, texts, sizes):
 
 def _named(root, rows, sizes, problems, notes):
     """Yield the entries of tables, whose paths are relative to their own folders."""
-    by_path = {_same(file): file for file in sizes}
-    by_name = collections.defaultdict(list)
+    by_path, by_name = collections.defaultdict(list), collections.defaultdict(list)
     for file in sizes:
+        by_path[_same(file).casefold()].append(file)
         by_name[_same(posixpath.basename(file))].append(file)
     unread = set()
     for table, lines in rows.items():
@@ -233,11 +233,14 @@ def _find(root, folder, name, by_path, by_name):
         path = posixpath.normpath(posixpath.join(folder, written))
         if posixpath.isabs(path):
             path = posixpath.relpath(path, root.resolve().as_posix())
-        if _same(path) in by_path:
-            return by_path[_same(path)]
+        # on Windows and a Mac, capitals do not matter
+        alike = by_path.get(_same(path).casefold(), [])
+        found = [file for file in alike if _same(file) == _same(path)] or alike
+        if len(found) == 1:
+            return found[0]
     if path.split('/')[0] == '..':
         raise ValueError(f'{name} leaves the folder')
-    below = [file for file in by_name[_same(name)] if folder in _folders(file)]
+    below = [file for file in by_name.get(_same(name), []) if folder in _folders(file)]
     if len(below) == 1:
         return below[0]
     if below:
