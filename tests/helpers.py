@@ -196,10 +196,14 @@ def brief(config, steps=2):
 
 
 def kept_files(split):
-    """The files in which tables of a split's data set are kept, by name and time."""
+    """The files in which tables of a split's data set are kept, by name and time.
+
+    Without their checksums.
+    """
     return {
         path.name: path.stat().st_mtime_ns
         for path in (pathlib.Path(split.pictures.data_dir) / 'tables').glob('*/*')
+        if path.suffix != '.sum'
     }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tfds_builders import DataError, build, files, get_builder, manual, pictures
+from tfds_builders import DataError, base, build, files, get_builder, manual, pictures
 from tfds_builders import inspect as inspection
 from tfds_builders.inspect import describe, inspect
 
@@ -241,7 +241,8 @@ def test_a_disk_that_is_too_small_is_named(tmp_path):
 def test_what_has_come_already_needs_no_room(tmp_path, monkeypatch):
     url, asked = 'https://x/a.zip', []
     builder = types.SimpleNamespace(
-        _data_dir_root=tmp_path, url_infos={url: types.SimpleNamespace(size=1000, checksum='')}
+        downloads=tmp_path / 'downloads',
+        url_infos={url: types.SimpleNamespace(size=1000, checksum='')},
     )
     monkeypatch.setattr(files, 'fetch', lambda *args, **kwargs: None)
     monkeypatch.setattr(manual, 'require_space', lambda folder, size, purpose: asked.append(size))
@@ -327,6 +328,7 @@ def test_the_file_format_goes_to_the_builder_and_another_one_is_named(
     ):
         build.build('shape_scenes/single_quick', data_dir, file_format='tfrecord')
     monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', lambda builder: None)
+    monkeypatch.setattr(base.Builder, '_fault', lambda builder: None)
     for _ in range(2):  # also where it is there
         builder = build.build('shape_scenes/single_quick', tmp_path, file_format='tfrecord')
         assert builder.info.file_format is tfds.core.FileFormat.TFRECORD
@@ -339,3 +341,94 @@ def test_the_file_format_goes_to_the_builder_and_another_one_is_named(
         'array_record',
     ):
         build.build('shape_scenes/single_quick', tmp_path)
+
+
+BUILT = ['shape_scenes/single', 'shape_scenes/rules', 'coco2014_captions/dialogs']
+BUILT += [f'{name}/embeddings' for name in ('cub200_captions', 'flowers102_captions')]
+
+
+@pytest.mark.parametrize('name', BUILT)
+def test_a_data_set_says_what_it_is(name, tmp_path):
+    builder = get_builder(name, tmp_path)
+    info = builder.info
+    assert info.citation == builder.get_metadata().citation.strip() and '@' in info.citation
+    assert info.homepage.startswith('https://')
+    documented = [one for one in info.features.catalog_documentation() if one.name]
+    assert documented and all(one.description for one in documented), documented
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (['--num=0'], '--num is 0; it is 1 to 256 records'),
+        (['--num=-3'], '--num is -3'),
+        (['--num=100000000'], '--num is 100000000'),
+        (['--split=test[:0]'], r"Split 'test\[:0\]' of .* is empty. It has: train, "),
+        (['--split=test[10:5]'], r"Split 'test\[10:5\]' of .* is empty"),
+        (['--split='], "has no split ''"),
+        (['--out={tmp_path}'], '--out is the folder .*Give the name of a PNG file'),
+        (
+            ['--out={tmp_path}/file/x.png'],
+            '--out: .*/file cannot be used: File exists. Take it away',
+        ),
+        (['--out={tmp_path}/' + 300 * 'x'], '--out: .*xxx cannot be used: File name too long'),
+        (['--out=/proc/x.png'], '--out: .*/proc.* cannot be used'),
+        (['--data_dir={tmp_path}/file'], '/file.* cannot be used: .*A part of the path is a file'),
+        (
+            ['--data_dir={tmp_path}/file/x'],
+            '/file.* cannot be used: .*A part of the path is a file',
+        ),
+        (['--data_dir={tmp_path}/' + 300 * 'x'], 'cannot be used: File name too long. Choose a sh'),
+        (['--data_dir=/proc/x'], '/proc.* cannot be used'),
+        (['--data_dir=/dev/null'], '/dev/null.* cannot be used'),
+    ],
+)
+def test_inspect_names_what_it_cannot_do(data_dir, tmp_path, monkeypatch, flags, message):
+    (tmp_path / 'file').write_text('')
+    flags = [flag.format(tmp_path=tmp_path) for flag in flags]
+    given = [f'--data_dir={data_dir}', f'--out={tmp_path}/x.png', *flags]
+    monkeypatch.setattr('sys.argv', ['inspect', 'shape_scenes/single_quick', *given])
+    with pytest.raises(SystemExit, match=f'(?s)Error: .*{message}'):
+        inspection.main()
+    assert not (tmp_path / 'x.png').exists()
+
+
+def test_paths_begin_with_a_tilde_and_missing_folders_are_made(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(data_dir))
+    monkeypatch.chdir(tmp_path)
+    flags = ['shape_scenes/single_quick', '--num=1', '--data_dir=~', f'--out={tmp_path}/a/b/x.png']
+    monkeypatch.setattr('sys.argv', ['inspect', *flags])
+    inspection.main()
+    assert [path.name for path in tmp_path.iterdir()] == ['a'] and (tmp_path / 'a/b/x.png').exists()
+    assert build.build('shape_scenes/single_quick', '~').data_path.is_relative_to(data_dir)
+
+
+@pytest.mark.parametrize(
+    'error, message',
+    [
+        (OSError(30, 'Read-only file system', '/a b'), "'/a b' cannot be used: Read-only .*Choose"),
+        (OSError('Not enough disk space'), 'cannot be built: Not enough disk space'),
+        (RuntimeError('write() failed: No space left on device; writing'), 'No space left .*Make'),
+    ],
+)
+def test_a_disk_that_takes_no_data_is_named(tmp_path, monkeypatch, error, message):
+    def refused(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', refused)
+    with pytest.raises(DataError, match=f'shape_scenes/single_quick/1.1.0 .*{message}'):
+        build.build('shape_scenes/single_quick', tmp_path)
+
+
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda path: None, 'does not exist'),
+        (lambda path: path.mkdir(), 'is empty'),
+        (lambda path: path.write_text(''), 'is a file.* give a folder'),
+    ],
+)
+def test_a_manual_folder_that_is_none(tmp_path, make, message):
+    make(tmp_path / 'my files')
+    with pytest.raises(DataError, match=f"Manual folder '.*/my files' {message}"):
+        build.build('flowers102_captions', tmp_path / 'data', tmp_path / 'my files')

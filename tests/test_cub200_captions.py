@@ -14,10 +14,18 @@ from archives import build_in, records, write_tar
 from archives import jpeg as tiny_jpeg
 from test_old_downloads import attngan, chars, put, t7_file, vectors
 
+from t2i_jax import config as settings
+from t2i_jax.data.dataset import Dataset
 from tfds_builders import DataError, build, class_splits, files, get_builder
 from tfds_builders.cub200_captions import archives
 from tfds_builders.cub200_captions.builder import IMAGES_URL, MASKS_URL, Cub200Captions
+from tfds_builders.inspect import describe
 
+PARTS_AND_ATTRIBUTES = [
+    'parts/parts.txt',
+    'parts/part_locs.txt',
+    'attributes/image_attribute_labels.txt',
+]
 RANDOM = class_splits.drawn(100, 50, 50)
 A, B, C, D = *sorted(RANDOM['train'])[:2], min(RANDOM['validation']), min(RANDOM['test'])
 CLASSES = [A, B, C, D] * 3  # three images a class, image 1 first
@@ -724,3 +732,62 @@ def test_the_folder_has_what_tfds_asks_for():
         and 'content.data-type.image' in metadata.tags
     )
     assert 'CNS-TR-2011-001' in metadata.citation
+
+
+@pytest.mark.parametrize('config', ['plain', 'captions'])
+@pytest.mark.parametrize('folder', [False, True])
+def test_copies_without_parts_and_attributes(tmp_path, warnings, config, folder):
+    manual = make(tmp_path / 'manual', lists=LISTS, text=dict.fromkeys(PARTS_AND_ATTRIBUTES))
+    if folder:
+        unpack(manual, 'CUB_200_2011.tgz')
+        (manual / 'attributes.txt').unlink()
+    builder = built(tmp_path, f'cub200_captions/{config}')
+    record = records(builder, 'train')[file_of(1)]
+    assert len(record['captions']) == 10 and record['bbox'].any()
+    if config == 'captions':
+        assert not {'parts', 'attributes'} & {*record, *builder.info.metadata}
+        assert not warnings
+        return
+    assert not record['parts'].any() and not record['attributes'].any()
+    assert builder.info.metadata['absent'] == ['parts', 'attributes']
+    assert len(warnings) == 1 and 'no parts and no attributes: they are zeros' in warnings[0]
+    assert 'zeros, as the files have none: parts, attributes' in build.report(builder)
+    lines = ' '.join(describe(record, builder.info))
+    assert 'attributes' not in lines
+
+
+def test_what_the_files_do_not_have_is_not_read(tmp_path, warnings):
+    make(tmp_path / 'manual', lists=LISTS, text={PARTS_AND_ATTRIBUTES[2]: None})
+    built(tmp_path)
+    data = settings.defaults(settings.DATA)
+    data |= {'name': 'cub200_captions', 'dir': str(tmp_path / 'data')}
+    dataset = Dataset(data)
+    assert 'parts' in dataset.features and dataset.meta(9).attributes == 0
+    with pytest.raises(DataError, match="This system reads 'attributes', which data set .* not"):
+        dataset.check('train', ('attributes',))
+
+
+def test_a_whole_copy_has_a_config_without_parts_too(tmp_path, warnings):
+    make(tmp_path / 'manual', lists=LISTS, text={'parts/part_locs.txt': b'nonsense'})
+    assert not {'parts', 'attributes'} & {
+        *built(tmp_path, 'cub200_captions/captions').info.features
+    }
+
+
+def test_tfds_gives_the_folder(tmp_path, warnings):
+    manual = make(tmp_path / 'manual', lists=LISTS)
+    builder = get_builder('cub200_captions', tmp_path / 'data')
+    config = tfds.download.DownloadConfig(manual_dir=manual)
+    builder.download_and_prepare(download_config=config)
+    assert len(records(builder, 'train')) == 3
+    other = get_builder('cub200_captions', tmp_path / 'other', manual_dir=tmp_path)
+    with pytest.raises(DataError, match='manual_dir is .* for the builder and .*/manual in Downlo'):
+        other.download_and_prepare(download_config=config)
+    other = get_builder('cub200_captions', tmp_path / 'other', manual_dir=manual)
+    other.download_and_prepare(download_config=config)
+    # by default files lie where TFDS downloads to
+    (tmp_path / 'downloads').mkdir()
+    manual.rename(tmp_path / 'downloads' / 'manual')
+    third = get_builder('cub200_captions', tmp_path / 'third')
+    third.download_and_prepare(download_dir=tmp_path / 'downloads')
+    assert len(records(third, 'test')) == 6

@@ -97,12 +97,19 @@ def other_rows(path):
             path.read_bytes().replace(b'{', b'({', 1).replace(b'[[', b'[', 1)
         ),
         other_rows,
+        # of the right size and form
+        lambda path: path.write_bytes(
+            path.read_bytes()[:128] + bytes(len(path.read_bytes()) - 128)
+        ),
+        lambda path: path.write_bytes(path.read_bytes()[:-3] + b'  ]'),
+        lambda path: path.with_suffix('.sum').unlink(),
+        lambda path: path.with_suffix('.sum').write_bytes(b'\xff'),
     ],
 )
 @pytest.mark.parametrize('name', ['image', 'extent', 'texts'])
 def test_a_table_that_is_missing_or_damaged_is_made_again(odd, reads, name, damage):
     one = Split(odd, 'train', ('image', 'tokens'))
-    path = next((pathlib.Path(one.pictures.data_dir) / 'tables').glob(f'*/{name}.*'))
+    path = next((pathlib.Path(one.pictures.data_dir) / 'tables').glob(f'*/{name}.*[!m]'))
     whole = path.read_bytes()
     damage(path)
     assert (
@@ -208,7 +215,7 @@ def test_two_processes_without_a_lock_fill_files_of_their_own(tmp_path):
         assert (one.find(['image'])['image'] == 1).all()
         with pytest.raises(ValueError, match='read-only'):
             rows[:] = 3
-    assert sorted(path.suffix for path in one.folder.iterdir()) == ['.npy', '.unfinished']
+    assert sorted(path.suffix for path in one.folder.iterdir()) == ['.npy', '.sum', '.unfinished']
 
 
 def test_tables_that_were_interrupted_leave_nothing(odd, monkeypatch):

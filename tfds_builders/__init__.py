@@ -22,14 +22,15 @@ def get_builder(name, data_dir=None, file_format='array_record', **kwargs):
 
     Keywords go to the builder (`manual_dir`, where it reads files of the user's).
 
-    Raises ValueError where the data set lies there in another file format, and DataError for a
-    name or a config that does not exist.
+    data_dir: may begin with ~
+
+    Raises DataError for a name or a config that does not exist, and where the data set lies there
+    damaged or in another file format.
     """
     name, _, config = name.partition('/')
     if name not in names():
         raise DataError(f'There is no data set {name!r}. There are: {", ".join(names())}.')
     module = importlib.import_module(f'tfds_builders.{name}.builder')
-    importlib.import_module('tfds_builders.spill').without_tensorflow()
     quiet()
     builder = getattr(module, ''.join(part.capitalize() for part in name.split('_')))
     configs = [c.name for c in builder.BUILDER_CONFIGS]

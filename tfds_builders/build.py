@@ -13,6 +13,7 @@ import sys
 from absl import app, flags
 
 from tfds_builders import DataError, get_builder, names
+from tfds_builders.errors import explained, quoted
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -64,25 +65,19 @@ def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_e
             f'Data set {name} takes no {" and no ".join("--" + option for option in options)}. '
             'Leave it out.'
         ) from None
-    except ValueError as error:
-        # TFDS: another file format lies in this folder
-        if 'File format' not in str(error):
-            raise
-        raise DataError(
-            f'{name} was built there as another file format ({error}). Give another --data_dir for '
-            f'a copy as {file_format}.'
-        ) from None
     builder.download_and_prepare()
     return builder
 
 
 def report(builder) -> str:
     """Return where the data lie, examples a split, the split rule, and what was left out."""
-    lines = [f'{builder.info.full_name} lies in {builder.data_path}']
+    lines = [f'{builder.info.full_name} lies in {quoted(builder.data_path)}']
     lines += [
         f'  {name}: {split.num_examples:,} examples' for name, split in builder.info.splits.items()
     ]
     metadata = builder.info.metadata or {}
+    if metadata.get('absent'):
+        lines.append(f'  zeros, as the files have none: {", ".join(metadata["absent"])}')
     if 'split_rule' in metadata:
         lines.append(f'  split rule: {metadata["split_rule"]}')
     skipped = metadata.get('skipped') or {}
@@ -105,10 +100,7 @@ def main(argv):
     except DataError as error:
         sys.exit(f'Error: {error}')
     except OSError as error:
-        sys.exit(
-            f'Error: cannot build {argv[1]}: {error}. Check that --data_dir can be written and has '
-            'room.'
-        )
+        sys.exit(f'Error: {argv[1]} cannot be built: {explained(error)}')
     print(report(builder))
 
 

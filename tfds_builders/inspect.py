@@ -11,6 +11,7 @@ built first, as by tfds_builders.build; a copy as tfrecord cannot be drawn.
 import argparse
 import colorsys
 import itertools
+import os
 import sys
 
 import cv2
@@ -19,10 +20,15 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw, ImageFont
 
 from tfds_builders import DataError, build, names
+from tfds_builders.base import unreadable
+from tfds_builders.errors import explained, quoted
+from tfds_builders.files import decode
 from tfds_builders.sheets import GREY, INK, save_png, wrap
 
 # pixels of a picture's longer side; lines of text below it
 SIDE, MARGIN, LINES = 320, 12, 26
+# records of a picture
+MOST = 256
 NEEDS = (
     'Records are drawn from array_record, which can be read at any place; tfrecord cannot. '
     'Build a copy with --file_format=array_record.'
@@ -33,12 +39,18 @@ ENCODED = ('image', 'mask', 'object_masks')
 def inspect(builder, split='train', num=16, out='records.png'):
     """Draw `num` records, write the picture to `out` and return it, h w 3 uint8.
 
-    Raises DataError for a split that does not exist, and for tfrecord.
+    Raises DataError for a split that does not exist, for tfrecord, for data that are damaged, and
+    where the picture cannot be written.
     """
+    out = os.path.expanduser(out)
+    if not 1 <= num <= MOST:
+        raise DataError(f'--num is {num}; it is 1 to {MOST} records.')
+    if os.path.isdir(out) or not os.path.basename(out):
+        raise DataError(f'--out is the folder {quoted(out)}. Give the name of a PNG file in it.')
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise DataError(NEEDS)
     try:
-        builder.info.splits[split]
+        count = builder.info.splits[split].num_examples
     except ValueError as error:
         raise DataError(
             f'{builder.info.full_name} has no split {split!r} ({error}). It has: '
@@ -47,25 +59,37 @@ def inspect(builder, split='train', num=16, out='records.png'):
     decoders = {
         name: tfds.decode.SkipDecoding() for name in ENCODED if name in builder.info.features
     }
+    if count < 1:
+        raise DataError(
+            f'Split {split!r} of {builder.info.full_name} is empty. It has: '
+            f'{", ".join(builder.info.splits)}.'
+        )
+    numbers = np.unique(np.linspace(0, count - 1, num).astype(int))
     source = builder.as_data_source(split, decoders=decoders)
-    if not len(source):
-        raise DataError(f'Split {split!r} of {builder.info.full_name} is empty.')
-    numbers = np.unique(np.linspace(0, len(source) - 1, num).astype(int))
-    panels = [panel(source[int(i)], builder.info) for i in numbers]
+    try:
+        records = [source[int(i)] for i in numbers]
+    except Exception as error:
+        # readers of damaged files raise many kinds
+        raise unreadable(builder.data_dir, error, builder.manual_dir) from error
+    panels = [panel(record, builder.info) for record in records]
     columns = min(4, len(panels))
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     heights = [max(p.height for p in row) + MARGIN for row in rows]
     sheet = Image.new('RGB', (columns * (SIDE + MARGIN) + MARGIN, sum(heights) + 40), 'white')
     ImageDraw.Draw(sheet).text(
         (MARGIN, MARGIN),
-        f'{builder.info.full_name}, {split}: {len(source):,} records',
+        f'{builder.info.full_name}, {split}: {count:,} records',
         INK,
         ImageFont.load_default(16),
     )
     for row, top in zip(rows, itertools.accumulate([40, *heights])):
         for column, one in enumerate(row):
             sheet.paste(one, (MARGIN + column * (SIDE + MARGIN), top))
-    save_png(out, sheet)
+    try:
+        save_png(out, sheet)
+    except OSError as error:
+        place = error.filename if isinstance(error, FileExistsError) else out
+        raise DataError(f'--out: {explained(error, place)}') from error
     return np.asarray(sheet)
 
 
@@ -100,7 +124,7 @@ def describe(record, info):
         *(record.get('dialog', {}).get(key, ()) for key in ('questions', 'answers'))
     ):
         yield f'Q {question.decode()}? A {answer.decode()}'
-    if 'attributes' in record:
+    if 'attributes' in record and 'attributes' not in metadata.get('absent', ()):
         present = np.flatnonzero(np.asarray(record['attributes']) > 0)
         known = metadata.get('attributes', [])
         yield f'{len(present)} attributes: ' + ', '.join(
@@ -123,10 +147,12 @@ def draw(record, info):
     """
     image = np.full((SIDE, SIDE, 3), 255, np.uint8)
     if 'image' in record:
-        image = cv2.imdecode(
-            np.frombuffer(record['image'], np.uint8),
-            cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
-        )
+        image = decode(record['image'], cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is None:
+            raise DataError(
+                f'The picture of {record["file_name"].decode()} cannot be decoded. Delete the '
+                'folder of the data set, and build it again from intact files.'
+            )
     scale = SIDE / max(image.shape[:2])
     w, h = (max(1, round(side * scale)) for side in image.shape[1::-1])
     pixels = cv2.resize(
@@ -229,8 +255,10 @@ def main():
         inspect(builder, args.split, args.num, out)
     except DataError as error:
         sys.exit(f'Error: {error}')
+    except OSError as error:
+        sys.exit(f'Error: {args.name} cannot be drawn: {explained(error)}')
     print(
-        f'{out}: {min(args.num, builder.info.splits[args.split].num_examples)} records of '
+        f'{quoted(out)}: {min(args.num, builder.info.splits[args.split].num_examples)} records of '
         f'{builder.info.full_name}, {args.split}'
     )
 

@@ -1,19 +1,20 @@
 """The common part of data sets that are read from files of the user's."""
 
+import os
 import pathlib
 import shutil
 
-import tensorflow_datasets as tfds
 from absl import logging
 
-from tfds_builders import files, spill
-from tfds_builders.errors import DataError
+from tfds_builders import files
+from tfds_builders.base import Builder
+from tfds_builders.errors import DataError, explained, quoted
 
 # of a list of problems
 SHOWN = 20
 
 
-class ManualBuilder(tfds.core.GeneratorBasedBuilder):
+class ManualBuilder(Builder):
     """A builder whose files, which the user fetched, lie in `manual_dir`.
 
     manual_dir: <data_dir>/downloads/manual by default
@@ -26,16 +27,49 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
             raise DataError(f'on_error is {on_error!r}; use "refuse" or "skip".')
         self.manual_dir = pathlib.Path(manual_dir).expanduser() if manual_dir else None
         self.on_error = on_error
-        spill.without_tensorflow()
         super().__init__(**kwargs)
+        self.downloads = pathlib.Path(self._data_dir_root) / 'downloads'
 
-    def manual_folder(self):
-        """Return the folder of the user's files, which must exist and hold something."""
-        folder = self.manual_dir or pathlib.Path(self._data_dir_root) / 'downloads' / 'manual'
-        if not folder.is_dir() or not any(folder.iterdir()):
-            what = 'is empty' if folder.is_dir() else 'does not exist'
-            raise DataError(f'Manual folder {folder} {what}.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
-        return folder
+    def download_and_prepare(self, *, download_dir=None, download_config=None, **kwargs):
+        """Build the data set where it is not there yet, as TFDS does.
+
+        download_config: its manual_dir is used where the builder was given none
+
+        Raises DataError.
+        """
+        if download_dir:
+            self.downloads = pathlib.Path(download_dir).expanduser()
+        if download_config and download_config.manual_dir:
+            other = pathlib.Path(download_config.manual_dir).expanduser()
+            if self.manual_dir and other.absolute() != self.manual_dir.absolute():
+                raise DataError(
+                    f'manual_dir is {quoted(self.manual_dir)} for the builder and {quoted(other)} '
+                    'in DownloadConfig. Give one of them.'
+                )
+            self.manual_dir = other
+        super().download_and_prepare(
+            download_dir=download_dir, download_config=download_config, **kwargs
+        )
+
+    def manual_folder(self, empty=False):
+        """Return the folder of the user's files.
+
+        empty: whether a folder that the user names may hold nothing
+        """
+        folder = self.manual_dir or self.downloads / 'manual'
+        try:
+            if any(folder.iterdir()) or empty and self.manual_dir:
+                return folder
+            what = 'is empty'
+        except FileNotFoundError:
+            what = 'does not exist'
+        except NotADirectoryError:
+            what = 'is a file, or a part of its path is: give a folder'
+        except OSError as error:
+            raise DataError(explained(error, folder)) from None
+        raise DataError(
+            f'Manual folder {quoted(folder)} {what}.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
+        )
 
     def given(self, folder, *names, what='', optional=False):
         """Return the first of these files or folders in the manual folder.
@@ -46,7 +80,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
         found = files.first_of(folder, *names)
         if found is None and not optional:
             raise DataError(
-                f'{what or names[0]} is not in {folder} (looked for '
+                f'{what or names[0]} is not in {quoted(folder)} (looked for '
                 f'{", ".join(names)}).\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
             )
         return found
@@ -54,19 +88,19 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder):
     def fetched(self, folder, url):
         """Return the file of an address, from the manual folder or else downloaded.
 
-        It goes to <data_dir>/downloads and is checked against checksums.tsv.
+        It goes to <data_dir>/downloads, or where TFDS was told to download to, and is checked
+        against checksums.tsv.
         """
         own = files.first_of(folder, url.rpartition('/')[2])
         if own:
             return own
         known = self.url_infos.get(url)
-        downloads = pathlib.Path(self._data_dir_root) / 'downloads'
-        left = known.size - files.come(url, downloads, known.size) if known else 0
+        left = known.size - files.come(url, self.downloads, known.size) if known else 0
         if left:
-            require_space(downloads, left, f'for {url}')
+            require_space(self.downloads, left, f'for {url}')
         return files.fetch(
             url,
-            downloads,
+            self.downloads,
             size=known.size if known else 0,
             checksum=known.checksum if known else '',
         )
@@ -120,11 +154,11 @@ def require_space(folder, size, purpose):
     Raises DataError.
     """
     folder = pathlib.Path(folder).expanduser().absolute()
-    there = next(p for p in (folder, *folder.parents) if p.exists())
+    there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
     free = shutil.disk_usage(there).free
     if free < 1.05 * size:
         raise DataError(
-            f'{folder} needs {size / 1e9:.2f} GB {purpose}, and its disk has {free / 1e9:.2f} GB '
-            'free. Make room, or give another '
+            f'{quoted(folder)} needs {size / 1e9:.2f} GB {purpose}, and its disk has '
+            f'{free / 1e9:.2f} GB free. Make room, or give another '
             '--data_dir (in training --config.data.dir).'
         )

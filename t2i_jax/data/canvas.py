@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from t2i_jax.runtime.errors import DataError, quoted, reason
+from t2i_jax.runtime.errors import DataError, quoted
 from tfds_builders import pictures
+from tfds_builders.base import unreadable
 
 PICTURES = ('image', 'mask', 'object_masks')
 # with 'keep', the longer side of a canvas in units of the shorter one; more is cut at both ends
@@ -180,10 +181,7 @@ class Pictures:
             return [parse(raw) for raw in self.source.__getitems__([int(n) for n in numbers])]
         # readers of damaged files raise many kinds, some of which no process can pass on
         except Exception as error:
-            raise DataError(
-                f'Records of split {self.split} in {quoted(self.data_dir)} cannot be read: '
-                f'{reason(error)}. Delete that folder, and the data set is built again.'
-            ) from error
+            raise unreadable(self.data_dir, error) from error
 
     def frame(self, record) -> Frame:
         """The part of the record's picture that is shown, by the size in the head of the file."""
@@ -196,8 +194,8 @@ class Pictures:
     def broken(self, record, name):
         what = record.get('file_name', b'').decode() or 'a record'
         return DataError(
-            f'The {name} of {what} in split {self.split} cannot be decoded. Build the data set '
-            'again from intact files.'
+            f'The {name} of {what} in split {self.split} of {quoted(self.data_dir)} cannot be '
+            'decoded. Delete that folder, and build the data set again from intact files.'
         )
 
     def draw(self, record, fields=None) -> dict:

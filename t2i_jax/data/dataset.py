@@ -1,18 +1,17 @@
 """A TFDS data set, prepared and checked, before any record of it is read."""
 
+import contextlib
 import fcntl
 import functools
 import os
 import pathlib
-
-import tensorflow_datasets as tfds
 
 import tfds_builders
 from t2i_jax.data.augment import Geometry
 from t2i_jax.data.canvas import Canvas
 from t2i_jax.data.choices import CACHES, CROPS, RESIZES
 from t2i_jax.data.fields import field, fields_of
-from t2i_jax.runtime.errors import DataError, choose
+from t2i_jax.runtime.errors import DataError, choose, explained, quoted
 from t2i_jax.stage import Meta
 
 
@@ -28,8 +27,9 @@ class Dataset:
         self.data = data
         builder = prepared(data)
         self.builder, self.info = builder, builder.info
-        self.name, self.features = self.info.full_name, set(self.info.features)
-        self.metadata = dict(self.info.metadata or {})
+        self.name, self.metadata = self.info.full_name, dict(self.info.metadata or {})
+        # what its files did not have is zeros in the records
+        self.features = set(self.info.features) - set(self.metadata.get('absent', ()))
 
     def check(self, split, needs, advice=None) -> int:
         """Check that a stage can read a split, without reading it -> its number of records.
@@ -52,10 +52,9 @@ class Dataset:
                 f'The captions of {self.name} say left and right, so its pictures are never '
                 'mirrored: set data.flip=False.'
             )
-        raw = tfds.decode.DeserializeMethod.RAW_BYTES
         known = ', '.join(self.info.splits)
         try:
-            count = len(self.builder.as_data_source(split, deserialize_method=raw))
+            count = self.info.splits[split].num_examples
         except Exception as error:
             # TFDS lists the splits itself
             why = '' if str(error).startswith('Unknown split') else f' ({error})'
@@ -64,7 +63,7 @@ class Dataset:
                 '--config.data.split and validation_split to these or to parts of them, such as '
                 'train[:80%].'
             ) from error
-        if not count:
+        if count < 1:
             raise DataError(f'Split {split!r} of {self.name} is empty. It has: {known}.')
         return count
 
@@ -139,6 +138,8 @@ def prepared(data):
     data_dir = os.path.expanduser(data['dir']) if data['dir'] else None
     try:
         builder = tfds_builders.get_builder(data['name'], data_dir, **kwargs)
+    except OSError as error:
+        raise DataError(explained(error, error.filename or data_dir)) from error
     except TypeError as error:
         # a builder that reads no files of the user's has no such keyword
         if not any(name in str(error) for name in kwargs):
@@ -147,12 +148,20 @@ def prepared(data):
         raise DataError(f'Data set {data["name"]} takes no {given}. Leave it out.') from None
     place = pathlib.Path(builder.data_dir)
     if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place.parent / 'building.lock', 'w') as lock:
-            # one process builds, others on this disk wait for it
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not place.exists():
-                print(f'Building {builder.info.full_name} in {place}')
-                builder.download_and_prepare()
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with open(place.parent / 'building.lock', 'w') as lock:
+                # one process builds, others on this disk wait for it
+                with contextlib.suppress(OSError):
+                    # a disk without locks
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                if not place.exists():
+                    print(f'Building {builder.info.full_name} in {quoted(place)}')
+                    builder.download_and_prepare()
+        except OSError as error:
+            raise DataError(
+                f'{builder.info.full_name} cannot be built: {explained(error)} Data sets lie in '
+                '--config.data.dir.'
+            ) from error
         builder = tfds_builders.get_builder(data['name'], data_dir, **kwargs)
     return builder

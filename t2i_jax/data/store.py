@@ -2,8 +2,9 @@
 
     <data_dir>/tables/<version>/<field>.<which split, on which canvas>.npy, or .json for texts
 
-A version is that of the data set's files and of the code of this folder; others are removed. So
-what is found is what reading the records would give. The folder may be deleted at any time.
+A version is that of the data set's files and of the code of this folder; others are removed. Each
+table has a checksum in a file next to it (.sum). So what is found is what reading the records would
+give. The folder may be deleted at any time.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import zlib
 
 import cv2
 import numpy as np
@@ -21,9 +23,11 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from t2i_jax.data.fields import TEXT, field
+from tfds_builders import atomic
 
 # the code that makes tables
 HERE = pathlib.Path(__file__).parent
+CHUNK = 1 << 22
 # of the free disk; larger tables are not stored
 SHARE = 0.1
 
@@ -62,6 +66,10 @@ class Store:
         for name in names:
             path = self.path(name)
             try:
+                if not path.exists():
+                    continue
+                if _sum_of(path).read_text() != _checksum(path):
+                    raise ValueError('its checksum is another')
                 if is_text(name):
                     table = json.loads(path.read_text(encoding='utf-8'))
                 else:
@@ -71,8 +79,6 @@ class Store:
                 if not isinstance(table, kind) or len(table) != self.count:
                     raise ValueError('it does not have the form of this table')
                 found[name] = table
-            except FileNotFoundError:
-                continue
             except Exception as error:
                 # damaged bytes make their readers raise many kinds
                 logging.warning('%s cannot be read (%s): it is made again.', path, error)
@@ -144,13 +150,32 @@ class Store:
                         file.flush()
                         # a file under its final name is a whole one
                         os.fsync(file.fileno())
-                self._unfinished(name).replace(self.path(name))
+                path = self.path(name)
+                # a table without its checksum is made again
+                _sum_of(path).unlink(missing_ok=True)
+                checksum = _checksum(self._unfinished(name))
+                self._unfinished(name).replace(path)
+                with atomic.replacing(_sum_of(path)) as file:
+                    file.write_text(checksum)
             except OSError as error:
                 logging.info('Table %s is not stored: %s', name, error)
 
 
 def is_text(name) -> bool:
     return field(name).kind == TEXT
+
+
+def _sum_of(path):
+    return path.with_suffix('.sum')
+
+
+def _checksum(path):
+    """Compute a checksum of a file, as fast as disks read: it guards against damage alone."""
+    total = 0
+    with open(path, 'rb') as file:
+        while data := file.read(CHUNK):
+            total = zlib.crc32(data, total)
+    return f'{os.path.getsize(path)} {total:08x}'
 
 
 def _lock(file, data_dir):

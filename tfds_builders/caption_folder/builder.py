@@ -8,6 +8,7 @@ import re
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from tfds_builders import schema
 from tfds_builders.caption_folder import report
 from tfds_builders.caption_folder.scan import scan
 from tfds_builders.errors import DataError
@@ -65,33 +66,17 @@ drawn: 80, 10, 10 %."""
 
     def _info(self):
         entries = self.folder.entries
-        features = {
-            'image': tfds.features.Image(shape=(None, None, 3)),
-            'captions': tfds.features.Sequence(tfds.features.Text()),
-            'file_name': tfds.features.Text(),
-        }
+        features = schema.features('image', 'captions', 'file_name')
         metadata = {'split_rule': self.folder.rule, 'layout': self.folder.layout, 'flip': True}
         labels = sorted({entry.label for entry in entries} - {''})
         if labels:
-            features |= {
-                'label': tfds.features.ClassLabel(names=labels),
-                'class_name': tfds.features.Text(),
-            }
+            label = schema.feature('label', names=labels)
+            features |= schema.features('class_name', label=label)
         kinds = sorted({label for entry in entries for label in entry.box_labels})
         if kinds:
-            features['objects'] = tfds.features.Sequence(
-                {
-                    'bbox': tfds.features.BBoxFeature(),
-                    'label': tfds.features.ClassLabel(names=kinds),
-                }
-            )
+            features['objects'] = schema.objects(kinds)
             metadata['max_objects'] = max(len(entry.boxes) for entry in entries)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(metadata),
-        )
+        return self.described(features, metadata)
 
     def _split_generators(self, dl_manager):
         root, entries = self.manual_dir, self.folder.entries

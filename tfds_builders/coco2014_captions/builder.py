@@ -3,14 +3,11 @@
 In the splits of the text-to-image papers.
 """
 
-import pathlib
-
 import cv2
-import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from tfds_builders import files, texts
+from tfds_builders import files, schema, texts
 from tfds_builders.coco2014_captions import annotations, pictures, vectors
 from tfds_builders.coco2014_captions.annotations import MASK_SIZE, MAX_OBJECTS
 from tfds_builders.coco2014_captions.categories import CATEGORIES
@@ -64,6 +61,7 @@ its pictures are not needed:
                                or StackGAN's coco.zip or coco/:
                                https://drive.google.com/file/d/0B3y_msrWZaXLQXVzOENCY2E3TlU/view
   val2014_ex_t7.tar.gz         the same of val2014, where you have it; it is not published"""
+    HOMEPAGE = 'https://cocodataset.org'
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(
             name='plain', description='Images, captions, objects and their masks.'
@@ -81,53 +79,26 @@ its pictures are not needed:
     ]
 
     def _info(self):
-        features = {
-            'image': tfds.features.Image(shape=(None, None, 3)),
-            'captions': tfds.features.Sequence(tfds.features.Text()),
-            'file_name': tfds.features.Text(),
-            'image_id': tfds.features.Scalar(np.int64),
-        }
+        features = schema.features('image', 'captions', 'file_name', 'image_id')
         metadata = {
             'split_rule': 'coco2014',
             'captions_per_image': CAPTIONS_PER_IMAGE,
             'flip': self.builder_config.name != 'dialogs',
         }
         if self.builder_config.name != 'captions':
-            features['objects'] = tfds.features.Sequence(
-                {
-                    'bbox': tfds.features.BBoxFeature(),
-                    'label': tfds.features.ClassLabel(names=list(CATEGORIES.values())),
-                    'is_crowd': tfds.features.Scalar(np.bool_),
-                }
-            )
-            features['object_masks'] = tfds.features.Image(
-                shape=(None, None, 1), encoding_format='png'
-            )
+            features['objects'] = schema.objects(CATEGORIES.values(), crowds=True)
+            features['object_masks'] = schema.feature('object_masks')
             metadata |= {'max_objects': MAX_OBJECTS, 'mask_size': MASK_SIZE}
         if self.builder_config.name == 'dialogs':
-            features['dialog'] = {
-                'questions': tfds.features.Sequence(tfds.features.Text()),
-                'answers': tfds.features.Sequence(tfds.features.Text()),
-            }
+            features['dialog'] = schema.dialog()
         if self.builder_config.name == 'embeddings':
-            features['embedding'] = tfds.features.Tensor(
-                shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32
-            )
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            homepage='https://cocodataset.org',
-            features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(metadata),
-        )
+            shape = CAPTIONS_PER_IMAGE, EMBEDDING
+            features['embedding'] = schema.feature('embedding', shape=shape)
+        return self.described(features, metadata)
 
     def _split_generators(self, dl_manager):
         # a folder that the user names may be empty: all but the dialogues can be fetched
-        folder = (
-            self.manual_dir
-            if self.manual_dir and self.manual_dir.is_dir()
-            else self.manual_folder()
-        )
+        folder = self.manual_folder(empty=True)
         config = self.builder_config.name
         given = (
             self._dialog_files(folder)
@@ -214,8 +185,7 @@ its pictures are not needed:
         # room for the archives and for their copies in the data set, before hours of downloads
         if urls:
             sizes = {url: self.url_infos[url].size for url in urls}
-            downloads = pathlib.Path(self._data_dir_root) / 'downloads'
-            come = sum(files.come(url, downloads, size) for url, size in sizes.items())
+            come = sum(files.come(url, self.downloads, size) for url, size in sizes.items())
             require_space(
                 self._data_dir_root,
                 2 * sum(sizes.values()) - come,

@@ -45,6 +45,10 @@ TABLES = {
     ATTRIBUTE_NAMES: '<attribute_id> <name>',
 }
 
+# tables that many copies lack
+PART_TABLES = {'parts/parts.txt', 'parts/part_locs.txt'}
+ATTRIBUTE_TABLES = {'attributes/image_attribute_labels.txt'}
+
 
 class Birds(NamedTuple):
     """The tables by image id; a dictionary lacks the images that its table lacks."""
@@ -54,10 +58,10 @@ class Birds(NamedTuple):
     labels: dict  # 1..200
     # x, y, width, height in pixels
     boxes: dict
-    # (15, 3): x, y in pixels, visible 0 or 1
-    parts: dict
-    # (312,) bool
-    attributes: dict
+    # (15, 3): x, y in pixels, visible 0 or 1; None where the copy has no parts
+    parts: dict | None
+    # (312,) bool; None where it has no attributes
+    attributes: dict | None
     class_names: list
     part_names: list
     attribute_names: list
@@ -87,8 +91,10 @@ def images(path):
         yield key_of(match), data
 
 
-def read(path) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
+def read(path, whole=True) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
     """Read CUB_200_2011.tgz, or the folder it unpacks to.
+
+    whole: with parts and attributes, where they are there
 
     Returns its tables and {key: (height, width) or None where it cannot be decoded}.
     """
@@ -107,7 +113,12 @@ def read(path) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
     outside = path.parent / ATTRIBUTE_NAMES
     if ATTRIBUTE_NAMES not in tables and outside.is_file():
         tables[ATTRIBUTE_NAMES] = read_bytes(outside)
-    missing = [file for file in TABLES if file not in tables and file != ATTRIBUTE_NAMES]
+    absent = {ATTRIBUTE_NAMES}
+    for files in (PART_TABLES, ATTRIBUTE_TABLES):
+        if not whole or not tables.keys() & files:
+            absent |= files
+    tables = {file: data for file, data in tables.items() if file not in absent - {ATTRIBUTE_NAMES}}
+    missing = [file for file in TABLES if file not in tables and file not in absent]
     if missing:
         raise DataError(
             f'{path} lacks {", ".join(missing)}. Fetch CUB_200_2011.tgz again; as a folder it must '
@@ -123,7 +134,7 @@ def parse(tables: dict[str, bytes], path) -> Birds:
     """
 
     def rows(file, *kinds):
-        return _rows(tables[file], kinds, file, path)
+        return _rows(tables.get(file, b''), kinds, file, path)
 
     files, names, used = {}, {}, {}
     for image, (key, name) in rows('images.txt', int, _picture):
@@ -136,7 +147,8 @@ def parse(tables: dict[str, bytes], path) -> Birds:
     boxes = {
         image: box for image, *box in rows('bounding_boxes.txt', int, float, float, float, float)
     }
-    parts, attributes = {}, {}
+    parts = {} if PART_TABLES & tables.keys() else None
+    attributes = {} if ATTRIBUTE_TABLES & tables.keys() else None
     for image, part, *location in rows(
         'parts/part_locs.txt', int, _within(1, PARTS), float, float, _within(0, 1)
     ):
@@ -161,6 +173,11 @@ def parse(tables: dict[str, bytes], path) -> Birds:
         'parts/parts.txt': PARTS,
         ATTRIBUTE_NAMES: ATTRIBUTES,
     }.items():
+        if (file == ATTRIBUTE_NAMES and attributes is None) or (
+            file in PART_TABLES and parts is None
+        ):
+            names[file] = []
+            continue
         if file not in tables:
             logging.warning('%s lacks %s: its %d names are replaced by numbers.', path, file, count)
             tables = tables | {

@@ -7,14 +7,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from tfds_builders import class_splits, files
+from tfds_builders import class_splits, files, schema
+from tfds_builders.base import UNBUILT
 from tfds_builders.cub200_captions import archives, texts
 from tfds_builders.errors import DataError
 from tfds_builders.manual import ManualBuilder
 from tfds_builders.old_downloads import EMBEDDING
 from tfds_builders.texts import report_replaced
 
-HOME = 'https://www.vision.caltech.edu/datasets/cub_200_2011/'
 IMAGES_URL = 'https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz'
 MASKS_URL = 'https://data.caltech.edu/records/w9d68-gec53/files/segmentations.tgz'
 IMAGES = ('CUB_200_2011.tgz', 'CUB_200_2011')
@@ -48,10 +48,12 @@ Put these into the manual folder:
                        https://drive.google.com/file/d/0B0ywwgffWnLLLUc2WHYzM0Q2eWc/view
                        or StackGAN's birds.zip or birds/:
                        https://drive.google.com/file/d/0B3y_msrWZaXLT1BZdVdycDY5TEE/view?resourcekey=0-sZrhftoEfdvHq6MweAeCjA"""
+    HOMEPAGE = 'https://www.vision.caltech.edu/datasets/cub_200_2011/'
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(
             name='plain', description='Images, captions, classes, boxes, parts, attributes.'
         ),
+        tfds.core.BuilderConfig(name='captions', description='Without parts and attributes.'),
         tfds.core.BuilderConfig(name='masks', description='And the foreground masks.'),
         tfds.core.BuilderConfig(
             name='embeddings',
@@ -61,34 +63,22 @@ Put these into the manual folder:
 
     def _info(self):
         # its names are known when the files are read
-        features = {
-            'image': tfds.features.Image(shape=(None, None, 3)),
-            'captions': tfds.features.Sequence(tfds.features.Text()),
-            'file_name': tfds.features.Text(),
-            'label': tfds.features.ClassLabel(num_classes=archives.CLASSES),
-            'class_name': tfds.features.Text(),
-            'bbox': tfds.features.BBoxFeature(),
-            'parts': tfds.features.Tensor(shape=(archives.PARTS, 3), dtype=np.float32),
-            'attributes': tfds.features.Tensor(shape=(archives.ATTRIBUTES,), dtype=np.float32),
-        }
+        features = schema.features('image', 'captions', 'file_name', 'class_name', 'bbox')
+        features['label'] = schema.feature('label', num_classes=archives.CLASSES)
+        if self.builder_config.name != 'captions':
+            features['parts'] = schema.feature('parts', shape=(archives.PARTS, 3))
+            features['attributes'] = schema.feature('attributes', shape=(archives.ATTRIBUTES,))
         if self.builder_config.name == 'masks':
-            features['mask'] = tfds.features.Image(shape=(None, None, 1), encoding_format='png')
+            features['mask'] = schema.feature('mask')
         if self.builder_config.name == 'embeddings':
-            features['embedding'] = tfds.features.Tensor(
-                shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32
-            )
+            shape = CAPTIONS_PER_IMAGE, EMBEDDING
+            features['embedding'] = schema.feature('embedding', shape=shape)
         metadata = {
-            'split_rule': 'not built yet',
+            'split_rule': UNBUILT,
             'captions_per_image': CAPTIONS_PER_IMAGE,
             'flip': True,
         }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            homepage=HOME,
-            features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(metadata),
-        )
+        return self.described(features, metadata)
 
     def _split_generators(self, dl_manager):
         folder = self.manual_folder()
@@ -122,12 +112,14 @@ Put these into the manual folder:
             else None
         )
         self.require_space(picture, mask, vector)
-        birds, sizes = archives.read(picture)
+        birds, sizes = archives.read(picture, whole=config != 'captions')
         masks = archives.read_masks(mask) if mask else None
 
         records, problems = {}, {}
         for image, (key, name) in birds.files.items():
-            record = joined.problems.get(key) or _record(image, key, birds, sizes, joined, masks)
+            record = joined.problems.get(key) or _record(
+                image, key, birds, sizes, joined, masks, 'parts' in self.info.features
+            )
             (problems if isinstance(record, str) else records)[name] = record
         self.report(dict(sorted(problems.items())), picture)
         unknown = len(sizes.keys() - {key for key, _ in birds.files.values()})
@@ -143,9 +135,19 @@ Put these into the manual folder:
                 'Fetch the caption archive again.'
             )
         self.info.features['label'].names = birds.class_names
-        self.info.metadata.update(
-            split_rule=rule, parts=birds.part_names, attributes=birds.attribute_names
-        )
+        self.info.metadata['split_rule'] = rule
+        if config != 'captions':
+            absent = [n for n in ('parts', 'attributes') if getattr(birds, n) is None]
+            self.info.metadata.update(
+                parts=birds.part_names, attributes=birds.attribute_names, absent=absent
+            )
+            if absent:
+                logging.warning(
+                    '%s has no %s: they are zeros in all records (metadata absent). For data '
+                    'without them build cub200_captions/captions.',
+                    picture,
+                    ' and no '.join(absent),
+                )
         if vector:
             report_replaced(joined.replaced, text, self.info.metadata)
         self.checksums(*dict.fromkeys((picture, text, mask, vector)))
@@ -171,7 +173,7 @@ Put these into the manual folder:
                 yield records[key]['file_name'], records[key] | {'image': data}
 
 
-def _record(image, key, birds, sizes, joined, masks):
+def _record(image, key, birds, sizes, joined, masks, whole):
     """Return all but the picture, or a sentence that says why the image cannot be used."""
     size, label, lines = sizes.get(key), birds.labels.get(image), joined.captions.get(key, [])
     if size is None:
@@ -190,15 +192,18 @@ def _record(image, key, birds, sizes, joined, masks):
         )
     if joined.embeddings is not None and key not in joined.embeddings:
         return 'no sentence vectors'
-    missing = [
-        name for name in ('boxes', 'parts', 'attributes') if image not in getattr(birds, name)
-    ]
+    tables = {'boxes': birds.boxes, 'parts': birds.parts, 'attributes': birds.attributes}
+    missing = [name for name, table in tables.items() if table is not None and image not in table]
     if missing:
         return f'no {", no ".join(missing)}'
     box = archives.bbox(birds.boxes[image], size)
     if isinstance(box, str):
         return box
-    parts = archives.relative(birds.parts[image], size)
+    parts, attributes = np.zeros((archives.PARTS, 3)), np.zeros(archives.ATTRIBUTES)
+    if birds.parts is not None:
+        parts = archives.relative(birds.parts[image], size)
+    if birds.attributes is not None:
+        attributes = birds.attributes[image]
     if not np.isfinite(parts).all():
         return 'a visible part has no finite location'
     if masks is not None and key not in masks:
@@ -211,9 +216,12 @@ def _record(image, key, birds, sizes, joined, masks):
         'label': label - 1,
         'class_name': birds.class_names[label - 1],
         'bbox': tfds.features.BBox(*box),
-        'parts': parts,
-        'attributes': birds.attributes[image].astype(np.float32),
     }
+    if whole:
+        record |= {
+            'parts': parts.astype(np.float32),
+            'attributes': attributes.astype(np.float32),
+        }
     if masks is not None:
         record['mask'] = masks[key][1]
     if joined.embeddings is not None:

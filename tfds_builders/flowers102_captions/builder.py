@@ -3,11 +3,11 @@
 In the class-disjoint splits of the text-to-image papers.
 """
 
-import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from tfds_builders import class_splits
+from tfds_builders import class_splits, schema
+from tfds_builders.base import UNBUILT
 from tfds_builders.errors import DataError
 from tfds_builders.flowers102_captions import archives, texts
 from tfds_builders.flowers102_captions.classes import CLASS_NAMES, read_class_names
@@ -42,6 +42,7 @@ Put these into the manual folder:
                            or StackGAN's {texts.STACKGAN[0]} or flowers/:
                            https://drive.google.com/file/d/0B3y_msrWZaXLaUc0UXpmcnhaVmM/view
   class_names.txt          optional: 102 lines, line k names label k"""
+    HOMEPAGE = URL
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name='plain', description='Images, captions, classes.'),
         tfds.core.BuilderConfig(name='masks', description='And the foreground masks.'),
@@ -53,31 +54,19 @@ Put these into the manual folder:
 
     def _info(self):
         # its names are known when the files are read
-        features = {
-            'image': tfds.features.Image(shape=(None, None, 3)),
-            'captions': tfds.features.Sequence(tfds.features.Text()),
-            'file_name': tfds.features.Text(),
-            'label': tfds.features.ClassLabel(num_classes=len(CLASS_NAMES)),
-            'class_name': tfds.features.Text(),
-        }
+        features = schema.features('image', 'captions', 'file_name', 'class_name')
+        features['label'] = schema.feature('label', num_classes=len(CLASS_NAMES))
         if self.builder_config.name == 'masks':
-            features['mask'] = tfds.features.Image(shape=(None, None, 1), encoding_format='png')
+            features['mask'] = schema.feature('mask')
         if self.builder_config.name == 'embeddings':
-            features['embedding'] = tfds.features.Tensor(
-                shape=(CAPTIONS_PER_IMAGE, EMBEDDING), dtype=np.float32
-            )
+            shape = CAPTIONS_PER_IMAGE, EMBEDDING
+            features['embedding'] = schema.feature('embedding', shape=shape)
         metadata = {
-            'split_rule': 'not built yet',
+            'split_rule': UNBUILT,
             'captions_per_image': CAPTIONS_PER_IMAGE,
             'flip': True,
         }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            homepage=URL,
-            features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(metadata),
-        )
+        return self.described(features, metadata)
 
     def _split_generators(self, dl_manager):
         folder = self.manual_folder()

@@ -6,9 +6,10 @@ have boxes and labels only.
 
 import dataclasses
 
-import numpy as np
 import tensorflow_datasets as tfds
 
+from tfds_builders import schema
+from tfds_builders.base import Builder
 from tfds_builders.facts import ATOMS
 from tfds_builders.shape_scenes import render, rules, scenes
 from tfds_builders.shape_scenes.captions import CAPTIONS
@@ -73,7 +74,7 @@ def _configs():
     )
 
 
-class ShapeScenes(tfds.core.GeneratorBasedBuilder):
+class ShapeScenes(Builder):
     VERSION = tfds.core.Version('1.1.0')
     RELEASE_NOTES = {
         '1.1.0': 'The metadata say what the scenes are: single, multi or rules.',
@@ -85,66 +86,35 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
         return self._layouts() if self.builder_config.mode == 'rules' else self._pictures()
 
     def _layouts(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description='Boxes and labels whose counts and places follow rules, so that their '
-            'likelihoods are known exactly.',
-            features=tfds.features.FeaturesDict(
-                {
-                    'objects': tfds.features.Sequence(
-                        {
-                            'bbox': tfds.features.BBoxFeature(),
-                            'label': tfds.features.ClassLabel(names=list(rules.LABELS)),
-                        }
-                    )
-                }
-            ),
-            metadata=tfds.core.MetadataDict(
+        return self.described(
+            {'objects': schema.objects(rules.LABELS)},
+            dict(
                 split_rule=rules.SPLIT_RULE,
                 max_objects=rules.MAX_OBJECTS,
                 flip=False,
                 scenes='rules',
                 seed=self.builder_config.seed,
             ),
+            'Boxes and labels whose counts and places follow rules, so that their likelihoods are '
+            'known exactly.',
         )
 
     def _pictures(self):
         mode = self.builder_config.mode
         names = scenes.attribute_names(mode)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description='Procedural pictures of coloured shapes with captions whose truth can be '
-            'computed exactly.',
-            features=tfds.features.FeaturesDict(
-                {
-                    'image': tfds.features.Image(shape=(None, None, 3), encoding_format='png'),
-                    'captions': tfds.features.Sequence(tfds.features.Text()),
-                    'file_name': tfds.features.Text(),
-                    'label': tfds.features.ClassLabel(names=list(scenes.CLASS_IDS)),
-                    'class_name': tfds.features.Text(),
-                    'bbox': tfds.features.BBoxFeature(),
-                    'mask': tfds.features.Image(shape=(None, None, 1), encoding_format='png'),
-                    'objects': tfds.features.Sequence(
-                        {
-                            'bbox': tfds.features.BBoxFeature(),
-                            'label': tfds.features.ClassLabel(names=list(scenes.CLASSES)),
-                        }
-                    ),
-                    'object_masks': tfds.features.Image(
-                        shape=(None, None, 1), encoding_format='png'
-                    ),
-                    'attributes': tfds.features.Tensor(shape=(len(names),), dtype=np.float32),
-                    'dialog': {
-                        'questions': tfds.features.Sequence(tfds.features.Text()),
-                        'answers': tfds.features.Sequence(tfds.features.Text()),
-                    },
-                    'scene': tfds.features.Tensor(
-                        shape=(scenes.MAX_OBJECTS + 1, scenes.COLUMNS), dtype=np.int32
-                    ),
-                    'facts': tfds.features.Tensor(shape=(CAPTIONS[mode], ATOMS, 6), dtype=np.int32),
-                }
-            ),
-            metadata=tfds.core.MetadataDict(
+        features = schema.features(
+            *('captions', 'file_name', 'class_name', 'bbox', 'mask', 'object_masks'),
+            image=schema.feature('image', encoding_format='png'),
+            label=schema.feature('label', names=list(scenes.CLASS_IDS)),
+            objects=schema.objects(scenes.CLASSES),
+            attributes=schema.feature('attributes', shape=(len(names),)),
+            dialog=schema.dialog(),
+            scene=schema.feature('scene', shape=(scenes.MAX_OBJECTS + 1, scenes.COLUMNS)),
+            facts=schema.feature('facts', shape=(CAPTIONS[mode], ATOMS, 6)),
+        )
+        return self.described(
+            features,
+            dict(
                 split_rule=scenes.SPLIT_RULE,
                 captions_per_image=CAPTIONS[mode],
                 attributes=list(names),
@@ -159,6 +129,8 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
                     for shape, colour in scenes.UNSEEN_PAIRS
                 ],
             ),
+            'Procedural pictures of coloured shapes with captions whose truth can be computed '
+            'exactly.',
         )
 
     def _split_generators(self, dl_manager):
