@@ -621,3 +621,16 @@ def test_command_line_prints_one_message_and_no_traceback(tmp_path):
         f'Manual folder {tmp_path / "none"} does not exist' in run.stderr
         and 'cvpr2016_flowers.tar.gz' in run.stderr
     )
+
+
+def test_pictures_and_masks_may_be_unpacked(tmp_path, warnings, monkeypatch):
+    manual = make(tmp_path / 'manual', lists=LISTS)
+    make_masks(manual)
+    for name in ('102flowers.tgz', '102segmentations.tgz'):
+        with tarfile.open(manual / name) as archive:
+            archive.extractall(manual, filter='data')
+        (manual / name).unlink()
+    monkeypatch.setattr(files, 'fetch', None)
+    assert (
+        'mask' in records(built(tmp_path, 'flowers102_captions/masks'), 'train')['image_00001.jpg']
+    )

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from tfds_builders.coco2014_captions.categories import CATEGORIES, LABELS
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.files import clean, members, read_bytes
 
 # slots of a record, as in the layout papers
@@ -65,7 +65,9 @@ def _text(path, name):
         return read_bytes(path, LARGEST).decode('utf-8-sig')
     for _, data in members(path, re.escape(name), LARGEST):
         return data.decode('utf-8-sig')
-    raise DataError(f'{path} holds no {name}. Complete it, or fetch it again.')
+    rest = ', or build coco2014_captions/captions, which needs none'
+    rest = rest if name.startswith('instances') else ''
+    raise DataError(f'{quoted(path)} holds no {name}. Complete it, or fetch it again{rest}.')
 
 
 def lists(content, source, *keys):

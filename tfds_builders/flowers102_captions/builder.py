@@ -6,7 +6,7 @@ In the class-disjoint splits of the text-to-image papers.
 import tensorflow_datasets as tfds
 from absl import logging
 
-from tfds_builders import class_splits, schema
+from tfds_builders import class_splits, files, schema
 from tfds_builders.base import UNBUILT
 from tfds_builders.errors import DataError
 from tfds_builders.flowers102_captions import archives, texts
@@ -17,6 +17,8 @@ from tfds_builders.texts import report_replaced
 
 URL = 'https://www.robots.ox.ac.uk/~vgg/data/flowers/102/'
 IMAGES, LABELS, MASKS = '102flowers.tgz', 'imagelabels.mat', '102segmentations.tgz'
+# what they unpack to
+UNPACKED, UNPACKED_MASKS = ('102flowers', 'jpg'), ('102segmentations', 'segmim')
 CAPTIONS_PER_IMAGE = 10
 # classes
 SPLIT = (62, 20, 20)
@@ -34,8 +36,10 @@ Put these into the manual folder:
                            https://drive.google.com/file/d/0B0ywwgffWnLLcms2WWJQRFNSWXM/view?resourcekey=0-Av8zFbeDDvNcF1sSjDR32w
                            Where it is missing: flowers_icml.tar.gz or flowers.zip, if its captions
                            are inside
-  {IMAGES}, {LABELS}  fetched from {URL} where they are missing
-  {MASKS}     only for flowers102_captions/masks; from the same address
+  {IMAGES}, {LABELS}  fetched from {URL} where they are missing; the folder jpg/ that
+                           the archive unpacks to does as well
+  {MASKS}     only for flowers102_captions/masks; from the same address; or the
+                           folder segmim/ that it unpacks to
   {texts.ICML[0]}      only for flowers102_captions/embeddings: vectors of Reed et al.
                            (ICML 2016), or the folder flowers_icml/. Google Drive:
                            https://drive.google.com/file/d/0B0ywwgffWnLLMl9uOU91MV80cVU/view?resourcekey=0-vy4hVV-6Hvpw3AiYipoa3g
@@ -76,6 +80,7 @@ Put these into the manual folder:
             self.given(
                 folder,
                 MASKS,
+                *UNPACKED_MASKS,
                 what=f'{MASKS} (or build flowers102_captions/plain, which has no masks)',
             )
             if config == 'masks'
@@ -92,7 +97,8 @@ Put these into the manual folder:
             if config == 'embeddings'
             else None
         )
-        picture, label = self.fetched(folder, URL + IMAGES), self.fetched(folder, URL + LABELS)
+        picture = files.first_of(folder, IMAGES, *UNPACKED) or self.fetched(folder, URL + IMAGES)
+        label = self.fetched(folder, URL + LABELS)
         self.require_space(picture, mask, vector)
         labels = archives.read_labels(label)
         (captions, embeddings, lists, broken, replaced), folders = texts.read(
