@@ -125,14 +125,27 @@ def deep(path):
     return path
 
 
+def hollow(path):
+    """A file of a gigabyte that is one hole."""
+    path.mkdir()
+    with open(path / 'a.bin', 'wb') as out:
+        out.truncate(1 << 30)
+    return path
+
+
 @pytest.mark.parametrize(
     'make, name, message',
     [
-        (lambda path: flagged(path, 1, 0), 'x.zip', 'root/a.txt is encrypted.*unpack it and give'),
+        (hollow, 'x', 'a.bin takes 1,074 MB, of which 0.0 are stored.*Fetch'),
+        (
+            lambda path: flagged(path, 1, 0),
+            'x.zip',
+            'root/a.txt is encrypted. Unpack the archive .*give the folder',
+        ),
         (
             lambda path: flagged(path, 0, 97),
             'x.zip',
-            'a.txt is compressed by a method .*97.*unpack',
+            'a.txt is compressed by a method .*97.*Unpack',
         ),
         (sparse, 'x.tar', 'root/a.txt has holes .*give the folder'),
         (long_header, 'x.tar', 'broken .*a header of 1,099,512 MB.*Fetch it again'),

@@ -243,3 +243,14 @@ def test_one_process_reads_and_the_others_wait(odd, reads, capsys):
         and len(reads) == 1
         and 'Another process reads' in capsys.readouterr().out
     )
+
+
+def test_the_table_of_another_split_is_not_used(odd, reads):
+    one, other = (Split(odd, split, ('image',)) for split in ('train[:2]', 'train[2:4]'))
+    place = pathlib.Path(one.pictures.data_dir) / 'tables'
+    first, second = sorted(place.glob('*/image.*.npy'))
+    before = second.read_bytes()
+    for ending in ('.npy', '.sum'):
+        shutil.copy(first.with_suffix(ending), second.with_suffix(ending))
+    assert same(Split(odd, 'train[:2]', ('image',)), one)
+    assert same(Split(odd, 'train[2:4]', ('image',)), other) and second.read_bytes() == before

@@ -39,6 +39,7 @@ HEADERS = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
+UNPACK = 'Unpack the archive with another program, and give the folder.'
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # OpenCV's flags for a picture as it lies in the file
@@ -76,12 +77,10 @@ def members(path, pattern, limit=LARGEST):
             if not match:
                 continue
             if size > limit and not fault:
-                fault = f'takes {size / 1e6:,.0f} MB, and at most {limit / 1e6:,.0f} are read'
+                most = f'at most {limit / 1e6:,.0f} are read'
+                fault = f'takes {size / 1e6:,.0f} MB, and {most}. Fetch it again.'
             if fault:
-                raise DataError(
-                    f'{quoted(path)}: {short(name)} {fault}. Fetch the archive again, or unpack it '
-                    'and give the folder.'
-                )
+                raise DataError(f'{quoted(path)}: {short(name)} {fault}')
             yield match, read()
     except DataError:
         raise
@@ -105,8 +104,18 @@ def _folder(path):
     """Yield (name, size, what rules it out or '', function that reads it) of each file."""
     for file in sorted(path.rglob('*')):
         if file.is_file():
-            name, size = file.relative_to(path).as_posix(), file.stat().st_size
-            yield name, size, '', file.read_bytes
+            status = file.stat()
+            fault = _hollow(status.st_size, 512 * status.st_blocks)
+            yield file.relative_to(path).as_posix(), status.st_size, fault, file.read_bytes
+
+
+def _hollow(size, stored):
+    """Return the fault of a large file that next to nothing is stored of, or ''."""
+    if size > max(LARGEST, RATIO * stored):
+        return (
+            f'takes {size / 1e6:,.0f} MB, of which {stored / 1e6:,.1f} are stored. Fetch it again.'
+        )
+    return ''
 
 
 def _zip(path):
@@ -114,11 +123,12 @@ def _zip(path):
         for info in archive.infolist():
             if info.is_dir():
                 continue
-            fault = ''
+            fault = _hollow(info.file_size, info.compress_size)
             if info.flag_bits & ENCRYPTED:
-                fault = 'is encrypted'
+                fault = f'is encrypted. {UNPACK}'
             elif info.compress_type not in METHODS:
-                fault = f'is compressed by a method that is not read here ({info.compress_type})'
+                method = f'a method that is not read here ({info.compress_type})'
+                fault = f'is compressed by {method}. {UNPACK}'
             yield info.filename, info.file_size, fault, lambda info=info: archive.read(info)
 
 
@@ -135,7 +145,7 @@ def _tar(path):
                 # it would remember all of them
                 archive.members.clear()
                 if info.isfile():
-                    fault = 'has holes (a sparse file)' if info.issparse() else ''
+                    fault = f'has holes (a sparse file). {UNPACK}' if info.issparse() else ''
                     yield (
                         info.name,
                         info.size,

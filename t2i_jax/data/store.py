@@ -68,7 +68,7 @@ class Store:
             try:
                 if not path.exists():
                     continue
-                if _sum_of(path).read_text() != _checksum(path):
+                if _sum_of(path).read_text() != _checksum(path, path.name):
                     raise ValueError('its checksum is another')
                 if is_text(name):
                     table = json.loads(path.read_text(encoding='utf-8'))
@@ -153,7 +153,7 @@ class Store:
                 path = self.path(name)
                 # a table without its checksum is made again
                 _sum_of(path).unlink(missing_ok=True)
-                checksum = _checksum(self._unfinished(name))
+                checksum = _checksum(self._unfinished(name), path.name)
                 self._unfinished(name).replace(path)
                 with atomic.replacing(_sum_of(path)) as file:
                     file.write_text(checksum)
@@ -169,13 +169,16 @@ def _sum_of(path):
     return path.with_suffix('.sum')
 
 
-def _checksum(path):
-    """Compute a checksum of a file, as fast as disks read: it guards against damage alone."""
+def _checksum(path, name):
+    """Compute a checksum of a file under its final name, as fast as disks read.
+
+    It guards against damage and mistakes alone.
+    """
     total = 0
     with open(path, 'rb') as file:
         while data := file.read(CHUNK):
             total = zlib.crc32(data, total)
-    return f'{os.path.getsize(path)} {total:08x}'
+    return f'{name} {os.path.getsize(path)} {total:08x}'
 
 
 def _lock(file, data_dir):
