@@ -394,6 +394,7 @@ def test_a_data_set_says_what_it_is(name, tmp_path):
         (['--data_dir={tmp_path}/' + 300 * 'x'], 'cannot be used: File name too long. Choose a sh'),
         (['--data_dir=/proc/x'], '/proc.* cannot be used'),
         (['--data_dir=/dev/null'], '/dev/null.* cannot be used'),
+        (['--data_dir=/a\udcff'], "'/a.udcff.*' is not the name of a folder in UTF-8"),
     ],
 )
 def test_inspect_names_what_it_cannot_do(data_dir, tmp_path, monkeypatch, flags, message):

@@ -56,6 +56,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _fault(self):
         """Return what its folder lacks, or None where it is whole or not there."""
         folder = pathlib.Path(self._data_dir)
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError:
+            # array_record reads no other names
+            raise DataError(
+                f'{str(folder)!a} is not the name of a folder in UTF-8. Give another --data_dir (in '
+                'training --config.data.dir).'
+            ) from None
         if not os.path.lexists(folder):
             return None
         for name in ('dataset_info.json', 'features.json', 'metadata.json'):

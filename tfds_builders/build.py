@@ -99,6 +99,8 @@ def main(argv):
         )
     except DataError as error:
         sys.exit(f'Error: {error}')
+    except KeyboardInterrupt:
+        sys.exit(130)
     except OSError as error:
         sys.exit(f'Error: {argv[1]} cannot be built: {explained(error)}')
     print(report(builder))

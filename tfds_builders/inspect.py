@@ -255,6 +255,8 @@ def main():
         inspect(builder, args.split, args.num, out)
     except DataError as error:
         sys.exit(f'Error: {error}')
+    except KeyboardInterrupt:
+        sys.exit(130)
     except OSError as error:
         sys.exit(f'Error: {args.name} cannot be drawn: {explained(error)}')
     print(
