@@ -61,8 +61,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         except UnicodeEncodeError:
             # array_record reads no other names
             raise DataError(
-                f'{str(folder)!a} is not the name of a folder in UTF-8. Give another --data_dir (in '
-                'training --config.data.dir).'
+                f'{str(folder)!a} is not the name of a folder in UTF-8. Give another --data_dir '
+                '(in training --config.data.dir).'
             ) from None
         if not os.path.lexists(folder):
             return None
