@@ -128,14 +128,23 @@ def refuse_empty(stage):
 def require_memory(stage, mesh):
     """Raise RunError for networks or a batch that cannot fit into the memory of the devices.
 
-    What training takes at least: weights, their gradient and two moments, and the pictures.
+    What training takes at least: weights, of trained ones the gradient and two moments, pictures.
     """
     block, size = stage.block, stage.data['size']
-    weights = 16 * sum(x.size for x in jax.tree.leaves(nnx.state(stage.nominal, nnx.Param)))
+    trained = {network for phase in stage.nominal.phases for network in phase.trains}
+    weights = 0
+    for network, tree in core.split(stage.nominal).params.items():
+        count = sum(x.size for x in jax.tree.leaves(tree))
+        weights += count * (16 if network in trained else 4)
     pictures = 12 * block.batch_size * size**2
-    stats = mesh.devices.flat[0].memory_stats() or {}
-    # processors have no memory of their own
-    limit = stats['bytes_limit'] * mesh.size if 'bytes_limit' in stats else free_memory()
+    own = next(one for one in mesh.devices.flat if one.process_index == jax.process_index())
+    stats = own.memory_stats() or {}
+    if 'bytes_limit' in stats:
+        limit = stats['bytes_limit']
+        weights, pictures = weights / mesh.shape['fsdp'], pictures / mesh.size
+    else:
+        # processors share the memory of their machine
+        limit = free_memory()
     if weights + pictures > limit:
         raise RunError(
             f'Stage {stage.name} takes at least {weights / 1e9:,.1f} GB for its networks and '
