@@ -41,6 +41,8 @@ from tfds_builders.words import MAX_WORDS
 FIXED, FREE, GROWS = 'fixed', 'free', 'grows'
 # the largest number below 1, for decays; what the step of a state and a seed can count to
 BELOW_ONE, STEPS, SEEDS = math.nextafter(1, 0), 2**31 - 1, 2**32 - 1
+# keywords of stages up to FEW are counts of parts, of which a stage may have at most MANY
+FEW, MANY = 8, 1000
 # times that load_size may be larger than size: more is nearly always one of the two forgotten
 CORNER = 2
 
@@ -699,13 +701,18 @@ def check_block(name, values):
 
 
 def check_model(name, cls, model):
-    """Raise RunError for a keyword of a stage that has another type than the stage's own."""
+    """Raise RunError for a keyword of a stage of another type than its own, or a huge count.
+
+    Keywords that are small by default count blocks, scales and the like, which take time to build.
+    """
     for path, value, default in with_defaults(plain(model), keywords(cls)):
         if not is_of(default, value):
             raise RunError(
                 f'stages.{name}.model.{path} is {short(repr(value), 80)}; expected '
                 f'{KINDS[type(default)]}.'
             )
+        if isinstance(default, int) and 0 < default <= FEW:
+            require_range(f'stages.{name}.model.{path}', value, 0, MANY)
 
 
 def with_defaults(tree, defaults, prefix=''):

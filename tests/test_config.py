@@ -424,6 +424,13 @@ def test_keywords_of_another_type_are_refused(path, value, message):
         settings.check_model('gan', settings.system('gan_cls').STAGES['gan'], model)
 
 
+def test_parts_without_end_are_refused():
+    two = settings.system('stackgan').STAGES['two']
+    settings.check_model('two', two, {'blocks': 1000})
+    with pytest.raises(RunError, match=r'stages\.two\.model\.blocks is 1000000000000; .* and 1000'):
+        settings.check_model('two', two, {'blocks': 10**12})
+
+
 def test_pictures_of_which_training_would_see_a_corner_are_refused():
     config = tiny(**{'data.load_size': '300'})
     # a run that was trained so may be drawn from
