@@ -143,7 +143,7 @@ def test_own_captions_are_found_and_others_are_not(capsys):
     )
 
 
-def test_captions_of_the_same_words_and_without_words():
+def test_captions_of_the_same_words_and_without_words(capsys):
     rows = rows_of(['a', 'a', 'b', 'c', '?', 'd'])
     own = OneHot().read(rows.texts)[0]
     (value,) = r_precision(rows, OneHot(), {'real': {'judge': own}}, lambda message: None)
@@ -161,10 +161,9 @@ def test_captions_of_the_same_words_and_without_words():
         == []
     )
     for texts in ('???', 'a??', 'a'):
-        with pytest.raises(
-            RunError, match=f'judge can read {texts.count("a")} of {len(texts)} captions'
-        ):
-            em.readings(rows_of(list(texts)), {'judge': OneHot()})
+        assert em.readings(rows_of(list(texts)), {'judge': OneHot()}) == {}
+        said = capsys.readouterr().out
+        assert f'by judge is left out: it can read {texts.count("a")} of {len(texts)} ' in said
 
 
 # ------------------------------------------------------------------------------------------ scorers
@@ -318,8 +317,8 @@ def test_retrieval_by_a_damsm_alone(judge_run, capsys):
             ladder == sorted(ladder)
             and found['to_text_R@1_entailment', by]['protocol']['pairs'] == 20
         )
-    assert 'to_image_R@10_entailment' in capsys.readouterr().out
-    assert 'to_image_R@10_entailment' in compare([path, path])
+    assert 'to_image_R@5_entailment (words)' in capsys.readouterr().out
+    assert 'to_image_R@5_entailment' in compare([path, path])
 
 
 def test_tiles_and_chunks_do_not_matter(judge_run, monkeypatch):

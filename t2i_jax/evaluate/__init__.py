@@ -13,7 +13,6 @@ measures, report, compare     what all kinds share; the result
 import functools
 import hashlib
 import json
-import pathlib
 
 from t2i_jax import config as settings
 from t2i_jax.data.feed import CHUNK
@@ -59,6 +58,8 @@ def evaluate(stage: RunStage, out: Path | None = None, everything: bool = False,
     measured = kind(stage, sampler, train, options)
     splits = [name.strip() for name in options['split'].split(',') if name.strip()]
     splits = splits or measured.splits
+    name = options['name'] or file_name(stage, sampler.step, splits, measured, options)
+    path = report.place(out or stage.workdir / 'eval', name.replace('/', '_'))
     values, grids = [], []
     for name in splits:
         split = opened(name)
@@ -89,8 +90,6 @@ def evaluate(stage: RunStage, out: Path | None = None, everything: bool = False,
         splits=splits,
         version=report.version(),
     )
-    name = options['name'] or file_name(stage, sampler.step, splits, measured, options)
-    path = pathlib.Path(out or stage.workdir / 'eval') / f'{name.replace("/", "_")}.json'
     parts = dict(run=run, protocol=protocol, values=values)
     return report.finish(path, grids, measured.headline, everything, **parts)
 

@@ -63,6 +63,7 @@ def evaluate_files(
     if not out:
         raise RunError('--images needs --out=DIR, another folder, where the report is written.')
     require_apart(out, images, reference)
+    path = report.place(out, 'evaluation')
     arrays = statistics_of(reference) if str(reference).lower().endswith('.npz') else None
     foreign = arrays is not None and set(arrays) >= MOMENTS
     options = {**OPTIONS, **(dict(resize=MOMENTS_RESIZE) if foreign else {}), **given}
@@ -106,7 +107,7 @@ def evaluate_files(
         version=report.version(),
     )
     return report.finish(
-        pathlib.Path(out).expanduser() / 'evaluation.json',
+        path,
         [('', found['first'], None, texts)],
         HEADLINE,
         everything,

@@ -16,6 +16,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import pathlib
 import shutil
 import time
@@ -27,7 +28,7 @@ from matplotlib.figure import Figure
 from t2i_jax import __version__
 from t2i_jax.draw import sheets
 from t2i_jax.metrics.bootstrap import interval as bootstrap
-from t2i_jax.runtime.errors import DataError, RunError, explained, quoted, reason
+from t2i_jax.runtime.errors import DataError, RunError, explained, quoted, reason, short
 from t2i_jax.runtime.files import replacing, write_text
 from tfds_builders.files import read_text
 
@@ -35,6 +36,8 @@ from tfds_builders.files import read_text
 PICTURES = 'drawn', 'real', 'training', 'shuffled', 'remembered', 'mean', 'noise', 'floor'
 # sentences of the picture, its pixels an inch
 SHOWN, DPI = 12, 90
+# letters of a file's name; more are added while it is written
+LONGEST = 200
 # columns where there is no terminal
 WIDTH = 120
 HIGHER, LOWER = '↑', '↓'
@@ -133,6 +136,23 @@ def tagged(values, **more):
 
 
 # ------------------------------------------------------------------------------------------ files
+def place(folder, name) -> pathlib.Path:
+    """Return the path of a report, before the work; its folder is made.
+
+    Raises RunError where it cannot be written, or its name is too long.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    if len(os.fsencode(name)) > LONGEST:
+        raise RunError(
+            f'{short(name, 60)} is too long a name of a file: set a shorter --config.eval.name.'
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(explained(error, folder)) from None
+    return folder / f'{name}.json'
+
+
 def finish(path, grids, headline=(), everything=False, **parts) -> dict:
     """Make a report of its parts, write it as <path>, JSON, and <path>.png, and print it.
 
@@ -145,13 +165,14 @@ def finish(path, grids, headline=(), everything=False, **parts) -> dict:
         raise RunError('No number could be computed; the lines above say why.')
     date = time.strftime('%Y-%m-%d %H:%M:%S')
     out = parts | dict(headline=chosen(parts['values'], headline), date=date)
-    drawing = path.with_suffix('.png')
+    # printed first: a disk that is full takes no numbers away
+    print(table(out) if everything else few(out), flush=True)
+    drawing = path.with_name(f'{path.stem}.png')
     try:
         write_text(path, json.dumps(out, indent=1) + '\n')
         picture(out, grids, drawing)
     except OSError as error:
         raise RunError(explained(error, path)) from None
-    print(table(out) if everything else few(out))
     more = '' if everything else '; --all prints them'
     print(f'\nAll {len(out["values"])} numbers with their protocol: {quoted(path)}{more}.')
     print(f'Picture: {quoted(drawing)}')
@@ -346,6 +367,9 @@ def few(out) -> str:
         for split in splits:
             columns = found.get((split, entry['metric'], entry['reader']), {})
             other = beside(entry, columns, main)
+            chance = columns.get(main, {}).get('protocol', {}).get('chance')
+            if not other and is_number(chance):
+                other = 'chance', dict(value=chance)
             level = f'{other[0]} {shortest(other[1]["value"])}' if other else ''
             yield cell(columns.get(main)), level
 
