@@ -282,3 +282,12 @@ def test_a_remark_is_made_once_of_each_metric(capsys):
         remark(message)
     assert capsys.readouterr().out == 'fid is left out: 3\nkid is left out: 4\n'
     assert during.once is once
+
+
+def test_where_a_report_is_written_is_checked_before_the_work(tmp_path):
+    assert report.place(tmp_path / 'new', 'x').parent.is_dir()
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(RunError, match='file/eval cannot be used'):
+        report.place(tmp_path / 'file' / 'eval', 'x')
+    with pytest.raises(RunError, match='set a shorter --config.eval.name'):
+        report.place(tmp_path, 'x' * 300)
