@@ -16,6 +16,7 @@ __all__ = [
     'flowers',
     'folder',
     'laptop_rates',
+    'recipe',
     'rules',
     'shapes',
     'stage_of',
@@ -60,6 +61,18 @@ def laptop_rates(stage):
     for phase in ('d_loss', 'g_loss'):
         stage.optim[phase].update(lr=1e-3, b1=0.0, b2=0.99)
         stage.optim[phase].schedule.update(kind='cosine', floor=0.02)
+
+
+def recipe(stage, steps):
+    """Give a GAN stage on shape_scenes the game of later papers, in place. All numbers ours.
+
+    D pairs each drawn with a real picture (relativistic), wrong pairs have another sentence, which
+    often differs by a word, and a head of D finds the sentence of a picture in the batch.
+    """
+    stage.update(epochs=0, steps=steps, batch_size=32, near_wrong=0.5, ema=0.995, ema_warmup=True)
+    stage.update(sample_every=1000, validate_every=0, checkpoint_every=1000)
+    stage.model.update(adversary='pairing', contrast=(1.0, 0.2), leave_out='entailment')
+    laptop_rates(stage)
 
 
 # ---------------------------------------------------------------------------------------- data sets

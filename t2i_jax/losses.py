@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,63 @@ def mismatched(values: Array, sampled: Array | None) -> Array:
             'of 1 has none: set batch_size to 2 or more.'
         )
     return values[1:]
+
+
+ADVERSARIES = 'bce', 'hinge', 'pairing'
+
+
+class Answers(NamedTuple):
+    """D's losses where pictures have sentences, each a scalar; a system weights and adds them."""
+
+    # real pictures with their own sentences
+    right: Array
+    # drawn pictures
+    drawn: Array
+    # real pictures with sentences that do not match; None without such pairs
+    wrong: Array | None
+
+
+def d_answers(kind: str, real: Array, drawn: Array, wrong: Array | None = None) -> Answers:
+    """Compute D's losses of a conditional game from logits (B, ...).
+
+    | kind | right | drawn | wrong | source |
+    |---|---|---|---|---|
+    | 'bce' | mean softplus(-r) | mean softplus(d) | mean softplus(w) | [1] |
+    | 'hinge' | mean max(0, 1 - r) | mean max(0, 1 + d) | mean max(0, 1 + w) | [2] |
+    | 'pairing' | half of drawn | mean softplus(d - r) | mean softplus(w - r) | [3] |
+
+    [1] Reed et al., 2016; [2] Lim and Ye, 2017, as DF-GAN has it; [3] Jolicoeur-Martineau, 2018,
+    and Huang et al., 2024, whose rows pair a real with a drawn picture. With `wrong` of real
+    pictures alone, rows of `wrong` may be fewer than B: they are paired with the first ones.
+    Raises ValueError for another kind.
+    """
+    choose('adversary', kind, ADVERSARIES)
+    if kind == 'bce':
+        return Answers(bce(real, 1.0), bce(drawn, 0.0), None if wrong is None else bce(wrong, 0.0))
+    real, drawn = real.astype(jnp.float32), drawn.astype(jnp.float32)
+    wrong = None if wrong is None else wrong.astype(jnp.float32)
+    if kind == 'hinge':
+        false = [None if x is None else jax.nn.relu(1 + x).mean() for x in (drawn, wrong)]
+        return Answers(jax.nn.relu(1 - real).mean(), *false)
+    pair = jax.nn.softplus(drawn - real).mean()
+    more = None if wrong is None else jax.nn.softplus(wrong - real[: len(wrong)]).mean()
+    return Answers(pair / 2, pair, more)
+
+
+def g_answers(kind: str, drawn: Array, real: Array | None = None) -> Array:
+    """Compute G's loss of each drawn picture from logits (B, ...) -> (B,).
+
+    'bce' softplus(-d), 'hinge' -d, 'pairing' softplus(r - d), r the logits of real pictures with
+    the same sentences, a constant. Raises ValueError for another kind.
+    """
+    choose('adversary', kind, ADVERSARIES)
+    if kind == 'bce':
+        return bce_per_row(drawn, 1.0)
+    drawn = drawn.astype(jnp.float32).reshape(len(drawn), -1)
+    if kind == 'hinge':
+        return -drawn.mean(-1)
+    real = jax.lax.stop_gradient(real).astype(jnp.float32).reshape(len(real), -1)
+    return jax.nn.softplus(real - drawn).mean(-1)
 
 
 def _logistic_d_loss(real_logits, fake_logits):
@@ -123,6 +181,23 @@ def gradient_penalty(
     # the root has no derivative at 0, where a critic may well start
     norm = jnp.sqrt(squares + 1e-12)
     return weight * jnp.square(norm - 1).mean()
+
+
+def matching_gradient_penalty(
+    critic: Callable[[Array, Array], Array], images: Array, sentences: Array, power: float = 6.0
+) -> Array:
+    """Compute mean |(d critic / d image, d critic / d sentence)|^power -> scalar (MA-GP, DF-GAN).
+
+    critic: (B, H, W, 3), (B, D) -> logits (B,), each of which depends on its own row alone: a
+        network in evaluation mode.
+    images, sentences: of real matching pairs.
+    The norm is over all entries of a picture and its sentence vector together.
+    """
+    images, sentences = images.astype(jnp.float32), sentences.astype(jnp.float32)
+    gradients = jax.grad(lambda x, s: critic(x, s).astype(jnp.float32).sum(), argnums=(0, 1))
+    squares = [jnp.square(x).sum(range(1, x.ndim)) for x in gradients(images, sentences)]
+    # a power of the square, whose derivative at 0 is 0
+    return (sum(squares) ** (power / 2)).mean()
 
 
 # ---------------------------------------------------------------------- embeddings and Gaussians
@@ -289,7 +364,12 @@ def word_scores(
 
 
 def matching_loss(
-    scores: Array, leave_out: Array | None = None, present: Array | None = None
+    scores: Array,
+    leave_out: Array | None = None,
+    present: Array | None = None,
+    *,
+    wrong_captions: Array | None = None,
+    wrong_pictures: Array | None = None,
 ) -> Array:
     """Compute the cross-entropies of rows and of columns against the diagonal -> scalar.
 
@@ -299,6 +379,8 @@ def matching_loss(
     leave_out: bool (B, B), true for pairs that are not wrong either (same class, or the caption is
         true of the picture); the diagonal always stays.
     present: bool (B,), false for pairs that count as if they did not exist.
+    wrong_captions: (B,), the score of each picture and one more caption that is wrong for it.
+    wrong_pictures: (B,), the score of each caption and one more picture that is wrong for it.
     """
     b = len(scores)
     if b < 2:
@@ -313,7 +395,12 @@ def matching_loss(
     scores = jnp.where(absent & ~own, -jnp.inf, scores.astype(jnp.float32))
     # the diagonal, without leaving the rows of a device
     right = jnp.where(own, scores, 0).sum(1)
-    losses = jax.nn.logsumexp(scores, 1) + jax.nn.logsumexp(scores, 0) - 2 * right
+    by_picture, by_caption = jax.nn.logsumexp(scores, 1), jax.nn.logsumexp(scores, 0)
+    if wrong_captions is not None:
+        by_picture = jnp.logaddexp(by_picture, wrong_captions)
+    if wrong_pictures is not None:
+        by_caption = jnp.logaddexp(by_caption, wrong_pictures)
+    losses = by_picture + by_caption - 2 * right
     return jnp.where(present, losses, 0).sum() / jnp.maximum(present.sum(), 1)
 
 
@@ -355,12 +442,27 @@ def sentence_loss(
     gamma3: float = 10.0,
     leave_out: Array | None = None,
     present: Array | None = None,
+    wrong_sentences: Array | None = None,
+    wrong_codes: Array | None = None,
 ) -> Array:
     """Compute L_s of DAMSM, `matching_loss` of gamma3 cos(picture, sentence) -> scalar.
 
     codes, sentences: (B, D).
     gamma3: see the formula.
     leave_out, present: of `matching_loss`; a caption without words is not present.
+    wrong_sentences: (B, D), row i of a caption that is wrong for picture i.
+    wrong_codes: (B, D), row i of a picture for which caption i is wrong.
     Raises ValueError for B = 1.
     """
-    return matching_loss(gamma3 * sentence_scores(codes, everywhere(sentences)), leave_out, present)
+
+    def cosines(a, b):
+        a, b = _unit(a.astype(jnp.float32)), _unit(b.astype(jnp.float32))
+        return gamma3 * (a * b).sum(-1)
+
+    return matching_loss(
+        gamma3 * sentence_scores(codes, everywhere(sentences)),
+        leave_out,
+        present,
+        wrong_captions=None if wrong_sentences is None else cosines(codes, wrong_sentences),
+        wrong_pictures=None if wrong_codes is None else cosines(wrong_codes, sentences),
+    )

@@ -397,9 +397,9 @@ def uniform_rows(key, n, shape, low=0.0):
     return noise_rows(_uniform(low), key, n, shape)
 
 
-def truncated_rows(key, n, shape):
-    """Return normal noise cut at two deviations, n x shape, row i from fold_in(key, i)."""
-    return noise_rows(_truncated, key, n, shape)
+def truncated_rows(key, n, shape, limit=2.0):
+    """Return normal noise within +-limit, n x shape, whose row i comes from fold_in(key, i)."""
+    return noise_rows(_truncated(limit), key, n, shape)
 
 
 def noise_rows(draw, key, n, shape):
@@ -417,5 +417,6 @@ def _uniform(low):
     return functools.partial(jax.random.uniform, minval=low)
 
 
-def _truncated(key, shape):
-    return jax.random.truncated_normal(key, -2, 2, shape)
+@functools.cache
+def _truncated(limit):
+    return lambda key, shape: jax.random.truncated_normal(key, -limit, limit, shape)

@@ -17,12 +17,13 @@ from t2i_jax.encoders import efficientnet_lite
 from t2i_jax.encoders.damsm_image import DamsmImage
 from t2i_jax.encoders.efficientnet_lite import EfficientNetLite, EfficientNetTrunk
 from t2i_jax.encoders.pretrained import bilinear
+from t2i_jax.layers.pairs import not_wrong
 from t2i_jax.losses import sentence_loss, words_loss
 from t2i_jax.metrics.retrieval import retrieval
 from t2i_jax.run import describe
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.stage import Meta
-from t2i_jax.systems.damsm import Damsm, not_wrong
+from t2i_jax.systems.damsm import Damsm
 from tfds_builders.facts import BACKGROUND, EXISTS, table
 
 META = Meta('birds', vocabulary_size=12, length=6, size=16, classes=4)

@@ -12,7 +12,8 @@ from t2i_jax import stage as core
 from t2i_jax.data.text import encode_chars
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.stage import Meta
-from t2i_jax.systems.gan_cls import STAGES, GanCls, JointEmbedding, Style
+from t2i_jax.systems.gan_cls import STAGES, GanCls, Style
+from t2i_jax.systems.joint_embedding import JointEmbedding
 
 SENTENCES = [
     'a red bird with a short beak',

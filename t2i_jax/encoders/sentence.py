@@ -1,16 +1,64 @@
 """The one way from a batch to sentence vectors, stored with the data or encoded.
 
-A text encoder (CharCnnRnn, BiLstm) says which batch keys it `reads`, how many dimensions `d` its
-vectors have, and makes them by `sentence`. Where there is none (None), the data hold the vectors.
+A text encoder (ENCODERS) says which batch keys it `reads`, how many dimensions `d` its vectors
+have, and makes them by `sentence`. Where there is none (None), the data hold the vectors.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
+from t2i_jax.encoders.bi_lstm import BiLstm
+from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
+from t2i_jax.encoders.word_sum import WordSum
+from t2i_jax.layers.norm import Whitening
+from t2i_jax.runtime.errors import choose
+
+# kind -> the keywords that it reads; embedding: the dimensions of a sentence vector
+ENCODERS = {
+    'chars': ('variant', 'channels', 'hidden', 'embedding', 'dropout'),
+    'lstm': ('embedding', 'dropout'),
+    'words': ('embedding',),
+}
+# of the char-CNN-RNN; hidden 0: the variant's own
+ENCODER = dict(variant='icml_birds', channels=(384, 512), hidden=0, embedding=1024, dropout=0.0)
 STORED = ('embedding',)
 WORDS = 'tokens', 'length'
+
+
+def sentence_encoder(kind, meta, keywords, *, rngs):
+    """Build a text encoder.
+
+    kind: 'chars', a char-CNN-RNN; 'lstm', a bi-LSTM over words; 'words', the sum of word vectors.
+    keywords: as ENCODER has them. Raises ValueError for one that differs from it and is not read.
+    """
+    read = ENCODERS[choose('text', kind, ENCODERS)]
+    unread = [key for key in keywords if key not in read and keywords[key] != ENCODER[key]]
+    if unread:
+        raise ValueError(
+            f'encoder.{unread[0]} is not read with text={kind!r}, which reads {", ".join(read)}: '
+            'leave it out.'
+        )
+    if kind == 'chars':
+        return CharCnnRnn(**keywords, rngs=rngs)
+    d, words = keywords['embedding'], meta.vocabulary_size
+    if kind == 'words':
+        return WordSum(words, d, rngs=rngs)
+    return BiLstm(words, d, dropout=keywords['dropout'], rngs=rngs)
+
+
+class Whitened(nnx.Module):
+    """A text encoder whose sentence vectors are whitened (`Whitening`)."""
+
+    def __init__(self, encoder):
+        self.encoder, self.whitening = encoder, Whitening(encoder.d)
+        self.reads, self.d = encoder.reads, encoder.d
+
+    def sentence(self, *inputs, train=False, key=None):
+        """Encode the sentences: b d."""
+        return self.whitening(self.encoder.sentence(*inputs, train=train, key=key))
 
 
 class WordsAndSentence(NamedTuple):

@@ -24,6 +24,7 @@ from t2i_jax.data.feed import CHUNK, first_rows
 from t2i_jax.evaluate import report
 from t2i_jax.evaluate.judges import in_chunks
 from t2i_jax.evaluate.measures import Kind, Unmeasurable, attempted
+from t2i_jax.evaluate.reading import readable
 from t2i_jax.evaluate.report import HIGHER, LOWER, Headline
 from t2i_jax.evaluate.sources import Real
 from t2i_jax.metrics.arrays import unit
@@ -45,6 +46,8 @@ TILE = 32, 128
 FOUND, SHOWN = 5, 64
 # pairs of a retrieval, of which each is compared with each
 MOST = 10_000
+# captions to which the linear reader of sentence vectors is fitted
+FIT = 2000
 
 
 # --------------------------------------------------------------------------------- wrong captions
@@ -182,6 +185,7 @@ class Pairs(Kind):
     pairs and among 100, and the median rank. On shape_scenes a caption that is true of another
     picture is not a wrong answer for it. Where there are classes, the metrics of `class` take any
     caption (or picture) of the class among all, and the own one with 99 of other classes among 100.
+    `reads_<attribute>` says what a linear reader finds in the vectors of captions (`readable`).
 
     Raises RunError for options that have no part in this.
     """
@@ -230,6 +234,12 @@ class Pairs(Kind):
         values, kinds = [], conventions(split)
         for kind in kinds[:1] if kinds[0] == 'entailment' else kinds:
             values += self.retrieved(kind, scores, rows, wording, protocol)
+        if 'facts' in split.tables:
+            fit_codes, fit_facts = self.fit
+            found = readable(fit_codes, fit_facts, codes.sentence[known], rows.of('facts'))
+            found = {f'reads_{attribute}': right for attribute, right in found.items()}
+            more = dict(reader='ridge', fit=len(fit_codes))
+            values += report.averages(found, self.options['seed'], **more)
         values = report.tagged(values, split=name, pictures='real')
 
         # of each caption
@@ -238,6 +248,12 @@ class Pairs(Kind):
         found = found.reshape(*best.shape, *found.shape[1:])
         few = rows.take(slice(SHOWN))
         return values, (name, found, pictures_of(few), few.texts)
+
+    @functools.cached_property
+    def fit(self):
+        """The vectors and facts of training captions to which the linear reader is fitted."""
+        rows = first_rows(self.train, min(FIT, len(self.train)), self.sampler.meta.captions)
+        return codes_of(self.sampler, rows)[0].sentence, rows.of('facts')
 
     def retrieved(self, kind, scores, rows, wording, protocol) -> list:
         """The numbers of both ways by one convention."""

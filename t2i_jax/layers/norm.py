@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
 
+from t2i_jax.layers.linear import NORMAL
+
 
 class Running(nnx.BatchStat):
     """A running statistic that is quick to assign while a program is traced.
@@ -95,6 +97,51 @@ class LayerNorm(nnx.Module):
 
 
 NORMS = {'batch': BatchNorm, 'layer': LayerNorm}
+
+
+class ModulatedNorm(nnx.Module):
+    """Batch norm whose result a condition scales and shifts: BN(x) (1 + A c) + B c.
+
+    Maps b ... c, conditions b d -> b ... c. A and B start from normal(0, 0.02).
+    """
+
+    def __init__(self, c, d, *, rngs):
+        self.norm = BatchNorm(c, rngs=rngs)
+        self.modulate = nnx.Linear(d, 2 * c, kernel_init=NORMAL, rngs=rngs)
+
+    def __call__(self, x, condition, *, train):
+        scale, shift = jnp.split(self.modulate(condition), 2, -1)
+        axes = range(1, x.ndim - 1)
+        scale, shift = (jnp.expand_dims(part, axes) for part in (scale, shift))
+        return self.norm(x, train=train) * (1 + scale) + shift
+
+
+class Whitening(nnx.Module):
+    """Vectors b d moved and turned so that all directions vary alike, as far as they vary at all.
+
+    (x - m) U diag((lambda / lambda_max + 1e-3)^-1/2) U^T, m, U, lambda the mean of vectors and the
+    eigenvectors and eigenvalues of their covariance. Both are running averages (0.99 old), to which
+    `observe` adds a batch.
+    """
+
+    def __init__(self, d):
+        self.mean, self.covariance = Running(jnp.zeros(d)), Running(jnp.eye(d))
+        self.matrix = Running(jnp.eye(d))
+
+    def observe(self, x, momentum=0.99):
+        """Add a batch of vectors b d to the statistics."""
+        x = jax.lax.stop_gradient(x.astype(jnp.float32))
+        mean = momentum * self.mean[...] + (1 - momentum) * x.mean(0)
+        centred = x - mean
+        now = jnp.einsum('bi,bj->ij', centred, centred, precision=jax.lax.Precision.HIGHEST)
+        covariance = momentum * self.covariance[...] + (1 - momentum) * now / len(x)
+        values, vectors = jnp.linalg.eigh(covariance)
+        spread = jax.lax.rsqrt(jnp.maximum(values, 0) / values[-1] + 1e-3)
+        self.mean[...], self.covariance[...] = mean, covariance
+        self.matrix[...] = (vectors * spread) @ vectors.T
+
+    def __call__(self, x):
+        return (x - self.mean[...]) @ self.matrix[...]
 
 
 def scale_around_one(key, shape, dtype):

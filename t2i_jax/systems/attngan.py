@@ -48,13 +48,15 @@ from flax import nnx
 from t2i_jax.encoders.sentence import WORDS, encode_words
 from t2i_jax.layers.attention import WordAttention
 from t2i_jax.layers.conditioning import ConditioningAugmentation
+from t2i_jax.layers.game import PLAIN, game
 from t2i_jax.layers.glu import ImageTrunk, InitStage, LogitHead, ResidualGlu, ToImage, UpGlu
 from t2i_jax.layers.linear import ORTHOGONAL
 from t2i_jax.layers.norm import NORMS, separately
-from t2i_jax.losses import bce, conditioning_kl, mismatched
+from t2i_jax.layers.pairs import matching_advice
+from t2i_jax.losses import conditioning_kl, mismatched
 from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.stage import Phase, normal_rows
-from t2i_jax.systems.damsm import CommonSpace, Damsm, Matching, matching_advice
+from t2i_jax.systems.damsm import CommonSpace, Damsm, Matching
 from t2i_jax.systems.stackgan_pp import pyramid, tree_sides
 
 
@@ -146,10 +148,11 @@ class AttnDiscriminator(nnx.Module):
     `matching`: whether they match a sentence b d. `real`: not of AttnDCGAN.
     """
 
-    def __init__(self, side, df, d, norm, real, *, rngs):
+    def __init__(self, side, df, d, norm, real, game=PLAIN, *, rngs):
         self.trunk = ImageTrunk(side, df, norm, rngs=rngs)
         self.matching = LogitHead(8 * df, d, norm, rngs=rngs)
         self.real = LogitHead(8 * df, rngs=rngs) if real else None
+        self.contrast = game.head(16 * 8 * df, d, rngs=rngs)
 
 
 # --------------------------------------------------------------------------------------- stage
@@ -182,6 +185,8 @@ class AttnGan(Matching):
         mask_mode='fixed',
         unit_text=False,
         d_norm='batch',
+        adversary='bce',
+        contrast=(0.0, 0.0),
         text,
         image,
         rngs,
@@ -206,12 +211,15 @@ class AttnGan(Matching):
         mask_mode: of WordAttention.
         unit_text: scale sentence vectors to a mean square of 1 (ours).
         d_norm: 'layer' lets discriminators normalise each picture alone (ours).
+        adversary, contrast: of the game of each scale (ours; layers/game.py), which leaves out the
+            same pairs as the DAMSM.
         text, image: the trained encoders.
         matching: of Matching.
         Raises ValueError for sizes and words that do not fit.
         """
         super().__init__(meta, **matching)
         choose('d_norm', d_norm, NORMS)
+        self.game = game(adversary, contrast, self.leave_out)
         self.wrong, self.unit_text = choose('wrong', wrong, ('shift', 'sampled')), unit_text
         if attention_count < 0:
             raise ValueError(
@@ -228,7 +236,7 @@ class AttnGan(Matching):
         )
         self.D = nnx.List(
             [
-                AttnDiscriminator(side, df, text.d, NORMS[d_norm], not dcgan, rngs=rngs)
+                AttnDiscriminator(side, df, text.d, NORMS[d_norm], not dcgan, self.game, rngs=rngs)
                 for side in self.sides
             ]
         )
@@ -236,7 +244,7 @@ class AttnGan(Matching):
         self.taught_by = self.judges if damsm_weight else ()
         if not attention_count or scales == 1:
             self.makes = ('image', 'images')
-        compared = self.compared if damsm_weight else ()
+        compared = self.compared if damsm_weight or any(contrast) else ()
         sampled = ('wrong_tokens',) if wrong == 'sampled' else ()
         self.needs = ('image', *WORDS, *compared, *sampled)
 
@@ -280,28 +288,46 @@ class AttnGan(Matching):
                 'a batch of 1 has none: set stages.gan.batch_size to 2 or more.'
             )
         sampled = self.encode(batch, 'wrong_').sentence if self.wrong == 'sampled' else None
-        other = mismatched(sentence, sampled)
+        other, game = mismatched(sentence, sampled), self.game
+        found = []
         for side, D, *pictures in zip(self.sides, self.D, pyramid(batch, self.sides), out.images):
             real, fake = separately(D.trunk, pictures)  # b 4 4 8c
-            right = bce(D.matching(real, sentence, train=True), 1.0)
-            wrong = bce(D.matching(real[: len(other)], other, train=True), 0.0)
-            drawn = bce(D.matching(fake, sentence, train=True), 0.0)
+            logits = D.matching(real, sentence, train=True)
+            mismatch = D.matching(real[: len(other)], other, train=True)
+            right, drawn, wrong = game.d_answers(
+                logits, D.matching(fake, sentence, train=True), mismatch
+            )
             if D.real:
-                right = right + bce(D.real(real, train=True), 1.0)
-                drawn = drawn + bce(D.real(fake, train=True), 0.0)
-                logs[f'd_{side}'] = right / 2 + (drawn + wrong) / 3
+                free = game.d_answers(D.real(real, train=True), D.real(fake, train=True))
+                logs[f'd_{side}'] = (right + free.right) / 2 + (drawn + free.drawn + wrong) / 3
             else:
                 logs[f'd_{side}'] = right + (drawn + wrong) / 2
-        return sum(logs.values()), logs
+            if D.contrast:
+                contrast, share = game.matched(D.contrast, real, sentence, batch, sampled)
+                logs[f'd_{side}'] += game.contrast[0] * contrast
+                found.append(share)
+        return sum(logs.values()), logs | ({'found': sum(found) / len(found)} if found else {})
 
     def g_loss(self, batch, key, out):
-        logs = {}
-        for side, D, fake in zip(self.sides, self.D, out.images):
+        logs, game, found, sentence = {}, self.game, [], out.text.sentence
+        for side, D, real, fake in zip(self.sides, self.D, pyramid(batch, self.sides), out.images):
             code = D.trunk(fake, train=True)
-            logs[f'g_{side}'] = bce(D.matching(code, out.text.sentence, train=True), 1.0)
+            pairs = game.adversary == 'pairing'
+            real = D.trunk(real, train=True) if pairs else None
+            logs[f'g_{side}'] = game.g_answers(
+                D.matching(code, sentence, train=True),
+                lambda D=D, real=real: D.matching(real, sentence, train=True),
+            ).mean()
             if D.real:
-                logs[f'g_{side}'] += bce(D.real(code, train=True), 1.0)
+                logs[f'g_{side}'] += game.g_answers(
+                    D.real(code, train=True), lambda D=D, real=real: D.real(real, train=True)
+                ).mean()
+            if D.contrast:
+                contrast, share = game.matched(D.contrast, code, sentence, batch)
+                logs[f'g_{side}'] += game.contrast[1] * contrast
+                found.append(share)
         loss = sum(logs.values())
+        logs |= {'drawn_found': sum(found) / len(found)} if found else {}
         logs['kl'] = conditioning_kl(out.mu, out.logvar)
         loss += self.kl_weight * logs['kl']
         if self.damsm_weight:

@@ -39,14 +39,10 @@ from t2i_jax.encoders.bi_lstm import BiLstm
 from t2i_jax.encoders.damsm_image import TRUNKS, DamsmImage
 from t2i_jax.encoders.efficientnet_lite import packaged_weights
 from t2i_jax.encoders.pretrained import check_weights
+from t2i_jax.layers.pairs import LEAVE_OUT, found_own, matching_advice, not_wrong
 from t2i_jax.losses import sentence_loss, sentence_scores, word_attention, word_scores, words_loss
 from t2i_jax.runtime.errors import DataError, RunError, choose
-from t2i_jax.runtime.sharding import everywhere
 from t2i_jax.stage import Phase, Stage
-from tfds_builders.facts import entails
-
-# the batch keys that each kind reads
-LEAVE_OUT = {'class': ('label',), 'entailment': ('facts', 'scene'), 'none': ()}
 
 
 # ------------------------------------------------------------- matching pictures with captions
@@ -61,27 +57,6 @@ class CommonSpace(NamedTuple):
     words: Any
     # b d
     sentence: Any
-
-
-def not_wrong(batch, kind='class'):
-    """Return which captions are not wrong ones of which pictures: bool (pictures, captions).
-
-    kind: 'class', pairs of one class, where the batch has labels; 'entailment', all that a caption
-    says is true of the picture (shape_scenes); 'none'. None is returned where nothing is known.
-    """
-    if kind == 'class' and 'label' in batch:
-        return batch['label'][:, None] == everywhere(batch['label'])
-    if kind == 'entailment':
-        return entails(everywhere(batch['facts']), batch['scene'][:, None], jnp)
-    return None
-
-
-def matching_advice(stage):
-    """Return a stage's `advice`: what to set where the data lack a key that `leave_out` reads."""
-    other = {'label': 'none', 'facts': 'class', 'scene': 'class'}
-    return {
-        key: f'Set --config.stages.{stage}.model.leave_out={kind}.' for key, kind in other.items()
-    }
 
 
 class Matching(Stage):
@@ -222,12 +197,11 @@ class Damsm(Matching):
         codes = self.codes(batch, key)
         by_words, by_sentence = self.matching_losses(codes, batch)
         leave_out = not_wrong(batch, self.leave_out)
-        others = False if leave_out is None else leave_out & ~jnp.eye(b, dtype=bool)
-        scores = jnp.where(others, -jnp.inf, sentence_scores(codes.code, codes.sentence))
+        scores = sentence_scores(codes.code, codes.sentence)
         return by_words + by_sentence, {
             'words': by_words,
             'sentences': by_sentence,
-            'top1': (scores.argmax(1) == jnp.arange(b)).mean(),
+            'top1': found_own(scores, leave_out),
             'without_words': (length == 0).sum().astype(jnp.float32),
         }
 

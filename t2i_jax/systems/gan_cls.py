@@ -17,17 +17,12 @@ to read it off a picture.
           h = (h_i + h_{i + B/2}) / 2
     L_style = |z - S(G(z, h))|^2, summed over the dimensions, S a third network and G frozen;
           then G(S(image), h) has that image's style
-    L_text = 1/K^2 sum_i sum_{j != i} max(0, 1 + s_ij - s_ii) + the same with roles swapped,
-          s_ij = f(image_i) . h(text_j)
 
 Deviations: the images of G are shared by D's and G's step (the original draws fresh noise for G's).
-The image side of the joint embedding is a small convolutional network trained with it, because the
-GoogLeNet features of the original cannot be had; with stored features (`features`, their dimension)
-it uses those. The style encoder's layers were never published: here they are those of D up to the
-map of 4 x 4, all with their activations, and a dense layer. A row's captions are drawn without
-replacement, and the wrong image from all records that do not match, not from a class drawn first. A
-moving average of G's weights is kept; `stages.gan.ema=0` samples with the plain weights, as the
-original does.
+The style encoder's layers were never published: here they are those of D up to the map of 4 x 4,
+all with their activations, and a dense layer. A row's captions are drawn without replacement, and
+the wrong image from all records that do not match, not from a class drawn first. A moving average
+of G's weights is kept; `stages.gan.ema=0` samples with the plain weights, as the original does.
 
 Expected (as measured by the StackGAN authors, from memory): Inception Score 2.88 birds, 2.66
 flowers, 7.88 COCO.
@@ -40,17 +35,16 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
 
-from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.encoders.sentence import encode_sentence, text_dim, text_reads
-from t2i_jax.encoders.small_cnn import SmallCnn
 from t2i_jax.layers.conv import Conv, ConvTranspose, levels
+from t2i_jax.layers.game import PLAIN, game
 from t2i_jax.layers.linear import linear, lrelu, torch_linear
-from t2i_jax.layers.norm import NORMS, BatchNorm
+from t2i_jax.layers.norm import NORMS, BatchNorm, ModulatedNorm
 from t2i_jax.layers.relu import Bottleneck
 from t2i_jax.layers.remat import recomputed
-from t2i_jax.losses import bce, bce_per_row, structured_joint_embedding
 from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.stage import Phase, Stage, normal_rows
+from t2i_jax.systems.joint_embedding import JointEmbedding
 
 
 # ------------------------------------------------------------------------------------ networks
@@ -60,31 +54,51 @@ class ClsGenerator(nnx.Module):
     `unit_text`: how sentence vectors are scaled, for stages that load this network.
     """
 
-    def __init__(self, size, embedding, ngf, nz, nt, large=False, unit_text=False, *, rngs):
+    def __init__(
+        self,
+        size,
+        embedding,
+        ngf,
+        nz,
+        nt,
+        large=False,
+        unit_text=False,
+        modulated=False,
+        fine=False,
+        *,
+        rngs,
+    ):
         n = levels(size)
         c = [ngf << (n - 1 - i) for i in range(n)]  # 64 px: 8, 4, 2, 1 times ngf
-        self.nz, self.size, self.unit_text = nz, size, unit_text
+        # a hidden map of full size
+        c += [ngf // 2] if fine else []
+        self.nz, self.size, self.unit_text, self.modulated = nz, size, unit_text, modulated
         self.project = torch_linear(embedding, nt, rngs=rngs)
         self.first = linear(nz + nt, 16 * c[0], rngs=rngs)
-        self.ups = nnx.List([ConvTranspose(c[i], c[i + 1], 4, rngs=rngs) for i in range(n - 1)])
-        self.norms = nnx.List([BatchNorm(d, rngs=rngs) for d in c])
+        self.ups = nnx.List([ConvTranspose(*pair, 4, rngs=rngs) for pair in zip(c, c[1:])])
+        norms = [ModulatedNorm(d, nz + nt, rngs=rngs) for d in c] if modulated else ()
+        self.norms = nnx.List(norms or [BatchNorm(d, rngs=rngs) for d in c])
         blocks = 2 if large else 1
         self.blocks = nnx.List(
             [Bottleneck(d, jax.nn.relu, rngs=rngs) for d in c[:2] for _ in range(blocks)]
         )
-        self.image = ConvTranspose(c[-1], 3, 4, rngs=rngs)
+        if fine:
+            start = nnx.initializers.normal(0.05)
+            self.image = Conv(c[-1], 3, 3, padding=1, kernel_init=start, rngs=rngs)
+        else:
+            self.image = ConvTranspose(c[-1], 3, 4, rngs=rngs)
 
     def noise(self, key, n):
         return {'z': normal_rows(key, n, (self.nz,))}
 
     def __call__(self, text, z, *, train):
-        t = lrelu(self.project(text))
-        x = self.first(jnp.concatenate([z, t], -1))
+        condition = jnp.concatenate([z, lrelu(self.project(text))], -1)
+        x = self.first(condition)
         x = rearrange(x, 'b (h w c) -> b h w c', h=4, w=4)
-        each = len(self.blocks) // 2
+        each, given = len(self.blocks) // 2, (condition,) if self.modulated else ()
         for i, norm in enumerate(self.norms):
             x = self.ups[i - 1](x) if i else x
-            x = norm(x, train=train)  # b 4 4 8c, b 8 8 4c, b 16 16 2c, b 32 32 c
+            x = norm(x, *given, train=train)  # b 4 4 8c, b 8 8 4c, b 16 16 2c, b 32 32 c
             if i >= 2:
                 x = jax.nn.relu(x)
                 continue
@@ -122,7 +136,17 @@ class ClsDiscriminator(nnx.Module):
     """Image and sentence vector -> logit of "real and matching". b"""
 
     def __init__(
-        self, size, embedding, ndf, nt, text_norm, third_activation, norm=BatchNorm, *, rngs
+        self,
+        size,
+        embedding,
+        ndf,
+        nt,
+        text_norm,
+        third_activation,
+        norm=BatchNorm,
+        game=PLAIN,
+        *,
+        rngs,
     ):
         c = ndf << (levels(size) - 1)
         self.trunk = ClsTrunk(size, ndf, third_activation, norm, rngs=rngs)
@@ -131,9 +155,13 @@ class ClsDiscriminator(nnx.Module):
         self.joint = Conv(c + nt, c, 1, rngs=rngs)
         self.norm = norm(c, rngs=rngs)
         self.logit = linear(16 * c, 1, rngs=rngs)
+        self.contrast = game.head(16 * c, embedding, rngs=rngs)
 
     def __call__(self, image, text, *, train):
-        x = self.trunk(image, train=train)
+        return self.judge(self.trunk(image, train=train), text, train=train)
+
+    def judge(self, x, text, *, train):
+        """Compute the logits of pictures by their maps of the trunk: b."""
         t = self.project(text)
         t = lrelu(self.text_norm(t, train=train) if self.text_norm else t)
         x = jnp.concatenate([x, repeat(t, 'b c -> b 4 4 c')], -1)
@@ -154,77 +182,6 @@ class StyleEncoder(nnx.Module):
         x = rearrange(self.trunk(image, train=train), 'b h w c -> b (h w c)')
         x = jnp.concatenate([x, lrelu(self.project(text))], -1) if self.project else x
         return self.z(x).astype(jnp.float32)
-
-
-# ------------------------------------------------------------------------------ the text stage
-# hidden 0: the variant's own
-ENCODER = dict(variant='icml_birds', channels=(384, 512), hidden=0, embedding=1024, dropout=0.0)
-
-
-class JointCodes(NamedTuple):
-    """Pictures and sentences in the common space, b d."""
-
-    code: Any
-    sentence: Any
-
-
-class JointEmbedding(Stage):
-    """Trains the character network: true pairs get the largest product of their vectors."""
-
-    phases = (Phase('joint_loss', trains=('text', 'image')),)
-    makes = ('codes',)
-    tiny = dict(
-        encoder=dict(channels=(32, 48), hidden=48, embedding=64), image_channels=(16, 32, 48)
-    )
-
-    def __init__(
-        self,
-        meta,
-        *,
-        encoder=ENCODER,
-        image_channels=(64, 128, 256, 256),
-        image_flat=False,
-        features=0,
-        margin=1.0,
-        rngs,
-    ):
-        """Build both encoders.
-
-        encoder: keywords of CharCnnRnn.
-        image_channels, image_flat: of SmallCnn.
-        features: dimension of stored image features, 0 = learn them from pixels.
-        margin: of the hinge loss.
-        """
-        self.text = CharCnnRnn(**encoder, rngs=rngs)
-        self.margin, d = margin, self.text.d
-        if features and features != d:
-            raise ValueError(
-                f'Stored image features have {features} dimensions, the text encoder {d}: '
-                'make them equal.'
-            )
-        if features:
-            self.phases, self.image = (Phase('joint_loss', trains=('text',)),), None
-        else:
-            self.image = SmallCnn(meta.size, image_channels, d, image_flat, rngs=rngs)
-        self.needs = ('image_features' if features else 'image', *self.text.reads)
-
-    @classmethod
-    def skip(cls, config):
-        return config.data.embedding == 'stored'
-
-    def codes(self, batch, key=None) -> JointCodes:
-        """Encode the pictures and sentences of a batch; key: of the dropout, in training."""
-        if self.image:
-            image = self.image(batch['image'], train=self.training)
-        else:
-            image = batch['image_features']
-        return JointCodes(image, encode_sentence(self.text, batch, train=self.training, key=key))
-
-    def joint_loss(self, batch, key, out):
-        image, text = self.codes(batch, key)
-        loss = structured_joint_embedding(image, text, margin=self.margin)
-        scores = image.astype(jnp.float32) @ text.T
-        return loss, {'top1': (scores.argmax(1) == jnp.arange(len(scores))).mean()}
 
 
 # ------------------------------------------------------------------------------- the GAN stage
@@ -264,6 +221,12 @@ class GanCls(Stage):
         unit_text=False,
         d_norm='batch',
         r1=0.0,
+        adversary='bce',
+        wrong='pictures',
+        contrast=(0.0, 0.0),
+        leave_out='class',
+        g_norm='batch',
+        fine=False,
         text,
         rngs,
     ):
@@ -289,19 +252,37 @@ class GanCls(Stage):
             pictures as a whole, and then has little to say to G about the single one.
         r1: weight of a penalty on D's slope at real pairs, which keeps D from winning on pictures
             that are easy to tell from drawn ones.
+        adversary, contrast, leave_out: of the game (layers/game.py).
+        wrong: what is wrong in wrong pairs, 'pictures' or 'text'; with 'text' D's trunk sees a real
+            picture once.
+        g_norm: 'modulated', G's norms are scaled and shifted by the sentence and z.
+        fine: G has a hidden map of full size; without it the last doubling is linear, and it can
+            draw no corners.
         """
         choose('d_norm', d_norm, NORMS)
+        choose('g_norm', g_norm, ('batch', 'modulated'))
+        self.game = game(adversary, contrast, leave_out)
+        self.wrong = choose('wrong', wrong, ('pictures', 'text'))
+        if interpolate and adversary == 'pairing':
+            raise ValueError(
+                "adversary='pairing' compares a drawn with a real picture of the same sentence, "
+                'which the midpoints of interpolate=True do not have: set one of them.'
+            )
         d = text_dim(text, meta)
         self.text = text
-        self.G = ClsGenerator(meta.size, d, ngf, nz, nt, large, unit_text, rngs=rngs)
+        more = g_norm == 'modulated', fine
+        self.G = ClsGenerator(meta.size, d, ngf, nz, nt, large, unit_text, *more, rngs=rngs)
+        more = NORMS[d_norm], self.game
         self.D = ClsDiscriminator(
-            meta.size, d, ndf, nt, text_norm, third_activation, NORMS[d_norm], rngs=rngs
+            meta.size, d, ndf, nt, text_norm, third_activation, *more, rngs=rngs
         )
         self.cls_weight, self.interpolate = cls_weight if matching_aware else 0.0, interpolate
         self.interp_weight, self.extrapolate, self.r1 = interp_weight, interp_extrapolate, r1
         self.unit_text = unit_text
-        wrong = ('wrong_image',) if matching_aware else ()
-        self.needs = ('image', *wrong, *text_reads(text))
+        reads = text_reads(text)
+        wrong_text = tuple(f'wrong_{name}' for name in reads if name != 'length')
+        pairs = (('wrong_image',) if wrong == 'pictures' else wrong_text) if matching_aware else ()
+        self.needs = ('image', *pairs, *reads, *self.game.compared(meta))
 
     def encode(self, batch):
         """Return sentence vectors b d; where a row has several captions, their mean."""
@@ -328,12 +309,23 @@ class GanCls(Stage):
 
     def d_loss(self, batch, key, out):
         b, w = len(batch['image']), self.cls_weight
-        text = out.text[:b]
-        d_real = bce(self.D(batch['image'], text, train=True), 1.0)
-        d_wrong = bce(self.D(batch['wrong_image'], text, train=True), 0.0) if w else 0.0
-        d_fake = bce(self.D(out.image[:b], text, train=True), 0.0)
-        loss = d_real + w * d_wrong + (1 - w) * d_fake
-        logs = {'d_real': d_real, 'd_fake': d_fake} | ({'d_wrong': d_wrong} if w else {})
+        text, wrong, other = out.text[:b], None, None
+        code = self.D.trunk(batch['image'], train=True)
+        real = self.D.judge(code, text, train=True)
+        if w and self.wrong == 'pictures':
+            wrong = self.D(batch['wrong_image'], text, train=True)
+        elif w:
+            other = encode_sentence(self.text, batch, unit=self.unit_text, prefix='wrong_')
+            wrong = self.D.judge(code, other, train=True)
+        drawn = self.D(out.image[:b], text, train=True)
+        answers = self.game.d_answers(real, drawn, wrong)
+        loss = answers.right + (w * answers.wrong if w else 0.0) + (1 - w) * answers.drawn
+        logs = {'d_real': answers.right, 'd_fake': answers.drawn}
+        logs |= {'d_wrong': answers.wrong} if w else {}
+        if self.D.contrast:
+            contrast, logs['found'] = self.game.matched(self.D.contrast, code, text, batch, other)
+            logs['contrast'] = contrast
+            loss += self.game.contrast[0] * contrast
         if self.r1:
             logs['penalty'] = self.r1 / 2 * self.squared_slope(batch['image'], text, key)
             loss += logs['penalty']
@@ -351,9 +343,17 @@ class GanCls(Stage):
         return (slope**2).mean()
 
     def g_loss(self, batch, key, out):
-        rows = bce_per_row(self.D(out.image, out.text, train=True), 1.0)
-        weights = jnp.where(jnp.arange(len(rows)) < len(batch['image']), 1.0, self.interp_weight)
-        return (weights * rows).mean(), {}
+        b = len(batch['image'])
+        code = self.D.trunk(out.image, train=True)
+        drawn = self.D.judge(code, out.text, train=True)
+        rows = self.game.g_answers(drawn, lambda: self.D(batch['image'], out.text, train=True))
+        weights = jnp.where(jnp.arange(len(rows)) < b, 1.0, self.interp_weight)
+        loss, logs = (weights * rows).mean(), {}
+        if self.D.contrast:
+            some = code[:b], out.text[:b]
+            contrast, logs['drawn_found'] = self.game.matched(self.D.contrast, *some, batch)
+            loss += self.game.contrast[1] * contrast
+        return loss, logs
 
     def sample(self, batch, noise):
         return {'image': self.G(self.encode(batch), noise['z'], train=False)}

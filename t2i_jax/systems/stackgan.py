@@ -52,14 +52,16 @@ from flax import nnx
 from t2i_jax.encoders.sentence import encode_sentence, text_dim, text_reads
 from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.conv import Conv, conv3_beside, levels, operands
+from t2i_jax.layers.game import PLAIN, game
 from t2i_jax.layers.linear import linear, lrelu
 from t2i_jax.layers.norm import NORMS, BatchNorm
 from t2i_jax.layers.relu import Bottleneck, ResidualRelu, UpConv, UpRelu, conv3x3
 from t2i_jax.layers.remat import recomputed
-from t2i_jax.losses import bce, conditioning_kl, mismatched
+from t2i_jax.losses import conditioning_kl, mismatched
 from t2i_jax.runtime.errors import choose
 from t2i_jax.stage import Phase, Stage, normal_rows
-from t2i_jax.systems.gan_cls import JointEmbedding, Style
+from t2i_jax.systems.gan_cls import Style
+from t2i_jax.systems.joint_embedding import JointEmbedding
 
 VARIANTS = {
     'official_tf': dict(
@@ -78,7 +80,7 @@ VARIANTS = {
     ),
 }
 D_CONDITIONS = 'embedding', 'mu'
-WRONG = 'sampled', 'shift', 'none'
+WRONG = 'sampled', 'shift', 'none', 'text'
 STATISTICS = 'running', 'batch'
 
 
@@ -173,6 +175,7 @@ class StackDiscriminator(nnx.Module):
         norm,
         third_activation=True,
         unconditional=False,
+        game=PLAIN,
         *,
         rngs,
     ):
@@ -199,6 +202,7 @@ class StackDiscriminator(nnx.Module):
         self.joint_norm = norm(last, rngs=rngs)
         self.logit = linear(16 * last, 1, use_bias=not tf, rngs=rngs)
         self.free_logit = linear(16 * last, 1, use_bias=True, rngs=rngs) if unconditional else None
+        self.contrast = game.head(16 * last, embedding, rngs=rngs)
 
     @recomputed
     def __call__(self, image, *, train):
@@ -261,6 +265,9 @@ class StackGanStage(Stage):
         kl_weight=2.0,
         kl_reduction='mean',
         d_norm='batch',
+        adversary='bce',
+        contrast=(0.0, 0.0),
+        leave_out='class',
         text,
     ):
         """Check and store the keywords; where one that `VARIANTS` knows is '', it is the variant's.
@@ -268,9 +275,11 @@ class StackGanStage(Stage):
         variant: see the head of this file.
         nc, ca_form, ca_activation, ca_spread, ca_eps: of ConditioningAugmentation, nc its c.
         d_condition: 'embedding' or 'mu'.
-        wrong: 'sampled', 'shift' or 'none'.
+        wrong: 'sampled' (pictures), 'shift' or 'none'; ours: 'text', sampled sentences, so that D
+            sees a real picture once.
         kl_weight, kl_reduction: 'mean' over the dimensions or their 'sum'; paper: 1, 'sum'.
         d_norm: as in GAN-CLS (ours, off in the paper's settings).
+        adversary, contrast, leave_out: of the game (ours; layers/game.py).
         text: the trained CharCnnRnn, or None where the data hold sentence vectors.
         """
         own = VARIANTS[choose('variant', variant, VARIANTS)]
@@ -278,10 +287,19 @@ class StackGanStage(Stage):
         self.d_condition = choose('d_condition', d_condition or own['d_condition'], D_CONDITIONS)
         self.wrong = choose('wrong', wrong or own['wrong'], WRONG)
         self.d_norm = choose('d_norm', d_norm, NORMS)
+        self.game = game(adversary, contrast, leave_out)
+        if self.wrong == 'text' and self.d_condition == 'mu':
+            raise ValueError(
+                "wrong='text' needs d_condition='embedding': mu is known of the own sentence alone."
+            )
         self.kl_weight, self.kl_reduction = kl_weight, kl_reduction
         self.text, self.embedding = text, text_dim(text, meta)
-        sampled = ('wrong_image',) if self.wrong == 'sampled' else ()
-        self.needs = ('image', *sampled, *text_reads(text))
+        reads = text_reads(text)
+        sampled = {
+            'sampled': ('wrong_image',),
+            'text': tuple(f'wrong_{name}' for name in reads if name != 'length'),
+        }
+        self.needs = ('image', *sampled.get(self.wrong, ()), *reads, *self.game.compared(meta))
         # keywords of ConditioningAugmentation
         self.ca = dict(
             c=nc,
@@ -302,12 +320,16 @@ class StackGanStage(Stage):
             self.d_condition,
             NORMS[self.d_norm],
             **others,
+            game=self.game,
             rngs=rngs,
         )
 
-    def encode(self, batch):
-        """Return sentence vectors b d; where a row has several captions, their mean."""
-        return encode_sentence(self.text, batch, unit=self.unit_text)
+    def encode(self, batch, prefix=''):
+        """Return sentence vectors b d; where a row has several captions, their mean.
+
+        prefix: 'wrong_' for sentences that do not match.
+        """
+        return encode_sentence(self.text, batch, unit=self.unit_text, prefix=prefix)
 
     def condition(self, out):
         """Return the condition that D reads: the sentence vector, or mu."""
@@ -315,30 +337,50 @@ class StackGanStage(Stage):
 
     def d_loss(self, batch, key, out):
         """Mean of the terms of real pairs plus mean of those of the others."""
-        D, condition = self.D, self.condition(out)
-        real, wrong = D(batch['image'], train=True), None
-        true, false = {'d_real': bce(D.conditional(real, condition, train=True), 1.0)}, {}
+        D, game, condition = self.D, self.game, self.condition(out)
+        real, wrong, other = D(batch['image'], train=True), None, None
+        logits = D.conditional(real, condition, train=True)
         if self.wrong == 'sampled':
             wrong = D.conditional(D(batch['wrong_image'], train=True), condition, train=True)
         elif self.wrong == 'shift':
-            other = mismatched(condition, None)
-            wrong = D.conditional(real[: len(other)], other, train=True)
-        if wrong is not None:
-            false['d_wrong'] = bce(wrong, 0.0)
+            shifted = mismatched(condition, None)
+            wrong = D.conditional(real[: len(shifted)], shifted, train=True)
+        elif self.wrong == 'text':
+            other = self.encode(batch, 'wrong_')
+            wrong = D.conditional(real, other, train=True)
         fake = D(out.image, train=True)
-        false['d_fake'] = bce(D.conditional(fake, condition, train=True), 0.0)
+        answers = game.d_answers(logits, D.conditional(fake, condition, train=True), wrong)
+        true, false = {'d_real': answers.right}, {}
+        if wrong is not None:
+            false['d_wrong'] = answers.wrong
+        false['d_fake'] = answers.drawn
         if D.free_logit:
-            true['d_real_free'] = bce(D.unconditional(real), 1.0)
-            false['d_fake_free'] = bce(D.unconditional(fake), 0.0)
-        return sum(true.values()) / len(true) + sum(false.values()) / len(false), true | false
+            free = game.d_answers(D.unconditional(real), D.unconditional(fake))
+            true['d_real_free'], false['d_fake_free'] = free.right, free.drawn
+        loss, logs = sum(true.values()) / len(true) + sum(false.values()) / len(false), true | false
+        if D.contrast:
+            contrast, logs['found'] = game.matched(D.contrast, real, out.text, batch, other)
+            loss, logs['contrast'] = loss + game.contrast[0] * contrast, contrast
+        return loss, logs
 
     def g_loss(self, batch, key, out):
-        fake = self.D(out.image, train=True)
-        logs = {'g_fake': bce(self.D.conditional(fake, self.condition(out), train=True), 1.0)}
-        if self.D.free_logit:
-            logs['g_fake_free'] = bce(self.D.unconditional(fake), 1.0)
+        D, game, condition = self.D, self.game, self.condition(out)
+        fake = D(out.image, train=True)
+        real = D(batch['image'], train=True) if game.adversary == 'pairing' else None
+        rows = game.g_answers(
+            D.conditional(fake, condition, train=True),
+            lambda: D.conditional(real, condition, train=True),
+        )
+        logs = {'g_fake': rows.mean()}
+        if D.free_logit:
+            rows = game.g_answers(D.unconditional(fake), lambda: D.unconditional(real))
+            logs['g_fake_free'] = rows.mean()
         kl = conditioning_kl(out.mu, out.logvar, self.kl_reduction)
-        return sum(logs.values()) + self.kl_weight * kl, logs | {'kl': kl}
+        loss, logs = sum(logs.values()) + self.kl_weight * kl, logs | {'kl': kl}
+        if D.contrast:
+            contrast, logs['drawn_found'] = game.matched(D.contrast, fake, out.text, batch)
+            loss += game.contrast[1] * contrast
+        return loss, logs
 
 
 class StageOne(StackGanStage):

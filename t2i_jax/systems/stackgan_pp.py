@@ -48,6 +48,7 @@ from flax import nnx
 from t2i_jax.data.augment import shrink
 from t2i_jax.encoders.sentence import encode_sentence, text_dim, text_reads
 from t2i_jax.layers.conditioning import ConditioningAugmentation
+from t2i_jax.layers.game import PLAIN, game
 from t2i_jax.layers.glu import (
     ImageTrunk,
     InitStage,
@@ -62,7 +63,8 @@ from t2i_jax.layers.norm import NORMS, separately
 from t2i_jax.losses import bce, colour_consistency, conditioning_kl
 from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.stage import Phase, Stage, normal_rows
-from t2i_jax.systems.gan_cls import JointEmbedding, Style
+from t2i_jax.systems.gan_cls import Style
+from t2i_jax.systems.joint_embedding import JointEmbedding
 
 
 # ------------------------------------------------------------------------------ sizes of a tree
@@ -105,6 +107,8 @@ class TreePictures(NamedTuple):
     # b nc, None without sentences
     mu: Any
     logvar: Any
+    # b d
+    text: Any = None
 
 
 class TreeStage(nnx.Module):
@@ -169,10 +173,11 @@ class TreeDiscriminator(nnx.Module):
     Without sentences (nc = 0) the first are None.
     """
 
-    def __init__(self, side, df, nc, norm, *, rngs):
+    def __init__(self, side, df, nc, norm, game=PLAIN, embedding=0, *, rngs):
         self.trunk = ImageTrunk(side, df, norm, rngs=rngs)
         self.matching = LogitHead(8 * df, nc, norm, rngs=rngs) if nc else None
         self.real = LogitHead(8 * df, rngs=rngs)
+        self.contrast = game.head(16 * 8 * df, embedding, rngs=rngs)
 
     def __call__(self, image, mu=None, *, train):
         code = self.trunk(image, train=train)  # b 4 4 8c
@@ -214,6 +219,11 @@ class StackGanPp(Stage):
         through_mu=True,
         unit_text=False,
         d_norm='batch',
+        d_condition='mu',
+        wrong='pictures',
+        adversary='bce',
+        contrast=(0.0, 0.0),
+        leave_out='class',
         text,
         rngs,
     ):
@@ -231,6 +241,10 @@ class StackGanPp(Stage):
         through_mu: in G's phase the gradient also reaches the conditioning augmentation through the
             mu that the discriminators read.
         unit_text, d_norm: as in gan_cls; ours, and off in the paper's settings.
+        d_condition: what discriminators read of a sentence, 'mu' or (ours) its vector, 'embedding'.
+        wrong: what is wrong in wrong pairs, 'pictures', or (ours, with 'embedding') 'text', so that
+            a discriminator sees a real picture once.
+        adversary, contrast, leave_out: of the game of each scale (ours; layers/game.py).
         text: the trained CharCnnRnn, or None where the data hold sentence vectors.
         Raises ValueError for sizes that do not fit.
         """
@@ -242,21 +256,33 @@ class StackGanPp(Stage):
                 f'gf={gf} gives the map of {meta.size} px {64 * gf / meta.size:g} channels: '
                 f'make it a multiple of {max(1, meta.size // 64)}.'
             )
+        self.game = game(adversary, contrast, leave_out)
+        self.d_condition = choose('d_condition', d_condition, ('mu', 'embedding'))
+        self.wrong = choose('wrong', wrong, ('pictures', 'text'))
+        if wrong == 'text' and d_condition == 'mu':
+            raise ValueError(
+                "wrong='text' needs d_condition='embedding': mu is known of the own sentence alone."
+            )
         self.text, self.conditional = text if conditional else None, conditional
         self.G = TreeGenerator(self.sides, embedding, gf, nz, nc, residuals, unit_text, rngs=rngs)
-        mu = nc if conditional else 0
+        told = (nc if d_condition == 'mu' else embedding) if conditional else 0
+        more = NORMS[d_norm], self.game, embedding
         self.D = nnx.List(
-            [TreeDiscriminator(side, df, mu, NORMS[d_norm], rngs=rngs) for side in self.sides]
+            [TreeDiscriminator(side, df, told, *more, rngs=rngs) for side in self.sides]
         )
         self.uncond_weight, self.kl_weight = uncond_weight, kl_weight
         self.colour_weight, self.through_mu = colour_weight, through_mu
         self.unit_text = unit_text
-        self.needs = ('image', *(('wrong_image', *text_reads(text)) if conditional else ()))
+        reads = text_reads(text) if conditional else ()
+        wrongs = tuple(f'wrong_{name}' for name in reads if name != 'length')
+        wrongs = wrongs if wrong == 'text' else ('wrong_image',)
+        self.needs = ('image', *(wrongs if conditional else ()), *reads)
+        self.needs += self.game.compared(meta)
         self.draws_from = ('sentence',) if conditional else ()
 
-    def encode(self, batch):
-        """Return sentence vectors b d, read or stored."""
-        return encode_sentence(self.text, batch, unit=self.unit_text)
+    def encode(self, batch, prefix=''):
+        """Return sentence vectors b d, read or stored (of the `wrong_` sentences)."""
+        return encode_sentence(self.text, batch, unit=self.unit_text, prefix=prefix)
 
     def noise(self, key, n):
         return self.G.noise(key, n)
@@ -264,7 +290,7 @@ class StackGanPp(Stage):
     def draw(self, batch, noise, train):
         """Run the generator on a batch. -> TreePictures"""
         text = self.encode(batch) if self.conditional else None
-        return self.G(text, noise['z'], noise.get('eps'), train=train)
+        return self.G(text, noise['z'], noise.get('eps'), train=train)._replace(text=text)
 
     def forward(self, batch, key):
         return self.draw(batch, self.noise(key, len(batch['image'])), train=True)
@@ -276,24 +302,62 @@ class StackGanPp(Stage):
                 (_, real), (_, drawn) = separately(D, pictures)
                 logs[f'd_{side}'] = bce(real, 1.0) + bce(drawn, 0.0)
             return sum(logs.values()), logs
-        wrongs = pyramid(batch, self.sides, 'wrong_')
-        for side, D, *pictures in zip(self.sides, self.D, reals, wrongs, out.images):
-            matching, real = zip(*separately(D, pictures, out.mu))  # each for real, wrong, drawn
-            right, *false = (bce(logits, label) for logits, label in zip(matching, (1.0, 0.0, 0.0)))
-            unconditional = sum(bce(logits, label) for logits, label in zip(real, (1.0, 1.0, 0.0)))
-            false = sum(false)
+        by_text, told, found = self.wrong == 'text', self.told(out), []
+        other = self.encode(batch, 'wrong_') if by_text else None
+        wrongs = reals if by_text else pyramid(batch, self.sides, 'wrong_')
+        for side, D, real, wrong, drawn in zip(self.sides, self.D, reals, wrongs, out.images):
+            if by_text:
+                code, drawn_code = separately(D.trunk, [real, drawn])
+                # each for real, wrong, drawn
+                pairs = (code, told), (code, other), (drawn_code, told)
+                matching = [D.matching(*pair, train=True) for pair in pairs]
+                free = [D.real(x, train=True) for x in (code, drawn_code)]
+            else:
+                matching, free = zip(*separately(D, [real, wrong, drawn], told))
+                code = D.trunk(real, train=True) if D.contrast else None
+            right, *false = self.game.d_answers(matching[0], matching[2], matching[1])
+            false = false[1] + false[0]
+            unconditional = self.unconditional(free)
             logs[f'd_{side}'] = right + false + a * unconditional if a else right + false / 2
-        return sum(logs.values()), logs
+            if D.contrast:
+                contrast, share = self.game.matched(D.contrast, code, out.text, batch, other)
+                logs[f'd_{side}'] += self.game.contrast[0] * contrast
+                found.append(share)
+        return sum(logs.values()), logs | ({'found': sum(found) / len(found)} if found else {})
+
+    def unconditional(self, logits):
+        """Add up D's losses without sentences. logits: of real, maybe wrong, and drawn pictures."""
+        answers = [self.game.d_answers(real, logits[-1]) for real in logits[:-1]]
+        return sum([*(one.right for one in answers), answers[0].drawn])
+
+    def told(self, out):
+        """Return what discriminators read of the sentences."""
+        return out.mu if self.d_condition == 'mu' else out.text
 
     def g_loss(self, batch, key, out):
-        mu, logs = out.mu if self.through_mu else jax.lax.stop_gradient(out.mu), {}
-        for side, D, fake in zip(self.sides, self.D, out.images):
-            matching, real = D(fake, mu, train=True)
-            if self.conditional:
-                logs[f'g_{side}'] = bce(matching, 1.0) + self.uncond_weight * bce(real, 1.0)
-            else:
-                logs[f'g_{side}'] = bce(real, 1.0)
+        told, logs, found = self.told(out), {}, []
+        told = told if self.through_mu or told is None else jax.lax.stop_gradient(told)
+        reals, pairs = pyramid(batch, self.sides), self.game.adversary == 'pairing'
+        for side, D, real, fake in zip(self.sides, self.D, reals, out.images):
+            code = D.trunk(fake, train=True)
+            real = D.trunk(real, train=True) if pairs else None
+            free = self.game.g_answers(
+                D.real(code, train=True), lambda D=D, real=real: D.real(real, train=True)
+            ).mean()
+            if not self.conditional:
+                logs[f'g_{side}'] = free
+                continue
+            matching = self.game.g_answers(
+                D.matching(code, told, train=True),
+                lambda D=D, real=real: D.matching(real, told, train=True),
+            ).mean()
+            logs[f'g_{side}'] = matching + self.uncond_weight * free
+            if D.contrast:
+                contrast, share = self.game.matched(D.contrast, code, out.text, batch)
+                logs[f'g_{side}'] += self.game.contrast[1] * contrast
+                found.append(share)
         loss = sum(logs.values())
+        logs |= {'drawn_found': sum(found) / len(found)} if found else {}
         if self.conditional:
             logs['kl'] = conditioning_kl(out.mu, out.logvar)
             loss += self.kl_weight * logs['kl']
