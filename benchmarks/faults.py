@@ -24,7 +24,19 @@ import time
 import numpy as np
 
 from benchmarks import program
-from benchmarks.lab import EVERY, STEPS, Case, Disk, Lab, saving, shorten, steps, steps_lost, until
+from benchmarks.lab import (
+    EVERY,
+    LARGE,
+    STEPS,
+    Case,
+    Disk,
+    Lab,
+    saving,
+    shorten,
+    steps,
+    steps_lost,
+    until,
+)
 from benchmarks.program import SCENES, finish, saved
 
 TEXT = [
@@ -63,7 +75,7 @@ def signals(lab):
         case.ended(
             process,
             130,
-            rf'{signal.Signals(number).name}: stage gan (is saved|had not begun)',
+            rf'{signal.Signals(number).name}: stage gan (is saved|had not started)',
             'Resume with: t2i_jax',
             lost=0,
             workdir=workdir,
@@ -73,12 +85,12 @@ def signals(lab):
 
 
 def kills(lab):
-    """SIGKILL at random moments of one run"""
+    """SIGKILL at random moments of one run; at a third of them SIGSTOP and SIGCONT instead"""
     case, workdir, every, length = Case(lab), lab.new(), 4 * EVERY, 120 * lab.kills
     settings = dict(steps=length, checkpoint_every=every, sample_every=200)
     flags = [f'--config.stages.gan.{name}={value}' for name, value in settings.items()]
     whole = lab.undisturbed('long', *flags)
-    while_saving = moments = 0
+    while_saving = stops = moments = 0
     process = lab.begin(workdir, *flags)
     while moments < lab.kills and process.poll() is None:
         before, kind, enough = steps(workdir), random.random(), random.randrange(1, 60)
@@ -88,20 +100,27 @@ def kills(lab):
         else:
             until(process, workdir, min(before + enough, length - 2), kind > 0.5)
             time.sleep(random.uniform(0, 0.02))
-        process.kill()
         moments += 1
-        there = workdir if (workdir / 'gan').exists() else None
-        case.ended(process, -signal.SIGKILL, lost=2 * every, workdir=there)
         while_saving += saving(workdir)
         when = ', while saving' if saving(workdir) else ''
+        if random.random() < 1 / 3:
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(random.uniform(0, 1))
+            process.send_signal(signal.SIGCONT)
+            case.times, stops = case.times + 1, stops + 1
+            print(f'    stop {moments} at step {steps(workdir)}{when}', flush=True)
+            continue
+        process.kill()
+        there = workdir if (workdir / 'gan').exists() else None
+        case.ended(process, -signal.SIGKILL, lost=2 * every, workdir=there)
         print(f'    kill {moments} at step {steps(workdir)}{when}', flush=True)
         process = lab.begin(workdir, *flags)
     output = finish(process)[1]
-    case.expect(moments >= lab.kills, f'only {moments} kills before it ended')
+    case.expect(moments >= lab.kills, f'only {moments} disturbances before it ended')
     case.resume(workdir, reference=whole)
     resumed = [shorten(line) for line in output.splitlines() if 'resumed at' in line]
     then = resumed[0] if resumed else output[-200:]
-    case.message = f'{while_saving} of {moments} while saving; then: {then}'
+    case.message = f'{stops} stops; {while_saving} of {moments} while saving; then: {then}'
     return case.result()
 
 
@@ -188,7 +207,7 @@ def disk(lab):
                 lab.start(workdir, **options),
                 1,
                 r'Error: .* cannot be written: (No space left|File too large)',
-                'resume with: python -m',
+                'resume with: t2i_jax',
                 *(['Make room'] if small.mounted else []),
             )
             case.expect(program.state(workdir, 'gan')[0] >= newest, 'an earlier checkpoint is gone')
@@ -213,6 +232,24 @@ def read_only(lab):
         )
         small.read_only(False)
         case.resume(workdir)
+    return case.result()
+
+
+def small_disks(lab):
+    """Disk of 1, 3 and 8 MB: a new run on it, resumed when it is larger"""
+    case = Case(lab)
+    for megabytes in (1, 3, 8):
+        with Disk(lab.folder / f'disk{megabytes}mb') as small:
+            workdir = small.folder / 'run'
+            options = small.shrink(megabytes)
+            case.ended(
+                lab.begin(workdir, LARGE, **options),
+                1,
+                r'Error: .* cannot be written: (No space left|File too large)',
+                'resume with: t2i_jax',
+            )
+            small.grow()
+            case.resume(workdir, reference=lab.large())
     return case.result()
 
 
@@ -451,6 +488,7 @@ CASES = dict(
     workers=workers,
     paused=paused,
     disk=disk,
+    small_disks=small_disks,
     read_only=read_only,
     flipped=damaged('flipped'),
     cut=damaged('cut'),

@@ -16,6 +16,8 @@ from benchmarks.program import DENSE, finish, logged, saved
 
 # steps of a run, and between two checkpoints
 STEPS, EVERY = 60, 5
+# a network whose checkpoint takes megabytes
+LARGE = '--config.stages.gan.model.ngf=192'
 # words of the lines that say how things go on
 MEND = (
     'Resume with',
@@ -143,6 +145,12 @@ class Lab:
             sys.exit(f'The undisturbed run failed: {output}')
         return self.folder / name
 
+    def large(self):
+        """Train a run whose checkpoints take megabytes, once -> its workdir."""
+        if not (self.folder / 'large').exists():
+            self.undisturbed('large', LARGE)
+        return self.folder / 'large'
+
     def new(self):
         """Name the workdir of a further run."""
         self.runs += 1
@@ -232,6 +240,23 @@ class Disk:
         room = shutil.disk_usage(self.folder).free - leave
         (self.folder / 'filler').write_bytes(b'x' * max(room, 0))
         return {}
+
+    def shrink(self, megabytes):
+        """Leave the whole disk so many megabytes -> options of `start`."""
+        if not self.mounted:
+            return dict(inject=f'room:{megabytes << 20}')
+        self.resize(megabytes)
+        return {}
+
+    def grow(self):
+        """Give the disk its room back."""
+        if self.mounted:
+            self.resize(64)
+
+    def resize(self, megabytes):
+        """Mount it again with another size."""
+        options = f'remount,size={megabytes}m'
+        subprocess.run(['mount', '-o', options, str(self.folder)], check=True)
 
     def make_room(self):
         """Empty the disk again."""
