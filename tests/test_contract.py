@@ -43,8 +43,14 @@ B = 4
 def behaviour(cls):
     """All that a stage does in training, as far as its class says it: equal for equal stages."""
     names = (name for name in dir(cls) if name[0] != '_' or name == '__init__')
-    static = inspect.getattr_static
-    return tuple((name, id(static(cls, name))) for name in names if name not in ('skip', 'check'))
+    found = {name: inspect.getattr_static(cls, name) for name in names}
+    return tuple(
+        (name, inspect.unwrap(getattr(value, '__func__', value)).__qualname__)
+        if callable(getattr(value, '__func__', value))
+        else (name, repr(value))
+        for name, value in found.items()
+        if name not in ('skip', 'check')
+    )
 
 
 def stages():
