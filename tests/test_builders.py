@@ -158,7 +158,7 @@ def hollow(path):
         (lambda path: zipped(path, changed=(b'first', b'fiXst')), 'x.zip', 'broken .*a.txt.*CRC'),
         (lambda path: os.mkfifo(path), 'x.tgz', 'neither a file nor a folder'),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_what_an_archive_cannot_give_is_named(tmp_path, make, name, message):
     make(tmp_path / name)
