@@ -398,6 +398,8 @@ class Matching:
 
 
 class Stub:
+    contrast = None
+
     def __init__(self, real):
         self.trunk, self.matching = Trunk(), Matching()
         self.real = (lambda code, *, train: code[:, 1]) if real else None  # the green

@@ -235,7 +235,7 @@ class Stub:
     """
 
     def __init__(self, free):
-        self.free_logit, self.seen = free, []
+        self.free_logit, self.contrast, self.seen = free, None, []
 
     def __call__(self, image, *, train):
         return image.mean((1, 2, 3))

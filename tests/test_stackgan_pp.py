@@ -180,6 +180,8 @@ class Stub:
     "real"; it remembers what it was told beside.
     """
 
+    contrast = None
+
     def __call__(self, image, mu=None, *, train):
         self.mu = mu
         return image[..., 0].mean((1, 2)), image[..., 1].mean((1, 2))

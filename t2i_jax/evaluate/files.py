@@ -63,7 +63,6 @@ def evaluate_files(
     if not out:
         raise RunError('--images needs --out=DIR, another folder, where the report is written.')
     require_apart(out, images, reference)
-    path = report.place(out, 'evaluation')
     arrays = statistics_of(reference) if str(reference).lower().endswith('.npz') else None
     foreign = arrays is not None and set(arrays) >= MOMENTS
     options = {**OPTIONS, **(dict(resize=MOMENTS_RESIZE) if foreign else {}), **given}
@@ -75,6 +74,7 @@ def evaluate_files(
     pictures = Files.of(images)
     texts = read_captions(captions, images, len(pictures)) if captions else [''] * len(pictures)
     real = Files.of(reference) if arrays is None else None
+    path = report.place(out, 'evaluation')
     found = read(pictures, extract, {}, str(images))
     size = found['mean'].shape
     if foreign:

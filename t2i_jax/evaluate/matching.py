@@ -200,7 +200,7 @@ class Pairs(Kind):
             ('median_rank_*', LOWER),
             ('R@1_*_of_100', HIGHER),
         )
-    )
+    ) + tuple(Headline(f'reads_{name}', HIGHER, ()) for name in ('class', 'place'))
 
     def __init__(self, stage, sampler, train, options):
         super().__init__(stage, sampler, train, options)
@@ -238,7 +238,7 @@ class Pairs(Kind):
             fit_codes, fit_facts = self.fit
             found = readable(fit_codes, fit_facts, codes.sentence[known], rows.of('facts'))
             found = {f'reads_{attribute}': right for attribute, right in found.items()}
-            more = dict(reader='ridge', fit=len(fit_codes))
+            more = dict(decoder='ridge', fit=len(fit_codes))
             values += report.averages(found, self.options['seed'], **more)
         values = report.tagged(values, split=name, pictures='real')
 

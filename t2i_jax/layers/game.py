@@ -47,8 +47,13 @@ class Game(NamedTuple):
         return d_answers(self.adversary, real, drawn, wrong)
 
     def g_answers(self, drawn, real=None):
-        """Compute G's loss of each drawn picture: b. `real`: a function that returns logits b."""
-        return g_answers(self.adversary, drawn, real() if self.adversary == 'pairing' else None)
+        """Compute G's loss of each drawn picture: b. real: logits of real ones, with 'pairing'."""
+        return g_answers(self.adversary, drawn, real)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether G's loss compares drawn with real pictures."""
+        return self.adversary == 'pairing'
 
     def head(self, features, embedding, *, rngs):
         """Build D's head for the contrast; None where it has no weight."""

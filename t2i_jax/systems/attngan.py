@@ -310,18 +310,18 @@ class AttnGan(Matching):
 
     def g_loss(self, batch, key, out):
         logs, game, found, sentence = {}, self.game, [], out.text.sentence
-        for side, D, real, fake in zip(self.sides, self.D, pyramid(batch, self.sides), out.images):
-            code = D.trunk(fake, train=True)
-            pairs = game.adversary == 'pairing'
-            real = D.trunk(real, train=True) if pairs else None
-            logs[f'g_{side}'] = game.g_answers(
-                D.matching(code, sentence, train=True),
-                lambda D=D, real=real: D.matching(real, sentence, train=True),
-            ).mean()
+        reals = pyramid(batch, self.sides) if game.pairs else out.images
+        for side, D, real, fake in zip(self.sides, self.D, reals, out.images):
+            code, real_logits, real_free = D.trunk(fake, train=True), None, None
+            if game.pairs:
+                real = D.trunk(real, train=True)
+                real_logits = D.matching(real, sentence, train=True)
+                real_free = D.real(real, train=True) if D.real else None
+            drawn = D.matching(code, sentence, train=True)
+            logs[f'g_{side}'] = game.g_answers(drawn, real_logits).mean()
             if D.real:
-                logs[f'g_{side}'] += game.g_answers(
-                    D.real(code, train=True), lambda D=D, real=real: D.real(real, train=True)
-                ).mean()
+                free = D.real(code, train=True)
+                logs[f'g_{side}'] += game.g_answers(free, real_free).mean()
             if D.contrast:
                 contrast, share = game.matched(D.contrast, code, sentence, batch)
                 logs[f'g_{side}'] += game.contrast[1] * contrast

@@ -221,7 +221,7 @@ class DfGan(Stage):
     """Trains the generator and the discriminator."""
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
-    ema, loads = ('G',), {'text': 'damsm.text', 'joint': 'text.text'}
+    ema, loads = ('G',), {'text': 'damsm.text', 'sentences': 'text.text'}
     draws_from, makes = ('sentence',), ('image',)
     judges = ('damsm', 'text')
     tiny = dict(ngf=4, ndf=4, hidden=8)
@@ -244,7 +244,7 @@ class DfGan(Stage):
         contrast=(0.0, 0.0),
         leave_out='class',
         text,
-        joint,
+        sentences,
         rngs,
     ):
         """Build the generator and the discriminator.
@@ -253,7 +253,7 @@ class DfGan(Stage):
         nz, hidden: dimensions of z, channels of D's head.
         penalty, power: k and p of the gradient penalty.
         truncate: samples have |z| of at most this in each dimension; 0: any.
-        text, joint: the trained text encoder, of the DAMSM or of the joint embedding.
+        text, sentences: the trained text encoder, of the DAMSM or of the joint embedding.
 
         Ours, and off in the paper's settings:
 
@@ -263,19 +263,19 @@ class DfGan(Stage):
         """
         self.game = game(adversary, contrast, leave_out)
         self.wrong = choose('wrong', wrong, ('shift', 'text'))
-        self.text, self.joint, self.unit_text = text, joint, unit_text
-        d = text_dim(text or joint, meta)
+        self.text, self.sentences, self.unit_text = text, sentences, unit_text
+        d = text_dim(text or sentences, meta)
         self.G = FusionGenerator(meta.size, d, ngf, nz, rngs=rngs)
         self.D = OneWayDiscriminator(meta.size, d, ndf, hidden, self.game, rngs=rngs)
         self.penalty, self.power, self.truncate = penalty, power, truncate
-        reads = text_reads(text or joint)
+        reads = text_reads(text or sentences)
         sampled = tuple(f'wrong_{name}' for name in reads if name != 'length')
         sampled = sampled if wrong == 'text' else ()
         self.needs = ('image', *reads, *sampled, *self.game.compared(meta))
 
     def encode(self, batch, prefix=''):
         """Return sentence vectors b d (of the `wrong_` sentences)."""
-        encoder = self.text or self.joint
+        encoder = self.text or self.sentences
         return encode_sentence(encoder, batch, unit=self.unit_text, prefix=prefix)
 
     def noise(self, key, n):
@@ -312,7 +312,8 @@ class DfGan(Stage):
     def g_loss(self, batch, key, out):
         code = self.D.trunk(out.image, train=True)
         drawn = self.D.judge(code, out.text)
-        rows = self.game.g_answers(drawn, lambda: self.D(batch['image'], out.text, train=True))
+        real = self.D(batch['image'], out.text, train=True) if self.game.pairs else None
+        rows = self.game.g_answers(drawn, real)
         loss, logs = rows.mean(), {}
         if self.D.contrast:
             contrast, found = self.game.matched(self.D.contrast, code, out.text, batch)

@@ -346,7 +346,8 @@ class GanCls(Stage):
         b = len(batch['image'])
         code = self.D.trunk(out.image, train=True)
         drawn = self.D.judge(code, out.text, train=True)
-        rows = self.game.g_answers(drawn, lambda: self.D(batch['image'], out.text, train=True))
+        real = self.D(batch['image'], out.text, train=True) if self.game.pairs else None
+        rows = self.game.g_answers(drawn, real)
         weights = jnp.where(jnp.arange(len(rows)) < b, 1.0, self.interp_weight)
         loss, logs = (weights * rows).mean(), {}
         if self.D.contrast:

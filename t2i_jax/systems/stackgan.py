@@ -365,16 +365,15 @@ class StackGanStage(Stage):
 
     def g_loss(self, batch, key, out):
         D, game, condition = self.D, self.game, self.condition(out)
-        fake = D(out.image, train=True)
-        real = D(batch['image'], train=True) if game.adversary == 'pairing' else None
-        rows = game.g_answers(
-            D.conditional(fake, condition, train=True),
-            lambda: D.conditional(real, condition, train=True),
-        )
-        logs = {'g_fake': rows.mean()}
+        fake, real_logits, real_free = D(out.image, train=True), None, None
+        if game.pairs:
+            real = D(batch['image'], train=True)
+            real_logits = D.conditional(real, condition, train=True)
+            real_free = D.unconditional(real) if D.free_logit else None
+        drawn = D.conditional(fake, condition, train=True)
+        logs = {'g_fake': game.g_answers(drawn, real_logits).mean()}
         if D.free_logit:
-            rows = game.g_answers(D.unconditional(fake), lambda: D.unconditional(real))
-            logs['g_fake_free'] = rows.mean()
+            logs['g_fake_free'] = game.g_answers(D.unconditional(fake), real_free).mean()
         kl = conditioning_kl(out.mu, out.logvar, self.kl_reduction)
         loss, logs = sum(logs.values()) + self.kl_weight * kl, logs | {'kl': kl}
         if D.contrast:

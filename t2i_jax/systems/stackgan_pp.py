@@ -336,23 +336,19 @@ class StackGanPp(Stage):
 
     def g_loss(self, batch, key, out):
         told, logs, found = self.told(out), {}, []
-        told = told if self.through_mu or told is None else jax.lax.stop_gradient(told)
-        reals, pairs = pyramid(batch, self.sides), self.game.adversary == 'pairing'
+        told = told if self.through_mu else jax.lax.stop_gradient(told)
+        reals = pyramid(batch, self.sides) if self.game.pairs else out.images
         for side, D, real, fake in zip(self.sides, self.D, reals, out.images):
-            code = D.trunk(fake, train=True)
-            real = D.trunk(real, train=True) if pairs else None
-            free = self.game.g_answers(
-                D.real(code, train=True), lambda D=D, real=real: D.real(real, train=True)
-            ).mean()
-            if not self.conditional:
-                logs[f'g_{side}'] = free
-                continue
-            matching = self.game.g_answers(
-                D.matching(code, told, train=True),
-                lambda D=D, real=real: D.matching(real, told, train=True),
-            ).mean()
-            logs[f'g_{side}'] = matching + self.uncond_weight * free
+            matching, free = D(fake, told, train=True)
+            real_matching, real_free = (
+                D(real, told, train=True) if self.game.pairs else (None, None)
+            )
+            logs[f'g_{side}'] = self.game.g_answers(free, real_free).mean()
+            if self.conditional:
+                matching = self.game.g_answers(matching, real_matching).mean()
+                logs[f'g_{side}'] = matching + self.uncond_weight * logs[f'g_{side}']
             if D.contrast:
+                code = D.trunk(fake, train=True)
                 contrast, share = self.game.matched(D.contrast, code, out.text, batch)
                 logs[f'g_{side}'] += self.game.contrast[1] * contrast
                 found.append(share)
