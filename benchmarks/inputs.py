@@ -7,7 +7,7 @@ Each folder of FOLDER is one input. What it holds decides what is tried:
 
 two folders of pictures   `--mode=evaluate --images=<first> --reference=<second>`
 text files alone          `--mode=sample --text_file=<each>`, of a run that is trained first
-anything else             a build as caption_folder with `--on_error=skip`, and a short training
+anything else             a build as caption_folder with `--on_error=skip`, then a short training
 
 An input passes if all of these end well or with one message: no traceback, no signal, no hang, no
 more than MEMORY. A few hostile files follow, which are made here (--hostile=no leaves them out).
@@ -107,13 +107,16 @@ def commands(folder, scratch, run, build_only):
         sample = ['t2i_jax', f'--workdir={run}', '--mode=sample', '--num=1']
         files = sorted(folder.glob('*.txt'))
         return [[*sample, f'--text_file={path}', f'--out={scratch / path.stem}'] for path in files]
-    data = (folder if folder.name == 'data_inside' else scratch) / 'tfds'
+    inside = folder.name == 'data_inside'
+    data = (folder if inside else scratch) / 'tfds'
     build = ['tfds_builders.build', 'caption_folder', f'--manual_dir={folder}']
     build += [f'--data_dir={data}', '--on_error=skip']
     train = ['t2i_jax', *TRAIN, f'--workdir={scratch / "run"}']
     train += [f'--config.data.manual_dir={folder}', f'--config.data.dir={data}']
     train += ['--config.data.on_error=skip']
-    return [build, build] if build_only else [build, build, train]
+    # what was built into the folder itself must not be read the second time
+    builds = [build, build] if inside else [build]
+    return builds if build_only else [*builds, train]
 
 
 def order(parts):
@@ -205,7 +208,7 @@ def page(found, harmful) -> str:
         '# Odd inputs',
         '',
         'What becomes of small folders of pictures, captions and texts as people have them: each',
-        'is built twice and trained on for two steps, or measured, or read as sentences. An input',
+        'is built and trained on for two steps, or measured, or read as sentences. An input',
         'passes if everything works or ends with one message.',
         '',
         '```',
