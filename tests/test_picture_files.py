@@ -227,7 +227,7 @@ def test_what_is_not_meant_as_data_is_skipped_and_counted(tmp_path):
         '__MACOSX/b.png',
         'data/one/1.0.0/dataset_info.json',
         'data/one/1.0.0/report.png',
-        'data/one/1.0.0.incomplete123/report.png',
+        'data/one/incomplete.12AB_1.0.0/report.png',
         'runs/x/config.json',
         'runs/x/gan/meta.json',
         'runs/x/gan/samples/1.png',

@@ -224,7 +224,7 @@ def _not_entered(folder):
     if name.startswith('.') or name in HOUSEKEEPING:
         return 'hidden folders'
     # TFDS builds in a folder that it renames in the end
-    if (folder / 'dataset_info.json').exists() or '.incomplete' in name:
+    if (folder / 'dataset_info.json').exists() or name.startswith('incomplete.'):
         return 'built data sets'
     if (folder / 'config.json').exists() and any(folder.glob('*/meta.json')):
         return 'workdirs of runs'
