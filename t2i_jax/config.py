@@ -764,12 +764,17 @@ def refused(old, new):
 
     old, new: configs. A setting that an older run does not have counts as its default.
     """
+    defaults = {
+        f'stages.{name}.model.{path}': value
+        for name, cls in system(new.system).STAGES.items()
+        for path, value in flat(keywords(cls)).items()
+    }
     old, new = (flat(json.loads(to_json(config))) for config in (old, new))
     lines = []
     for path in sorted(old.keys() | new.keys()):
         one = setting(path)
         resume = one.resume if isinstance(one, Setting) else FIXED
-        default = one.default if isinstance(one, Setting) else None
+        default = defaults.get(path, one.default if isinstance(one, Setting) else None)
         there, here = old.get(path, default), new.get(path)
         if plain(there) == plain(here) or resume == FREE:
             continue
