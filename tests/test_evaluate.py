@@ -324,7 +324,7 @@ def test_statistics_as_reference(folders):
         and one['protocol']['reference']['n'] == 12
         and one['protocol']['biased']
     )
-    with pytest.raises(RunError, match='There are no statistics'):
+    with pytest.raises(RunError, match='cannot be used: No such file'):
         files(folders, reference=folders / 'none.npz')
     for path in (folders / 'made').iterdir():
         cv2.imwrite(str(path), np.zeros((30, 30, 3), np.uint8))

@@ -1,16 +1,21 @@
 """Extractors: what their tags say, batches, devices, bad input."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
 
 from t2i_jax.encoders import efficientnet_lite, inception
-from t2i_jax.encoders.pretrained import random_weights
-from t2i_jax.evaluate import features
+from t2i_jax.encoders.pretrained import check_weights, frozen, random_weights
+from t2i_jax.evaluate import features, report
 from t2i_jax.evaluate.features import extractor
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.evaluate.files import read_captions, statistics_of
+from t2i_jax.imports.attngan import identified
+from t2i_jax.metrics.fid import Statistics
+from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.runtime.sharding import make_mesh
-from tfds_builders.foreign.weights import sha256
+from tfds_builders.files import sha256
 
 
 def images(n, size=32, seed=0):
@@ -113,6 +118,27 @@ def test_efficientnet_from_a_file_and_from_the_package(tmp_path, monkeypatch):
         )
 
 
+@pytest.mark.parametrize('path', ['pipe.npz', '/dev/zero'])
+def test_pipes_and_devices_are_named_and_not_opened(tmp_path, path):
+    os.mkfifo(tmp_path / 'pipe.npz')
+    path = str(tmp_path / path)
+    for read in (
+        lambda: extractor('efficientnet_lite0', path),
+        lambda: features.check_extractor(
+            dict(extractor='inception_fid', extractor_weights=path, every=5)
+        ),
+        lambda: check_weights(None, path, 'stages.damsm.model.weights'),
+        lambda: frozen(None, {}, path),
+        lambda: identified(path),
+        lambda: Statistics.load(path),
+        lambda: statistics_of(path),
+        lambda: read_captions(path, 'made', 3),
+        lambda: report.read(path),
+    ):
+        with pytest.raises((DataError, RunError), match=f'{path} is a pipe or a device. Give a'):
+            read()
+
+
 def test_an_image_whose_features_are_not_finite_is_named():
     made = extractor('random_conv', batch=4)
 
@@ -145,7 +171,7 @@ def test_wrong_input_is_named(random_conv, tmp_path):
         (('random_conv', '', 'nearest'), "no resize filter 'nearest'"),
         (('random_conv', 'random:'), 'names no seed'),
         (('random_conv', 'x.npz'), 'random_conv reads no file'),
-        (('inception_fid', tmp_path / 'x.pth'), 'Cannot read .*x.pth'),
+        (('inception_fid', tmp_path / 'x.pth'), 'x.pth cannot be used: No such file'),
     ):
         with pytest.raises(ValueError, match=message):
             extractor(*arguments)

@@ -734,7 +734,7 @@ def test_files_that_are_missing_double_or_of_something_else(official, config, tm
         'netD0.pth',
     )
     refused('netD0.pth are both netD of 64 px', also=[official['netD0.pth'][0]])
-    refused('Cannot read .*absent.pth', also=[tmp_path / 'absent.pth'])
+    refused('absent.pth cannot be used: No such file', also=[tmp_path / 'absent.pth'])
     other = write(tmp_path / 'other.pth', {'features.0.weight': np.ones((2, 2), np.float32)})
     refused('other.pth is not a file of AttnGAN: it has 1 tensors, features.0.weight', also=[other])
     (tmp_path / 'page.pth').write_text('<html>Quota exceeded</html>')
@@ -775,7 +775,7 @@ def test_the_command_line(official, tmp_path, capsys):
                 f'--file={tmp_path / "a.pth"}',
                 str(tmp_path / 'b.pth'),
             ],
-            'Cannot read .*a.pth',
+            '.*a.pth cannot be used: No such file',
         ),
         (
             ['--config=experiments/attngan_birds.py'],

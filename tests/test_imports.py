@@ -239,7 +239,7 @@ def test_every_torch_file_that_ends_early_ends_in_one_error():
 
 def test_files_that_are_not_there(tmp_path):
     for module in (t7, pickles):
-        with pytest.raises(DataError, match='Cannot read .*none'):
+        with pytest.raises(DataError, match='none cannot be used: No such file'):
             module.load(tmp_path / 'none')
 
 

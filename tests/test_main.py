@@ -127,7 +127,7 @@ def refused(cli, *arguments):
         (['--mode=compare'], ['two workdirs', '--mode=compare runs/a runs/b']),
         (
             ['--mode=compare', '/nowhere/a', '/nowhere/b'],
-            ['/nowhere/a does not exist'],
+            ['/nowhere/a cannot be used', 'Name a workdir'],
         ),
         (
             [
@@ -270,7 +270,7 @@ def test_sentences_that_cannot_be_drawn(cli, trained, tmp_path):
     (tmp_path / 'binary.txt').write_bytes(b'\xff\xfe\x00')
     for arguments, parts in (
         ([f'--text_file={tmp_path / "empty.txt"}'], ['empty.txt is empty', 'one sentence a line']),
-        ([f'--text_file={tmp_path / "none.txt"}'], ['none.txt does not exist']),
+        ([f'--text_file={tmp_path / "none.txt"}'], ['none.txt cannot be used', 'Check the path']),
         ([f'--text_file={tmp_path / "binary.txt"}'], ['no words']),
         (['--text='], ['Sentence 1', 'has no words']),
         (['--text=a circle', '--text=?!'], ["Sentence 2 ('?!') has no words"]),

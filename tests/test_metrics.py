@@ -137,7 +137,7 @@ def test_statistics_on_disk(tmp_path):
     np.savez(path, mu=X)
     with pytest.raises(ValueError, match='holds no statistics'):
         Statistics.load(path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match='absent.npz cannot be used: No such file'):
         Statistics.load(tmp_path / 'absent.npz')
 
 

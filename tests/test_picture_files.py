@@ -15,6 +15,8 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 
 from tfds_builders import DataError, files, pictures
+from tfds_builders.foreign import pickles, t7
+from tfds_builders.foreign.weights import read_weights
 from tfds_builders.pictures import LONGEST, NotUsable, stored
 
 
@@ -196,24 +198,44 @@ def test_texts_of_all_encodings(tmp_path):
 @pytest.mark.parametrize(
     'name, message',
     [
-        ('none.txt', 'none.txt does not exist'),
+        ('none.txt', 'none.txt cannot be used: No such file or directory. Check the path'),
         ('folder', 'folder is a folder. Give a file'),
-        ('a.txt/b', 'a.txt/b cannot be read (Not a directory)'),
-        ('a' * 300, 'a cannot be read (File name too long)'),
+        ('a.txt/b', 'a.txt/b cannot be used: Not a directory'),
+        ('a' * 300, 'a cannot be used: File name too long'),
         ('a\0b', 'is not the name of a file'),
         ('a\ud800', 'is not the name of a file'),
         ('pipe', 'pipe is a pipe or a device. Give a file'),
         ('/dev/zero', '/dev/zero is a pipe or a device. Give a file'),
-        ('~nobody/x', '/x does not exist'),
+        ('~nobody/x', '/x cannot be used: No such file'),
     ],
 )
 def test_what_is_no_file_is_named_and_not_opened(tmp_path, name, message):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'a.txt').write_text('a')
     os.mkfifo(tmp_path / 'pipe')
-    for read in (files.read_text, pictures.read_file):
+    for read in (
+        files.read_text,
+        files.sha256,
+        files.require_file,
+        pictures.read_file,
+        read_weights,
+        pickles.load,
+        t7.load,
+    ):
         with pytest.raises(DataError, match=re.escape(message)):
             read(name if name[0] == '~' else os.path.join(tmp_path, name))
+
+
+def test_paths_in_messages_can_be_pasted(tmp_path):
+    path = tmp_path / 'my birds' / 'a b.png'
+    path.parent.mkdir()
+    for read in (files.read_bytes, pictures.read_file, read_weights, pickles.load, t7.load):
+        with pytest.raises(DataError, match=f"^'{path}' cannot be used"):
+            read(path)
+    path.write_bytes(b'no picture')
+    for read in (pictures.read_file, read_weights, pickles.load, t7.load):
+        with pytest.raises(DataError, match=f"^'{path}' "):
+            read(path)
 
 
 def test_what_is_not_meant_as_data_is_skipped_and_counted(tmp_path):

@@ -6,6 +6,7 @@ Such as a missing file, a mistyped name, a broken archive.
 import errno
 import os
 import shlex
+import stat
 
 # what to do about an error of the system; others have no remedy that we know
 REMEDIES = {
@@ -50,6 +51,14 @@ def short(text, length=200):
 def quoted(path):
     """Write a path so that it can be pasted into a shell, in quotes where it has blanks."""
     return shlex.quote(short(os.fsdecode(path), 4096) if len(str(path)) > 4096 else str(path))
+
+
+def no_file(status: os.stat_result) -> str:
+    """Say what a folder, a pipe or a device is; '' for a file."""
+    if stat.S_ISDIR(status.st_mode):
+        return 'a folder'
+    # reading it might never end
+    return '' if stat.S_ISREG(status.st_mode) else 'a pipe or a device'
 
 
 def explained(error, path=None):

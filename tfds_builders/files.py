@@ -8,10 +8,10 @@ import collections
 import gzip
 import hashlib
 import http.client
+import math
 import os
 import pathlib
 import re
-import stat
 import tarfile
 import urllib.error
 import urllib.request
@@ -21,12 +21,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from tfds_builders.errors import DataError, explained, quoted, short
+from tfds_builders.errors import DataError, explained, no_file, quoted, short
 
 CHUNK = 1 << 20
 GZIP = b'\x1f\x8b'
 # bytes of a picture or a text in an archive
 LARGEST = 1 << 28
+# bytes of weights, or of a pickle of vectors
+HUGE = 1 << 32
 # an archive unpacks to so many times its size at most, or to so many bytes
 RATIO, SURELY = 200, 1 << 30
 # of zip archives: a flag of a file, and the methods that Python reads
@@ -69,8 +71,8 @@ def members(path, pattern, limit=LARGEST):
     pattern, path = re.compile(rf'(?:^|.*/)(?:{pattern})'), pathlib.Path(path)
     name = None
     try:
-        if not path.is_dir() and not path.is_file():
-            raise DataError(f'{quoted(path)} is neither a file nor a folder. Fetch it again.')
+        if not path.is_dir():
+            require_file(path)
         contents = _folder if path.is_dir() else _zip if path.suffix == '.zip' else _tar
         for name, size, fault, read in contents(path):
             match = pattern.fullmatch(name)
@@ -231,38 +233,51 @@ def _not_entered(folder):
     return 'linked folders' if folder.is_symlink() else None
 
 
-def read_bytes(path, limit=1 << 28) -> bytes:
-    """Read a whole file.
+def require_file(path, limit=math.inf) -> str:
+    """Return the path of a file, its ~ expanded, without opening it.
 
-    limit: in bytes
+    limit: of its size in bytes
 
-    Raises DataError that names a file that is missing or larger, a folder, a pipe or a device,
-    none of which is opened.
+    Raises DataError that names what is missing, a folder, a pipe or a device, and a larger file.
     """
     # unlike pathlib's, it takes every name
     path = os.path.expanduser(path)
     try:
         status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise DataError(f'{path} is a folder. Give a file.')
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f'{path} is a pipe or a device. Give a file.')
-        if status.st_size <= limit:
-            with open(path, 'rb') as file:
-                # files of /proc have the size 0
-                data = file.read((status.st_size or limit) + 1)
-            if len(data) <= limit:
-                return data
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f'{path} does not exist.') from None
     except OSError as error:
-        raise DataError(f'{path} cannot be read ({error.strerror}).') from None
+        raise DataError(explained(error, path)) from None
     except ValueError:
         # a NUL or half a surrogate pair
         raise DataError(f'{path!a} is not the name of a file.') from None
-    raise DataError(f'{path} is larger than {limit / 1e6:,.0f} MB. Give a smaller file.')
+    other = no_file(status)
+    if other:
+        raise DataError(f'{quoted(path)} is {other}. Give a file.')
+    if status.st_size > limit:
+        raise DataError(_larger(path, limit))
+    return path
+
+
+def _larger(path, limit):
+    return f'{quoted(path)} is larger than {limit / 1e6:,.0f} MB. Give a smaller file.'
+
+
+def read_bytes(path, limit=LARGEST) -> bytes:
+    """Read a whole file. Raises DataError for what `require_file` refuses, and for other errors.
+
+    limit: in bytes
+    """
+    path = require_file(path, limit)
+    try:
+        with open(path, 'rb') as file:
+            # files of /proc have the size 0
+            data = file.read((os.fstat(file.fileno()).st_size or min(limit, LARGEST)) + 1)
+    except OSError as error:
+        raise DataError(explained(error, path)) from None
+    except MemoryError:
+        raise DataError(f'{quoted(path)} does not fit into memory. Close other programs.') from None
+    if len(data) > limit:
+        raise DataError(_larger(path, limit))
+    return data
 
 
 def read_text(path, limit=64 << 20, guessed=None) -> str:
@@ -328,8 +343,13 @@ def lines_of(data: bytes) -> list[str]:
 
 
 def sha256(path) -> str:
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+    """Compute the SHA-256 of a file, in hexadecimal. Raises DataError as `read_bytes`."""
+    path = require_file(path)
+    try:
+        with open(path, 'rb') as file:
+            return hashlib.file_digest(file, 'sha256').hexdigest()
+    except OSError as error:
+        raise DataError(explained(error, path)) from None
 
 
 def come(url, folder, size) -> int:

@@ -105,7 +105,7 @@ class ManualBuilder(Builder):
             checksum=known.checksum if known else '',
         )
 
-    def report(self, problems, source):
+    def report(self, problems, *sources):
         """Report records that cannot be used, {record: why}, and keep them in the metadata.
 
         They stand there as 'skipped'. Raises DataError that names them, or with on_error='skip'
@@ -120,8 +120,8 @@ class ManualBuilder(Builder):
         )
         if self.on_error == 'refuse':
             raise DataError(
-                f'{len(problems)} records of {source} cannot be used as they are: {listed}. Repair '
-                'the files, or leave these '
+                f'{len(problems)} records of {sources} cannot be used as they are: {listed}. '
+                'Repair the files, or leave these '
                 "out with on_error='skip' (--on_error=skip; in training "
                 '--config.data.on_error=skip).'
             )

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tfds_builders.class_splits import LISTS
-from tfds_builders.errors import DataError
-from tfds_builders.files import lines_of, members
+from tfds_builders.errors import DataError, quoted
+from tfds_builders.files import HUGE, lines_of, members
 from tfds_builders.foreign import pickles, t7
 from tfds_builders.words import ALPHABET
 
@@ -21,8 +21,6 @@ EMBEDDING = 1024
 # numbers of an image: parts of a file may be named again and again, so that a small one stands for
 # a huge table
 MOST = 1 << 20
-# bytes of a pickle; COCO's vectors have 2 GB
-LARGEST = 1 << 32
 # words of a caption
 LONGEST = 1000
 # letters of a sentence that is cut, to be taken for another one's beginning
@@ -76,8 +74,8 @@ def read_icml(path, key, problems=None) -> Texts:
         texts.captions[number], texts.embeddings[number] = captions, embedding
     if not found:
         raise DataError(
-            f'{path} holds no .t7 file of an image of this data set; expected <class>/<image>.t7 '
-            'and so on. Fetch it again.'
+            f'{quoted(path)} holds no .t7 file of an image of this data set; expected '
+            '<class>/<image>.t7 and so on. Fetch it again.'
         )
     return texts
 
@@ -136,7 +134,7 @@ def read_stackgan(path, key) -> Texts:
         path,
         r'(train|test)/(filenames|char-CNN-RNN-embeddings|class_info)\.pickle'
         r'|text(?:_c10)?/(?:.*/)?(?!\.)[^/]+\.txt',
-        LARGEST,
+        HUGE,
     ):
         if match[1]:
             parts[match[1]][match[2]] = pickles.loads(data, match.string)
@@ -145,14 +143,15 @@ def read_stackgan(path, key) -> Texts:
     given = {split: part for split, part in parts.items() if part}
     if not given:
         raise DataError(
-            f'{path} holds no train/filenames.pickle or test/filenames.pickle. Fetch it again.'
+            f'{quoted(path)} holds no train/filenames.pickle or test/filenames.pickle. Fetch it '
+            'again.'
         )
     for split, part in given.items():
         names = _names(part, split, path)
         vectors = part.get('char-CNN-RNN-embeddings')
         if vectors is None:
             raise DataError(
-                f'{path} has {split}/filenames.pickle, but no '
+                f'{quoted(path)} has {split}/filenames.pickle, but no '
                 f'{split}/char-CNN-RNN-embeddings.pickle. Fetch it again.'
             )
         for file, rows in part.items():
@@ -160,15 +159,15 @@ def read_stackgan(path, key) -> Texts:
             if not is_list or len(rows) != len(names):
                 what = f'{len(rows)} rows' if is_list else 'no rows'
                 raise DataError(
-                    f'{path}: {split}/{file}.pickle has {what}, and {split}/filenames.pickle '
-                    f'{len(names)}; '
-                    'row i of the one belongs to row i of the other. Fetch both again.'
+                    f'{quoted(path)}: {split}/{file}.pickle has {what}, and '
+                    f'{split}/filenames.pickle {len(names)}; row i of the one belongs to row i of '
+                    'the other. Fetch both again.'
                 )
         for name, rows in zip(names, vectors):
             if (number := key(name)) is not None:
                 _once(texts.embeddings, number, path, name)
                 texts.embeddings[number] = _vectors(
-                    rows, f'{path}: {split}/char-CNN-RNN-embeddings.pickle, {name}'
+                    rows, f'{quoted(path)}: {split}/char-CNN-RNN-embeddings.pickle, {name}'
                 )
     return texts
 
@@ -188,8 +187,8 @@ def read_attngan(path, key) -> Texts:
         found[match[1] or 'captions'] = pickles.loads(data, match.string)
     if 'captions' not in found:
         raise DataError(
-            f'{path} holds no captions.pickle. Fetch it again, or put another caption archive into '
-            'the manual folder.'
+            f'{quoted(path)} holds no captions.pickle. Fetch it again, or put another caption '
+            'archive into the manual folder.'
         )
     content = found['captions']
     if (
@@ -199,8 +198,8 @@ def read_attngan(path, key) -> Texts:
         or not isinstance(content[2], dict)
     ):
         raise DataError(
-            f'{path}: captions.pickle is not [train captions, test captions, id -> word, word -> '
-            'id]. Fetch it again.'
+            f'{quoted(path)}: captions.pickle is not [train captions, test captions, id -> word, '
+            'word -> id]. Fetch it again.'
         )
     texts, words = Texts({}, {}, {}), content[2]
     for split, captions in zip(('train', 'test'), content):
@@ -210,9 +209,9 @@ def read_attngan(path, key) -> Texts:
         each, rest = divmod(len(captions), max(1, len(names)))
         if rest or not each or not names:
             raise DataError(
-                f'{path}: captions.pickle has {len(captions)} {split} captions for the '
-                f'{len(names)} images of {split}/filenames.pickle; '
-                'expected the same number for each. Fetch both again.'
+                f'{quoted(path)}: captions.pickle has {len(captions)} {split} captions for the '
+                f'{len(names)} images of {split}/filenames.pickle; expected the same number for '
+                'each. Fetch both again.'
             )
         for i, name in enumerate(names):
             if (number := key(name)) is not None:
@@ -230,8 +229,8 @@ def _sentence(ids, words, path):
         return ' '.join(words[int(i)] for i in ids if int(i))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise DataError(
-            f'{path}: captions.pickle holds the caption {reprlib.repr(ids)}, which is not a list '
-            'of ids of its words. Fetch it again.'
+            f'{quoted(path)}: captions.pickle holds the caption {reprlib.repr(ids)}, which is not '
+            'a list of ids of its words. Fetch it again.'
         ) from None
 
 
@@ -239,7 +238,7 @@ def _names(part, split, path):
     names = part.get('filenames')
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise DataError(
-            f'{path}: {split}/filenames.pickle is '
+            f'{quoted(path)}: {split}/filenames.pickle is '
             f'{"missing" if names is None else "not a list of names"}. Fetch it again.'
         )
     return names
@@ -248,7 +247,7 @@ def _names(part, split, path):
 def _once(known, number, path, name):
     if number in known:
         raise DataError(
-            f'{path} holds image {number} twice, the second time as {name}. Fetch it again.'
+            f'{quoted(path)} holds image {number} twice, the second time as {name}. Fetch it again.'
         )
 
 

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.files import STORED, decode, read_bytes
 
 # Pillow's names of what is read (JPEG opens MPO, too). It knows more; some start other programs.
@@ -55,7 +55,7 @@ def read_file(path) -> np.ndarray:
     try:
         return read(read_bytes(path))
     except NotUsable as error:
-        raise DataError(f'{path} {error}.') from None
+        raise DataError(f'{quoted(path)} {error}.') from None
 
 
 def stored(data: bytes) -> tuple[bytes, tuple[int, int], tuple[int, int]]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.old_downloads import Texts, align, read_attngan, read_icml, read_stackgan
 
 
@@ -61,8 +61,8 @@ def read(captions_path, vectors_path, per_image, key, raw, icml) -> Joined:
         captions, lists = texts.captions, texts.lists
     if not captions and not problems:
         raise DataError(
-            f'{captions_path} holds no captions of this data set. Put another caption archive into '
-            'the manual folder.'
+            f'{quoted(captions_path)} holds no captions of this data set. Put another caption '
+            'archive into the manual folder.'
         )
     if vectors is None:
         return Joined(
@@ -123,5 +123,5 @@ def report_replaced(replaced, source, metadata):
         logging.warning(
             '%d images get the sentences that come with their vectors: those of %s differ.',
             replaced,
-            source,
+            quoted(source),
         )

@@ -24,6 +24,8 @@ from absl import logging
 
 from t2i_jax.data.fields import TEXT, field
 from tfds_builders import atomic
+from tfds_builders.errors import quoted
+from tfds_builders.files import require_file
 
 # the code that makes tables
 HERE = pathlib.Path(__file__).parent
@@ -68,6 +70,8 @@ class Store:
             try:
                 if not path.exists():
                     continue
+                for file in (_sum_of(path), path):
+                    require_file(file)
                 if _sum_of(path).read_text() != _checksum(path, path.name):
                     raise ValueError('its checksum is another')
                 if is_text(name):
@@ -188,7 +192,7 @@ def _lock(file, data_dir):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f'Another process reads {data_dir}: waiting for its tables.', flush=True)
+            print(f'Another process reads {quoted(data_dir)}: waiting for its tables.', flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
 
 

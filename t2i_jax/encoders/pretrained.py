@@ -14,7 +14,8 @@ import numpy as np
 from absl import logging
 from flax import nnx
 
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.runtime.errors import DataError, quoted
+from tfds_builders.files import require_file
 from tfds_builders.foreign.weights import read_weights
 
 # features are compared between machines
@@ -227,7 +228,8 @@ def frozen(make, shapes, weights):
         tensors = read_weights(path)
     elif weights:
         logging.warning(
-            'The weights %s do not exist; a stage that is trained already does without.', weights
+            'The weights %s do not exist; a stage that is trained already does without.',
+            quoted(weights),
         )
 
     def build():
@@ -246,7 +248,7 @@ def frozen(make, shapes, weights):
 
     def refuse():
         raise DataError(
-            f'A frozen network has no weights: {weights or "none are named"}. '
+            f'A frozen network has no weights: {quoted(weights) if weights else "none are named"}. '
             'Set model.weights to a file that exists.'
         )
 
@@ -259,11 +261,11 @@ def check_weights(trunk, weights, setting):
 
     setting: the name of the setting that holds the file, for the message.
     """
-    if not random_seed(str(weights)) and not pathlib.Path(weights).expanduser().is_file():
-        raise DataError(
-            f'The weights of a frozen network, {weights}, do not exist. '
-            f'Set --config.{setting} to a file that does.'
-        )
+    if not random_seed(str(weights)):
+        try:
+            require_file(weights)
+        except DataError as error:
+            raise DataError(f'Weights of a frozen network (--config.{setting}): {error}') from None
     nnx.eval_shape(lambda: trunk(str(weights), True))
 
 

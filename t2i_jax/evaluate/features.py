@@ -18,10 +18,11 @@ from t2i_jax.encoders import efficientnet_lite, inception
 from t2i_jax.encoders.pretrained import ClassHead, ConvNorm, checked, norm_shapes, random_weights
 from t2i_jax.metrics.arrays import blocks
 from t2i_jax.metrics.resize import FILTERS, resize
-from t2i_jax.runtime.errors import DataError, choose
+from t2i_jax.runtime.errors import DataError, choose, quoted
 from t2i_jax.runtime.sharding import by_rows, replicated
 from t2i_jax.scenes.readers import ShapeFeatures, has_features, readers
-from tfds_builders.foreign.weights import read_weights, sha256
+from tfds_builders.files import sha256
+from tfds_builders.foreign.weights import read_weights
 
 # the port of inception-2015-12-05 that pytorch-fid and torch-fidelity offer: one file, two names
 FID_WEIGHTS = '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2'
@@ -222,13 +223,15 @@ def _from_file(name, network, path):
     """(module, source, prefix) of a network with the weights of a file."""
     if name == 'random_conv':
         raise ValueError(
-            f'random_conv reads no file ({path}): leave its weights empty, or give random:SEED.'
+            f'random_conv reads no file ({quoted(path)}): leave its weights empty, or give '
+            'random:SEED.'
         )
     digest = sha256(path)
     try:
         module = network.build(read_weights(path))
     except DataError as error:
-        raise (error if path in str(error) else DataError(f'{path}: {error}')) from None
+        named = quoted(path) in str(error)
+        raise (error if named else DataError(f'{quoted(path)}: {error}')) from None
     if name != 'inception_fid':
         return module, digest, name
     if digest == FID_WEIGHTS:
@@ -263,7 +266,7 @@ def check_extractor(options, scenes=''):
         print(WITHOUT_PACKAGE)
     elif options['every'] and name in NETWORKS:
         if weights and not weights.startswith('random:'):
-            sha256(os.path.expanduser(weights))
+            sha256(weights)
         elif not weights and name == 'efficientnet_lite0':
             efficientnet_lite.packaged_weights()
     elif options['every'] and name != 'none' and not name.startswith('shape_net_'):

@@ -3,9 +3,7 @@
 t2i_jax --mode=evaluate --images=DIR --reference=DIR-or-npz --out=DIR [--captions=FILE]
 """
 
-import hashlib
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -19,7 +17,7 @@ from t2i_jax.metrics.fid import Statistics, fid, fit, frechet, read_arrays
 from t2i_jax.run import Path
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import RunError, quoted
-from tfds_builders.files import read_text
+from tfds_builders.files import read_text, sha256
 
 # of real pictures nothing is known but that they are the reference
 HEADLINE = tuple(
@@ -192,26 +190,18 @@ def statistics_tag(extract, size) -> str:
 
 def statistics_of(path) -> dict:
     """Read the arrays of a file of statistics. Raises RunError."""
-    place = pathlib.Path(path).expanduser()
-    if not os.path.isfile(place):
-        raise RunError(f'There are no statistics {quoted(path)}.')
     try:
-        return read_arrays(place)
+        return read_arrays(path)
     except ValueError as error:
         raise RunError(str(error)) from None
 
 
-def digest_of(path) -> str:
-    return hashlib.sha256(pathlib.Path(path).expanduser().read_bytes()).hexdigest()
-
-
 def from_statistics(found, path, extract, options) -> list:
     """Compute the Frechet distance of a reading to statistics of real pictures."""
-    path = pathlib.Path(path).expanduser()
     statistics = Statistics.load(path, tag=statistics_tag(extract, found['mean'].shape))
     own = Statistics.of(found['features'], statistics.tag)
     few = min(statistics.n, own.n) <= own.d
-    reference = dict(n=statistics.n, sha256=digest_of(path))
+    reference = dict(n=statistics.n, sha256=sha256(path))
     more = dict(extractor=extract.tag, reference=reference, n=own.n, pictures='drawn')
     distance = fid(statistics, own, force=options['force'])
     more |= {'biased': True} if few else {}
@@ -251,7 +241,7 @@ def from_moments(found, arrays, path, extract, options) -> list:
         return []
     own = Statistics.of(features)
     distance = frechet(arrays['mu'], arrays['sigma'], own.mean, own.covariance)
-    unknown = dict(n='unknown', weights='unknown', resize='unknown', sha256=digest_of(path))
+    unknown = dict(n='unknown', weights='unknown', resize='unknown', sha256=sha256(path))
     more = dict(extractor=extract.tag, reference=unknown, n=own.n, pictures='drawn')
     more |= {'biased': True} if few else {}
     return [report.value(f'fid{suffix}', distance, **more)]

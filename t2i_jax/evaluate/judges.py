@@ -17,7 +17,7 @@ from t2i_jax.data.feed import CHUNK
 from t2i_jax.data.text import encode_chars
 from t2i_jax.metrics.resize import resize
 from t2i_jax.run import Run
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import RunError, quoted
 from t2i_jax.sample import Sampler
 
 # to the size that a judge reads
@@ -186,7 +186,8 @@ def judge_in(folder):
     stages = [one.name for one in run.stages if one.makes_any(('codes',))]
     if not stages or stage and stage not in stages:
         raise RunError(
-            f'eval.scorer: {folder} has no stage{f" {stage}" if stage else ""} that compares '
-            'pictures with captions, as a DAMSM does. Name the workdir of a run that has one.'
+            f'eval.scorer: {quoted(folder)} has no stage{f" {stage}" if stage else ""} that '
+            'compares pictures with captions, as a DAMSM does. Name the workdir of a run that has '
+            'one.'
         )
     return run[stage or stages[0]]

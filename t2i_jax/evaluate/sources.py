@@ -19,7 +19,7 @@ from t2i_jax.runtime.errors import RunError, quoted
 from t2i_jax.runtime.files import replacing
 from t2i_jax.sample import Sampler, to_uint8
 from tfds_builders import pictures
-from tfds_builders.files import walk
+from tfds_builders.files import HUGE, read_bytes, walk
 from tfds_builders.pictures import ENDINGS
 
 # the name of the checksum among the arrays of a file
@@ -127,7 +127,7 @@ class Files(Source):
         return len(self.paths)
 
     def name(self, number):
-        return str(self.paths[number])
+        return quoted(self.paths[number])
 
     def __iter__(self):
         first = None
@@ -139,8 +139,9 @@ class Files(Source):
                 if image.shape != first[1]:
                     (h, w, _), (other, (first_h, first_w, _)) = image.shape, first
                     raise RunError(
-                        f'{path} has {w} x {h} pixels, {other} {first_w} x {first_h}: bring all to '
-                        'one size first, since the way of resizing changes the numbers.'
+                        f'{quoted(path)} has {w} x {h} pixels, {quoted(other)} {first_w} x '
+                        f'{first_h}: bring all to one size first, since the way of resizing '
+                        'changes the numbers.'
                     )
                 chunk.append(image)
             yield np.stack(chunk)
@@ -228,7 +229,7 @@ def read_cached(source, extract, readers, what) -> dict:
 def stored(path, key) -> dict | None:
     """Read arrays that `store` wrote under a key; None where there are none, or damaged ones."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        with np.load(io.BytesIO(read_bytes(path, HUGE)), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return arrays if str(arrays.pop(CHECKSUM)) == checksum(key, arrays) else None
     except Exception:

@@ -14,9 +14,6 @@ sentence there, behind it here; the last layer of a discriminator is a convoluti
 map. Gates of the LSTM have the same order in both: i, f, g, o.
 """
 
-import os
-import pathlib
-import stat
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,7 +23,8 @@ from einops import rearrange
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.encoders import inception
 from t2i_jax.encoders.pretrained import checked
-from t2i_jax.runtime.errors import DataError, quoted
+from t2i_jax.runtime.errors import DataError, explained, quoted
+from tfds_builders.files import require_file
 from tfds_builders.foreign import pickles
 from tfds_builders.foreign.weights import LEGACY, read_weights
 
@@ -244,14 +242,16 @@ def read_official(paths) -> Official:
     for path in paths:
         kind, content = identified(path)
         if kind in found:
-            raise DataError(f'{found[kind][0]} and {path} are both {kind}. Give one of them.')
+            raise DataError(
+                f'{quoted(found[kind][0])} and {quoted(path)} are both {kind}. Give one of them.'
+            )
         found[kind] = path, content
     needed = ['text_encoder', 'image_encoder', 'captions.pickle']
     needed += ['netG'] if set(SIDES) & set(found) else []
     missing = [kind for kind in needed if kind not in found]
     if missing:
         verb = 'is' if len(missing) == 1 else 'are'
-        given = ', '.join(map(str, paths)) or 'no files'
+        given = ', '.join(map(quoted, paths)) or 'no files'
         raise DataError(
             f'{", ".join(missing)} {verb} missing among {given}. The encoders and captions.pickle '
             'of the training data come with a generator: without the words it trained on it draws '
@@ -265,7 +265,7 @@ def read_official(paths) -> Official:
         expected = {name: part.shape for name, part in tables[kind].items()}
         expected |= trunk_shapes() if kind == 'image_encoder' else {}
         try:
-            good[kind] = checked(content, expected, f'{kind} of AttnGAN ({path})')
+            good[kind] = checked(content, expected, f'{kind} of AttnGAN ({quoted(path)})')
         except DataError as error:
             wrong.append(str(error))
     if wrong:
@@ -299,16 +299,12 @@ def identified(path):
 
     A key of KINDS or SIDES and its tensors, or 'captions.pickle' and its objects. Raises DataError.
     """
-    path = pathlib.Path(path).expanduser()
+    path = require_file(path)
     try:
-        # a pipe or a device is not opened
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise DataError(f'{quoted(path)} is a folder, a pipe or a device. Give a file.')
         with open(path, 'rb') as file:
             head = file.read(len(LEGACY))
     except OSError as error:
-        why = os.strerror(error.errno)
-        raise DataError(f'Cannot read {quoted(path)}: {why}. Check the path.') from None
+        raise DataError(explained(error, path)) from None
     if head != LEGACY and head[:1] in (b'\x80', b'(', b']'):
         return 'captions.pickle', pickles.load(path)
     weights = read_weights(path)
@@ -320,7 +316,7 @@ def identified(path):
     ]
     if not kinds:
         raise DataError(
-            f'{path} is not a file of AttnGAN: it has {len(weights)} tensors, '
+            f'{quoted(path)} is not a file of AttnGAN: it has {len(weights)} tensors, '
             f'{", ".join(list(weights)[:4])}, ... Give netG, netD0 to netD2, text_encoder, '
             'image_encoder (.pth) and captions.pickle.'
         )
@@ -341,8 +337,8 @@ def vocabulary_of(path, content):
     fits = fits and all(isinstance(word, str) for word in words.values())
     if not fits or {word: i for i, word in words.items()} != ids:
         raise DataError(
-            f'{path} is not a captions.pickle of AttnGAN: expected a list of captions, captions, a '
-            'dictionary from 0, 1, 2, ... to words and its inverse.'
+            f'{quoted(path)} is not a captions.pickle of AttnGAN: expected a list of captions, '
+            'captions, a dictionary from 0, 1, 2, ... to words and its inverse.'
         )
     # 0 is <end>, the padding
     return Vocabulary([words[i] for i in range(1, len(words))])

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 
 from t2i_jax.metrics.arrays import Seed, blocks, generator, rows, same_width
 from t2i_jax.runtime.files import replacing
+from tfds_builders.errors import quoted
+from tfds_builders.files import require_file
 
 # number of images below which a value is hardly worth printing
 ENOUGH = 10_000
@@ -97,7 +99,7 @@ class Statistics:
         """Write an .npz without pickles. Raises ValueError where there are no features yet."""
         if not self.n:
             raise ValueError(
-                f'{path}: statistics without features are not written; update them first'
+                f'{quoted(path)}: statistics without features are not written; update them first'
             )
         with replacing(path) as temporary, open(temporary, 'wb') as file:
             np.savez(file, n=self.n, mean=self.mean, scatter=self.scatter, tag=np.array(self.tag))
@@ -108,26 +110,26 @@ class Statistics:
 
         tag: the tag that the file must have; None accepts any
 
-        Raises FileNotFoundError, and ValueError for another file, another tag and wrong shapes.
+        Raises ValueError for a file that is missing or another, another tag and wrong shapes.
         """
         found = read_arrays(path)
         lacking = [name for name in ('n', 'mean', 'scatter', 'tag') if name not in found]
         if lacking:
             raise ValueError(
-                f'{path} holds no statistics of features (no {", ".join(lacking)}): make it with '
-                'Statistics.save'
+                f'{quoted(path)} holds no statistics of features (no {", ".join(lacking)}): make '
+                'it with Statistics.save'
             )
         statistics = cls(str(found['tag']))
         if tag is not None and statistics.tag != tag:
             raise ValueError(
-                f'{path} was made with {statistics.tag!r}, expected {tag!r}: '
-                'compute the statistics again with that network'
+                f'{quoted(path)} was made with {statistics.tag!r}, expected {tag!r}: compute the '
+                'statistics again with that network'
             )
         n, mean, scatter = found['n'], found['mean'], found['scatter']
         if n.size != 1 or n.dtype.kind not in 'iu' or n < 1 or not fit(mean, scatter):
             raise ValueError(
-                f'{path}: n = {n}, mean {mean.shape} and scatter {scatter.shape} do not fit '
-                'together'
+                f'{quoted(path)}: n = {n}, mean {mean.shape} and scatter {scatter.shape} do not '
+                'fit together'
             )
         statistics.n, statistics.mean, statistics.scatter = int(n), mean, scatter
         return statistics
@@ -136,8 +138,9 @@ class Statistics:
 def read_arrays(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Read the arrays of an .npz; nothing is unpickled.
 
-    Raises FileNotFoundError, and ValueError for another file and for more than MOST bytes.
+    Raises ValueError for a file that is missing or another, and for more than MOST bytes.
     """
+    path = require_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -145,12 +148,11 @@ def read_arrays(path: str | pathlib.Path) -> dict[str, np.ndarray]:
             raise ValueError(f'it unpacks to {size / 1e9:,.0f} GB')
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise
     except Exception as error:
         # damaged bytes make their readers raise many kinds
         raise ValueError(
-            f'{path} holds no statistics of features ({error}): make it with Statistics.save'
+            f'{quoted(path)} holds no statistics of features ({error}): make it with '
+            'Statistics.save'
         ) from error
 
 

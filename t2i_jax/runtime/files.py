@@ -4,11 +4,11 @@ import contextlib
 import errno
 import json
 import os
-import stat
 from pathlib import Path
 
 from t2i_jax.runtime.errors import quoted, unwritable
 from tfds_builders.atomic import replacing
+from tfds_builders.errors import no_file
 
 __all__ = ['read_json', 'replacing', 'write_text', 'writes']
 
@@ -30,11 +30,8 @@ def read_json(path, limit=64 << 20):
     limit: in bytes
     """
     found = os.stat(path)
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    # a pipe or a device is not opened: reading it might never end
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError('it is a pipe or a device, not a file')
+    if other := no_file(found):
+        raise ValueError(f'it is {other}, not a file')
     if found.st_size > limit:
         raise ValueError(f'it has {found.st_size / 1e6:,.0f} MB')
     try:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from t2i_jax.runtime.errors import RunError, causes
+from t2i_jax.runtime.errors import RunError, causes, quoted
 
 # seconds without a sign of life after which a process counts as dead
 HEARTBEAT = 30
@@ -228,8 +228,8 @@ def same_run(workdir, config, seconds=10):
                 f'Process {me} was started with another config than process 0: start all of them '
                 'with the same flags.'
                 if path.exists()
-                else f'Process {me} does not see {path}, which process 0 has written: --workdir '
-                'must be one folder that all hosts share.'
+                else f'Process {me} does not see {quoted(path)}, which process 0 has written: '
+                '--workdir must be one folder that all hosts share.'
             )
         time.sleep(0.2)
 

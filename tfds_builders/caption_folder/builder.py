@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tfds_builders import schema
 from tfds_builders.caption_folder import report
 from tfds_builders.caption_folder.scan import scan
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.files import read_bytes
 from tfds_builders.manual import ManualBuilder
 from tfds_builders.pictures import NotUsable, stored
@@ -50,8 +50,8 @@ drawn: 80, 10, 10 %."""
         if not os.path.isdir(root):
             what = 'is a file: unpack it' if os.path.exists(root) else 'does not exist'
             raise DataError(
-                f'{root} {what}. Give a folder of pictures with their captions (--manual_dir, in '
-                'training --config.data.manual_dir).'
+                f'{quoted(root)} {what}. Give a folder of pictures with their captions '
+                '(--manual_dir, in training --config.data.manual_dir).'
             )
         self.folder = scan(root)
         # a name of the longest kind leaves no room for the digest
@@ -104,9 +104,8 @@ drawn: 80, 10, 10 %."""
         }
         if not splits['train']:
             raise DataError(
-                f'{root} has no picture for training that can be used ({len(usable)} for other '
-                f'splits, {len(problems)} problems). '
-                'Complete it, or change its splits.'
+                f'{quoted(root)} has no picture for training that can be used ({len(usable)} for '
+                f'other splits, {len(problems)} problems). Complete it, or change its splits.'
             )
         return {
             name: self._generate_examples(members) for name, members in splits.items() if members

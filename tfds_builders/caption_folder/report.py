@@ -7,6 +7,7 @@ import numpy as np
 
 from tfds_builders import sheets
 from tfds_builders.caption_folder.scan import MOST
+from tfds_builders.errors import quoted
 from tfds_builders.pictures import read_file
 from tfds_builders.words import CHARS, MAX_WORDS, count_words, tokenize
 
@@ -54,7 +55,9 @@ def write(builder, folder) -> str:
     # last: where it lies, all of it does
     (place / 'report.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
     shown = lines if len(lines) < 30 else [*lines[:29], f'  and {len(lines) - 29} more']
-    return '\n'.join([*shown, f'See {place / "report.txt"} and {place / "report.png"}.'])
+    return '\n'.join(
+        [*shown, f'See {quoted(place / "report.txt")} and {quoted(place / "report.png")}.']
+    )
 
 
 def _sheet(root, entries, title, path):

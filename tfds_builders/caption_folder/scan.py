@@ -14,7 +14,7 @@ import numpy as np
 from tfds_builders.caption_folder import tables
 from tfds_builders.caption_folder.entries import KNOWN, NO_UTF8, OBJECT, Entry, entry_of
 from tfds_builders.caption_folder.tables import NO_TEXT, SPLITS
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.files import clean, read_text, storable, walk
 from tfds_builders.pictures import ENDINGS
 
@@ -59,7 +59,9 @@ def scan(root) -> Folder:
     notes = [f'skipped: {count} {what}' for what, count in skipped.items()]
     if not sizes:
         raise DataError(
-            '; '.join([f'{root} holds no picture ({", ".join(ENDINGS)}){_listed(found)}', *notes])
+            '; '.join(
+                [f'{quoted(root)} holds no picture ({", ".join(ENDINGS)}){_listed(found)}', *notes]
+            )
             + '. Point manual_dir to a folder that does.'
         )
     others = [file for file in found if file not in sizes]
@@ -79,15 +81,15 @@ def scan(root) -> Folder:
     if not entries and problems and (rows or len(unused) < len(texts)):
         record, problem = next(iter(problems.items()))
         raise DataError(
-            f'No caption of {root} can be used ({len(problems)} problems). The first, '
+            f'No caption of {quoted(root)} can be used ({len(problems)} problems). The first, '
             f'{storable(record)}: {storable(problem)}.'
         )
     if not entries:
         raise DataError(
-            f'{root} has {len(sizes)} pictures and no caption for any of them'
-            f'{_listed(others)}. Write captions.jsonl (one {{"file_name": "a.jpg", "text": "..."}} '
-            'a line), captions.csv (a header file_name,text, then file and caption), or a .txt for '
-            'each picture (a.txt for a.jpg), one caption a line.'
+            f'{quoted(root)} has {len(sizes)} pictures and no caption for any of '
+            f'them{_listed(others)}. Write captions.jsonl (one {{"file_name": "a.jpg", "text": '
+            '"..."} a line), captions.csv (a header file_name,text, then file and caption), or a '
+            '.txt for each picture (a.txt for a.jpg), one caption a line.'
             + ''.join(f' {reason}.' for reason in refused[:1])
         )
     notes += refused + _orphans(root, unused, sizes)

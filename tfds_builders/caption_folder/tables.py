@@ -5,7 +5,7 @@ import json
 import pathlib
 import posixpath
 
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.files import read_text
 from tfds_builders.pictures import ENDINGS
 
@@ -76,7 +76,9 @@ def read(root, tables, problems, guessed):
                 raise NoTable('it has no row')
         except NoTable as error:
             if name in ALWAYS:
-                raise DataError(f'{pathlib.Path(root) / file} cannot be used: {error}.') from None
+                raise DataError(
+                    f'{quoted(pathlib.Path(root) / file)} cannot be used: {error}.'
+                ) from None
             refused.append(f'{file} is not read: {error}')
             continue
         problems |= own

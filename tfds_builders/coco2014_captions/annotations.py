@@ -56,7 +56,7 @@ def load(path, name, slim):
         raise
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f'{path}: {name} is not JSON, or ends early ({error}). Fetch it again.'
+            f'{quoted(path)}: {name} is not JSON, or ends early ({error}). Fetch it again.'
         ) from None
 
 
@@ -88,21 +88,21 @@ def read_captions(path, split) -> tuple[list[Picture], dict[int, list[str]]]:
     """
     name = f'captions_{split}2014.json'
     pictures, entries = lists(
-        load(path, name, _caption), f'{path}: {name}', 'images', 'annotations'
+        load(path, name, _caption), f'{quoted(path)}: {name}', 'images', 'annotations'
     )
     bad = [entry for entry in pictures if not isinstance(entry, Picture)] or [
         entry for entry in entries if not isinstance(entry, tuple)
     ]
     if bad:
         raise DataError(
-            f'{path}: {name} has the entry {str(bad[0])[:80]}; images have id, file_name, height '
-            'and width (numbers), '
-            'captions id, image_id and caption. Fetch it again.'
+            f'{quoted(path)}: {name} has the entry {str(bad[0])[:80]}; images have id, file_name, '
+            'height and width (numbers), captions id, image_id and caption. Fetch it again.'
         )
     twice = len(pictures) - min(len({p.id for p in pictures}), len({p.file_name for p in pictures}))
     if twice or not pictures:
         raise DataError(
-            f'{path}: {name} names {"an image twice" if pictures else "no image"}. Fetch it again.'
+            f'{quoted(path)}: {name} names {"an image twice" if pictures else "no image"}. Fetch '
+            'it again.'
         )
     captions = {}
     for image_id, _, text in sorted(entries, key=lambda entry: entry[1]):
@@ -133,7 +133,7 @@ def read_objects(path, split) -> dict[int, list[Object]]:
     """
     name = f'instances_{split}2014.json'
     entries, categories = lists(
-        load(path, name, _instance), f'{path}: {name}', 'annotations', 'categories'
+        load(path, name, _instance), f'{quoted(path)}: {name}', 'annotations', 'categories'
     )
     other = [
         c
@@ -143,9 +143,9 @@ def read_objects(path, split) -> dict[int, list[Object]]:
     bad = other or [entry for entry in entries if not isinstance(entry, tuple)]
     if bad:
         raise DataError(
-            f'{path}: {name} has the entry {str(bad[0])[:80]}; expected categories of COCO 2014, '
-            'and objects with id, image_id, '
-            'category_id, bbox and segmentation. Fetch it again.'
+            f'{quoted(path)}: {name} has the entry {str(bad[0])[:80]}; expected categories of COCO '
+            '2014, and objects with id, image_id, category_id, bbox and segmentation. Fetch it '
+            'again.'
         )
     objects = {}
     for image_id, one in entries:

@@ -12,7 +12,7 @@ from tfds_builders.coco2014_captions import annotations, pictures, vectors
 from tfds_builders.coco2014_captions.annotations import MASK_SIZE, MAX_OBJECTS
 from tfds_builders.coco2014_captions.categories import CATEGORIES
 from tfds_builders.coco2014_captions.visdial import Dialogs
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.manual import SHOWN, ManualBuilder, require_space
 from tfds_builders.old_downloads import EMBEDDING, Texts
 
@@ -113,7 +113,7 @@ its pictures are not needed:
             logging.warning(
                 'Split %s is left out: %s has no sentence vectors of its images.',
                 split,
-                ' and '.join(map(str, given)),
+                ' and '.join(map(quoted, given)),
             )
         archives, notes = self._archives(folder, splits.values())
         self.require_space(*archives.values(), *(given if stored else ()))
@@ -167,7 +167,7 @@ its pictures are not needed:
             )
         if stored is not None:
             texts.report_replaced(replaced, notes, self.info.metadata)
-        self.report(problems, ' and '.join(str(path) for path in archives.values()))
+        self.report(problems, *archives.values())
         self._checksums(folder, notes, archives, given)
         self.info.metadata['dropped_objects'] = {}
         return {split: self._generate_examples(*part) for split, part in parts.items()}
@@ -296,7 +296,7 @@ its pictures are not needed:
             logging.warning(
                 'Left out %d objects of %s (metadata dropped_objects): %s',
                 len(dropped) - before,
-                archive,
+                quoted(archive),
                 '; '.join(shown),
             )
 

@@ -6,7 +6,7 @@ Both have the same layout in differently divided files.
 import numpy as np
 
 from tfds_builders.coco2014_captions.annotations import lists, load
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 
 # questions with an answer
 ROUNDS = 10
@@ -60,16 +60,16 @@ def read(path):
     content = content.get('data') if isinstance(content, dict) else None
     if not isinstance(content, dict):
         raise DataError(
-            f'{path} has not the layout of VisDial: {{data: {{questions, answers, dialogs}}}}. '
-            'Fetch it again.'
+            f'{quoted(path)} has not the layout of VisDial: {{data: {{questions, answers, '
+            'dialogs}}. Fetch it again.'
         )
-    questions, answers, dialogs = lists(content, path, 'questions', 'answers', 'dialogs')
+    questions, answers, dialogs = lists(content, quoted(path), 'questions', 'answers', 'dialogs')
     if not all(isinstance(text, str) for text in (*questions, *answers)) or not all(
         isinstance(dialog, tuple) for dialog in dialogs
     ):
         raise DataError(
-            f'{path} has not the layout of VisDial: questions and answers are texts, dialogs have '
-            'image_id and dialog. Fetch it again.'
+            f'{quoted(path)} has not the layout of VisDial: questions and answers are texts, '
+            'dialogs have image_id and dialog. Fetch it again.'
         )
     return questions, answers, dict(dialogs)
 

@@ -17,7 +17,7 @@ from absl import logging
 from tqdm import tqdm
 
 from tfds_builders.class_splits import LISTS
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.files import lines_of, members, read_bytes
 from tfds_builders.pictures import decoded
 
@@ -75,12 +75,11 @@ def key_of(match) -> tuple[int, ...]:
     return int(match[1]), *map(int, match[2].split('_')[1:])
 
 
-def _add(found, key, value, path):
+def _add(found, key, value, source):
     if key in found:
         raise DataError(
-            f'{path} has two files of class {key[0]:03d} with the numbers {key[1:]} at the end of '
-            'their names, which must be '
-            'unique. Remove one of them, or fetch it again.'
+            f'{source} has two files of class {key[0]:03d} with the numbers {key[1:]} at the end '
+            'of their names, which must be unique. Remove one of them, or fetch it again.'
         )
     found[key] = value
 
@@ -108,7 +107,7 @@ def read(path, whole=True) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
         else:
             # boxes and parts are measured in the stored pixels
             pixels = decoded(data)
-            _add(sizes, key_of(match), None if pixels is None else pixels.shape[:2], path)
+            _add(sizes, key_of(match), None if pixels is None else pixels.shape[:2], quoted(path))
     # the archive has it outside of its folder, where it easily gets lost
     outside = path.parent / ATTRIBUTE_NAMES
     if ATTRIBUTE_NAMES not in tables and outside.is_file():
@@ -121,8 +120,8 @@ def read(path, whole=True) -> tuple[Birds, dict[tuple, tuple[int, int] | None]]:
     missing = [file for file in TABLES if file not in tables and file not in absent]
     if missing:
         raise DataError(
-            f'{path} lacks {", ".join(missing)}. Fetch CUB_200_2011.tgz again; as a folder it must '
-            'be unpacked whole.'
+            f'{quoted(path)} lacks {", ".join(missing)}. Fetch CUB_200_2011.tgz again; as a folder '
+            'it must be unpacked whole.'
         )
     return parse(tables, path), sizes
 
@@ -140,10 +139,10 @@ def parse(tables: dict[str, bytes], path) -> Birds:
     for image, (key, name) in rows('images.txt', int, _picture):
         if image in files:
             raise DataError(
-                f'{path}: images.txt has image {image} twice. Fetch CUB_200_2011.tgz again.'
+                f'{quoted(path)}: images.txt has image {image} twice. Fetch CUB_200_2011.tgz again.'
             )
         files[image] = key, name
-        _add(used, key, image, f'{path}: images.txt')
+        _add(used, key, image, f'{quoted(path)}: images.txt')
     boxes = {
         image: box for image, *box in rows('bounding_boxes.txt', int, float, float, float, float)
     }
@@ -179,15 +178,17 @@ def parse(tables: dict[str, bytes], path) -> Birds:
             names[file] = []
             continue
         if file not in tables:
-            logging.warning('%s lacks %s: its %d names are replaced by numbers.', path, file, count)
+            logging.warning(
+                '%s lacks %s: its %d names are replaced by numbers.', quoted(path), file, count
+            )
             tables = tables | {
                 file: ''.join(f'{k} attribute {k}\n' for k in range(1, count + 1)).encode()
             }
         named = dict(rows(file, _within(1, count), _text))
         if len(set(named.values())) != count:
             raise DataError(
-                f'{path}: {file} has {len(set(named.values()))} different names, expected {count}. '
-                'Fetch CUB_200_2011.tgz again.'
+                f'{quoted(path)}: {file} has {len(set(named.values()))} different names, expected '
+                f'{count}. Fetch CUB_200_2011.tgz again.'
             )
         names[file] = [named[k] for k in range(1, count + 1)]
     return Birds(
@@ -215,9 +216,9 @@ def _rows(data, kinds, file, path):
             row = [kind(field) for kind, field in zip(kinds, fields)]
         except ValueError:
             raise DataError(
-                f'{path}: {file}, line {number} is {line.decode("utf-8", "replace").strip()!r}; '
-                f'expected {TABLES[file]}. '
-                'Put it right, or fetch CUB_200_2011.tgz again.'
+                f'{quoted(path)}: {file}, line {number} is '
+                f'{line.decode("utf-8", "replace").strip()!r}; expected {TABLES[file]}. Put it '
+                'right, or fetch CUB_200_2011.tgz again.'
             ) from None
         yield row
 
@@ -285,12 +286,12 @@ def read_captions(path) -> tuple[dict[tuple, list[str]], dict[str, str]]:
         if match[3]:
             lists[splits[match[3]]] = data.decode('utf-8', 'replace')
         else:
-            _add(captions, key_of(match), lines_of(data), path)
+            _add(captions, key_of(match), lines_of(data), quoted(path))
     if not captions:
         raise DataError(
-            f'{path} holds no captions; expected '
-            'text_c10/002.Laysan_Albatross/Laysan_Albatross_0002_1027.txt and so on '
-            '(or text/...). Fetch it again.'
+            f'{quoted(path)} holds no captions; expected '
+            'text_c10/002.Laysan_Albatross/Laysan_Albatross_0002_1027.txt and so on (or '
+            'text/...). Fetch it again.'
         )
     return captions, lists
 
@@ -312,5 +313,10 @@ def read_masks(path) -> dict[tuple, tuple[tuple[int, int], bytes]]:
         pixels = decoded(data)
         if pixels is not None:
             mask = np.where(pixels[..., 0] > 127.5, 255, 0).astype(np.uint8)
-            _add(masks, key_of(match), (mask.shape, cv2.imencode('.png', mask)[1].tobytes()), path)
+            _add(
+                masks,
+                key_of(match),
+                (mask.shape, cv2.imencode('.png', mask)[1].tobytes()),
+                quoted(path),
+            )
     return masks

@@ -10,7 +10,7 @@ from absl import logging
 from tfds_builders import class_splits, files, schema
 from tfds_builders.base import UNBUILT
 from tfds_builders.cub200_captions import archives, texts
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.manual import ManualBuilder
 from tfds_builders.old_downloads import EMBEDDING
 from tfds_builders.texts import report_replaced
@@ -125,7 +125,9 @@ Put these into the manual folder:
         unknown = len(sizes.keys() - {key for key, _ in birds.files.values()})
         if unknown:
             logging.warning(
-                '%d images of %s are left out: its images.txt does not list them.', unknown, picture
+                '%d images of %s are left out: its images.txt does not list them.',
+                unknown,
+                quoted(picture),
             )
         unlisted = {record['label'] + 1 for record in records.values()}.difference(*split.values())
         if unlisted:
@@ -145,7 +147,7 @@ Put these into the manual folder:
                 logging.warning(
                     '%s has no %s: they are zeros in all records (metadata absent). For data '
                     'without them build cub200_captions/captions.',
-                    picture,
+                    quoted(picture),
                     ' and no '.join(absent),
                 )
         if vector:
@@ -162,7 +164,7 @@ Put these into the manual folder:
             if not part:
                 raise DataError(
                     f'Split {name} ({rule}) has no image: none that can be used is of its classes. '
-                    f'Complete {picture} and {text}.'
+                    f'Complete {quoted(picture)} and {quoted(text)}.'
                 )
             generators[name] = self._generate_examples(picture, part)
         return generators

@@ -10,7 +10,7 @@ import scipy.io
 from tqdm import tqdm
 
 from tfds_builders.class_splits import LISTS
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.files import lines_of, members, read_bytes
 from tfds_builders.flowers102_captions.classes import CLASS_NAMES
 from tfds_builders.pictures import decoded
@@ -46,7 +46,7 @@ def image_sizes(path, total: int) -> dict[int, tuple[int, int] | None]:
         disable=None,
     ):
         if number in sizes:
-            raise DataError(f'{path} holds image {number} twice. Fetch it again.')
+            raise DataError(f'{quoted(path)} holds image {number} twice. Fetch it again.')
         pixels = decoded(data)
         sizes[number] = None if pixels is None else pixels.shape[:2]
     return sizes
@@ -62,12 +62,12 @@ def read_labels(path) -> np.ndarray:
     except Exception as error:
         # SciPy raises a dozen kinds for a file that is not MATLAB's
         raise DataError(
-            f'{path} cannot be read as MATLAB file with the key "labels" ({error!r}). Fetch it '
-            'again.'
+            f'{quoted(path)} cannot be read as MATLAB file with the key "labels" ({error!r}). '
+            'Fetch it again.'
         ) from None
     if not len(labels) or labels.min() < 1 or labels.max() > len(CLASS_NAMES):
         raise DataError(
-            f'{path} holds labels outside 1..{len(CLASS_NAMES)}, or none. Fetch it again.'
+            f'{quoted(path)} holds labels outside 1..{len(CLASS_NAMES)}, or none. Fetch it again.'
         )
     return labels
 
@@ -86,8 +86,8 @@ def read_captions(path) -> tuple[dict[int, tuple[int, list[str]]], dict[str, str
             captions[int(match[2])] = int(match[1]), lines_of(data)
     if not captions:
         raise DataError(
-            f'{path} holds no captions; expected text_c10/class_00001/image_06734.txt and so on. '
-            'Fetch cvpr2016_flowers.tar.gz again.'
+            f'{quoted(path)} holds no captions; expected text_c10/class_00001/image_06734.txt and '
+            'so on. Fetch cvpr2016_flowers.tar.gz again.'
         )
     return captions, lists
 

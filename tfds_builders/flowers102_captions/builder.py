@@ -8,7 +8,7 @@ from absl import logging
 
 from tfds_builders import class_splits, files, schema
 from tfds_builders.base import UNBUILT
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.flowers102_captions import archives, texts
 from tfds_builders.flowers102_captions.classes import CLASS_NAMES, read_class_names
 from tfds_builders.manual import ManualBuilder
@@ -107,8 +107,8 @@ Put these into the manual folder:
         sizes = archives.image_sizes(picture, len(labels))
         if sorted(sizes) != list(range(1, len(labels) + 1)):
             raise DataError(
-                f'{label} has {len(labels)} labels, but {picture} {len(sizes)} images; '
-                'they belong together, image 1 to the first label. Fetch both again.'
+                f'{quoted(label)} has {len(labels)} labels, but {quoted(picture)} {len(sizes)} '
+                'images; they belong together, image 1 to the first label. Fetch both again.'
             )
         masks = archives.read_masks(mask) if mask else None
 
@@ -153,7 +153,7 @@ Put these into the manual folder:
             if not numbers:
                 raise DataError(
                     f'Split {name} ({rule}) has no image: none that can be used is of its classes. '
-                    f'Complete {picture} and {text}.'
+                    f'Complete {quoted(picture)} and {quoted(text)}.'
                 )
             generators[name] = self._generate_examples(
                 picture, numbers, labels, captions, masks, embeddings, names

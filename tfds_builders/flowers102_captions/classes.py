@@ -1,6 +1,6 @@
 """The 102 classes of flowers."""
 
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
 from tfds_builders.files import read_text
 
 # In the order of the labels: CLASS_NAMES[i] is label i + 1 of imagelabels.mat (the order of TFDS'
@@ -119,9 +119,8 @@ def read_class_names(path) -> list[str]:
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if len(set(names)) != len(CLASS_NAMES) or len(names) != len(CLASS_NAMES):
         raise DataError(
-            f'{path} has {len(names)} names, {len(set(names))} of them different; expected '
-            f'{len(CLASS_NAMES)} different ones, '
-            'line k for label k. Put it right, or remove it: the usual English names are then '
-            'taken.'
+            f'{quoted(path)} has {len(names)} names, {len(set(names))} of them different; expected '
+            f'{len(CLASS_NAMES)} different ones, line k for label k. Put it right, or remove it: '
+            'the usual English names are then taken.'
         )
     return names

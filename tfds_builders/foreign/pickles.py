@@ -6,13 +6,13 @@ arguments and sets attributes of whatever they return; here a name is only a wor
 understands, or that is refused.
 """
 
-import pathlib
 import pickle
 import re
 
 import numpy as np
 
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
+from tfds_builders.files import HUGE, read_bytes
 from tfds_builders.foreign.pickle_codes import OPERATIONS
 
 # what may be a key
@@ -49,10 +49,7 @@ NAMES = {
 
 def load(path):
     """Return the object in a file, as `loads` gives it. Raises DataError."""
-    try:
-        return loads(pathlib.Path(path).read_bytes(), path)
-    except OSError as error:
-        raise DataError(f'Cannot read {path} ({error}). Check the path.') from None
+    return loads(read_bytes(path, HUGE), quoted(path))
 
 
 def loads(data: bytes, name='the pickle'):

@@ -3,13 +3,13 @@
 They hold numbers, strings, tables, tensors, and modules, which become their fields.
 """
 
-import pathlib
 import re
 import struct
 
 import numpy as np
 
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
+from tfds_builders.files import HUGE, read_bytes
 
 NIL, NUMBER, STRING, TABLE, TORCH, BOOLEAN = range(6)
 FUNCTIONS = 6, 7, 8
@@ -48,10 +48,7 @@ class Module(dict):
 
 def load(path):
     """Return the object in a file, as `loads` gives it. Raises DataError."""
-    try:
-        return loads(pathlib.Path(path).read_bytes(), path)
-    except OSError as error:
-        raise DataError(f'Cannot read {path} ({error}). Check the path.') from None
+    return loads(read_bytes(path, HUGE), quoted(path))
 
 
 def loads(data: bytes, name='the .t7 file'):

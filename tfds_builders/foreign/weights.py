@@ -3,17 +3,16 @@
 PyTorch state dicts (both formats of torch.save), .npz and .safetensors.
 """
 
-import hashlib
 import io
 import json
 import math
-import pathlib
 import struct
 import zipfile
 
 import numpy as np
 
-from tfds_builders.errors import DataError
+from tfds_builders.errors import DataError, quoted
+from tfds_builders.files import HUGE, read_bytes
 from tfds_builders.foreign import pickles
 
 # the pickled magic number of torch.save before 1.6
@@ -54,11 +53,7 @@ def read_weights(path):
 
     Raises DataError for a damaged file, and for anything else in it, which the message names.
     """
-    try:
-        data = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f'Cannot read {path} ({error}). Check the path.') from None
-    return parse_weights(data, path)
+    return parse_weights(read_bytes(path, HUGE), quoted(path))
 
 
 def parse_weights(data: bytes, name='the weights'):
@@ -81,15 +76,6 @@ def parse_weights(data: bytes, name='the weights'):
         f'{name} is not a weights file: PyTorch state dicts (.pth, .pt), .npz and .safetensors are '
         'read. Check the path.'
     )
-
-
-def sha256(path):
-    """Compute the SHA-256 of a file, in hexadecimal."""
-    try:
-        with open(path, 'rb') as file:
-            return hashlib.file_digest(file, 'sha256').hexdigest()
-    except OSError as error:
-        raise DataError(f'Cannot read {path} ({error}). Check the path.') from None
 
 
 # ------------------------------------------------------------------------------------- state dicts

@@ -10,6 +10,7 @@ import pathlib
 import cv2
 import numpy as np
 
+from tfds_builders.files import read_text
 from tfds_builders.shape_scenes import phrases, scenes
 from tfds_builders.shape_scenes.sample import make
 from tfds_builders.shape_scenes.scenes import CLASS, CLASSES, CX, CY, UNIT, Draws, H, W
@@ -91,7 +92,7 @@ def read_coco(folder, name='train2014'):
     """
     folder = pathlib.Path(folder)
     parts = {
-        kind: json.loads((folder / 'annotations' / f'{kind}_{name}.json').read_text())
+        kind: json.loads(read_text(folder / 'annotations' / f'{kind}_{name}.json'))
         for kind in ('captions', 'instances')
     }
     out = []
@@ -221,7 +222,7 @@ def read_visdial(path):
 
     [{image_id, caption, questions, answers, options}]
     """
-    data = json.loads(pathlib.Path(path).read_text())['data']
+    data = json.loads(read_text(path))['data']
     return [
         {
             'image_id': one['image_id'],
