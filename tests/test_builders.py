@@ -61,6 +61,21 @@ def test_members_of_archives_and_folders(tmp_path, name):
     assert not (tmp_path.parents[1] / 'out.txt').exists()
 
 
+@pytest.mark.parametrize('name', ['x', 'x.zip', 'x.tgz'])
+def test_hidden_files_are_left_out(tmp_path, name):
+    (tmp_path / 'x').mkdir()
+    for place in ('./a.txt', '.a.txt', '.hidden/a.txt', '__MACOSX/x/._a.txt', 'b/@eaDir/a.txt'):
+        (tmp_path / 'x' / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'x' / place).write_text(place)
+    if name == 'x.tgz':
+        with tarfile.open(tmp_path / name, 'w:gz') as out:
+            out.add(tmp_path / 'x', '.')
+    elif name == 'x.zip':
+        shutil.make_archive(str(tmp_path / 'x'), 'zip', tmp_path / 'x')
+    found = [data for _, data in files.members(tmp_path / name, r'.*\.txt')]
+    assert found == [b'./a.txt']
+
+
 @pytest.mark.parametrize('name', ['x.zip', 'x.tgz', 'x.tar'])
 def test_an_archive_that_ends_early_is_named(tmp_path, name):
     path = archive(tmp_path / name)

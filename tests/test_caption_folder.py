@@ -457,6 +457,27 @@ def test_pictures_may_be_links(tmp_path, folder):
     assert found.problems == {'captions.jsonl line 4': './sub/../d.jpg is missing'}
 
 
+@pytest.mark.parametrize('count', [1, 2])
+def test_three_pictures_are_the_least(tmp_path, folder, count):
+    table = [{'file_name': file, 'text': 'a thing'} for file in FILES]
+    json_lines(folder, table[:count])
+    with pytest.raises(DataError, match=f'has {count} pictures .*none for validation; 3 are the'):
+        built(tmp_path, folder)
+    json_lines(folder, table[:3])
+    assert len(records(built(tmp_path, folder))) == 3
+
+
+def test_of_many_problems_five_are_named(tmp_path, folder):
+    LAYOUTS['text files'](folder)
+    for file in FILES:
+        (folder / file).write_bytes(b'')
+    with pytest.raises(DataError, match=f'{len(FILES)} records .*; and {len(FILES) - 5} more. R'):
+        built(tmp_path, folder)
+    folder = folder.rename(tmp_path / "it's mine")
+    with pytest.raises(DataError, match=r"""records of '.*/it'"'"'s mine' cannot be used as"""):
+        built(tmp_path, folder)
+
+
 def test_a_validation_part_is_a_tenth_of_train(folder):
     for i in range(100):
         (folder / f'{i}.jpg').write_bytes(b'')

@@ -300,6 +300,34 @@ def test_what_is_not_read_and_what_is_guessed_is_in_the_report(folder):
     ]
 
 
+def test_of_several_columns_of_captions_one_is_read_in_every_kind_of_table(folder):
+    """The first that a row has; the others are named, as all columns that are not read."""
+    table = [
+        {'file_name': 'a.png', 'text': 'a title', 'caption': 'a thing', 'prompt': ''},
+        {'file_name': 'b.png', 'text': 'a title', 'caption': ' ', 'prompt': 'x'},
+        {'file_name': 'c.png', 'text': '', 'caption': 'a thing', 'prompt': ''},
+    ]
+    csv = '\n'.join([','.join(table[0]), *(','.join(row.values()) for row in table)])
+    for name, content in (
+        ('metadata.csv', csv),
+        ('metadata.json', json.dumps(table)),
+        ('metadata.jsonl', '\n'.join(map(json.dumps, table))),
+    ):
+        put(folder / name, content)
+        found = scan(folder)
+        assert captions(found) == {
+            'a.png': ['a thing'],
+            'b.png': ['a title'],
+            'c.png': ['a thing'],
+        }
+        assert found.notes == ['columns that are not read: prompt, text']
+        (folder / name).unlink()
+    put(folder / 'metadata.csv', 'file_name,captions,text\na.png,one,two\na.png,three,\n')
+    found = scan(folder)
+    assert captions(found) == {'a.png': ['one', 'three']}
+    assert found.notes == ['columns that are not read: text']
+
+
 def test_a_folder_without_captions_is_refused_with_what_it_has(folder):
     put(folder / 'data.parquet', b'')
     with pytest.raises(DataError, match='has 6 pictures and no caption .* it has data.parquet'):
@@ -307,6 +335,13 @@ def test_a_folder_without_captions_is_refused_with_what_it_has(folder):
     put(folder / 'train.json', '{"a.png": "a thing"}')
     with pytest.raises(DataError, match='train.json is not read: it is not one array of objects'):
         scan(folder)
+    put(folder / '.hidden' / 'a.txt', 'a thing')
+    put(folder / 'x.txt', 'a thing')
+    with pytest.raises(
+        DataError, match='skipped: 1 hidden folders; train.json .*; text files of no picture: 1; x'
+    ):
+        scan(folder)
+    (folder / 'x.txt').unlink()
     for file in FILES:
         os.remove(folder / file)
     with pytest.raises(DataError, match=r'no picture \(.jpg.*; it has data.parquet, train.json'):

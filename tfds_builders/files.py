@@ -64,8 +64,9 @@ def members(path, pattern, limit=LARGEST):
     pattern: a regular expression for the end of a file's path
     limit: of a file in bytes; what is larger is never read
 
-    Names only select, they are never opened on this machine: a path that leads outside of an
-    archive does no harm. Raises DataError that names the archive, and the file in it, where one
+    Hidden files and folders, and those of file managers, are left out, as by `walk`. Names only
+    select, they are never opened on this machine: a path that leads outside of an archive does no
+    harm. Raises DataError that names the archive, and the file in it, where one
     cannot be read or ends early.
     """
     pattern, path = re.compile(rf'(?:^|.*/)(?:{pattern})'), pathlib.Path(path)
@@ -76,7 +77,7 @@ def members(path, pattern, limit=LARGEST):
         contents = _folder if path.is_dir() else _zip if path.suffix == '.zip' else _tar
         for name, size, fault, read in contents(path):
             match = pattern.fullmatch(name)
-            if not match:
+            if not match or any(map(_is_hidden, name.split('/'))):
                 continue
             if size > limit and not fault:
                 most = f'at most {limit / 1e6:,.0f} are read'
@@ -104,11 +105,10 @@ def members(path, pattern, limit=LARGEST):
 
 def _folder(path):
     """Yield (name, size, what rules it out or '', function that reads it) of each file."""
-    for file in sorted(path.rglob('*')):
-        if file.is_file():
-            status = file.stat()
-            fault = _hollow(status.st_size, 512 * status.st_blocks)
-            yield file.relative_to(path).as_posix(), status.st_size, fault, file.read_bytes
+    for file in walk(path, ('',))[0]:
+        status = file.stat()
+        fault = _hollow(status.st_size, 512 * status.st_blocks)
+        yield file.relative_to(path).as_posix(), status.st_size, fault, file.read_bytes
 
 
 def _hollow(size, stored):
@@ -210,7 +210,7 @@ def walk(folder, endings) -> tuple[list[pathlib.Path], dict[str, int]]:
         for name in names:
             if not name.lower().endswith(tuple(endings)):
                 continue
-            if name.startswith('.'):
+            if _is_hidden(name):
                 skipped['hidden files'] += 1
             elif (place / name).is_file():
                 found.append(place / name)
@@ -220,10 +220,15 @@ def walk(folder, endings) -> tuple[list[pathlib.Path], dict[str, int]]:
     return sorted(found), dict(sorted(skipped.items()))
 
 
+def _is_hidden(name):
+    """Whether a file or folder of this name is none of the user's; '.' and '..' lead elsewhere."""
+    return name in HOUSEKEEPING or name.startswith('.') and name not in ('.', '..')
+
+
 def _not_entered(folder):
     """Return what a folder is that `walk` leaves out, or None."""
     name = folder.name
-    if name.startswith('.') or name in HOUSEKEEPING:
+    if _is_hidden(name):
         return 'hidden folders'
     # TFDS builds in a folder that it renames in the end
     if (folder / 'dataset_info.json').exists() or name.startswith('incomplete.'):

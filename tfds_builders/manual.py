@@ -11,7 +11,7 @@ from tfds_builders.base import Builder
 from tfds_builders.errors import DataError, explained, quoted
 
 # of a list of problems
-SHOWN = 20
+SHOWN = 5
 
 
 class ManualBuilder(Builder):
@@ -108,6 +108,8 @@ class ManualBuilder(Builder):
     def report(self, problems, *sources):
         """Report records that cannot be used, {record: why}, and keep them in the metadata.
 
+        sources: the files that they come from
+
         They stand there as 'skipped'. Raises DataError that names them, or with on_error='skip'
         writes them to the log.
         """
@@ -119,8 +121,9 @@ class ManualBuilder(Builder):
             f'; and {len(listed) - SHOWN} more' if len(listed) > SHOWN else ''
         )
         if self.on_error == 'refuse':
+            where = ' and '.join(map(quoted, sources))
             raise DataError(
-                f'{len(problems)} records of {sources} cannot be used as they are: {listed}. '
+                f'{len(problems)} records of {where} cannot be used as they are: {listed}. '
                 'Repair the files, or leave these '
                 "out with on_error='skip' (--on_error=skip; in training "
                 '--config.data.on_error=skip).'
@@ -139,7 +142,7 @@ class ManualBuilder(Builder):
         That is about what a built data set needs. Raises DataError.
         """
         size = sum(
-            sum(f.stat().st_size for f in p.rglob('*') if f.is_file())
+            sum(f.stat().st_size for f in files.walk(p, ('',))[0])
             if p.is_dir()
             else p.stat().st_size
             for p in paths

@@ -54,7 +54,7 @@ def read_icml(path, key, problems=None) -> Texts:
     The sentences are those of 201 characters that the encoder read.
     """
     texts, found, splits = Texts({}, {}, {}), False, {file: split for split, file in LISTS.items()}
-    for match, data in members(path, rf'(?!\.)[^/]+\.t7|({CLASS_LIST})'):
+    for match, data in members(path, rf'[^/]+\.t7|({CLASS_LIST})'):
         name = match.string
         if match[1]:
             texts.lists[splits[match[1]]] = data.decode('utf-8', 'replace')
@@ -133,7 +133,7 @@ def read_stackgan(path, key) -> Texts:
     for match, data in members(
         path,
         r'(train|test)/(filenames|char-CNN-RNN-embeddings|class_info)\.pickle'
-        r'|text(?:_c10)?/(?:.*/)?(?!\.)[^/]+\.txt',
+        r'|text(?:_c10)?/(?:.*/)?[^/]+\.txt',
         HUGE,
     ):
         if match[1]:

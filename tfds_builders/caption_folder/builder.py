@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from tfds_builders import schema
 from tfds_builders.caption_folder import report
-from tfds_builders.caption_folder.scan import scan
+from tfds_builders.caption_folder.scan import LEAST, scan
 from tfds_builders.errors import DataError, quoted
 from tfds_builders.files import read_bytes
 from tfds_builders.manual import ManualBuilder
@@ -106,6 +106,12 @@ drawn: 80, 10, 10 %."""
             raise DataError(
                 f'{quoted(root)} has no picture for training that can be used ({len(usable)} for '
                 f'other splits, {len(problems)} problems). Complete it, or change its splits.'
+            )
+        if not splits['validation'] and len(splits['train']) < LEAST:
+            raise DataError(
+                f'{quoted(root)} has {len(splits["train"])} pictures for training that can be used '
+                f'and none for validation; {LEAST} are the least, of which one is drawn for it. '
+                'Add some.'
             )
         return {
             name: self._generate_examples(members) for name, members in splits.items() if members

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from tfds_builders.caption_folder.tables import FILE_NAMES, NO_TEXT, SPLITS, TEXTS
+from tfds_builders.caption_folder.tables import FILE_NAMES, NO_TEXT, SPLITS, TEXTS, texts_in
 from tfds_builders.files import clean, storable
 
 # of objects, as data sets of boxes name them
@@ -36,7 +36,7 @@ def entry_of(row) -> Entry:
         raise ValueError(f'it lacks file_name (it has {", ".join(row) or "nothing"})')
     if storable(file) != file:
         raise ValueError(f'its file_name {file!a} {NO_UTF8}')
-    texts = next((row[name] for name in TEXTS if name in row), None)
+    texts = next((row[name] for name in (*texts_in(row), *TEXTS) if name in row), None)
     if texts is None:
         raise ValueError(f'{file} lacks text or captions (it has {", ".join(row)})')
     texts = [texts] if isinstance(texts, str) else texts

@@ -22,12 +22,14 @@ from tfds_builders.pictures import ENDINGS
 TEXTS = ('.txt', '.caption')
 # of the pictures, for each of validation and test
 HELD_OUT = 0.1
+# pictures that others are drawn from for validation
+LEAST = 3
 # captions of a picture
 MOST = 100
 # bytes at each end of a file, by which files of one size differ
 END = 4096
-# of a list in a report or message
-SHOWN = 20
+# of a list in a report, and in a message
+SHOWN, FEW = 20, 5
 
 
 class Folder(NamedTuple):
@@ -84,15 +86,15 @@ def scan(root) -> Folder:
             f'No caption of {quoted(root)} can be used ({len(problems)} problems). The first, '
             f'{storable(record)}: {storable(problem)}.'
         )
+    notes += refused + _orphans(root, unused, sizes)
     if not entries:
+        left = storable(''.join(f'; {note.strip()}' for note in notes[:FEW]))
         raise DataError(
             f'{quoted(root)} has {len(sizes)} pictures and no caption for any of '
-            f'them{_listed(others)}. Write captions.jsonl (one {{"file_name": "a.jpg", "text": '
-            '"..."} a line), captions.csv (a header file_name,text, then file and caption), or a '
-            '.txt for each picture (a.txt for a.jpg), one caption a line.'
-            + ''.join(f' {reason}.' for reason in refused[:1])
+            f'them{_listed(others)}{left}. Write captions.jsonl (one {{"file_name": "a.jpg", '
+            '"text": "..."} a line), captions.csv (a header file_name,text, then file and '
+            'caption), or a .txt for each picture (a.txt for a.jpg), one caption a line.'
         )
-    notes += refused + _orphans(root, unused, sizes)
     if guessed:
         names = ', '.join(path.name for path in guessed[:3]) + (', ...' if guessed[3:] else '')
         notes.append(f"not UTF-8, taken for Windows' Latin-1: {len(guessed):,} files ({names})")
@@ -121,8 +123,8 @@ def scan(root) -> Folder:
 
 def _listed(files):
     """Return a clause that names files, or nothing."""
-    more = f' and {len(files) - SHOWN} more' if len(files) > SHOWN else ''
-    return storable(f'; it has {", ".join(files[:SHOWN])}{more}') if files else ''
+    more = f' and {len(files) - FEW} more' if len(files) > FEW else ''
+    return storable(f'; it has {", ".join(files[:FEW])}{more}') if files else ''
 
 
 def _folders(file):
@@ -211,7 +213,7 @@ def _named(root, rows, sizes, problems, notes):
     for table, lines in rows.items():
         folder = posixpath.dirname(table)
         for line, row in lines:
-            unread |= {name for name in row.keys() - KNOWN if name}
+            unread |= {name for name in row.keys() - KNOWN if name} | {*tables.texts_in(row)[1:]}
             try:
                 one = entry_of(row)
                 file = _find(root, folder, one.file, by_path, by_name)
@@ -300,7 +302,7 @@ def _split(entries):
     for split in missing:
         train = [i for i, entry in enumerate(entries) if entry.split == 'train']
         whole = entries if rule.startswith('random') else train
-        count = max(1, round(HELD_OUT * len(whole))) if len(train) > 2 else 0
+        count = max(1, round(HELD_OUT * len(whole))) if len(train) >= LEAST else 0
         for i in np.random.RandomState(0).permutation(train)[:count]:
             entries[i] = entries[i]._replace(split=split)
     return entries, rule

@@ -23,6 +23,7 @@ SPLITS = {
     'test': 'test',
 }
 FILE_NAMES = ('file_name', 'filename', 'file', 'image', 'image_name', 'image_path', 'path')
+# of these, the first that a row has holds its captions
 TEXTS = ('captions', 'caption', 'text', 'prompt', 'comment', 'description')
 COLUMNS = (
     f'file_name and text (or {", ".join(FILE_NAMES[1:])}; '
@@ -35,6 +36,11 @@ LIMIT = 1 << 28
 
 class NoTable(ValueError):
     """A file that holds no captions; the message says what is wrong with it."""
+
+
+def texts_in(row) -> list[str]:
+    """Name the columns of a row that may hold its captions; the first is read."""
+    return [name for name in TEXTS if str(row.get(name) or '').strip()]
 
 
 def rank(file):
@@ -158,7 +164,7 @@ def _csv_rows(text, place, problems):
             continue
         row = {name: value for name, value in zip(header, values) if value.strip()}
         key = next((row[name].strip() for name in FILE_NAMES if name in row), where)
-        texts = [row.pop(name) for name in TEXTS if name in row]
+        texts = [row.pop(name) for name in texts_in(row)[:1]]
         line, merged = found.setdefault(key, (where, row | {'captions': []}))
         if any(row.get(name, merged.get(name)) != merged.get(name) for name in ('split', 'label')):
             problems[where] = f'its split or label differs from that of {line}'

@@ -242,16 +242,8 @@ its pictures are not needed:
             if path.is_file() and path.stat().st_size != published.get(path.name)
         ]
         kinds = ('captions', 'instances') if 'objects' in self.info.features else ('captions',)
-        notes = (
-            [
-                path
-                for kind in kinds
-                for part in archives
-                for path in notes.rglob(f'{kind}_{part}2014.json')
-            ]
-            if notes.is_dir()
-            else [notes]
-        )
+        names = {f'{kind}_{part}2014.json' for kind in kinds for part in archives}
+        notes = files.walk(notes, names)[0] if notes.is_dir() else [notes]
         self.checksums(*notes, *zips, *given)
 
     def _generate_examples(self, archive, images, captions, objects, dialogs, embeddings):
