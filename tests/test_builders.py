@@ -7,6 +7,7 @@ import importlib.util
 import io
 import os
 import re
+import shutil
 import struct
 import tarfile
 import threading
