@@ -41,10 +41,12 @@ TRAIN = (
     '--config.stages.gan.model.ndf=4',
     '--config.stages.text.model.encoder.hidden=8',
 )
-# lines of an output that say what happened
+# lines of an output that say what happened, without blanks around, and of those the ones whose
+# next line does, too
 TELLING = re.compile(
-    r'^(Error: |WARNING:absl:|.* are in |  ?\w+: .*[\d,]+ examples|  left out|  not used|Trained)'
+    r'WARNING:absl:|.* are in |\w+: [\d,]+ examples|left out: [1-9]|.*Not measured: |Trained'
 )
+FOLLOWED = re.compile(r'left out: [1-9]')
 
 
 class Outcome(NamedTuple):
@@ -131,8 +133,12 @@ def told(outcome) -> str:
     errors = [i for i, line in enumerate(lines) if line.startswith('Error: ')]
     if errors:
         return ' '.join(lines[errors[-1] : errors[-1] + 2])[:300]
-    shown = [line for line in lines if TELLING.match(line)]
-    return '; '.join(shown)[:300] or (lines[-1] if lines else '')
+    shown = [
+        line
+        for before, line in zip(['', *lines], lines)
+        if TELLING.match(line) or FOLLOWED.match(before)
+    ]
+    return '; '.join(dict.fromkeys(shown))[:300] or (lines[-1] if lines else '')
 
 
 def try_input(folder, scratch, run, environment, build_only):

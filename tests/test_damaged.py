@@ -94,8 +94,18 @@ def test_records(copy, how, cache, tmp_path):
         split = Split({**data, 'cache': cache}, 'train', ('image', 'tokens'))
         split.pictures.rows([0])
     with pytest.raises(DataError, match=message(place) + '.*my birds'):
-        builder = build.build('caption_folder', data['dir'], data['manual_dir'])
-        inspect(builder, 'train', 2, tmp_path / 'x.png')
+        build.build('caption_folder', data['dir'], data['manual_dir'])
+    # where it is not there, its folder is damaged, which is another message
+    if (place / TRAIN).is_file():
+        builder = get_builder('caption_folder', data['dir'], manual_dir=data['manual_dir'])
+        with pytest.raises(DataError, match=message(place) + '.*my birds'):
+            inspect(builder, 'train', 2, tmp_path / 'x.png')
+
+
+def test_a_whole_data_set_that_is_there_is_reported(copy):
+    data, place = copy
+    builder = build.build('caption_folder', data['dir'], data['manual_dir'])
+    assert f'lies in {place}' in build.report(builder)
 
 
 def test_a_folder_without_anything_in_it(copy):

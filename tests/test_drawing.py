@@ -1,9 +1,11 @@
 """Boxes as pictures: where they are, in the colour of their label, with names that can be read."""
 
 import numpy as np
+import pytest
 from helpers import bit_equal
 
 from t2i_jax.draw import boxes as drawing
+from t2i_jax.draw import sheets
 from tfds_builders.coco2014_captions.categories import CATEGORIES
 
 
@@ -77,6 +79,17 @@ def test_every_label_has_a_colour_of_its_own():
     assert (colours @ [0.3, 0.6, 0.1]).max() < 150  # letters of it can be read on white
     apart = np.abs(colours[:12, None] - colours[None, :12]).sum(-1) + 999 * np.eye(12)
     assert apart.min() > 80
+
+
+@pytest.mark.parametrize('text', ['\u00e9\u00f1', '\u03b1\u03b2', '\u0436\u0434'])
+def test_letters_of_other_alphabets_are_drawn(text):
+    """A letter that a font lacks is drawn as the same box as any other one."""
+    letters = sheets.font(16, text)
+    first, second, lacking = (letters.getmask(one).tobytes() for one in (*text, '\U0010fffd'))
+    assert len({first, second, lacking}) == 3
+    words = [f'a {text}', 'a bird']
+    drawn = sheets.sheet(np.zeros((2, 1, 8, 8, 3), np.uint8), words, title=text)
+    assert (drawn < 100).any()
 
 
 def test_objects_as_records():

@@ -8,9 +8,28 @@ import signal
 
 import pytest
 
+from benchmarks import inputs
 from benchmarks.faults import arrays, flip
 from benchmarks.lab import EVERY, Case, Lab, steps, until
 from benchmarks.program import saved
+
+
+def test_what_is_told_of_an_output():
+    """Of a build, of a build that left something out, of a training, an evaluation, an error."""
+    build = 'x/1.0.0 lies in /a\n  train: 1,019 examples\n  test: 3 examples\n  split rule: given\n'
+    for output, told in (
+        (build, 'train: 1,019 examples; test: 3 examples'),
+        (
+            f'left out: 1\n  a.png: is empty\nSee /a\n{build}  left out: 1\n    a.png: is empty\n',
+            'left out: 1; a.png: is empty; train: 1,019 examples; test: 3 examples',
+        ),
+        ('left out: 0\nSee /a\n\nTrained: x on y.\n  curves: tensorboard', 'Trained: x on y.'),
+        ('/a: 3 pictures. Not measured: 1 hidden files.\nPicture: /b.png', '/a: 3 pictures. Not '),
+        ('Picture: /b.png', 'Picture: /b.png'),
+        ('Fetching\nError: no file.\nGive one.\nmore', 'Error: no file. Give one.'),
+    ):
+        found = inputs.told(inputs.Outcome([], 0, 1.0, 0, output))
+        assert found.startswith(told) and 'split rule' not in found
 
 
 @pytest.fixture(scope='module')

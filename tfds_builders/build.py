@@ -4,10 +4,11 @@
         [--file_format=array_record]
 
 NAME is e.g. shape_scenes/single. Prints where the data lie and how many examples each split has;
-what is already built is only reported.
+of what is already built a few records are read, and it is reported.
 """
 
 import importlib.util
+import os
 import sys
 
 from absl import app, flags
@@ -41,7 +42,7 @@ flags.DEFINE_enum(
 def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_error=None):
     """Build the data set unless it is there, and return its TFDS builder.
 
-    Raises DataError for all that the user can put right.
+    Raises DataError for all that the user can put right, also for records that are damaged.
     """
     options = {
         key: value
@@ -65,7 +66,10 @@ def build(name, data_dir=None, manual_dir=None, file_format='array_record', on_e
             f'Data set {name} takes no {" and no ".join("--" + option for option in options)}. '
             'Leave it out.'
         ) from None
+    there = os.path.exists(builder.data_dir)
     builder.download_and_prepare()
+    if there:
+        builder.require_records()
     return builder
 
 

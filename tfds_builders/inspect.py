@@ -17,13 +17,13 @@ import sys
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tfds_builders import DataError, build, names
 from tfds_builders.base import unreadable
 from tfds_builders.errors import explained, quoted
 from tfds_builders.files import decode
-from tfds_builders.sheets import GREY, INK, save_png, wrap
+from tfds_builders.sheets import GREY, INK, font, save_png, wrap
 
 # pixels of a picture's longer side; lines of text below it
 SIDE, MARGIN, LINES = 320, 12, 26
@@ -80,7 +80,7 @@ def inspect(builder, split='train', num=16, out='records.png'):
         (MARGIN, MARGIN),
         f'{builder.info.full_name}, {split}: {count:,} records',
         INK,
-        ImageFont.load_default(16),
+        font(16, builder.info.full_name),
     )
     for row, top in zip(rows, itertools.accumulate([40, *heights])):
         for column, one in enumerate(row):
@@ -95,9 +95,10 @@ def inspect(builder, split='train', num=16, out='records.png'):
 
 def panel(record, info):
     """Return one record: its picture with all that has a place in it, the rest as text below."""
-    font, lines = ImageFont.load_default(12), []
-    for line in describe(record, info):
-        lines += wrap(line, font, SIDE)
+    texts, lines = list(describe(record, info)), []
+    letters = font(12, ''.join(texts))
+    for line in texts:
+        lines += wrap(line, letters, SIDE)
     lines = lines[: LINES - 1] + ['...'] if len(lines) > LINES else lines
     picture = (
         draw(record, info)
@@ -107,7 +108,7 @@ def panel(record, info):
     out = Image.new('RGB', (SIDE, picture.height + 6 + 15 * len(lines)), 'white')
     out.paste(picture, (0, 0))
     for i, line in enumerate(lines):
-        ImageDraw.Draw(out).text((0, picture.height + 6 + 15 * i), line, INK, font)
+        ImageDraw.Draw(out).text((0, picture.height + 6 + 15 * i), line, INK, letters)
     return out
 
 
@@ -195,7 +196,7 @@ def draw(record, info):
             1,
         )
     picture = Image.fromarray(pixels)
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(10)
+    pen = ImageDraw.Draw(picture)
     if 'image' not in record:
         pen.rectangle((0, 0, w - 1, h - 1), outline=GREY)
     kinds = info.features['objects'].feature['label'] if 'objects' in info.features else None
@@ -208,25 +209,24 @@ def draw(record, info):
             (h, w),
             colour,
             kinds.int2str(int(label)) + (' (crowd)' if is_crowd else ''),
-            font,
             edge,
         )
     if 'bbox' in record and 'objects' not in record:
-        _box(pen, record['bbox'], (h, w), (255, 255, 0), '', font, edge)
+        _box(pen, record['bbox'], (h, w), (255, 255, 0), '', edge)
     for (x, y, seen), name in zip(record.get('parts', ()), metadata.get('parts', ())):
         if seen:
             pen.ellipse((x * w - 3, y * h - 3, x * w + 3, y * h + 3), (255, 255, 0), INK)
-            pen.text(
-                (x * w + 4, y * h - 6), name, (255, 255, 255), font, stroke_width=1, stroke_fill=INK
-            )
+            at, white = (x * w + 4, y * h - 6), (255, 255, 255)
+            pen.text(at, name, white, font(10, name), stroke_width=1, stroke_fill=INK)
     return picture
 
 
-def _box(pen, box, size, colour, name, font, edge):
+def _box(pen, box, size, colour, name, edge):
     top, left, bottom, right = (float(v) * (size[i % 2] - 1) for i, v in enumerate(box))
     pen.rectangle((left, top, right, bottom), outline=colour, width=2)
     if name:
-        pen.text((left + 3, top + 2), name, colour, font, stroke_width=1, stroke_fill=edge)
+        at = left + 3, top + 2
+        pen.text(at, name, colour, font(10, name), stroke_width=1, stroke_fill=edge)
 
 
 def main():

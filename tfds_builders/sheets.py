@@ -14,6 +14,19 @@ LABEL = 400
 INK, GREY = (32, 32, 32), (128, 128, 128)
 
 
+def font(size, text=''):
+    """Return a font for a text: Pillow's for ASCII, else DejaVu Sans.
+
+    That has Latin, Greek, Cyrillic and Arabic letters; what it lacks becomes boxes.
+    """
+    if text.isascii():
+        return ImageFont.load_default(size)
+    # only where it is needed, since it takes a while
+    import matplotlib
+
+    return ImageFont.truetype(f'{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf', size)
+
+
 def save_png(path, picture):
     """Write a picture (h w 3 or h w, uint8), so that it appears whole or not at all."""
     with replacing(path) as temporary:
@@ -54,7 +67,7 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
     side, wide = shape[0] * scale, shape[1] * scale
     # of the letters
     size = min(max(12, side // 9), 20)
-    font, small, large = (ImageFont.load_default(s) for s in (size, size - 2, size + 4))
+    plain, small = font(size, ''.join(labels)), font(size - 2)
     margin, gap, space, line = 16, 2, size, math.ceil(1.3 * size)
     below = space if any(labels) else gap
 
@@ -73,7 +86,7 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
 
     above = columns > 1 and real is None and drawn >= 12 * size
     text = 0 if not any(labels) else drawn if above else min(max(14 * size, wide), 22 * size)
-    wrapped = [wrap(label, font, text) for label in labels]
+    wrapped = [wrap(label, plain, text) for label in labels]
     cell = drawn if above or not text else text + space + drawn
     # what stands side by side
     groups = [range(i, min(i + columns, n)) for i in range(0, n, columns)]
@@ -85,7 +98,7 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
     canvas = Image.new('RGB', (width, height), 'white')
     draw = ImageDraw.Draw(canvas)
     if title:
-        draw.text((margin, margin), title, INK, large)
+        draw.text((margin, margin), title, INK, font(size + 4, title))
     for group, height in zip(groups, heights):
         for column, i in enumerate(group):
             x, block = margin + column * (cell + 2 * space), line * len(wrapped[i])
@@ -93,7 +106,7 @@ def sheet(rows, labels=None, path=None, *, columns=None, title=None, real=None, 
             # level with the first line
             start = top - block - gap if above else top + (max(side, min(block, high)) - block) // 2
             for j, words in enumerate(wrapped[i]):
-                draw.text((x, start + j * line), words, INK, font)
+                draw.text((x, start + j * line), words, INK, plain)
             canvas.paste(Image.fromarray(strips[i]), (x + cell - drawn, top))
             if real is not None and group is groups[0]:
                 draw.text(

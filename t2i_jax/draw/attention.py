@@ -11,7 +11,7 @@ AttnGAN's pixels look at words (each pixel's attention sums to 1), DAMSM's words
 import cv2
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from t2i_jax.draw import sheets
 
@@ -57,7 +57,7 @@ def cell(picture, label) -> np.ndarray:
     scale = -(-SIDE // len(picture))
     picture = np.repeat(np.repeat(picture, scale, 0), scale, 1)
     s = len(picture)
-    canvas, font = Image.new('RGB', (s, s + STRIP), 'white'), ImageFont.load_default(13)
+    canvas, font = Image.new('RGB', (s, s + STRIP), 'white'), sheets.font(13, label)
     canvas.paste(Image.fromarray(picture), (0, 0))
     ImageDraw.Draw(canvas).text((s // 2, s + 2), label, 'black', font, anchor='ma')
     return np.asarray(canvas)

@@ -1,7 +1,9 @@
 """Boxes as pictures: each with the name of its label, in a colour of its own."""
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from t2i_jax.draw import sheets
 
 # of labels; dark enough for letters on white
 COLOURS = (
@@ -68,7 +70,7 @@ def layout_picture(boxes, labels, names, side):
     name stands elsewhere.
     """
     picture = Image.new('RGB', (side, side), PAPER)
-    canvas, font = ImageDraw.Draw(picture, 'RGBA'), ImageFont.load_default(max(10, side // 13))
+    canvas, font = ImageDraw.Draw(picture, 'RGBA'), sheets.font(max(10, side // 13), ''.join(names))
     there = (labels >= 0) & np.isfinite(boxes).all(1)
     boxes, labels = boxes[there], labels[there]
     order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind='stable')

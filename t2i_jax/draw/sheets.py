@@ -7,9 +7,9 @@ from einops import repeat
 from PIL import Image
 
 from tfds_builders.atomic import replacing
-from tfds_builders.sheets import GREY, INK, save_png, sheet, wrap
+from tfds_builders.sheets import GREY, INK, font, save_png, sheet, wrap
 
-__all__ = ['GREY', 'INK', 'save_gif', 'save_png', 'sheet', 'wrap']
+__all__ = ['GREY', 'INK', 'font', 'save_gif', 'save_png', 'sheet', 'wrap']
 
 # pixels between the pictures of a film
 GAP = 2
