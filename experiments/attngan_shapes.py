@@ -4,7 +4,7 @@
     t2i_jax --config=attngan_shapes --workdir=runs/attngan
     t2i_jax --config=attngan_shapes:multi --workdir=runs/attngan_multi
 
-Hardware: an hour of a CPU core, for narrow networks, `:multi` an hour and a half; `:full` a GPU.
+Hardware: a CPU core, for narrow networks; `:full` a GPU.
 The DAMSM is that of damsm_shapes; one that is trained can be shared: --config.init.damsm=<run>.
 Variants: `:multi`; `:recipe`, by what later papers do (see gan_cls_shapes), with a cheaper step;
 `:quick`, 16 and 32 px; `:full`, the paper's networks and sizes, 64, 128 and 256 px; `:tiny` and
@@ -12,7 +12,7 @@ Variants: `:multi`; `:recipe`, by what later papers do (see gan_cls_shapes), wit
 --config.stages.gan.model.damsm_weight=0 (no DAMSM), --config.stages.gan.model.attention_count=0
 (no attention: later scales get the sentence vector, by as many parameters).
 
-Measured (46 minutes of one core after 12 of the DAMSM; ablations): docs/results.md.
+Measured (2,800 steps, 46 minutes of one core after 12 of the DAMSM; ablations): docs/results.md.
 Deviations from the paper's settings for birds: those of damsm_shapes; pictures are neither cropped
 nor mirrored (the captions say left and large); wrong sentences certainly do not match. Except in
 `:full`, not in the paper either, and found to be needed on these data with GAN-CLS: sentence

@@ -5,7 +5,7 @@
     t2i_jax --workdir=runs/a2i --mode=explore --what=attributes
 
 The vector has 22 bits (class, colour, size, place); the backgrounds are not described by it.
-Hardware: about 15 minutes on one CPU core.
+Hardware: a CPU core; 5,000 steps of .12 s on two (benchmarks/results/step.md).
 Variants: `:cvae`, one latent instead of two layers; `:legacy`, the composition of the authors'
 code; `:tiny`, seconds, for tests.
 

@@ -2,7 +2,7 @@
 
     t2i_jax --config=dcgan_shapes --workdir=runs/dcgan_shapes
 
-Hardware: a GPU; `:quick` minutes on a laptop.
+Hardware: a GPU; `:quick` a CPU core.
 Variants: `:quick`, 32 px; `:tiny`, seconds, for tests.
 Deviation: pictures are neither cropped nor mirrored.
 """

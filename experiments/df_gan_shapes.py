@@ -2,8 +2,7 @@
 
     t2i_jax --config=df_gan_shapes --workdir=runs/df_gan
 
-Hardware: half an hour of a CPU core after the DAMSM's ten minutes, for a narrow network; `:recipe`
-half an hour in all.
+Hardware: a CPU core, for a narrow network.
 Variants: `:recipe`, by what later papers do (see gan_cls_shapes): sums of word vectors, pairing, a
 contrast head, no gradient penalty; `:tiny`, seconds, for tests.
 

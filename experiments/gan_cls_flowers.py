@@ -3,7 +3,7 @@
     t2i_jax --config=gan_cls_flowers --workdir=runs/flowers --config.data.manual_dir=<folder>
 
 The folder holds the files that tfds_builders/flowers102_captions/README.md names.
-Hardware: a GPU, not trained here at full size; `:laptop` an hour or two on two CPU cores.
+Hardware: a GPU, not trained here at full size; `:laptop` CPU cores.
 Variants: `:laptop`, narrower networks; `:tiny`, seconds, for tests.
 
 Expected: of `:laptop`, docs/results.md.

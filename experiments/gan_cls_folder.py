@@ -5,7 +5,7 @@
 tfds_builders/caption_folder/README.md says what a folder looks like. --config.data.flip=False where
 captions say left or right. The networks are those of COCO, which needs no classes, at the widths of
 the flowers; lengths are in steps, so that 50 pictures are trained on as long as 5,000.
-Hardware: a GPU; `:laptop` an hour or two of two CPU cores.
+Hardware: a GPU; `:laptop` CPU cores. Not trained here.
 Variants: `:laptop`, narrower networks; `:tiny`, seconds, to see that the folder is read.
 
 Expected: of a few hundred pictures a GAN learns the pictures themselves, more than what their

@@ -2,7 +2,8 @@
 
     t2i_jax --config=gan_cls_shapes:quick --workdir=runs/quick
 
-Hardware: `:quick` minutes on a laptop, `:laptop` about an hour of two CPU cores; else a GPU.
+Hardware: `:quick` 19 minutes of a CPU core, `:laptop` 30 for 6,000 of its 10,000 steps
+(docs/results.md); else a GPU.
 Variants: `:quick`, 32 px and narrow networks, the first run of a newcomer, by a recipe of later
 papers (see `recipe`); `:recipe`, the same at 64 px on the whole data set; `:paper`, as `:quick` by
 the paper's losses; `:laptop`, as `:paper` at 64 px; `:style`, as `:paper` with little noise, and
@@ -52,7 +53,7 @@ def get_config(arg=''):
 
 
 def small(c):
-    """All numbers ours, chosen for pictures within a few minutes of two CPU cores.
+    """All numbers ours, chosen for a few minutes of CPU cores.
 
     Not in the paper: sentence vectors of unit length (`unit_text`), a D that normalises each
     picture alone (`d_norm`), and wrong pictures that differ from the sentence by little

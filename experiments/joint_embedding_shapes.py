@@ -3,7 +3,7 @@
     t2i_jax --config=joint_embedding_shapes:recipe --workdir=runs/text
     t2i_jax --workdir=runs/text --mode=evaluate     # what can be read from its sentence vectors
 
-Other runs take it by --config.init.text=runs/text. Hardware: minutes of a CPU core.
+Other runs take it by --config.init.text=runs/text. Hardware: a CPU core.
 Variants: `:recipe`, sums of word vectors, trained by whole captions and whitened (see
 gan_cls_shapes.recipe); `:tiny`, seconds, for tests.
 

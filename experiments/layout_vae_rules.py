@@ -4,7 +4,7 @@
     t2i_jax --workdir=runs/rules --mode=evaluate
 
 These layouts stand for the paper's MNIST-Layouts.
-Hardware: about fifteen minutes on one CPU core.
+Hardware: a CPU core.
 Variants: `:categorical`, counts as classes; the ablations `:no_history` and `:no_latent`, both with
 categorical counts; `:tiny`, seconds, for tests.
 

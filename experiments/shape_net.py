@@ -6,7 +6,7 @@
     # compare it with the analytic reader, and write its weights into the library
     python -m benchmarks.shape_net --workdir=runs/shape_net
 
-All numbers ours. About ten minutes each on two CPU cores. Variant `:tiny`, seconds, for tests.
+All numbers ours. Hardware: CPU cores. Variant `:tiny`, seconds, for tests.
 """
 
 from t2i_jax.experiments import common

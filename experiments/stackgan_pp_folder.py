@@ -6,7 +6,7 @@ tfds_builders/caption_folder/README.md says what a folder looks like. --config.d
 captions say left or right. The text encoder is that of gan_cls_folder; one that is trained can be
 shared: --config.init.text=<run>. The networks are those of birds; lengths are in steps, so that 50
 pictures are trained on as long as 5,000.
-Hardware: a GPU; not trained here at full size. `:px64` an hour or two of two CPU cores.
+Hardware: a GPU; `:px64` CPU cores. Not trained here.
 Variants: `:px64`, 16, 32 and 64 px, narrower networks; `:tiny`, seconds, to see that the folder is
 read.
 

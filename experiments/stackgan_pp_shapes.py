@@ -2,7 +2,7 @@
 
     t2i_jax --config=stackgan_pp_shapes --workdir=runs/stackgan_pp_shapes
 
-Hardware: an hour or two of two CPU cores, for narrow networks; `:full` a GPU.
+Hardware: a CPU core, for narrow networks; `:full` a GPU.
 The text encoder is that of gan_cls_shapes:laptop; one that is trained can be shared:
 --config.init.text=<run>.
 Variants: `:recipe`, by what later papers do (see gan_cls_shapes), with a cheaper step; `:quick`, 16

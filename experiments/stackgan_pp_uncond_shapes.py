@@ -2,7 +2,7 @@
 
     t2i_jax --config=stackgan_pp_uncond_shapes --workdir=runs/stackgan_pp_uncond_shapes
 
-Hardware: an hour of two CPU cores, for narrow networks; `:full` a GPU.
+Hardware: a CPU core, for narrow networks; `:full` a GPU.
 Variants: `:full`, the paper's networks and sizes, 64, 128 and 256 px; `:tiny`, seconds, for tests.
 
 Measured: 3,000 steps, 25 minutes of one core, draw blobs of all colours on all grounds.

@@ -2,7 +2,7 @@
 
     t2i_jax --config=stackgan_shapes --workdir=runs/stackgan_shapes
 
-Hardware: an hour or two of two CPU cores, for narrow networks and ratio 2; `:full` a GPU.
+Hardware: a CPU core, for narrow networks and ratio 2; `:full` a GPU.
 Stage-I of another run, and the sentence encoder that it reads: --config.init.text=<run>
 --config.init.one=<run>.
 Variants: `:recipe`, by what later papers do (see gan_cls_shapes); `:full`, the paper's networks and
