@@ -85,7 +85,7 @@ class Store:
                 found[name] = table
             except Exception as error:
                 # damaged bytes make their readers raise many kinds
-                logging.warning('%s cannot be read (%s): it is made again.', path, error)
+                logging.warning('%s cannot be read (%s): it is made again.', quoted(path), error)
         return found
 
     def worth(self, size):
