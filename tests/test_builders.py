@@ -172,7 +172,7 @@ def hollow(path):
             'a.txt takes 0 MB, and at most 0 are read',
         ),
         (lambda path: zipped(path, changed=(b'first', b'fiXst')), 'x.zip', 'broken .*a.txt.*CRC'),
-        (lambda path: os.mkfifo(path), 'x.tgz', 'x.tgz is a pipe or a device'),
+        (lambda path: os.mkfifo(path), 'x.tgz', 'is a pipe or a device. Give a file'),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )

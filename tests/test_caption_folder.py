@@ -536,7 +536,7 @@ def test_a_file_name_that_is_no_utf8_is_a_problem(tmp_path, folder):
         ('my pictures', 'no caption for any of them.*captions.jsonl'),
         ('hidden', 'hidden holds no picture .*; skipped: 1 hidden folders. Point'),
         ('none', 'none does not exist. Give a folder of pictures'),
-        ('my pictures/a.jpg', 'a.jpg is a file: unpack it. Give a folder of pictures'),
+        ('my pictures/a.jpg', "a.jpg' is a file: unpack it. Give a folder of pictures"),
         ('a' * 300, 'does not exist. Give a folder'),
         ('a\0b', 'does not exist. Give a folder'),
         ('~nobody/x', 'x does not exist. Give a folder'),
@@ -639,7 +639,7 @@ def test_pictures_that_one_reader_alone_takes(tmp_path, folder):
     with open(folder / 'c.jpg', 'wb') as file:
         file.truncate(1 << 30)
     with pytest.raises(
-        DataError, match='2 records .*b.jpg: is not a picture .*c.jpg is larger than'
+        DataError, match='2 records .*b.jpg: is not a picture .*c.jpg. is larger than'
     ):
         built(tmp_path, folder)
     builder = built(tmp_path, folder, on_error='skip')

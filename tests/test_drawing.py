@@ -85,7 +85,7 @@ def test_every_label_has_a_colour_of_its_own():
 def test_letters_of_other_alphabets_are_drawn(text):
     """A letter that a font lacks is drawn as the same box as any other one."""
     letters = sheets.font(16, text)
-    first, second, lacking = (letters.getmask(one).tobytes() for one in (*text, '\U0010fffd'))
+    first, second, lacking = (bytes(letters.getmask(one)) for one in (*text, '\U0010fffd'))
     assert len({first, second, lacking}) == 3
     words = [f'a {text}', 'a bird']
     drawn = sheets.sheet(np.zeros((2, 1, 8, 8, 3), np.uint8), words, title=text)
