@@ -134,6 +134,21 @@ def test_a_folder_whose_red_and_blue_are_exchanged_is_noticed(tmp_path, capsys):
     assert not any(module.exchanged(colours(n, grey), colours(n, grey)) for n in range(4, 60))
     assert not module.exchanged(real, colours(3, red[::-1]))
 
+    # as photographs, whose brightness varies more than their tint
+    def photos(n, order=(0, 1, 2), shift=0, seed=0):
+        rng = np.random.default_rng((n, seed))
+        tint = 1 + rng.normal(0, 0.25, (n, 1, 1, 3)) * (1, 0.3, -1) + np.array([0.1, 0, -0.1])
+        sky = np.linspace(1, -1, 8)[:, None, None] * np.array([-0.1, 0, 0.1]) + 1
+        pixels = rng.uniform(30, 200, (n, 1, 1, 1)) * tint * sky + rng.normal(0, 20, (n, 8, 8, 1))
+        pixels = pixels[..., order] + np.array([-shift, 0, shift])
+        return sources.colours(pixels.clip(0, 255).astype(np.uint8))
+
+    for n in (100, 200, 1000):
+        for seed in range(5):
+            assert module.exchanged(photos(n), photos(n, (2, 1, 0), seed=seed + 1))
+            for shift in (0, 15, 30):
+                assert not module.exchanged(photos(n), photos(n, shift=shift, seed=seed + 1))
+
     for name, order in (('real', [0, 1, 2]), ('bgr', [2, 1, 0])):
         for i, picture in enumerate(np.random.default_rng(1).normal(red, 20, (24, 1, 1, 3))):
             pixels = np.broadcast_to(picture, (16, 16, 3)).clip(0, 255).astype(np.uint8)

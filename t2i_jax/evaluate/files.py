@@ -24,9 +24,10 @@ HEADLINE = tuple(
     Headline(f'{metric}*', LOWER if metric in ('fid', 'kid') else HIGHER, ('noise',))
     for metric in ('fid', 'kid', 'precision', 'recall', 'density', 'coverage', 'inception_score')
 )
-# how many times nearer the reference colours are with red and blue exchanged, and how many times
-# farther than halves of one set they are without, where pictures are taken for BGR
-NEARER, FARTHER = 9, 4
+# pictures are taken for BGR where their tints are SURE from those of the reference, and NEARER
+# times nearer with red and blue exchanged, in squared standard deviations of the mean tints; SLACK
+# of these may be chance, and sets of fewer than LEAST pictures are not judged
+NEARER, SURE, SLACK, LEAST = 9, 25, 9, 20
 # what pytorch-fid writes, of how many features, and the filter that it uses
 MOMENTS, INCEPTION, MOMENTS_RESIZE = {'mu', 'sigma'}, 2048, 'torch_bilinear'
 
@@ -155,31 +156,44 @@ def require_size(real, size, reference, images):
 
 # ------------------------------------------------------------------------------------------ colours
 def exchanged(real, made) -> bool:
-    """Whether red and blue of pictures seem exchanged, by their colours.
+    """Whether red and blue of pictures seem exchanged, by their tints.
 
-    It takes Gaussians of all pixels: they must be much nearer to the reference with red and blue
-    exchanged, and without much farther from it than one half of either set from the other.
+    Tints change their sign where red and blue are exchanged. So do these of the pictures: with it
+    they must be much nearer to those of the reference, and without it farther than chance explains.
 
     real, made: `sources.colours` of the reference and of the pictures
     """
-    if min(len(real), len(made)) < 4:
+    one, other = tints(real), tints(made)
+    if min(len(one), len(other)) < LEAST:
         return False
-    halves = max(colour_gap(one[::2], one[1::2]) for one in (real, made))
-    apart = colour_gap(real, made)
-    return apart > FARTHER * halves and apart > NEARER * colour_gap(real, made, (2, 1, 0))
+    # of the mean tints; numbers that do not vary have no covariance
+    chance = sum(np.cov(x, rowvar=False) / len(x) for x in (one, other)) + 1e-8 * np.eye(3)
+
+    def apart(sign, some):
+        gap = (one.mean(0) - sign * other.mean(0))[some]
+        return gap @ np.linalg.solve(chance[some, some], gap)
+
+    every, inner = slice(3), slice(1, 3)
+    found = apart(1, every) > SURE and apart(1, every) > NEARER * apart(-1, every)
+    # a mere shift of all colours leaves the others as they are
+    return bool(found and apart(-1, inner) < apart(1, inner) + SLACK)
 
 
-def colour_gap(one, other, order=(0, 1, 2)) -> float:
-    """Compute the Frechet distance of the colours of two sets.
+def tints(rows) -> np.ndarray:
+    """Compute what changes its sign where red and blue are exchanged -> (n, 3).
 
-    order: of the channels of the second one
+    Mean red less mean blue, and the covariances within a picture of red less blue with the
+    brightness and with green, each for a picture of brightness 1.
+
+    rows: `sources.colours`
     """
-    order, moments = np.array(order), []
-    for rows in (one, other):
-        mean, products = rows[:, :3].mean(0), rows[:, 3:].mean(0).reshape(3, 3)
-        moments.append([mean, products - np.outer(mean, mean)])
-    (m1, c1), (m2, c2) = moments
-    return frechet(m1, c1, m2[order], c2[np.ix_(order, order)])
+    axes = np.array([[1, 0, -1], [1 / 3, 1 / 3, 1 / 3], [0.5, -1, 0.5]])
+    mean, products = rows[:, :3], rows[:, 3:].reshape(-1, 3, 3)
+    covariance = axes @ (products - mean[:, :, None] * mean[:, None]) @ axes.T
+    mean = mean @ axes.T
+    # black pictures have no tint
+    light = mean[:, 1] + 1 / 255
+    return np.stack([mean[:, 0] / light, *(covariance[:, 0, i] / light**2 for i in (1, 2))], 1)
 
 
 # --------------------------------------------------------------------------------------- statistics
