@@ -372,6 +372,11 @@ def test_errors_that_mean_a_lost_partner(monkeypatch):
             dict(coordinator='node1', processes=2, process=1),
             ["coordinator is 'node1'", 'host:port'],
         ),
+        (
+            dict(coordinator='node1:70000', processes=2, process=1),
+            ["coordinator is 'node1:70000'", 'host:port'],
+        ),
+        (dict(coordinator='node1:7', processes=10**12, process=1), ['--processes is 1000000']),
         (dict(coordinator='node1:7', processes=2, process=2), ['no process 2 of 2', 'from 0 to 1']),
         (
             dict(coordinator='127.0.0.1:7', processes=2, process=1, timeout=1),

@@ -8,6 +8,7 @@ an exchange between them breaks off, else within HEARTBEAT seconds.
 import contextlib
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from t2i_jax.runtime.errors import RunError, causes, quoted
 
 # seconds without a sign of life after which a process counts as dead
 HEARTBEAT = 30
+# processes of a job
+MOST = 2**16
 RESUME = (
     'Nothing that was saved is lost: start the whole job again, and it goes on from the last '
     'checkpoint.'
@@ -139,11 +142,13 @@ def launched():
 def check(address, processes, process):
     """Raise RunError for an address or a number that cannot be right."""
     host, _, port = address.rpartition(':')
-    if not host or not port.isdigit():
+    if not host or not re.fullmatch('[0-9]{1,5}', port) or not 0 < int(port) < 2**16:
         raise RunError(
             f'The coordinator is {address!r}; expected host:port of process 0, for instance '
             'node1:8476.'
         )
+    if processes > MOST:
+        raise RunError(f'--processes is {processes}; it must be between 1 and {MOST}.')
     if not 0 <= process < processes:
         raise RunError(
             f'There is no process {process} of {processes}: --process counts from 0 to '
