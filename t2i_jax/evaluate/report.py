@@ -38,6 +38,8 @@ PICTURES = 'drawn', 'real', 'training', 'shuffled', 'remembered', 'mean', 'noise
 SHOWN, DPI = 12, 90
 # letters of a file's name; more are added while it is written
 LONGEST = 200
+# of a number in a report
+LARGEST = 1e100
 # columns where there is no terminal
 WIDTH = 120
 HIGHER, LOWER = '↑', '↓'
@@ -215,7 +217,7 @@ def missing(out) -> str:
             return f'`{part}` is missing' if part not in out else f'`{part}` is not {NAMED[kind]}'
         for name, kind in entries.items():
             one = out[part].get(name)
-            if not isinstance(one, kind) or isinstance(one, bool):
+            if not isinstance(one, kind) or kind is int and not is_number(one):
                 there = name in out[part]
                 return f'`{part}.{name}` is {"not " + NAMED[kind] if there else "missing"}'
     for number, one in enumerate(out['values']):
@@ -259,7 +261,8 @@ def missing_of_value(one) -> str:
 
 
 def is_number(x) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+    """Whether something is a number that can be drawn: neither infinite nor nearly so."""
+    return isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) <= LARGEST
 
 
 # --------------------------------------------------------------------------------------- headline
