@@ -94,10 +94,16 @@ def mean_of(metrics) -> dict[str, float]:
 
     NaN (a phase that did not run) is left out.
     """
+    return {
+        name: float('nan') if np.isnan(values).all() else float(np.nanmean(values))
+        for name, values in joined(metrics).items()
+    }
+
+
+def joined(metrics) -> dict[str, np.ndarray]:
+    """Join a list of {name: scalar, or one of several steps} into {name: (steps,)} on the host."""
     found = jax.device_get(metrics)
-    out = {}
-    for name in dict.fromkeys(name for one in found for name in one):
-        values = [np.ravel(one[name]) for one in found if name in one]
-        values = np.concatenate(values).astype(np.float64)
-        out[name] = float('nan') if np.isnan(values).all() else float(np.nanmean(values))
-    return out
+    return {
+        name: np.concatenate([np.ravel(one[name]) for one in found if name in one]).astype(float)
+        for name in dict.fromkeys(name for one in found for name in one)
+    }

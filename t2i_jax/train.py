@@ -31,7 +31,10 @@ from t2i_jax.runtime.errors import DataError, RunError, quoted, short
 from t2i_jax.runtime.log import Log, NoLog
 from t2i_jax.runtime.signals import Interrupted, Signals
 from t2i_jax.runtime.terminal import Progress
-from t2i_jax.step import compiled, mean_of, settled, validated
+from t2i_jax.step import compiled, joined, mean_of, settled, validated
+
+# metrics of steps that wait on the device for their line: each is an array, of which few are cheap
+WAITING = 1000
 
 
 def train(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
@@ -405,11 +408,11 @@ class Trainer:
             for name, here in self.identity().items():
                 # the position in the data is a function of these; old checkpoints lack the hash
                 if extra.get(name, here) != here:
+                    shrinks = ' (a batch shrinks to what the data and the devices allow)'
                     raise RunError(
                         f'The checkpoint of stage {self.name} was made with {name} {extra[name]}, '
-                        f'here it is {here}: the data would not go on where they were. Put it '
-                        'back (a batch shrinks to what the data and the devices allow), or choose '
-                        'another --workdir.'
+                        f'here it is {here}: the data would not go on where they were. Put it back'
+                        f'{shrinks if name == "batch_size" else ""}, or choose another --workdir.'
                     )
             if step < self.total:
                 print(f'Stage {self.name}: resumed at step {step:,} of {self.total:,}.')
@@ -444,7 +447,7 @@ class Trainer:
         feed = self.feed.batches(start, self.total, together, stop)
         pending, in_flight, waited, since = [], collections.deque(), 0.0, time.monotonic()
         # the first dispatch compiles, which neither speeds nor the time left count
-        untimed = 1
+        logged, untimed = start, together
         with (
             contextlib.closing(feed) as batches,
             Progress(self.total, start, self.name) as bar,
@@ -466,16 +469,19 @@ class Trainer:
                     done = jax.block_until_ready(in_flight.popleft())
                     agreed = several and np.asarray(done['stop']).any()
                 pending.append({name: x for name, x in metrics.items() if name != 'stop'})
+                if len(pending) == WAITING:
+                    pending = [joined(pending)]
 
                 if self.due(step, block.log_every):
                     means = mean_of(pending)
                     self.require_finite(state, checkpoints)
-                    spent, timed = time.monotonic() - since, (len(pending) - untimed) * together
+                    spent, timed = time.monotonic() - since, step - logged - untimed
                     speed = timed * self.feed.plan.batch_size / spent if timed else None
                     speeds = {'images_per_s': speed, 'data_wait': waited / spent if timed else None}
                     self.log.write(step, means | speeds, 'train/')
-                    bar.update(len(pending) * together, means, speed)
-                    pending, untimed, waited, since = [], 0, 0.0, time.monotonic()
+                    bar.update(step - logged, means, speed)
+                    pending, logged, untimed = [], step, 0
+                    waited, since = 0.0, time.monotonic()
                 aside = time.monotonic()
                 stopped = self.stopped(agreed)
                 self.pause(step, state, checkpoints, stopped)

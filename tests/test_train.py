@@ -26,7 +26,7 @@ from t2i_jax.runtime import log, sharding
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.runtime.signals import Interrupted
 from t2i_jax.sample import Sampler
-from t2i_jax.step import mean_of
+from t2i_jax.step import joined, mean_of
 from t2i_jax.systems import dcgan
 from t2i_jax.systems.dcgan import Dcgan
 from t2i_jax.train import Trainer, check, train
@@ -193,6 +193,15 @@ def test_a_batch_shrinks_to_small_data_and_a_checkpoint_knows_it(dense, tmp_path
         'parameters to train on 1 x cpu. Compiling takes about a minute the first time.',
     ):
         assert part in told
+
+
+def test_other_data_than_those_of_a_checkpoint_are_refused(tiny, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / 'run')
+    config = tiny().unlock()
+    config.data.split = 'train[:128]'
+    message = r'made with records 256, here it is 128: .* were\. Put it back, or choose'
+    with pytest.raises(RunError, match=message):
+        started(config, tmp_path / 'run')
 
 
 def test_without_a_held_out_batch_there_are_no_held_out_losses(dense, tmp_path, capsys):
@@ -365,10 +374,11 @@ def test_a_finished_run_ends_at_once_without_its_data(tiny, trained, capsys, mon
 
 def test_means_leave_out_phases_that_did_not_run():
     nan = np.float32(np.nan)
-    found = mean_of(
-        [{'a': np.float32(1), 'b': nan}, {'a': np.float32(3), 'b': nan}, {'a': nan, 'b': nan}]
-    )
-    assert found['a'] == 2 and np.isnan(found['b'])
+    metrics = [{'a': np.float32(1), 'b': nan}, {'a': np.float32(3), 'b': nan}, {'a': nan, 'b': nan}]
+    # the same where the first ones were joined, because the line is far away
+    for some in metrics, [joined(metrics[:2]), *metrics[2:]]:
+        found = mean_of(some)
+        assert found['a'] == 2 and np.isnan(found['b'])
 
 
 @pytest.mark.slow
