@@ -45,10 +45,13 @@ SIZES = (
     'object_classes',
     'max_objects',
 )
+# those of them that are not settings themselves, and what else data know: names of data.nominal
+NOMINAL = 'classes', *(name for name in SIZES if name not in ('size', 'length'))
 # differences between two configs that a message names
 SHOWN = 10
-# characters of file patterns: Orbax takes the path of a checkpoint for one and reads nothing
-PATTERN = '[]*?'
+# characters of file patterns: Orbax takes the path of a checkpoint for one and reads nothing; of
+# the last one TensorStore makes a /
+PATTERN = '[]*?\\'
 
 
 class Run:
@@ -173,8 +176,18 @@ def saved_steps(workdir, name=None) -> list[int]:
 
 
 def require_plain(workdir) -> None:
-    """Raise RunError for a workdir whose path, links followed, has characters of file patterns."""
+    """Raise RunError for a workdir whose path, links followed, loses what is written there.
+
+    It has characters of file patterns, or is not a name in UTF-8.
+    """
     place = os.path.realpath(workdir)
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        raise RunError(
+            f'The workdir {place!a} is not the name of a folder in UTF-8, and no checkpoint can be '
+            'written there. Rename that folder, or choose another --workdir.'
+        ) from None
     if found := sorted({*PATTERN} & {*place}):
         raise RunError(
             f'The workdir {quoted(place)} has {" ".join(found)} in its path, and no checkpoint can '
@@ -234,9 +247,10 @@ class RunStage:
             except (FileNotFoundError, NotADirectoryError, ValueError, TypeError) as error:
                 why = 'missing' if isinstance(error, OSError) else f'damaged: {reason(error)}'
                 raise RunError(
-                    f'{quoted(path.parent)} holds no trained stage: {path.name} is {why}. '
-                    f'Train (or resume) the stage, which writes it, or point '
-                    f'--config.init.{self.name} to a run that has it.'
+                    f'{quoted(path.parent)} holds no trained stage: {path.name} is {why}. Train '
+                    f'(or resume) it, which writes the file: t2i_jax --workdir='
+                    f'{quoted(self.workdir)}. Or train with --config.init.{self.name}=<a run that '
+                    'has the stage>.'
                 ) from None
         return self._meta
 
@@ -253,6 +267,9 @@ class RunStage:
         if self.data['embedding'] == 'stored':
             known.setdefault('embedding_dim', 1024)
         sizes = {name: self.data[name] for name in ('length', 'size', 'captions')}
+        for name in known:
+            if name not in NOMINAL:
+                raise RunError(settings.unknown(f'data.nominal.{name}', NOMINAL))
         return core.Meta(self.data['name'], **sizes, nominal=True, **known)
 
     @functools.cached_property
@@ -265,10 +282,11 @@ class RunStage:
     ) -> Split:
         """Open a split of the data as this stage reads them.
 
-        needs: batch keys, None: those of training. cache: another than the config's.
+        needs: batch keys, None: those of training. cache: another than the config's; pictures are
+        then decoded in this process.
         Raises DataError for data that lack something, RunError for others than those of training.
         """
-        data = Dataset(self.data | {'cache': cache}) if cache else self.dataset
+        data = Dataset(self.data | dict(cache=cache, workers=0)) if cache else self.dataset
         needs = self.module.needs if needs is None else needs
         split = Split(data, name, needs, self.run.vocabulary, self.cls.advice)
         self.require_sizes(split.meta)

@@ -3,6 +3,7 @@
 Damage and half-written folders are named and skipped.
 """
 
+import contextlib
 import shutil
 
 import jax
@@ -100,6 +101,13 @@ def test_a_round_trip_is_bit_equal(opened):
     step, found, _ = opened().restore(shapes(), step=3)
     assert step == 3 and bit_equal(found, state(3))
     assert opened().extra(3)['note'] == 'step 3'
+
+
+def test_a_state_that_was_written_elsewhere_is_no_checkpoint(opened, tmp_path):
+    """TensorStore reads a backslash as /."""
+    checkpoints = Checkpoints(tmp_path / r'a\b')
+    with contextlib.closing(checkpoints), pytest.raises(RunError, match='cannot be read back'):
+        written(checkpoints, 3)
 
 
 def test_saving_goes_on_while_the_state_changes(opened):

@@ -12,6 +12,7 @@ from t2i_jax.data import dataset, tables
 from t2i_jax.data.feed import by_processes, gather, host_batches
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split, device_tables
+from t2i_jax.run import Run
 from t2i_jax.runtime.errors import DataError, RunError
 
 EVERYTHING = (
@@ -122,6 +123,17 @@ def test_meta_is_what_the_data_know(split, config):
         validation.meta.size,
         validation.meta.captions,
     ) == (32, 2)
+
+
+def test_more_processes_than_the_machine_has_room_for_are_refused(config, trained):
+    data = dict(config, cache='none', workers=512)
+    with pytest.raises(DataError, match=r'data\.workers is 512, .* to at most \d+ \(0: threads\)'):
+        Split(data, 'train[:8]', ('tokens',))
+    assert len(Split({**data, 'cache': 'host'}, 'train[:8]', ('tokens',))) == 8
+    # only training starts them
+    stage = Run.open(trained)['gan']
+    stage.data.update(cache='none', workers=512)
+    assert len(stage.split('validation[:8]', ('tokens',), 'none')) == 8
 
 
 def test_a_decoding_process_that_dies_is_told():

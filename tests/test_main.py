@@ -55,6 +55,8 @@ def refused(cli, *arguments):
     [
         ([], ['--config=<experiment>', '--workdir']),
         (['--mode=describe'], ['--config=<experiment>']),
+        (['--mode=sample'], ['Give --workdir=<folder>, the run.']),
+        (['--mode=evaluate'], ['Give --workdir=<folder>, the run.']),
         ([f'--config={SHAPES}:tiny'], ['Give --workdir']),
         (
             [f'--config={SHAPES}:tiny', '--workdir=RUN', '--mode=dream'],
@@ -203,6 +205,10 @@ def on_small(data_dir, *others):
             ['Stage gan takes at least', 'GB of memory are free', 'lower widths'],
         ),
         (['--config.stages.text.keep=best'], ["keep is 'best'", 'best:']),
+        (
+            ['--config.data.workers=512', '--config.data.cache=none'],
+            ['data.workers is 512', 'to at most'],
+        ),
         (['--config.data.manual_dir=/x'], ['takes no data.manual_dir', 'Leave it out']),
         (['--config.data.embedding=sotred'], ["'sotred'", "'none' or 'stored'"]),
         (['--config.init.text=/nowhere/run'], ['/nowhere/run', 'config.json']),
@@ -315,15 +321,21 @@ def test_damaged_files_of_a_run_are_named(cli, tiny, trained, tmp_path):
 # ----------------------------------------------------------------------------------- paths, files
 @pytest.mark.parametrize('mode', ['train', 'sample', 'evaluate', 'explore'])
 def test_a_workdir_in_which_checkpoints_cannot_be_read_is_refused(cli, tmp_path, mode):
-    """Orbax takes a path with brackets for a pattern, also behind a link."""
-    folder = tmp_path / 'a[1]' / 'b*'
-    folder.mkdir(parents=True)
-    (folder / 'config.json').write_text(settings.to_json(settings.load(f'{SHAPES}:tiny')))
-    (tmp_path / 'link').symlink_to(folder)
-    for path in folder, tmp_path / 'link':
-        message = refused(cli, f'--workdir={path}', f'--mode={mode}')
-        assert '* [ ] in its path' in message and 'Rename that folder' in message
-    assert {path.name for path in folder.iterdir()} == {'config.json'}
+    """Orbax takes a path with brackets for a pattern, also behind a link; a backslash is lost."""
+    config = settings.to_json(settings.load(f'{SHAPES}:tiny'))
+    for name, part in (
+        ('a[1]/b*', '* [ ] in its path'),
+        (r'a\b', r'has \ in its path'),
+        (os.fsdecode(b'a\xff'), r"a\udcff' is not the name of a folder in UTF-8"),
+    ):
+        folder, link = tmp_path / name, tmp_path / f'link{len(name)}'
+        folder.mkdir(parents=True)
+        (folder / 'config.json').write_text(config)
+        link.symlink_to(folder)
+        for path in folder, link:
+            message = refused(cli, f'--workdir={path}', f'--mode={mode}')
+            assert part in message and 'Rename that folder' in message
+        assert {path.name for path in folder.iterdir()} == {'config.json'}
 
 
 def files_of_all_kinds(folder):
@@ -452,6 +464,8 @@ def test_a_damaged_meta_is_one_message(cli, trained, tmp_path, text, part):
     (run / 'gan' / 'meta.json').write_text(text)
     message = refused(cli, f'--workdir={run}', '--mode=sample', '--text=a circle')
     assert f"'{run}/gan' holds no trained stage: meta.json is damaged" in message
+    # what this mode does not read is not proposed for it
+    assert f"writes the file: t2i_jax --workdir='{run}'" in message
     assert part in message and len(message) < 1000
 
 

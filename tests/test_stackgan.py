@@ -567,8 +567,8 @@ def test_stage_two_without_a_finished_stage_one_ends_in_one_message(config, tmp_
     Run(config, folder).claim()  # a run that has not come to Stage-I
     with pytest.raises(
         RunError,
-        match=r'one holds no trained stage.*Train \(or resume\) the stage, which writes it, or '
-        r'point --config.init.one',
+        match=r'one holds no trained stage.*Train \(or resume\) it, which writes the file: t2i_jax '
+        rf'--workdir={folder}\. Or train with --config.init.one=<a run',
     ):
         train(Run(config, tmp_path / 'other'), jax.devices()[:1])
 

@@ -39,6 +39,13 @@ class Dataset:
         """
         data = self.data
         choose('data.cache', data['cache'], CACHES)
+        cores = os.cpu_count() or 1
+        if data['cache'] == 'none' and data['workers'] > max(4, 4 * cores):
+            raise DataError(
+                f'data.workers is {data["workers"]}, processes that would share {cores} cores and '
+                f'fill the memory: set --config.data.workers to at most {max(4, 4 * cores)} (0: '
+                'threads).'
+            )
         self.canvas  # noqa: B018 - raises
         for name in fields_of(needs):
             if field(name).feature not in self.features:
