@@ -41,8 +41,14 @@ from tfds_builders.words import MAX_WORDS
 FIXED, FREE, GROWS = 'fixed', 'free', 'grows'
 # the largest number below 1, for decays; what the step of a state and a seed can count to
 BELOW_ONE, STEPS, SEEDS = math.nextafter(1, 0), 2**31 - 1, 2**32 - 1
+# of a number of steps that may differ on resume, or 0: resume, low, high
+FREE_STEPS = FREE, 0, STEPS
+# pictures of an evaluation, of which features are kept, and of each caption or record
+MOST_PICTURES, MOST_EACH = 10**6, 100
 # keywords of stages up to FEW are counts of parts, of which a stage may have at most MANY
 FEW, MANY = 8, 1000
+# the two ways to say how long a stage is trained
+OTHER_UNIT = {'steps': 'epochs', 'epochs': 'steps'}
 # times that load_size may be larger than size: more is nearly always one of the two forgotten
 CORNER = 2
 
@@ -107,7 +113,9 @@ DATA = dict(
     workers=Setting(
         0, "processes that decode, with cache='none'; 0: threads", FREE, low=0, high=512
     ),
-    nominal=Named({'*': Setting(0, 'known of the data before they are read', FREE, low=0)}),
+    nominal=Named(
+        {'*': Setting(0, 'known of the data before they are read', FREE, low=0, high=10**7)}
+    ),
 )
 SCHEDULE = dict(
     kind=Setting(
@@ -149,40 +157,48 @@ STAGE = dict(
     ema=Setting(0.999, 'decay of the moving average of parameters, a step', low=0, high=BELOW_ONE),
     ema_half_life=Setting(0.0, 'its half-life in images instead; 0: as ema says', low=0),
     ema_warmup=Setting(False, 'at step t the decay is at most (1 + t) / (10 + t): for short runs'),
-    model=Named({'*': Setting(None, 'keyword of the stage', low=0)}),
+    model=Named({'*': Setting(None, 'keyword of the stage', low=0, high=STEPS)}),
     data=Named(DATA),
     optim=Named({'*': {**OPTIM, '*': OPTIM}}),
     steps_per_dispatch=Setting(
         1, 'steps run at once on the device: for small networks', low=1, high=10_000
     ),
-    log_every=Setting(50, 'steps between two lines of metrics.jsonl; 0: at the end', FREE, low=0),
-    sample_every=Setting(1000, 'steps between two grids of pictures; 0: at the end', FREE, low=0),
-    validate_every=Setting(1000, 'steps between held-out losses; 0: never', FREE, low=0),
-    validate_batches=Setting(4, 'batches of held-out data; 0: all', FREE, low=0),
-    checkpoint_every=Setting(1000, 'steps between two checkpoints; 0: at the end', FREE, low=0),
-    keep_n=Setting(2, 'number of newest checkpoints that stay; -1: all', FREE, low=-1, never=0),
+    log_every=Setting(50, 'steps between two lines of metrics.jsonl; 0: at the end', *FREE_STEPS),
+    sample_every=Setting(1000, 'steps between two grids of pictures; 0: at the end', *FREE_STEPS),
+    validate_every=Setting(1000, 'steps between held-out losses; 0: never', *FREE_STEPS),
+    validate_batches=Setting(4, 'batches of held-out data; 0: all', *FREE_STEPS),
+    checkpoint_every=Setting(1000, 'steps between two checkpoints; 0: at the end', *FREE_STEPS),
+    keep_n=Setting(
+        2, 'number of newest checkpoints that stay; -1: all', FREE, low=-1, high=STEPS, never=0
+    ),
     keep=Setting('last', 'last, or best:<a validation loss>, which stays as well'),
 )
 EVAL = dict(
     name=Setting('', "of the files in <workdir>/eval; '': what sets this evaluation apart", FREE),
     split=Setting('', "splits, comma-separated; '': those that are not for training", FREE),
-    num=Setting(1000, 'pictures drawn for each split; of layouts: records', FREE, low=1),
-    captions=Setting(1, 'captions used of each real picture', FREE, low=1),
+    num=Setting(
+        1000, 'pictures drawn for each split; of layouts: records', FREE, low=1, high=MOST_PICTURES
+    ),
+    captions=Setting(1, 'captions used of each real picture', FREE, low=1, high=MOST_EACH),
     seed=Setting(0, 'of the noise and of every draw', FREE, low=0, high=SEEDS),
     weights=Setting('ema', 'of the generator: ema or raw', FREE, choices=('ema', 'raw')),
-    step=Setting(0, 'checkpoint; 0: the newest (or best)', FREE, low=0),
+    step=Setting(0, 'checkpoint; 0: the newest (or best)', *FREE_STEPS),
     extractor=Setting(
         '', "feature network: evaluate/features.py; '': one that fits, or none", FREE
     ),
     extractor_weights=Setting('', 'file with its weights, where it needs one', FREE),
     resize=Setting('pil_bicubic', 'filter to the size that the feature network reads', FREE),
-    splits=Setting(10, 'parts of the Inception Score', FREE, low=1),
+    splits=Setting(10, 'parts of the Inception Score', FREE, low=1, high=1000),
     scorer=Setting('', 'a run whose DAMSM or joint embedding judges R-precision, too', FREE),
-    diversity=Setting(32, 'captions of which several pictures are compared', FREE, low=0),
-    samples=Setting(5, 'layouts drawn for each record', FREE, low=1),
+    diversity=Setting(
+        32, 'captions of which several pictures are compared', FREE, low=0, high=10_000
+    ),
+    samples=Setting(5, 'layouts drawn for each record', FREE, low=1, high=MOST_EACH),
     force=Setting(False, 'a Frechet distance from fewer pictures than features', FREE),
-    every=Setting(0, 'steps between two evaluations in training; 0: never', FREE, low=0),
-    every_num=Setting(200, 'pictures of an evaluation in training', FREE, low=1),
+    every=Setting(0, 'steps between two evaluations in training; 0: never', *FREE_STEPS),
+    every_num=Setting(
+        200, 'pictures of an evaluation in training', FREE, low=1, high=MOST_PICTURES
+    ),
 )
 SETTINGS = dict(
     system=Setting('', 'file under t2i_jax/systems'),
@@ -196,7 +212,7 @@ SETTINGS = dict(
     data=DATA,
     stages=Named({'*': STAGE}),
     init=Named({'*': Setting('', 'a run that has trained this stage')}),
-    mesh=dict(fsdp=Setting(1, 'devices among which the state is divided', FREE, low=1)),
+    mesh=dict(fsdp=Setting(1, 'devices among which the state is divided', FREE, low=1, high=2**16)),
     eval=EVAL,
 )
 
@@ -248,15 +264,17 @@ def variant(c, arg='', **others):
     arg: '' as written, 'tiny' the small one for tests and laptops, or a name of `others`.
     others: name -> function that changes the completed config.
 
-    Raises RunError for another name and for a setting of a stage that does not exist.
+    Raises RunError for another name, and for a stage or a setting that does not exist.
     """
     known = {'': lambda c: None, 'tiny': tiny, **others}
     if arg not in known:
         names = ', '.join(filter(None, known))
         raise RunError(f'This experiment has no variant {arg!r}. It has: {names}.')
-    for name, cls in system(c.system).STAGES.items():
+    classes = system(c.system).STAGES
+    refuse_unknown(c.to_dict(), of_system(classes))
+    for name, cls in classes.items():
         c.stages[name] = complete(cls, name, c.stages.get(name, {}))
-        c.init[name] = ''
+        c.init[name] = c.init.get(name, '')
     c.lock()
     # blocks to which a variant may add names
     for block in c.stages.values():
@@ -271,16 +289,32 @@ def variant(c, arg='', **others):
 def complete(cls, name, written):
     """Return all settings of a stage: those of an experiment laid over the defaults."""
     written = written.to_dict() if isinstance(written, ConfigDict) else dict(written)
-    for at, block, table in (('', written, STAGE), ('.data', written.get('data', {}), DATA)):
-        for key in block:
-            if key not in table:
-                raise RunError(unknown(f'stages.{name}{at}.{key}', list(table)))
     block = merge(defaults(STAGE), written)
     block['model'] = merge(keywords(cls), block['model'])
-    phases = dict.fromkeys([phase.loss for phase in cls.phases] + list(block['optim']))
-    optim = defaults(OPTIM)
-    block['optim'] = {phase: merge(optim, block['optim'].get(phase, {})) for phase in phases}
+    given, optim = block['optim'], defaults(OPTIM)
+    block['optim'] = {one.loss: merge(optim, given.get(one.loss, {})) for one in cls.phases}
     return with_floats(block, f'stages.{name}')
+
+
+def of_system(classes):
+    """Return SETTINGS with the names of a system: its stages, their keywords and phases."""
+    stages, inits = {}, dict.fromkeys(classes, SETTINGS['init']['*'])
+    for name, cls in classes.items():
+        model = dict.fromkeys(keywords(cls), STAGE['model']['*'])
+        optim = {phase.loss: STAGE['optim']['*'] for phase in cls.phases}
+        stages[name] = {**STAGE, 'model': model, 'optim': optim}
+    return {**SETTINGS, 'stages': stages, 'init': inits}
+
+
+def refuse_unknown(tree, table, path=''):
+    """Raise RunError for a name in nested dictionaries that a table of settings does not have."""
+    for name, value in tree.items():
+        below, nested = table.get(name, table.get('*')), isinstance(value, dict)
+        # the names of networks in an optimiser are open, and stand for blocks
+        if below is None or name not in table and isinstance(below, dict) and not nested:
+            raise RunError(unknown(path + name, list(table)))
+        if nested and isinstance(below, dict):
+            refuse_unknown(value, below, f'{path}{name}.')
 
 
 def with_floats(block, at):
@@ -436,6 +470,7 @@ def load(text, overrides=()):
             'Begin with `c = base(...)`, and end with `return variant(c, arg)`.'
         )
     require_form(config.to_dict(), f'Experiment {quoted(file)}')
+    refuse_unknown(config.to_dict(), of_system(system(config.system).STAGES))
     return override(config.lock(), overrides)
 
 
@@ -463,7 +498,7 @@ def has(tree, path):
 def load_run(workdir):
     """Read the config of a run that exists. Raises RunError where there is none."""
     path = pathlib.Path(workdir) / 'config.json'
-    remedy = 'Restore it, or give --config=<experiment>.'
+    remedy = 'Restore it, or train on with --config=<experiment>, which writes it again.'
     try:
         config = read_json(path)
         for name, kind in dict(system=str, data=dict, stages=dict).items():
@@ -485,8 +520,11 @@ def load_run(workdir):
         raise RunError(f'{quoted(path)} is damaged ({reason(error)}). {remedy}') from None
 
 
-def load_older(workdir):
-    """Read a run's config as `load_run`, and add the settings that it is too old to have."""
+def load_older(workdir, overrides=()):
+    """Read a run's config as `load_run`, and add the settings that it is too old to have.
+
+    overrides: as `override` takes them. Raises RunError, also for what is then out of range.
+    """
     config = merge(defaults(SETTINGS), load_run(workdir).to_dict())
     for name, block in config['stages'].items():
         config['stages'][name] = block = merge(defaults(STAGE), block)
@@ -494,11 +532,20 @@ def load_older(workdir):
             phase: merge(defaults(OPTIM), one) for phase, one in block['optim'].items()
         }
     config = ConfigDict(config).lock()
+    own, found = fault(config), fault(override(config, overrides))
+    if found:
+        place = quoted(pathlib.Path(workdir) / 'config.json')
+        raise RunError(f'{place}: {found}' if found == own else found)
+    return config
+
+
+def fault(config):
+    """Return what `check` refuses in a config; '' where there is nothing."""
     try:
         check(config)
     except RunError as error:
-        raise RunError(f'{quoted(pathlib.Path(workdir) / "config.json")}: {error}') from None
-    return config
+        return str(error)
+    return ''
 
 
 # ---------------------------------------------------------------------------------------- overrides
@@ -530,7 +577,7 @@ def override(config, overrides):
 def with_one_length(config, overrides):
     """Set the epochs of a stage to 0 where its steps are given, and the reverse, in place."""
     for name, block in config.get('stages', {}).items():
-        for given, other in (('steps', 'epochs'), ('epochs', 'steps')):
+        for given, other in OTHER_UNIT.items():
             paths = f'stages.{name}.{given}', f'stages.{name}.{other}'
             # where both are given they are refused with the run
             if paths[0] in overrides and block[given] and paths[1] not in overrides:
@@ -575,8 +622,12 @@ def refuse_early(path, text):
     if table.choices:
         check_choice(path, text)
     elif type(table.default) in (int, float):
-        # an experiment may have a float where the default is an int
-        check_number(path, parsed(path, text, float(table.default)))
+        try:
+            number = int(text)
+        except ValueError:
+            # an experiment may have a float where the default is an int
+            number = parsed(path, text, float(table.default))
+        check_number(path, number)
 
 
 def no_value(path, block):
@@ -780,8 +831,12 @@ def refused(old, new):
             continue
         if resume == GROWS and (here or 0) > (there or 0):
             continue
+        unit = path.rpartition('.')[2]
+        other = OTHER_UNIT.get(unit)
         there, here = ({None: 'absent', '': "''"}.get(x, x) for x in map(plain, (there, here)))
         lines.append(f'{short(path)}: {short(there, 80)} there, {short(here, 80)} here')
+        if other and not new.get(path) and new.get(path.removesuffix(unit) + other):
+            lines[-1] += f'. This run counts {unit}: set --config.{path}, not {other}'
     return lines
 
 

@@ -338,7 +338,7 @@ def config_of(mode, flags, overrides):
     if flags['config'] is None and not flags['workdir']:
         raise RunError(
             'Give --config=<experiment>, or the --workdir=<folder> of a run that exists.'
-            if 'config' in reads
+            if mode in ('train', 'describe')
             else 'Give --workdir=<folder>, the run.'
         )
     if mode == 'describe' and flags['config'] is not None and flags['workdir']:
@@ -349,7 +349,7 @@ def config_of(mode, flags, overrides):
     if mode != 'describe' and not flags['workdir']:
         raise RunError('Give --workdir=<folder>: results are written there.')
     if flags['config'] is None:
-        config = settings.override(settings.load_older(flags['workdir']), overrides)
+        config = settings.load_older(flags['workdir'], overrides)
     else:
         config = settings.load(flags['config'], overrides)
         if mode in ('evaluate', 'explore'):
@@ -360,7 +360,7 @@ def config_of(mode, flags, overrides):
 
 def require_run_of(workdir, experiment):
     """Raise RunError where a run was not made of an experiment."""
-    lines = settings.refused(settings.load_older(workdir), settings.load(experiment))
+    lines = settings.refused(settings.load_run(workdir), settings.load(experiment))
     if lines:
         raise RunError(
             f'{quoted(workdir)} is not a run of {experiment} ({lines[0]}; {len(lines)} settings '

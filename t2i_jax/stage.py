@@ -88,7 +88,8 @@ class Stage(nnx.Module):
       noise (sampler.noise(num, seed, n)) are drawn by sampler.sample(batch, noise, (n, num)).
 
     phases, ema, needs, draws_from, makes, explores, taught_by, likelihoods may also be set in
-    `__init__`, where keywords decide; the class then has all that `makes` and `explores` can be.
+    `__init__`, where keywords decide; the class then has all that `makes`, `explores` and the
+    losses of `phases` can be.
     """
 
     phases: tuple[Phase, ...] = ()

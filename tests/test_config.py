@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 from t2i_jax import config as settings
 from t2i_jax import main
 from t2i_jax.experiments import common, gan_cls_shapes
+from t2i_jax.run import describe
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Phase, Stage
 from t2i_jax.systems.attngan import AttnGan
@@ -53,12 +55,6 @@ def test_every_setting_of_a_stage_is_completed():
     block = settings.complete(Plain, 'gan', {'steps': 5, 'optim': {'g_loss': {'lr': 1.0}}})
     assert block['steps'] == 5 and block['batch_size'] == 64 and block['model'] == {'width': 3}
     assert block['optim']['g_loss']['lr'] == 1.0 and block['optim']['d_loss']['lr'] == 2e-4
-    with pytest.raises(RunError, match=r'--config\.stages\.gan\.epoch\. Did you mean .*epochs'):
-        settings.complete(Plain, 'gan', {'epoch': 5})
-    with pytest.raises(
-        RunError, match=r'--config\.stages\.gan\.data\.lenght\. Did you mean .*length'
-    ):
-        settings.complete(Plain, 'gan', {'data': {'lenght': 5}})
 
 
 # ------------------------------------------------------------------------------------------- locks
@@ -71,6 +67,71 @@ def test_a_typing_error_in_python_is_refused():
             config.stages.gan.modle = {}
         with pytest.raises(KeyError):
             config.stages.gan.update(stepz=3)
+
+
+EXPERIMENT = """
+from t2i_jax.experiments import common
+
+def get_config(arg=''):
+    c = common.base('gan_cls', data=common.shapes())
+    c.stages.gan = dict(steps=5)
+    {}
+    return common.variant(c, arg, other=other)
+
+def other(c):
+    {}
+"""
+
+
+@pytest.mark.parametrize(
+    'line, wrong, right',
+    [
+        ('c.data.sise = 32', 'data.sise', 'data.size'),
+        ('c.sed = 3', 'sed', 'seed'),
+        ('c.eval.nun = 3', 'eval.nun', 'eval.num'),
+        ('c.mesh.fdsp = 2', 'mesh.fdsp', 'mesh.fsdp'),
+        ('c.init.txt = "x"', 'init.txt', 'init.text'),
+        ('c.stages.gann = dict(steps=3)', 'stages.gann', 'stages.gan'),
+        ('c.stages.gan.epoch = 3', 'stages.gan.epoch', 'stages.gan.epochs'),
+        ('c.stages.gan.data = dict(lenght=3)', 'stages.gan.data.lenght', 'stages.gan.data.length'),
+        ('c.stages.gan.model = dict(nfg=3)', 'stages.gan.model.nfg', 'stages.gan.model.ngf'),
+        (
+            'c.stages.gan.optim = dict(g_los=dict(lr=1.0))',
+            'stages.gan.optim.g_los',
+            'stages.gan.optim.g_loss',
+        ),
+        (
+            'c.stages.gan.optim = dict(g_loss=dict(lrr=1.0))',
+            'stages.gan.optim.g_loss.lrr',
+            'stages.gan.optim.g_loss.lr',
+        ),
+        (
+            'c.stages.gan.optim = dict(g_loss=dict(schedule=dict(kid="step")))',
+            'stages.gan.optim.g_loss.schedule.kid',
+            'stages.gan.optim.g_loss.schedule.kind',
+        ),
+    ],
+)
+def test_a_mistyped_name_in_an_experiment_is_refused(tmp_path, line, wrong, right):
+    path = tmp_path / 'mine.py'
+    path.write_text(EXPERIMENT.format(line, 'pass'))
+    message = f'There is no setting --config.{wrong}. Did you mean --config.{right}?'
+    with pytest.raises(RunError, match=re.escape(message)):
+        settings.load(str(path))
+
+
+def test_a_mistyped_name_in_a_variant_is_refused_and_names_of_networks_are_open(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(EXPERIMENT.format('pass', 'c.stages.gan.data.sise = 32'))
+    with pytest.raises(RunError, match=r'Did you mean --config\.stages\.gan\.data\.size\?'):
+        settings.load(f'{path}:other')
+    line = 'c.stages.gan.optim, c.init.text = dict(g_loss=dict(G=dict(lr=1.0))), "runs/x"'
+    path.write_text(EXPERIMENT.format(line, 'pass'))
+    config = settings.load(str(path))
+    assert config.stages.gan.optim.g_loss.G.lr == 1.0 and config.init.text == 'runs/x'
+    path.write_text(EXPERIMENT.format('c.data.nominal.words = 3', 'pass'))
+    with pytest.raises(RunError, match=r'data\.nominal\.words.*vocabulary_size'):
+        describe(settings.load(str(path)))
 
 
 def test_a_stage_of_another_experiment_may_be_changed():
@@ -165,19 +226,21 @@ def test_settings_as_lines_give_the_same_config_back():
         ('stages.gan.steps', -1, r'--config\.stages\.gan\.steps is -1; .* between 0 and'),
         ('stages.gan.batch_size', 0, 'between 1 and 65536'),
         ('stages.gan.batch_size', 10**12, 'between 1 and 65536'),
-        ('stages.gan.validate_batches', -1, 'at least 0'),
+        ('stages.gan.validate_batches', -1, 'between 0 and'),
+        ('stages.gan.log_every', 10**12, 'between 0 and'),
         ('stages.gan.ema', 1.0, 'at least 0 and below 1'),
         ('stages.gan.optim.g_loss.b1', 1.0, 'at least 0 and below 1'),
         ('stages.gan.near_wrong', float('nan'), 'is nan'),
-        ('stages.gan.keep_n', 0, 'at least -1, and not 0'),
-        ('stages.gan.keep_n', -2, 'at least -1'),
+        ('stages.gan.keep_n', 0, 'between -1 and 2147483647, and not 0'),
+        ('stages.gan.keep_n', -2, 'between -1 and'),
         ('stages.gan.keep', 'best:', "keep is 'best:'; it is last, or best:<a"),
         ('stages.gan.keep', 'first', "keep is 'first'"),
         ('stages.gan.optim.g_loss.lr', -1e-4, r'optim\.g_loss\.lr is -0\.0001'),
         ('stages.gan.optim.g_loss.lr', float('nan'), r'lr is nan'),
         ('stages.gan.optim.g_loss.lr', float('inf'), r'lr is inf'),
         ('stages.gan.optim.g_loss.schedule.floor', -0.1, r'schedule\.floor'),
-        ('stages.gan.model.ngf', float('nan'), r'model\.ngf is nan.*finite'),
+        ('stages.gan.model.ngf', float('nan'), r'model\.ngf is nan'),
+        ('stages.gan.model.ngf', 10**12, 'between 0 and'),
         ('data.size', 0, r'--config\.data\.size is 0'),
         ('data.length', -4, r'data\.length'),
         ('data.length', 65, 'between 1 and 64'),
@@ -189,6 +252,10 @@ def test_settings_as_lines_give_the_same_config_back():
         ('data.scales', (16, -8), r'data\.scales is -8'),
         ('data.load_size', 8, r'--config\.data\.size is 16, larger than load_size=8'),
         ('eval.num', 0, r'--config\.eval\.num is 0'),
+        ('eval.num', 999999999999, r'eval\.num is 999999999999; it must be between 1 and 1000000'),
+        ('eval.captions', 10**9, 'between 1 and 100'),
+        ('eval.samples', 10**9, 'between 1 and 100'),
+        ('data.nominal.classes', 10**12, 'between 0 and'),
         ('mesh.fsdp', 0, r'mesh\.fsdp'),
         ('seed', -1, 'between 0 and'),
     ],
@@ -211,6 +278,14 @@ def test_a_stage_may_have_a_size_of_its_own():
 def test_settings_of_all_experiments_are_in_range():
     for name in settings.shipped():
         settings.check(settings.load(name))
+
+
+def test_every_whole_number_has_an_end():
+    """So that none ends in eaten memory, or in an integer that a device cannot hold."""
+    config = tiny()
+    for name, value in settings.flat(config.to_dict()).items():
+        if type(value) is int:
+            assert settings.setting(name).high <= 2**32, name
 
 
 def test_every_setting_has_a_meaning():
@@ -240,6 +315,31 @@ def test_what_may_differ_when_a_run_is_resumed():
         'stages.gan.model.ngf: 24 there, 8 here',
         'stages.gan.steps: 20 there, 10 here',
     ]
+
+
+def test_a_run_that_counts_epochs_cannot_be_given_steps_and_says_so():
+    old = settings.load('gan_cls_shapes')
+    (line,) = settings.refused(old, settings.load('gan_cls_shapes', {'stages.gan.steps': '80'}))
+    assert line.startswith('stages.gan.epochs: 600.0 there, 0')
+    assert 'This run counts epochs: set --config.stages.gan.epochs, not steps' in line
+    (line,) = settings.refused(old, settings.load('gan_cls_shapes', {'stages.text.epochs': '9'}))
+    assert 'This run counts steps: set --config.stages.text.steps, not epochs' in line
+    longer = settings.load('gan_cls_shapes', {'stages.gan.epochs': '700'})
+    assert settings.refused(old, longer) == []
+    (line,) = settings.refused(longer, old)
+    assert 'counts' not in line
+
+
+def test_a_setting_of_a_run_that_is_out_of_range_can_be_mended_by_an_override(tmp_path):
+    path = tmp_path / 'config.json'
+    path.write_text(changed(eval__num=0))
+    with pytest.raises(RunError, match=rf'{path}: --config\.eval\.num is 0'):
+        settings.load_older(tmp_path)
+    with pytest.raises(RunError, match=rf'{path}: --config\.eval\.num is 0'):
+        settings.load_older(tmp_path, {'eval.splits': '5'})
+    assert settings.load_older(tmp_path, {'eval.num': '5'}).eval.num == 5
+    with pytest.raises(RunError, match=r'^--config\.eval\.splits is 0'):
+        settings.load_older(tmp_path, {'eval.num': '5', 'eval.splits': '0'})
 
 
 def test_a_run_is_read_with_the_settings_that_it_is_too_old_to_have(tmp_path):
@@ -450,6 +550,8 @@ def test_pictures_of_which_training_would_see_a_corner_are_refused():
         ('stages.gan.model.ngf', '(' * 100_000, 'is a whole number'),
         ('data.scales', '(' * 100_000, 'is a list such as'),
         ('stages.gan.keep_n', '0', 'not 0'),
+        ('seed', '4294967296', 'seed is 4294967296; it must be between 0 and 4294967295'),
+        ('eval.num', '9' * 5000, 'eval.num is inf; it must be between 1 and'),
     ],
     ids=lambda value: value[:30],
 )
