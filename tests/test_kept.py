@@ -90,6 +90,7 @@ def other_rows(path):
     'damage',
     [
         lambda path: path.unlink(),
+        lambda path: (path.unlink(), os.mkfifo(path)),
         lambda path: path.write_bytes(b''),
         lambda path: path.write_bytes(path.read_bytes()[:200]),
         lambda path: path.write_bytes(b'PK\3\4' + path.read_bytes()),
