@@ -535,7 +535,7 @@ def load_older(workdir, overrides=()):
     own, found = fault(config), fault(override(config, overrides))
     if found:
         place = quoted(pathlib.Path(workdir) / 'config.json')
-        raise RunError(f'{place}: {found}' if found == own else found)
+        raise RunError(f'{place}: {found} Correct it there.' if found == own else found)
     return config
 
 

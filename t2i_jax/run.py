@@ -160,7 +160,8 @@ class Run:
             raise RunError(
                 f'{quoted(self.workdir)} belongs to a run with another config:\n  '
                 + '\n  '.join(lines)
-                + '\nChoose another --workdir, or leave out --config to resume that run.'
+                + '\nChoose another --workdir, or leave out --config and these settings to resume '
+                'that run.'
             )
         if jax.process_index() == 0:
             write_text(path, settings.to_json(self.config))

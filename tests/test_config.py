@@ -333,7 +333,7 @@ def test_a_run_that_counts_epochs_cannot_be_given_steps_and_says_so():
 def test_a_setting_of_a_run_that_is_out_of_range_can_be_mended_by_an_override(tmp_path):
     path = tmp_path / 'config.json'
     path.write_text(changed(eval__num=0))
-    with pytest.raises(RunError, match=rf'{path}: --config\.eval\.num is 0'):
+    with pytest.raises(RunError, match=rf'{path}: --config\.eval\.num is 0.* Correct it there'):
         settings.load_older(tmp_path)
     with pytest.raises(RunError, match=rf'{path}: --config\.eval\.num is 0'):
         settings.load_older(tmp_path, {'eval.splits': '5'})
