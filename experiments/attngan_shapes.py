@@ -61,7 +61,8 @@ def quick(c):
 def recipe(c):
     """As `gan_cls_shapes.recipe`; the contrast does most of what the DAMSM did for G."""
     common.recipe(c.stages.gan, steps=3500)
-    c.stages.gan.model.update(residuals=0, contrast=(1.0, 0.1), damsm_weight=0.2)
+    c.stages.gan.model.update(residuals=0, damsm_weight=0.2)
+    c.stages.gan.model.game.contrast = (1.0, 0.1)
 
 
 def full(c):

@@ -71,7 +71,8 @@ def recipe(stage, steps):
     """
     stage.update(epochs=0, steps=steps, batch_size=32, near_wrong=0.5, ema=0.995, ema_warmup=True)
     stage.update(sample_every=1000, validate_every=0, checkpoint_every=1000)
-    stage.model.update(adversary='pairing', contrast=(1.0, 0.2), leave_out='entailment')
+    stage.model.leave_out = 'entailment'
+    stage.model.game.update(adversary='pairing', contrast=(1.0, 0.2))
     laptop_rates(stage)
 
 

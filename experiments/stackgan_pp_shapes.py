@@ -49,8 +49,8 @@ def recipe(c):
     """As `gan_cls_shapes.recipe`; no residual blocks, which half the steps would be spent on."""
     c.stages.text = common.stage_of(gan_cls_shapes, 'text', 'recipe')
     common.recipe(c.stages.gan, steps=4500)
-    model = dict(wrong='text', d_condition='embedding', residuals=0, contrast=(1.0, 0.1))
-    c.stages.gan.model.update(model)
+    c.stages.gan.model.update(wrong='text', d_condition='embedding', residuals=0)
+    c.stages.gan.model.game.contrast = (1.0, 0.1)
 
 
 def full(c):

@@ -200,6 +200,22 @@ def matching_gradient_penalty(
     return (sum(squares) ** (power / 2)).mean()
 
 
+def squared_slope(
+    critic: Callable[[Array], Array], images: Array, key: Array, step: float = 0.03
+) -> Array:
+    """Estimate mean |d critic / d image|^2 -> scalar (R1, R2: Mescheder et al., ICML 2018).
+
+    critic: (B, H, W, 3) -> logits (B,). images: (B, H, W, 3). key: of a direction.
+    step: of a difference.
+    Along one random direction n, since E (n . grad)^2 = |grad|^2, and by a difference, since batch
+    statistics of a network belong to it.
+    """
+    n = step * jax.random.normal(key, images.shape)
+    change = critic(images + n) - critic(images - n)
+    slope = change.astype(jnp.float32) / (2 * step)
+    return (slope**2).mean()
+
+
 # ---------------------------------------------------------------------- embeddings and Gaussians
 def structured_joint_embedding(
     image_vectors: Array, text_vectors: Array, *, margin: float = 1.0, symmetric: bool = True

@@ -23,7 +23,8 @@ from t2i_jax.data.feed import CHUNK, Feed, to_devices
 from t2i_jax.data.plan import Plan, check_plan, drawable_records, fitting
 from t2i_jax.data.tables import Split, free_memory
 from t2i_jax.data.text import Vocabulary
-from t2i_jax.evaluate.during import Evaluation
+from t2i_jax.draw.curves import curves
+from t2i_jax.evaluate.during import PANELS, Evaluation
 from t2i_jax.evaluate.features import check_extractor
 from t2i_jax.run import Run
 from t2i_jax.runtime import hosts, sharding
@@ -513,6 +514,8 @@ class Trainer:
             self.save(step, state, checkpoints, wait=bool(step == self.total or stopped))
         if evaluates:
             self.evaluate(step, state)
+        if samples or evaluates:
+            self.write_curves()
 
     def due(self, step, every) -> bool:
         return step == self.total or bool(every) and step % every == 0
@@ -575,6 +578,12 @@ class Trainer:
             if picture is not None:
                 self.log.image(step, 'samples', picture)
 
+    def write_curves(self):
+        """Draw all that was logged so far, <stage>/curves.png."""
+        if self.first:
+            lines = (self.stage.folder / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+            curves(lines, self.stage.folder / 'curves.png', PANELS)
+
     def evaluate(self, step, state):
         """Log the evaluation on fewer pictures, as `eval.every` says."""
         weights = self.sampling_weights(state)
@@ -606,7 +615,7 @@ def report(run: Run):
         checkpoints, losses = stage.folder / 'checkpoints', stage.folder / 'metrics.jsonl'
         last = f', last sample grid {quoted(grids[-1])}' if grids else ''
         print(f'  {stage.name}: checkpoints {quoted(checkpoints)}, losses {quoted(losses)}{last}')
-    print(f'  curves: tensorboard --logdir={place}')
+    print(f'  curves: curves.png there, or tensorboard --logdir={place}')
     again = f't2i_jax --workdir={place}'
     if not any(stage.makes_any(sample.DRAWN) for stage in run.stages):
         return print(f'  numbers: {again} --mode=evaluate')

@@ -360,7 +360,7 @@ def test_a_run_is_read_with_the_settings_that_it_is_too_old_to_have(tmp_path):
 def test_a_setting_that_an_older_run_does_not_have_counts_as_its_default():
     old = ConfigDict(json.loads(tiny().to_json()))
     del old.stages.gan.steps_per_dispatch, old.remat
-    del old.stages.gan.model.ngf, old.stages.gan.model.adversary
+    del old.stages.gan.model.ngf, old.stages.gan.model.game
     assert settings.refused(old, tiny()) == ['stages.gan.model.ngf: 128 there, 24 here']
     there = settings.refused(old, tiny(**{'stages.gan.steps_per_dispatch': '2'}))
     assert 'stages.gan.steps_per_dispatch: 1 there, 2 here' in there

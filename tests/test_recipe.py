@@ -1,5 +1,6 @@
 """The game of GANs that draw from sentences, sums of words, whitening, and the linear reader."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ from helpers import uniform
 from t2i_jax.encoders.sentence import ENCODER, Whitened, sentence_encoder
 from t2i_jax.encoders.word_sum import SCALE, WordSum
 from t2i_jax.evaluate.reading import readable, said
-from t2i_jax.layers.game import ContrastHead, game
+from t2i_jax.layers import spectral
+from t2i_jax.layers.diff_augment import moved_and_cut
+from t2i_jax.layers.game import GAME, PLAIN, ContrastHead, Extras, Game, Memory, Seen, Wrong
 from t2i_jax.layers.norm import ModulatedNorm, Whitening
 from t2i_jax.layers.pairs import found_own
-from t2i_jax.losses import d_answers, g_answers, matching_loss, sentence_loss
+from t2i_jax.losses import d_answers, g_answers, matching_loss, sentence_loss, squared_slope
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Meta
 from tfds_builders.facts import BACKGROUND, EXISTS, PLACE, table
@@ -53,9 +56,15 @@ def test_pairing_compares_each_drawn_picture_with_a_real_one():
     np.testing.assert_allclose(few, softplus(WRONG[:1] - REAL[:1]).mean(), rtol=1e-6)
 
 
-def test_another_adversary_is_refused():
+def game(leave_out='none', **changes):
+    return Game.of({**GAME, **changes}, leave_out)
+
+
+def test_another_adversary_and_another_keyword_are_refused():
     with pytest.raises(RunError, match="adversary is 'least squares'; it is 'bce', 'hinge' or"):
-        game('least squares', (0.0, 0.0), 'none')
+        game(adversary='least squares')
+    with pytest.raises(RunError, match="A keyword of game is 'r3'; it is 'adversary', "):
+        game(r3=1.0)
 
 
 # ---------------------------------------------------------------------------------------- contrast
@@ -83,9 +92,10 @@ def test_a_head_gives_vectors_of_one_space():
     head = ContrastHead(4 * 4 * 3, 5, 7, rngs=nnx.Rngs(0))
     pictures, sentences = head(uniform(2, 4, 4, 3), uniform(2, 5))
     assert pictures.shape == sentences.shape == (2, 7)
-    plain = game('bce', (0.0, 0.0), 'entailment')
-    assert plain.head(48, 5, rngs=nnx.Rngs(0)) is None and plain.compared(Meta('x')) == ()
-    assert game('bce', (1, 0.1), 'entailment').compared(Meta('x')) == ('facts', 'scene')
+    plain = PLAIN.extras(48, 5, rngs=nnx.Rngs(0))
+    assert plain.contrast is plain.projection is plain.memory is None
+    assert game('entailment').compared(Meta('x')) == ()
+    assert game('entailment', contrast=(1, 0.1)).compared(Meta('x')) == ('facts', 'scene')
 
 
 def test_a_modulated_norm_starts_close_to_batch_norm_and_follows_its_condition():
@@ -96,6 +106,69 @@ def test_a_modulated_norm_starts_close_to_batch_norm_and_follows_its_condition()
     norm.modulate.kernel[...] = jnp.zeros((3, 8))
     norm.modulate.bias[...] = jnp.concatenate([jnp.ones(4), jnp.full(4, -2.0)])
     np.testing.assert_allclose(norm(x, condition, train=True), 2 * plain - 2, atol=1e-5)
+
+
+# ------------------------------------------------------------------- what else a game can have
+def test_kernels_are_divided_by_their_largest_singular_value_for_one_loss():
+    network = ContrastHead(4 * 4 * 3, 5, 7, rngs=nnx.Rngs(0))
+    before = [np.asarray(x.kernel[...]) for x in (network.picture, network.of_text)]
+    spectral.watch(network, nnx.Rngs(1))
+    for _ in range(50):
+        for layer, kernel in zip((network.picture, network.of_text), before):
+            layer.kernel.set_value(jnp.asarray(kernel))
+        spectral.normalise(network)
+    for layer, kernel in zip((network.picture, network.of_text), before):
+        largest = np.linalg.svd(kernel, compute_uv=False)[0]
+        np.testing.assert_allclose(layer.kernel[...], kernel / largest, rtol=1e-3)
+
+
+def test_moved_and_cut_pictures_keep_their_colours():
+    images = uniform(6, 16, 16, 3) + 2
+    out = np.asarray(moved_and_cut(images, jax.random.key(0)))
+    colours = {tuple(x) for x in np.asarray(images).reshape(-1, 3)} | {(0, 0, 0)}
+    assert {tuple(x) for x in out.reshape(-1, 3)} <= colours
+    gone = (out == 0).all(-1).mean((1, 2))
+    # a corner of the square at least; at most all of it and what was moved out
+    assert (gone > 1 / 16).all() and (gone < 1 / 4 + 2 / 8 + 0.01).all() and len(set(gone)) > 3
+    few = moved_and_cut(images[:2], jax.random.key(0))
+    np.testing.assert_array_equal(few, out[:2])
+    slope = jax.grad(lambda x: moved_and_cut(x, jax.random.key(0)).sum())(images)
+    assert slope.sum() == (out != 0).sum()
+
+
+def test_answers_are_held_near_the_averages_of_the_other_side():
+    memory = Memory()
+    memory.real[...], memory.drawn[...] = jnp.asarray(0.5), jnp.asarray(-1.0)
+    expected = np.square(np.maximum(0, REAL + 1)).mean()
+    expected += np.square(np.maximum(0, 0.5 - DRAWN)).mean()
+    np.testing.assert_allclose(memory.penalty(REAL, DRAWN), expected, rtol=1e-6)
+    np.testing.assert_allclose(memory.real[...], 0.99 * 0.5 + 0.01 * REAL.mean(), rtol=1e-6)
+    np.testing.assert_allclose(memory.drawn[...], -0.99 + 0.01 * DRAWN.mean(), rtol=1e-6)
+
+
+def test_the_slope_of_a_linear_critic_is_found_along_random_directions():
+    w = uniform(4, 4, 3, seed=1)
+
+    def critic(x):
+        return jnp.einsum('bhwc,hwc->b', x, w)
+
+    found = squared_slope(critic, uniform(4000, 4, 4, 3), jax.random.key(0))
+    np.testing.assert_allclose(found, (w**2).sum(), rtol=0.1)
+    seen = [Seen(uniform(2000, 4, 4, 3, seed=i), None, jnp.zeros(2000)) for i in (2, 3)]
+    extras = Extras(PLAIN, 48, 5, 5, rngs=nnx.Rngs(0))
+    some = jax.random.key(1), {}, None, *seen, Wrong(None, None)
+    loss, logs = game(r1=1.0, r2=3.0).d_more(extras, critic, *some)
+    np.testing.assert_allclose(loss, 2 * (w**2).sum(), rtol=0.1)
+    assert logs['penalty'] == loss
+    assert PLAIN.d_more(extras, critic, *some)[0] == 0
+
+
+def test_the_projection_is_the_inner_product_of_picture_and_sentence():
+    extras = game(projection=True).extras(48, 5, rngs=nnx.Rngs(0))
+    code, text, logits = uniform(2, 4, 4, 3), uniform(2, 5), uniform(2)
+    picture, sentence = (np.asarray(x) for x in extras.projection(code, text))
+    expected = logits + (picture * sentence).sum(-1) / np.sqrt(128)
+    np.testing.assert_allclose(extras(logits, code, text), expected, rtol=1e-5)
 
 
 # -------------------------------------------------------------------------------------------- text

@@ -21,6 +21,7 @@ from PIL import Image
 from t2i_jax import config as settings
 from t2i_jax.data import dataset
 from t2i_jax.data.text import Vocabulary
+from t2i_jax.layers.game import GAME
 from t2i_jax.run import Run
 from t2i_jax.runtime import log, sharding
 from t2i_jax.runtime.errors import DataError, RunError
@@ -77,6 +78,34 @@ def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(
         assert there == here == whole.step == resumed.step and bit_equal(whole, resumed)
         assert lines(trained, stage) == lines(tmp_path, stage)
     assert not bit_equal(whole.params, whole.sampling_params())
+
+
+@pytest.mark.slow
+def test_a_run_with_every_part_of_the_game_ends_as_one_that_was_not_interrupted(
+    tiny, tmp_path, monkeypatch
+):
+    """Spectral norm and LeCam have a state of their own."""
+    both = dict(adversary='hinge', contrast=(1.0, 0.1), projection=True, spectral=True)
+    game = {**GAME, **both, 'augment': True, 'lecam': 0.3, 'r1': 0.1, 'r2': 0.1}
+
+    def config():
+        made = tiny().unlock()
+        made.stages.gan.model.update(game=game, wrong='text', leave_out='none')
+        return made.lock()
+
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    train(Run(config(), whole), ONE)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        interrupt_at(patch, '/gan/', 4)
+        train(Run(config(), broken), ONE)
+    train(Run(config(), broken), ONE)
+    (there, one), (here, other) = (restored(config(), path, 'gan') for path in (whole, broken))
+    assert there == here == 6 and bit_equal(one, other)
+    assert 'singular' in one.stats['D']['logit']
+    memory = one.stats['D']['extras']['memory']
+    assert memory['real'] != 0 and memory['drawn'] != 0
+    last = [json.loads(line) for line in (whole / 'gan' / 'metrics.jsonl').read_text().splitlines()]
+    assert {'train/lecam', 'train/penalty', 'train/contrast', 'train/wrong_logit'} <= set(last[0])
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was_saved(dense, tmp_path, monkeypatch, capsys):

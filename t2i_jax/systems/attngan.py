@@ -48,7 +48,7 @@ from flax import nnx
 from t2i_jax.encoders.sentence import WORDS, encode_words
 from t2i_jax.layers.attention import WordAttention
 from t2i_jax.layers.conditioning import ConditioningAugmentation
-from t2i_jax.layers.game import PLAIN, game
+from t2i_jax.layers.game import GAME, PLAIN, Game, Seen, Wrong, mean_logs
 from t2i_jax.layers.glu import ImageTrunk, InitStage, LogitHead, ResidualGlu, ToImage, UpGlu
 from t2i_jax.layers.linear import ORTHOGONAL
 from t2i_jax.layers.norm import NORMS, separately
@@ -145,14 +145,18 @@ class AttnGenerator(nnx.Module):
 class AttnDiscriminator(nnx.Module):
     """Pictures of one side -> codes b 4 4 8c, by `trunk`; codes -> logits b.
 
-    `matching`: whether they match a sentence b d. `real`: not of AttnDCGAN.
+    `match`: whether they match a sentence b d. `real`: not of AttnDCGAN.
     """
 
     def __init__(self, side, df, d, norm, real, game=PLAIN, *, rngs):
         self.trunk = ImageTrunk(side, df, norm, rngs=rngs)
         self.matching = LogitHead(8 * df, d, norm, rngs=rngs)
         self.real = LogitHead(8 * df, rngs=rngs) if real else None
-        self.contrast = game.head(16 * 8 * df, d, rngs=rngs)
+        self.extras = game.extras(16 * 8 * df, d, rngs=rngs)
+
+    def match(self, code, sentence, *, train):
+        logits = self.matching(code, sentence, train=train)
+        return self.extras(logits, code, sentence)
 
 
 # --------------------------------------------------------------------------------------- stage
@@ -185,8 +189,7 @@ class AttnGan(Matching):
         mask_mode='fixed',
         unit_text=False,
         d_norm='batch',
-        adversary='bce',
-        contrast=(0.0, 0.0),
+        game=GAME,
         text,
         image,
         rngs,
@@ -211,15 +214,15 @@ class AttnGan(Matching):
         mask_mode: of WordAttention.
         unit_text: scale sentence vectors to a mean square of 1 (ours).
         d_norm: 'layer' lets discriminators normalise each picture alone (ours).
-        adversary, contrast: of the game of each scale (ours; layers/game.py), which leaves out the
-            same pairs as the DAMSM.
+        game: of each scale (ours; layers/game.py); its contrast leaves out the same pairs as the
+            DAMSM.
         text, image: the trained encoders.
         matching: of Matching.
         Raises ValueError for sizes and words that do not fit.
         """
         super().__init__(meta, **matching)
         choose('d_norm', d_norm, NORMS)
-        self.game = game(adversary, contrast, self.leave_out)
+        self.game = Game.of(game, self.leave_out)
         self.wrong, self.unit_text = choose('wrong', wrong, ('shift', 'sampled')), unit_text
         if attention_count < 0:
             raise ValueError(
@@ -240,11 +243,12 @@ class AttnGan(Matching):
                 for side in self.sides
             ]
         )
+        self.game.prepare(self.D, rngs)
         self.damsm_weight, self.kl_weight = damsm_weight, kl_weight
         self.taught_by = self.judges if damsm_weight else ()
         if not attention_count or scales == 1:
             self.makes = ('image', 'images')
-        compared = self.compared if damsm_weight or any(contrast) else ()
+        compared = self.compared if damsm_weight or any(self.game.contrast) else ()
         sampled = ('wrong_tokens',) if wrong == 'sampled' else ()
         self.needs = ('image', *WORDS, *compared, *sampled)
 
@@ -289,45 +293,54 @@ class AttnGan(Matching):
             )
         sampled = self.encode(batch, 'wrong_').sentence if self.wrong == 'sampled' else None
         other, game = mismatched(sentence, sampled), self.game
-        found = []
+        game.begin(self.D)
+        others = []
         for side, D, *pictures in zip(self.sides, self.D, pyramid(batch, self.sides), out.images):
+            pictures = game.seen(key, *pictures)
             real, fake = separately(D.trunk, pictures)  # b 4 4 8c
-            logits = D.matching(real, sentence, train=True)
-            mismatch = D.matching(real[: len(other)], other, train=True)
-            right, drawn, wrong = game.d_answers(
-                logits, D.matching(fake, sentence, train=True), mismatch
-            )
+            real_logits, drawn_logits = (D.match(x, sentence, train=True) for x in (real, fake))
+            mismatch = D.match(real[: len(other)], other, train=True)
+            right, drawn, wrong = game.d_answers(real_logits, drawn_logits, mismatch)
             if D.real:
                 free = game.d_answers(D.real(real, train=True), D.real(fake, train=True))
                 logs[f'd_{side}'] = (right + free.right) / 2 + (drawn + free.drawn + wrong) / 3
             else:
                 logs[f'd_{side}'] = right + (drawn + wrong) / 2
-            if D.contrast:
-                contrast, share = game.matched(D.contrast, real, sentence, batch, sampled)
-                logs[f'd_{side}'] += game.contrast[0] * contrast
-                found.append(share)
-        return sum(logs.values()), logs | ({'found': sum(found) / len(found)} if found else {})
+            more, its_logs = game.d_more(
+                D.extras,
+                lambda x, D=D: D.match(D.trunk(x, train=True), sentence, train=True),
+                key,
+                batch,
+                sentence,
+                Seen(pictures[0], real, real_logits),
+                Seen(pictures[1], fake, drawn_logits),
+                Wrong(sampled, mismatch),
+            )
+            logs[f'd_{side}'] += more
+            others.append(its_logs)
+        return sum(logs.values()), logs | mean_logs(others)
 
     def g_loss(self, batch, key, out):
-        logs, game, found, sentence = {}, self.game, [], out.text.sentence
+        logs, game, others, sentence = {}, self.game, [], out.text.sentence
+        game.begin(self.D)
         reals = pyramid(batch, self.sides) if game.pairs else out.images
-        for side, D, real, fake in zip(self.sides, self.D, reals, out.images):
+        for side, D, *pictures in zip(self.sides, self.D, reals, out.images):
+            real, fake = game.seen(key, *pictures)
             code, real_logits, real_free = D.trunk(fake, train=True), None, None
             if game.pairs:
                 real = D.trunk(real, train=True)
-                real_logits = D.matching(real, sentence, train=True)
+                real_logits = D.match(real, sentence, train=True)
                 real_free = D.real(real, train=True) if D.real else None
-            drawn = D.matching(code, sentence, train=True)
+            drawn = D.match(code, sentence, train=True)
             logs[f'g_{side}'] = game.g_answers(drawn, real_logits).mean()
             if D.real:
                 free = D.real(code, train=True)
                 logs[f'g_{side}'] += game.g_answers(free, real_free).mean()
-            if D.contrast:
-                contrast, share = game.matched(D.contrast, code, sentence, batch)
-                logs[f'g_{side}'] += game.contrast[1] * contrast
-                found.append(share)
+            more, its_logs = game.g_more(D.extras, batch, code, sentence)
+            logs[f'g_{side}'] += more
+            others.append(its_logs)
         loss = sum(logs.values())
-        logs |= {'drawn_found': sum(found) / len(found)} if found else {}
+        logs |= mean_logs(others)
         logs['kl'] = conditioning_kl(out.mu, out.logvar)
         loss += self.kl_weight * logs['kl']
         if self.damsm_weight:

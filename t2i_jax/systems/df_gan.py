@@ -20,8 +20,7 @@ G at 256 px has 9,744,131 parameters and D 6,421,830, its head 295,936. The auth
 
 Deviations: those unused convolutions are left out. Real pictures of wrong pairs share D's pass over
 the real ones, as in the code. Samples are drawn with z of any length unless `truncate` says
-otherwise. `adversary`, `wrong`, `contrast` are not in the paper; they mean what they mean in
-GAN-CLS.
+otherwise. What `game` and `wrong` can be is not in the paper (layers/game.py).
 
 Expected: FID 14.81 on CUB, 19.32 on COCO (paper), 12.10 and 15.41 with the authors' later code.
 """
@@ -35,7 +34,7 @@ from flax import nnx
 
 from t2i_jax.encoders.sentence import encode_sentence, text_dim, text_reads
 from t2i_jax.layers.conv import Conv, conv3_doubled, levels, operands
-from t2i_jax.layers.game import PLAIN, game
+from t2i_jax.layers.game import GAME, PLAIN, Game, Seen, Wrong
 from t2i_jax.layers.linear import lrelu, torch_linear, uniform
 from t2i_jax.layers.pairs import matching_advice
 from t2i_jax.layers.remat import recomputed
@@ -168,7 +167,7 @@ class OneWayDiscriminator(nnx.Module):
         d = c[-1] + embedding
         self.joint = Conv(d, hidden, 3, padding=1, kernel_init=uniform((9 * d) ** -0.5), rngs=rngs)
         self.logit = Conv(hidden, 1, 4, kernel_init=uniform((16 * hidden) ** -0.5), rngs=rngs)
-        self.contrast = game.head(16 * c[-1], embedding, rngs=rngs)
+        self.extras = game.extras(16 * c[-1], embedding, rngs=rngs)
 
     def trunk(self, image, *, train):
         """Compute the map of 4 x 4 of pictures: b 4 4 c."""
@@ -179,9 +178,9 @@ class OneWayDiscriminator(nnx.Module):
 
     def judge(self, x, text):
         """Compute the logits of maps with sentences: b."""
-        text = repeat(text.astype(x.dtype), 'b c -> b 4 4 c')
-        x = lrelu(self.joint(jnp.concatenate([x, text], -1)))
-        return self.logit(x)[:, 0, 0, 0]
+        tiled = repeat(text.astype(x.dtype), 'b c -> b 4 4 c')
+        both = lrelu(self.joint(jnp.concatenate([x, tiled], -1)))
+        return self.extras(self.logit(both)[:, 0, 0, 0], x, text)
 
     def __call__(self, image, text, *, train):
         return self.judge(self.trunk(image, train=train), text)
@@ -239,9 +238,8 @@ class DfGan(Stage):
         power=6.0,
         truncate=0.0,
         unit_text=False,
-        adversary='hinge',
+        game=GAME | {'adversary': 'hinge'},
         wrong='shift',
-        contrast=(0.0, 0.0),
         leave_out='class',
         text,
         sentences,
@@ -258,15 +256,16 @@ class DfGan(Stage):
         Ours, and off in the paper's settings:
 
         unit_text: scale sentence vectors to a mean square of 1.
-        adversary, contrast, leave_out: of the game (layers/game.py); 'hinge' is the paper's.
+        game, leave_out: see layers/game.py; adversary='hinge' is the paper's.
         wrong: 'shift', the next row's sentence, or 'text', one that certainly does not match.
         """
-        self.game = game(adversary, contrast, leave_out)
+        self.game = Game.of(game, leave_out)
         self.wrong = choose('wrong', wrong, ('shift', 'text'))
         self.text, self.sentences, self.unit_text = text, sentences, unit_text
         d = text_dim(text or sentences, meta)
         self.G = FusionGenerator(meta.size, d, ngf, nz, rngs=rngs)
         self.D = OneWayDiscriminator(meta.size, d, ndf, hidden, self.game, rngs=rngs)
+        self.game.prepare(self.D, rngs)
         self.penalty, self.power, self.truncate = penalty, power, truncate
         reads = text_reads(text or sentences)
         sampled = tuple(f'wrong_{name}' for name in reads if name != 'length')
@@ -290,35 +289,45 @@ class DfGan(Stage):
         return Drawn(self.G(text, z, train=True), text)
 
     def d_loss(self, batch, key, out):
-        image, text = batch['image'], out.text
+        D, text = self.D, out.text
+        self.game.begin(D)
+        image, fake = self.game.seen(key, batch['image'], out.image)
         other = jnp.roll(text, -1, 0) if self.wrong == 'shift' else self.encode(batch, 'wrong_')
-        code = self.D.trunk(image, train=True)
-        real, wrong = self.D.judge(code, text), self.D.judge(code, other)
-        drawn = self.D(out.image, text, train=True)
-        right, drawn, wrong = self.game.d_answers(real, drawn, wrong)
-        loss = right + (drawn + wrong) / 2
-        logs = {'d_real': right, 'd_fake': drawn, 'd_wrong': wrong}
+        code = D.trunk(image, train=True)
+        real, unmatched, drawn = (
+            D.judge(code, text),
+            D.judge(code, other),
+            D(fake, text, train=True),
+        )
+        answers = self.game.d_answers(real, drawn, unmatched)
+        loss = answers.right + (answers.drawn + answers.wrong) / 2
+        logs = {'d_real': answers.right, 'd_fake': answers.drawn, 'd_wrong': answers.wrong}
         if self.penalty:
-            logs['penalty'] = self.penalty * matching_gradient_penalty(
-                lambda x, s: self.D(x, s, train=False), image, text, self.power
+            logs['matching_penalty'] = self.penalty * matching_gradient_penalty(
+                lambda x, s: D(x, s, train=False), image, text, self.power
             )
-            loss += logs['penalty']
-        if self.D.contrast:
-            contrast, logs['found'] = self.game.matched(self.D.contrast, code, text, batch, other)
-            logs['contrast'] = contrast
-            loss += self.game.contrast[0] * contrast
-        return loss, logs
+            loss += logs['matching_penalty']
+        more, its_logs = self.game.d_more(
+            D.extras,
+            lambda x: D(x, text, train=True),
+            key,
+            batch,
+            text,
+            Seen(image, code, real),
+            Seen(fake, None, drawn),
+            Wrong(other, unmatched),
+        )
+        return loss + more, logs | its_logs
 
     def g_loss(self, batch, key, out):
-        code = self.D.trunk(out.image, train=True)
-        drawn = self.D.judge(code, out.text)
-        real = self.D(batch['image'], out.text, train=True) if self.game.pairs else None
-        rows = self.game.g_answers(drawn, real)
-        loss, logs = rows.mean(), {}
-        if self.D.contrast:
-            contrast, found = self.game.matched(self.D.contrast, code, out.text, batch)
-            loss, logs = loss + self.game.contrast[1] * contrast, {'drawn_found': found}
-        return loss, logs
+        D = self.D
+        self.game.begin(D)
+        image, fake = self.game.seen(key, batch['image'], out.image)
+        code = D.trunk(fake, train=True)
+        drawn = D.judge(code, out.text)
+        real = D(image, out.text, train=True) if self.game.pairs else None
+        more, logs = self.game.g_more(D.extras, batch, code, out.text)
+        return self.game.g_answers(drawn, real).mean() + more, logs
 
     def sample(self, batch, noise):
         return {'image': self.G(self.encode(batch), noise['z'], train=False)}

@@ -37,7 +37,7 @@ from flax import nnx
 
 from t2i_jax.encoders.sentence import encode_sentence, text_dim, text_reads
 from t2i_jax.layers.conv import Conv, ConvTranspose, levels
-from t2i_jax.layers.game import PLAIN, game
+from t2i_jax.layers.game import GAME, PLAIN, Game, Seen, Wrong
 from t2i_jax.layers.linear import linear, lrelu, torch_linear
 from t2i_jax.layers.norm import NORMS, BatchNorm, ModulatedNorm
 from t2i_jax.layers.relu import Bottleneck
@@ -155,7 +155,7 @@ class ClsDiscriminator(nnx.Module):
         self.joint = Conv(c + nt, c, 1, rngs=rngs)
         self.norm = norm(c, rngs=rngs)
         self.logit = linear(16 * c, 1, rngs=rngs)
-        self.contrast = game.head(16 * c, embedding, rngs=rngs)
+        self.extras = game.extras(16 * c, embedding, rngs=rngs)
 
     def __call__(self, image, text, *, train):
         return self.judge(self.trunk(image, train=train), text, train=train)
@@ -164,9 +164,10 @@ class ClsDiscriminator(nnx.Module):
         """Compute the logits of pictures by their maps of the trunk: b."""
         t = self.project(text)
         t = lrelu(self.text_norm(t, train=train) if self.text_norm else t)
-        x = jnp.concatenate([x, repeat(t, 'b c -> b 4 4 c')], -1)
-        x = lrelu(self.norm(self.joint(x), train=train))
-        return self.logit(rearrange(x, 'b h w c -> b (h w c)'))[:, 0]
+        both = jnp.concatenate([x, repeat(t, 'b c -> b 4 4 c')], -1)
+        both = lrelu(self.norm(self.joint(both), train=train))
+        logits = self.logit(rearrange(both, 'b h w c -> b (h w c)'))[:, 0]
+        return self.extras(logits, x, text)
 
 
 class StyleEncoder(nnx.Module):
@@ -220,10 +221,8 @@ class GanCls(Stage):
         large=False,
         unit_text=False,
         d_norm='batch',
-        r1=0.0,
-        adversary='bce',
+        game=GAME,
         wrong='pictures',
-        contrast=(0.0, 0.0),
         leave_out='class',
         g_norm='batch',
         fine=False,
@@ -250,9 +249,7 @@ class GanCls(Stage):
             are so short that G does not hear them next to z.
         d_norm: 'layer'; a D that normalises over the batch can tell a batch of mismatched or drawn
             pictures as a whole, and then has little to say to G about the single one.
-        r1: weight of a penalty on D's slope at real pairs, which keeps D from winning on pictures
-            that are easy to tell from drawn ones.
-        adversary, contrast, leave_out: of the game (layers/game.py).
+        game, leave_out: see layers/game.py.
         wrong: what is wrong in wrong pairs, 'pictures' or 'text'; with 'text' D's trunk sees a real
             picture once.
         g_norm: 'modulated', G's norms are scaled and shifted by the sentence and z.
@@ -261,11 +258,11 @@ class GanCls(Stage):
         """
         choose('d_norm', d_norm, NORMS)
         choose('g_norm', g_norm, ('batch', 'modulated'))
-        self.game = game(adversary, contrast, leave_out)
+        self.game = Game.of(game, leave_out)
         self.wrong = choose('wrong', wrong, ('pictures', 'text'))
-        if interpolate and adversary == 'pairing':
+        if interpolate and self.game.pairs:
             raise ValueError(
-                "adversary='pairing' compares a drawn with a real picture of the same sentence, "
+                "game.adversary='pairing' compares a drawn with a real picture of one sentence, "
                 'which the midpoints of interpolate=True do not have: set one of them.'
             )
         d = text_dim(text, meta)
@@ -276,8 +273,9 @@ class GanCls(Stage):
         self.D = ClsDiscriminator(
             meta.size, d, ndf, nt, text_norm, third_activation, *more, rngs=rngs
         )
+        self.game.prepare(self.D, rngs)
         self.cls_weight, self.interpolate = cls_weight if matching_aware else 0.0, interpolate
-        self.interp_weight, self.extrapolate, self.r1 = interp_weight, interp_extrapolate, r1
+        self.interp_weight, self.extrapolate = interp_weight, interp_extrapolate
         self.unit_text = unit_text
         reads = text_reads(text)
         wrong_text = tuple(f'wrong_{name}' for name in reads if name != 'length')
@@ -309,52 +307,45 @@ class GanCls(Stage):
 
     def d_loss(self, batch, key, out):
         b, w = len(batch['image']), self.cls_weight
-        text, wrong, other = out.text[:b], None, None
-        code = self.D.trunk(batch['image'], train=True)
-        real = self.D.judge(code, text, train=True)
+        D, text, wrong, other = self.D, out.text[:b], None, None
+        self.game.begin(D)
+        image, fake = self.game.seen(key, batch['image'], out.image[:b])
+        code = D.trunk(image, train=True)
+        real = D.judge(code, text, train=True)
         if w and self.wrong == 'pictures':
-            wrong = self.D(batch['wrong_image'], text, train=True)
+            (image_of_other,) = self.game.seen(jax.random.fold_in(key, 1), batch['wrong_image'])
+            wrong = D(image_of_other, text, train=True)
         elif w:
             other = encode_sentence(self.text, batch, unit=self.unit_text, prefix='wrong_')
-            wrong = self.D.judge(code, other, train=True)
-        drawn = self.D(out.image[:b], text, train=True)
+            wrong = D.judge(code, other, train=True)
+        drawn = D(fake, text, train=True)
         answers = self.game.d_answers(real, drawn, wrong)
         loss = answers.right + (w * answers.wrong if w else 0.0) + (1 - w) * answers.drawn
         logs = {'d_real': answers.right, 'd_fake': answers.drawn}
         logs |= {'d_wrong': answers.wrong} if w else {}
-        if self.D.contrast:
-            contrast, logs['found'] = self.game.matched(self.D.contrast, code, text, batch, other)
-            logs['contrast'] = contrast
-            loss += self.game.contrast[0] * contrast
-        if self.r1:
-            logs['penalty'] = self.r1 / 2 * self.squared_slope(batch['image'], text, key)
-            loss += logs['penalty']
-        return loss, logs
-
-    def squared_slope(self, image, text, key, step=0.03):
-        """Estimate the mean over the batch of |grad D|^2 at the images.
-
-        R1: Mescheder, Geiger, Nowozin, ICML 2018. Along one random direction n, since
-        E (n . grad D)^2 = |grad D|^2, and by a difference, since D's batch statistics belong to it.
-        """
-        n = step * jax.random.normal(jax.random.fold_in(key, 1), image.shape)
-        change = self.D(image + n, text, train=True) - self.D(image - n, text, train=True)
-        slope = change.astype(jnp.float32) / (2 * step)
-        return (slope**2).mean()
+        more, its_logs = self.game.d_more(
+            D.extras,
+            lambda x: D(x, text, train=True),
+            key,
+            batch,
+            text,
+            Seen(image, code, real),
+            Seen(fake, None, drawn),
+            Wrong(other, wrong),
+        )
+        return loss + more, logs | its_logs
 
     def g_loss(self, batch, key, out):
-        b = len(batch['image'])
-        code = self.D.trunk(out.image, train=True)
-        drawn = self.D.judge(code, out.text, train=True)
-        real = self.D(batch['image'], out.text, train=True) if self.game.pairs else None
+        b, D = len(batch['image']), self.D
+        self.game.begin(D)
+        image, fake = self.game.seen(key, batch['image'], out.image)
+        code = D.trunk(fake, train=True)
+        drawn = D.judge(code, out.text, train=True)
+        real = D(image, out.text, train=True) if self.game.pairs else None
         rows = self.game.g_answers(drawn, real)
         weights = jnp.where(jnp.arange(len(rows)) < b, 1.0, self.interp_weight)
-        loss, logs = (weights * rows).mean(), {}
-        if self.D.contrast:
-            some = code[:b], out.text[:b]
-            contrast, logs['drawn_found'] = self.game.matched(self.D.contrast, *some, batch)
-            loss += self.game.contrast[1] * contrast
-        return loss, logs
+        more, logs = self.game.g_more(D.extras, batch, code[:b], out.text[:b])
+        return (weights * rows).mean() + more, logs
 
     def sample(self, batch, noise):
         return {'image': self.G(self.encode(batch), noise['z'], train=False)}

@@ -52,7 +52,7 @@ from flax import nnx
 from t2i_jax.encoders.sentence import encode_sentence, text_dim, text_reads
 from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.conv import Conv, conv3_beside, levels, operands
-from t2i_jax.layers.game import PLAIN, game
+from t2i_jax.layers.game import GAME, PLAIN, Game, Seen, Wrong
 from t2i_jax.layers.linear import linear, lrelu
 from t2i_jax.layers.norm import NORMS, BatchNorm
 from t2i_jax.layers.relu import Bottleneck, ResidualRelu, UpConv, UpRelu, conv3x3
@@ -202,7 +202,7 @@ class StackDiscriminator(nnx.Module):
         self.joint_norm = norm(last, rngs=rngs)
         self.logit = linear(16 * last, 1, use_bias=not tf, rngs=rngs)
         self.free_logit = linear(16 * last, 1, use_bias=True, rngs=rngs) if unconditional else None
-        self.contrast = game.head(16 * last, embedding, rngs=rngs)
+        self.extras = game.extras(16 * last, embedding, None if projected else nc, rngs=rngs)
 
     @recomputed
     def __call__(self, image, *, train):
@@ -218,7 +218,8 @@ class StackDiscriminator(nnx.Module):
         t = lrelu(self.project(condition)) if self.project else condition
         tiled = repeat(t.astype(features.dtype), 'b c -> b 4 4 c')
         x = lrelu(self.joint_norm(self.joint(jnp.concatenate([features, tiled], -1)), train=train))
-        return self.logit(rearrange(x, 'b h w c -> b (h w c)'))[:, 0]
+        logits = self.logit(rearrange(x, 'b h w c -> b (h w c)'))[:, 0]
+        return self.extras(logits, features, condition)
 
     def unconditional(self, features):
         """Compute the logits of "real"."""
@@ -265,8 +266,7 @@ class StackGanStage(Stage):
         kl_weight=2.0,
         kl_reduction='mean',
         d_norm='batch',
-        adversary='bce',
-        contrast=(0.0, 0.0),
+        game=GAME,
         leave_out='class',
         text,
     ):
@@ -279,7 +279,7 @@ class StackGanStage(Stage):
             sees a real picture once.
         kl_weight, kl_reduction: 'mean' over the dimensions or their 'sum'; paper: 1, 'sum'.
         d_norm: as in GAN-CLS (ours, off in the paper's settings).
-        adversary, contrast, leave_out: of the game (ours; layers/game.py).
+        game, leave_out: see layers/game.py (ours).
         text: the trained CharCnnRnn, or None where the data hold sentence vectors.
         """
         own = VARIANTS[choose('variant', variant, VARIANTS)]
@@ -287,7 +287,7 @@ class StackGanStage(Stage):
         self.d_condition = choose('d_condition', d_condition or own['d_condition'], D_CONDITIONS)
         self.wrong = choose('wrong', wrong or own['wrong'], WRONG)
         self.d_norm = choose('d_norm', d_norm, NORMS)
-        self.game = game(adversary, contrast, leave_out)
+        self.game = Game.of(game, leave_out)
         if self.wrong == 'text' and self.d_condition == 'mu':
             raise ValueError(
                 "wrong='text' needs d_condition='embedding': mu is known of the own sentence alone."
@@ -311,7 +311,7 @@ class StackGanStage(Stage):
 
     def discriminator(self, size, df, rngs, **others):
         """Build the discriminator of pictures of one size."""
-        return StackDiscriminator(
+        D = StackDiscriminator(
             size,
             self.embedding,
             df,
@@ -323,6 +323,8 @@ class StackGanStage(Stage):
             game=self.game,
             rngs=rngs,
         )
+        self.game.prepare(D, rngs)
+        return D
 
     def encode(self, batch, prefix=''):
         """Return sentence vectors b d; where a row has several captions, their mean.
@@ -338,18 +340,22 @@ class StackGanStage(Stage):
     def d_loss(self, batch, key, out):
         """Mean of the terms of real pairs plus mean of those of the others."""
         D, game, condition = self.D, self.game, self.condition(out)
-        real, wrong, other = D(batch['image'], train=True), None, None
+        game.begin(D)
+        image, drawn_image = game.seen(key, batch['image'], out.image)
+        real, wrong, other = D(image, train=True), None, None
         logits = D.conditional(real, condition, train=True)
         if self.wrong == 'sampled':
-            wrong = D.conditional(D(batch['wrong_image'], train=True), condition, train=True)
+            (image_of_other,) = game.seen(jax.random.fold_in(key, 1), batch['wrong_image'])
+            wrong = D.conditional(D(image_of_other, train=True), condition, train=True)
         elif self.wrong == 'shift':
             shifted = mismatched(condition, None)
             wrong = D.conditional(real[: len(shifted)], shifted, train=True)
         elif self.wrong == 'text':
             other = self.encode(batch, 'wrong_')
             wrong = D.conditional(real, other, train=True)
-        fake = D(out.image, train=True)
-        answers = game.d_answers(logits, D.conditional(fake, condition, train=True), wrong)
+        fake = D(drawn_image, train=True)
+        drawn = D.conditional(fake, condition, train=True)
+        answers = game.d_answers(logits, drawn, wrong)
         true, false = {'d_real': answers.right}, {}
         if wrong is not None:
             false['d_wrong'] = answers.wrong
@@ -358,16 +364,25 @@ class StackGanStage(Stage):
             free = game.d_answers(D.unconditional(real), D.unconditional(fake))
             true['d_real_free'], false['d_fake_free'] = free.right, free.drawn
         loss, logs = sum(true.values()) / len(true) + sum(false.values()) / len(false), true | false
-        if D.contrast:
-            contrast, logs['found'] = game.matched(D.contrast, real, out.text, batch, other)
-            loss, logs['contrast'] = loss + game.contrast[0] * contrast, contrast
-        return loss, logs
+        more, its_logs = game.d_more(
+            D.extras,
+            lambda x: D.conditional(D(x, train=True), condition, train=True),
+            key,
+            batch,
+            out.text,
+            Seen(image, real, logits),
+            Seen(drawn_image, fake, drawn),
+            Wrong(other, wrong),
+        )
+        return loss + more, logs | its_logs
 
     def g_loss(self, batch, key, out):
         D, game, condition = self.D, self.game, self.condition(out)
-        fake, real_logits, real_free = D(out.image, train=True), None, None
+        game.begin(D)
+        image, drawn_image = game.seen(key, batch['image'], out.image)
+        fake, real_logits, real_free = D(drawn_image, train=True), None, None
         if game.pairs:
-            real = D(batch['image'], train=True)
+            real = D(image, train=True)
             real_logits = D.conditional(real, condition, train=True)
             real_free = D.unconditional(real) if D.free_logit else None
         drawn = D.conditional(fake, condition, train=True)
@@ -376,10 +391,8 @@ class StackGanStage(Stage):
             logs['g_fake_free'] = game.g_answers(D.unconditional(fake), real_free).mean()
         kl = conditioning_kl(out.mu, out.logvar, self.kl_reduction)
         loss, logs = sum(logs.values()) + self.kl_weight * kl, logs | {'kl': kl}
-        if D.contrast:
-            contrast, logs['drawn_found'] = game.matched(D.contrast, fake, out.text, batch)
-            loss += game.contrast[1] * contrast
-        return loss, logs
+        more, its_logs = game.g_more(D.extras, batch, fake, out.text)
+        return loss + more, logs | its_logs
 
 
 class StageOne(StackGanStage):

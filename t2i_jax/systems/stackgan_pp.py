@@ -48,7 +48,7 @@ from flax import nnx
 from t2i_jax.data.augment import shrink
 from t2i_jax.encoders.sentence import encode_sentence, text_dim, text_reads
 from t2i_jax.layers.conditioning import ConditioningAugmentation
-from t2i_jax.layers.game import PLAIN, game
+from t2i_jax.layers.game import GAME, PLAIN, Game, Seen, Wrong, mean_logs
 from t2i_jax.layers.glu import (
     ImageTrunk,
     InitStage,
@@ -177,12 +177,17 @@ class TreeDiscriminator(nnx.Module):
         self.trunk = ImageTrunk(side, df, norm, rngs=rngs)
         self.matching = LogitHead(8 * df, nc, norm, rngs=rngs) if nc else None
         self.real = LogitHead(8 * df, rngs=rngs)
-        self.contrast = game.head(16 * 8 * df, embedding, rngs=rngs)
+        self.extras = game.extras(16 * 8 * df, embedding, nc, rngs=rngs)
 
     def __call__(self, image, mu=None, *, train):
         code = self.trunk(image, train=train)  # b 4 4 8c
-        matching = self.matching(code, mu, train=train) if self.matching else None
+        matching = self.match(code, mu, train=train) if self.matching else None
         return matching, self.real(code, train=train)
+
+    def match(self, code, condition, *, train):
+        """Compute the logits of "matching" of maps of the trunk."""
+        logits = self.matching(code, condition, train=train)
+        return self.extras(logits, code, condition)
 
 
 # -------------------------------------------------------------------------------------- stages
@@ -221,8 +226,7 @@ class StackGanPp(Stage):
         d_norm='batch',
         d_condition='mu',
         wrong='pictures',
-        adversary='bce',
-        contrast=(0.0, 0.0),
+        game=GAME,
         leave_out='class',
         text,
         rngs,
@@ -244,7 +248,8 @@ class StackGanPp(Stage):
         d_condition: what discriminators read of a sentence, 'mu' or (ours) its vector, 'embedding'.
         wrong: what is wrong in wrong pairs, 'pictures', or (ours, with 'embedding') 'text', so that
             a discriminator sees a real picture once.
-        adversary, contrast, leave_out: of the game of each scale (ours; layers/game.py).
+        game, leave_out: of each scale, see layers/game.py (ours); without sentences of no effect
+            but for game.spectral and game.augment.
         text: the trained CharCnnRnn, or None where the data hold sentence vectors.
         Raises ValueError for sizes that do not fit.
         """
@@ -256,7 +261,7 @@ class StackGanPp(Stage):
                 f'gf={gf} gives the map of {meta.size} px {64 * gf / meta.size:g} channels: '
                 f'make it a multiple of {max(1, meta.size // 64)}.'
             )
-        self.game = game(adversary, contrast, leave_out)
+        self.game = Game.of(game, leave_out)
         self.d_condition = choose('d_condition', d_condition, ('mu', 'embedding'))
         self.wrong = choose('wrong', wrong, ('pictures', 'text'))
         if wrong == 'text' and d_condition == 'mu':
@@ -270,6 +275,7 @@ class StackGanPp(Stage):
         self.D = nnx.List(
             [TreeDiscriminator(side, df, told, *more, rngs=rngs) for side in self.sides]
         )
+        self.game.prepare(self.D, rngs)
         self.uncond_weight, self.kl_weight = uncond_weight, kl_weight
         self.colour_weight, self.through_mu = colour_weight, through_mu
         self.unit_text = unit_text
@@ -296,34 +302,44 @@ class StackGanPp(Stage):
         return self.draw(batch, self.noise(key, len(batch['image'])), train=True)
 
     def d_loss(self, batch, key, out):
-        reals, a, logs = pyramid(batch, self.sides), self.uncond_weight, {}
+        reals, a, logs, game = pyramid(batch, self.sides), self.uncond_weight, {}, self.game
+        game.begin(self.D)
         if not self.conditional:
             for side, D, *pictures in zip(self.sides, self.D, reals, out.images):
-                (_, real), (_, drawn) = separately(D, pictures)
+                (_, real), (_, drawn) = separately(D, game.seen(key, *pictures))
                 logs[f'd_{side}'] = bce(real, 1.0) + bce(drawn, 0.0)
             return sum(logs.values()), logs
-        by_text, told, found = self.wrong == 'text', self.told(out), []
+        by_text, told, others = self.wrong == 'text', self.told(out), []
         other = self.encode(batch, 'wrong_') if by_text else None
         wrongs = reals if by_text else pyramid(batch, self.sides, 'wrong_')
-        for side, D, real, wrong, drawn in zip(self.sides, self.D, reals, wrongs, out.images):
+        for side, D, *pictures in zip(self.sides, self.D, reals, wrongs, out.images):
+            real, wrong, drawn = game.seen(key, *pictures)
             if by_text:
                 code, drawn_code = separately(D.trunk, [real, drawn])
                 # each for real, wrong, drawn
                 pairs = (code, told), (code, other), (drawn_code, told)
-                matching = [D.matching(*pair, train=True) for pair in pairs]
+                matching = [D.match(*pair, train=True) for pair in pairs]
                 free = [D.real(x, train=True) for x in (code, drawn_code)]
             else:
                 matching, free = zip(*separately(D, [real, wrong, drawn], told))
-                code = D.trunk(real, train=True) if D.contrast else None
-            right, *false = self.game.d_answers(matching[0], matching[2], matching[1])
+                code = D.trunk(real, train=True) if D.extras.contrast else None
+            right, *false = game.d_answers(matching[0], matching[2], matching[1])
             false = false[1] + false[0]
             unconditional = self.unconditional(free)
             logs[f'd_{side}'] = right + false + a * unconditional if a else right + false / 2
-            if D.contrast:
-                contrast, share = self.game.matched(D.contrast, code, out.text, batch, other)
-                logs[f'd_{side}'] += self.game.contrast[0] * contrast
-                found.append(share)
-        return sum(logs.values()), logs | ({'found': sum(found) / len(found)} if found else {})
+            more, its_logs = game.d_more(
+                D.extras,
+                lambda x, D=D: D(x, told, train=True)[0],
+                key,
+                batch,
+                out.text,
+                Seen(real, code, matching[0]),
+                Seen(drawn, None, matching[2]),
+                Wrong(other, matching[1]),
+            )
+            logs[f'd_{side}'] += more
+            others.append(its_logs)
+        return sum(logs.values()), logs | mean_logs(others)
 
     def unconditional(self, logits):
         """Add up D's losses without sentences. logits: of real, maybe wrong, and drawn pictures."""
@@ -335,25 +351,25 @@ class StackGanPp(Stage):
         return out.mu if self.d_condition == 'mu' else out.text
 
     def g_loss(self, batch, key, out):
-        told, logs, found = self.told(out), {}, []
+        told, logs, others, game = self.told(out), {}, [], self.game
+        game.begin(self.D)
         told = told if self.through_mu else jax.lax.stop_gradient(told)
-        reals = pyramid(batch, self.sides) if self.game.pairs else out.images
-        for side, D, real, fake in zip(self.sides, self.D, reals, out.images):
-            matching, free = D(fake, told, train=True)
-            real_matching, real_free = (
-                D(real, told, train=True) if self.game.pairs else (None, None)
-            )
-            logs[f'g_{side}'] = self.game.g_answers(free, real_free).mean()
+        reals = pyramid(batch, self.sides) if game.pairs else out.images
+        for side, D, *pictures in zip(self.sides, self.D, reals, out.images):
+            real, fake = game.seen(key, *pictures)
+            code = D.trunk(fake, train=True)
+            free = D.real(code, train=True)
+            real_matching, real_free = D(real, told, train=True) if game.pairs else (None, None)
+            logs[f'g_{side}'] = game.g_answers(free, real_free).mean()
             if self.conditional:
-                matching = self.game.g_answers(matching, real_matching).mean()
+                matching = D.match(code, told, train=True)
+                matching = game.g_answers(matching, real_matching).mean()
                 logs[f'g_{side}'] = matching + self.uncond_weight * logs[f'g_{side}']
-            if D.contrast:
-                code = D.trunk(fake, train=True)
-                contrast, share = self.game.matched(D.contrast, code, out.text, batch)
-                logs[f'g_{side}'] += self.game.contrast[1] * contrast
-                found.append(share)
+                more, its_logs = game.g_more(D.extras, batch, code, out.text)
+                logs[f'g_{side}'] += more
+                others.append(its_logs)
         loss = sum(logs.values())
-        logs |= {'drawn_found': sum(found) / len(found)} if found else {}
+        logs |= mean_logs(others)
         if self.conditional:
             logs['kl'] = conditioning_kl(out.mu, out.logvar)
             loss += self.kl_weight * logs['kl']

@@ -1,0 +1,244 @@
+"""What systems learn in equal minutes of one core, on shape_scenes, read by the same judges.
+
+    python -m benchmarks.learning FOLDER recipes --out=benchmarks/results/recipes.md
+    python -m benchmarks.learning FOLDER ablation --minutes=0 --core=1
+    python -m benchmarks.learning FOLDER recipes --rows=gan_cls,df_gan
+
+A group of GROUPS is one table; each row of it is a run in FOLDER/<row>. The step of its last stages
+is timed first, and they get as many steps as fit into the minutes, all of them equal parts
+(`--minutes=0`: the experiment's own steps). Sentence encoders and the DAMSM are trained once and
+shared, and do not count. A run that is finished is not trained again, one that was stopped is
+resumed, so that the same command continues. The table has the rows that are measured so far.
+
+Judges: the analytic and the trained reader (1,000 captions a split), and R-precision by a DAMSM of
+its own, FOLDER/judge.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from t2i_jax import Sampler
+from t2i_jax.draw import sheets
+
+SENTENCES = (
+    'a large red circle',
+    'a small blue square in the top left corner',
+    'a green triangle',
+    'a purple cross',
+    'a yellow ring',
+    'a medium cyan diamond on the right',
+)
+
+
+class Row(NamedTuple):
+    """One run. group: of tables. stages: those that share the minutes. sets: settings.
+
+    takes: stage -> the row that trained it.
+    """
+
+    name: str
+    label: str
+    experiment: str
+    stages: tuple[str, ...] = ('gan',)
+    sets: tuple[str, ...] = ()
+    takes: dict[str, str] = {}
+
+
+def without(name, label, *sets, takes=None):
+    sets = tuple(f'stages.{one}' for one in sets)
+    takes = {'text': 'quick'} if takes is None else takes
+    return Row(name, label, 'gan_cls_shapes:quick', sets=sets, takes=takes)
+
+
+SHARED = {'text': 'gan_cls'}
+OWN = {'text': 'gan_cls_paper'}
+GROUPS = {
+    'recipes': [
+        Row('gan_cls', 'GAN-CLS, recipe', 'gan_cls_shapes:recipe'),
+        Row('stackgan_pp', 'StackGAN++, recipe', 'stackgan_pp_shapes:recipe', takes=SHARED),
+        Row('df_gan', 'DF-GAN, recipe', 'df_gan_shapes:recipe', takes=SHARED),
+        Row('stackgan', 'StackGAN, recipe', 'stackgan_shapes:recipe', ('one', 'two'), takes=SHARED),
+        Row('attngan', 'AttnGAN, recipe', 'attngan_shapes:recipe'),
+        Row('df_gan_paper', 'DF-GAN', 'df_gan_shapes', takes={'damsm': 'attngan'}),
+        Row('gan_cls_paper', 'GAN-CLS', 'gan_cls_shapes:laptop'),
+        Row('stackgan_paper', 'StackGAN', 'stackgan_shapes', ('one', 'two'), takes=OWN),
+        Row('stackgan_pp_paper', 'StackGAN++', 'stackgan_pp_shapes', takes=OWN),
+        Row('attngan_paper', 'AttnGAN', 'attngan_shapes', takes={'damsm': 'attngan'}),
+    ],
+    'seeds': [
+        Row(f'seed{n}' if n else 'quick', f'seed {n}', 'gan_cls_shapes:quick', sets=(f'seed={n}',))
+        for n in range(3)
+    ],
+    'ablation': [
+        Row('quick', 'all of it', 'gan_cls_shapes:quick'),
+        without(
+            'no_words',
+            'char-CNN-RNN for sums of words',
+            'text.model.text=chars',
+            takes={},
+        ),
+        without('no_whitening', 'no whitening', 'text.model.whiten=False', takes={}),
+        without('no_contrast', 'no contrast head', 'gan.model.game.contrast=(0.0, 0.0)'),
+        without('wrong_pictures', 'wrong pictures for wrong text', 'gan.model.wrong=pictures'),
+        without('no_modulation', 'plain norms in G', 'gan.model.g_norm=batch'),
+        without('no_pairing', 'cross-entropy for pairing', 'gan.model.game.adversary=bce'),
+        without('no_fine', 'no hidden map of full size', 'gan.model.fine=False'),
+        without('no_near_wrong', 'wrong sentences at random', 'gan.near_wrong=0'),
+    ],
+}
+JUDGE = Row('judge', '', 'damsm_shapes', sets=('seed=1', 'stages.damsm.steps=1600'))
+# title, metric, reader, splits
+READ = 'analytic'
+COLUMNS = (
+    ('colour', 'colour', READ),
+    ('class', 'class', READ),
+    ('class+colour', 'class_colour', READ),
+    ('size', 'size', READ),
+    ('place', 'place', READ),
+    ('whole caption', 'sem_exact', READ),
+    ('the same, trained reader', 'sem_exact', 'trained'),
+    ('R-precision', 'r_precision_entailment', 'run_'),
+    ('FID analogue', 'fid_', ''),
+    ('MS-SSIM', 'ms_ssim_same_caption', ''),
+)
+SPLITS = 'test', 'test_unseen'
+
+
+# -------------------------------------------------------------------------------------------- runs
+def python(*words, core):
+    """Run a module of this checkout, on one core; ends the program where it fails."""
+    before = (lambda: os.sched_setaffinity(0, {core})) if core >= 0 else None
+    done = subprocess.run(
+        [sys.executable, '-m', *words], preexec_fn=before, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        sys.exit(f'{" ".join(words)} failed:\n{done.stdout[-3000:]}')
+    return done.stdout
+
+
+def train(row, folder, minutes, core):
+    """Train a row's run, or go on with it -> {stage: seconds a step, FLOPs of a step, steps}."""
+    workdir, plan = folder / row.name, folder / f'{row.name}.json'
+    flags = [f'--config.{one}' for one in row.sets]
+    flags += [f'--config.init.{name}={folder / other}' for name, other in row.takes.items()]
+    if not plan.exists():
+        found = {}
+        for stage in row.stages if minutes else ():
+            words = [row.experiment, f'--stage={stage}', '--inside', '--steps=20', '--seconds=10']
+            words += [f'--set={one}' for one in row.sets]
+            said = python('benchmarks.step', *words, core=core).splitlines()
+            (line,) = (one for one in said if one.startswith('result '))
+            one = json.loads(line.removeprefix('result '))
+            steps = round(minutes * 60 / len(row.stages) / one['step'])
+            found[stage] = dict(step=one['step'], flops=one['flops'], steps=steps)
+        plan.write_text(json.dumps(found))
+    found = json.loads(plan.read_text())
+    flags += [f'--config.stages.{name}.steps={one["steps"]}' for name, one in found.items()]
+    python('t2i_jax', f'--config={row.experiment}', f'--workdir={workdir}', *flags, core=core)
+    return found
+
+
+def evaluate(row, folder, core, judged):
+    """Evaluate a row's run, once -> its report."""
+    workdir = folder / row.name
+    name = 'learning'
+    path = workdir / 'eval' / f'{name}.json'
+    if not path.exists():
+        flags = [f'--config.eval.name={name}']
+        flags += [f'--config.eval.scorer={folder / JUDGE.name}'] if judged else []
+        python('t2i_jax', f'--workdir={workdir}', '--mode=evaluate', *flags, core=core)
+    return json.loads(path.read_text())
+
+
+# ------------------------------------------------------------------------------------------ tables
+def value(report, metric, reader, split):
+    """Find a number of drawn pictures in a report, or None."""
+    for one in report['values']:
+        protocol = one['protocol']
+        if (protocol.get('pictures'), protocol.get('split')) != ('drawn', split):
+            continue
+        by = protocol.get('decoder', '')
+        if one['metric'].startswith(metric) and (not reader or by.startswith(reader)):
+            return one['value']
+    return None
+
+
+def table(group, rows):
+    """Write rows [(Row, plan, report)] as a table in Markdown: seen / held-out pairs."""
+    lines = ['| | steps | GFLOP a step | ' + ' | '.join(title for title, *_ in COLUMNS) + ' |']
+    lines.append('|---' * (len(COLUMNS) + 3) + '|')
+    for row, plan, report in rows:
+        steps = ' + '.join(f'{one["steps"]:,}' for one in plan.values())
+        flops = ' + '.join(f'{one["flops"] / 1e9:.0f}' for one in plan.values())
+        cells = []
+        for _, metric, reader in COLUMNS:
+            both = [value(report, metric, reader, split) for split in SPLITS]
+            form = '{:.1f}' if metric == 'fid_' else '{:.3f}'
+            both = [form.format(x) if x is not None else '' for x in both]
+            cells.append(' / '.join(x.removeprefix('0') for x in both if x))
+        steps = steps or f'{report["run"]["step"]:,}'
+        lines.append(f'| {row.label} | {steps} | {flops} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def strip(rows, folder, out):
+    """Draw the same sentences by each run: one picture, a line for each."""
+    drawn = []
+    for row, *_ in rows:
+        images = Sampler.load(folder / row.name)(list(SENTENCES), num=2, seed=0)['image']
+        drawn.append(images.reshape(-1, *images.shape[2:]))
+    side = max(images.shape[1] for images in drawn)
+    drawn = [x.repeat(side // x.shape[1], 1).repeat(side // x.shape[2], 2) for x in drawn]
+    title = '; '.join(SENTENCES) + ': two pictures each'
+    sheets.sheet(np.stack(drawn), [row.label for row, *_ in rows], out, title=title)
+
+
+def cli():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('folder', type=pathlib.Path, help='for the runs')
+    parser.add_argument('group', choices=GROUPS)
+    parser.add_argument('--rows', default='', help='some of them, comma-separated')
+    parser.add_argument('--minutes', type=float, default=30, help='of a core; 0: as written')
+    parser.add_argument('--core', type=int, default=-1, help='number of the core; -1: all')
+    parser.add_argument('--table', action='store_true', help='train nothing, write what is there')
+    parser.add_argument('--out', type=pathlib.Path, help='Markdown file; its picture lies beside')
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    chosen = args.rows.split(',') if args.rows else [row.name for row in GROUPS[args.group]]
+    done = []
+    judged = args.group == 'recipes'
+    if judged and not args.table:
+        train(JUDGE, args.folder, 0, args.core)
+    for row in GROUPS[args.group]:
+        if args.table and not (args.folder / row.name / 'eval' / 'learning.json').exists():
+            continue
+        if row.name in chosen and not args.table:
+            train(row, args.folder, args.minutes, args.core)
+        if row.name in chosen or args.table:
+            plan = json.loads((args.folder / f'{row.name}.json').read_text())
+            done.append((row, plan, evaluate(row, args.folder, args.core, judged)))
+            print(table(args.group, done[-1:]), flush=True)
+    command = ' '.join(['python -m benchmarks.learning', *sys.argv[1:]])
+    text = (
+        f'`{command}`, {datetime.date.today()}, {jax.devices()[0].device_kind}, '
+        f'{args.minutes:g} minutes a row.\n\n{table(args.group, done)}\n'
+    )
+    print(text)
+    if args.out and done:
+        args.out.write_text(text)
+        strip(done, args.folder, args.out.with_suffix('.png'))
+
+
+if __name__ == '__main__':
+    cli()
