@@ -101,6 +101,7 @@ def recipe(c):
 def quick(c):
     recipe(c)
     c.data.name, c.data.size = 'shape_scenes/single_quick', 32
+    c.eval.update(every=1000, every_num=100)
 
 
 def paper(c):

@@ -4,7 +4,8 @@ run = Run.create(config, 'runs/x') | Run.open('runs/x')
 stage = run['gan']      # .block .meta .module .program() .state(step) .split('test')
 
 <workdir>/config.json, vocabulary.json, lock
-<workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/, samples/<step>.png
+<workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/,
+                   curves.png, samples/<step>.png
 """
 
 import contextlib

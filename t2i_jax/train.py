@@ -23,7 +23,7 @@ from t2i_jax.data.feed import CHUNK, Feed, to_devices
 from t2i_jax.data.plan import Plan, check_plan, drawable_records, fitting
 from t2i_jax.data.tables import Split, free_memory
 from t2i_jax.data.text import Vocabulary
-from t2i_jax.draw.curves import curves
+from t2i_jax.draw.curves import save_curves
 from t2i_jax.evaluate.during import PANELS, Evaluation
 from t2i_jax.evaluate.features import check_extractor
 from t2i_jax.run import Run
@@ -582,7 +582,7 @@ class Trainer:
         """Draw all that was logged so far, <stage>/curves.png."""
         if self.first:
             lines = (self.stage.folder / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-            curves(lines, self.stage.folder / 'curves.png', PANELS)
+            save_curves(lines, self.stage.folder / 'curves.png', PANELS)
 
     def evaluate(self, step, state):
         """Log the evaluation on fewer pictures, as `eval.every` says."""

@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboardX import RecordWriter
 
 from benchmarks.program import curves, events
+from t2i_jax.draw.curves import save_curves
 from t2i_jax.draw.sheets import save_gif, save_png, sheet
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.runtime.files import writes
@@ -266,3 +267,17 @@ def test_a_film_runs_there_and_back(tmp_path):
             and abs(picture[99, 0] - shown).max() <= 2
         )
         assert (picture[66:, 66:] == 255).all()  # three pictures fill a square of four but for one
+
+
+def test_curves_have_a_panel_for_each_kind_of_values_that_was_logged(tmp_path):
+    lines = [
+        '{"step": 10, "train/d_loss": 1.0, "train/g_loss": 2.0, "train/images_per_s": 9.0}',
+        '{"step": 20, "train/d_loss": 0.5, "train/g_loss": 2.5}',
+    ]
+    assert not save_curves([], tmp_path / 'none.png') and not (tmp_path / 'none.png').exists()
+    more = {'evaluation': ['evaluation/class*']}
+    assert save_curves(lines, tmp_path / 'one.png', more)
+    lines.append('{"step": 20, "evaluation/class_colour_analytic": 0.5, "evaluation/other": 7.0}')
+    assert save_curves(lines, tmp_path / 'two.png', more)
+    one, two = (Image.open(tmp_path / f'{name}.png').size for name in ('one', 'two'))
+    assert two == (2 * one[0], one[1])

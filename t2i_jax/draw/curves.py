@@ -20,7 +20,7 @@ PANELS = {
 POINTS = 500
 
 
-def curves(lines: Iterable[str], path, more=None) -> bool:
+def save_curves(lines: Iterable[str], path, more=None) -> bool:
     """Draw the values of metrics.jsonl over steps -> whether there were any.
 
     lines: of that file. path: of the picture. more: further panels, as PANELS.
