@@ -10,7 +10,8 @@ the paper is Inception: --config.stages.damsm.model.trunk=inception
 --config.stages.damsm.model.weights=<torchvision's file>.
 Hardware: a GPU; not trained here at full size.
 Variants: `:px64`, 16, 32 and 64 px, the same networks without the first layers of the
-discriminators, and a small DAMSM trained from scratch; `:tiny`, seconds, for tests.
+discriminators, and a small DAMSM trained from scratch; `:recipe`, as `:px64`, narrower and by what
+later papers do (see gan_cls_shapes); `:tiny`, seconds, for tests.
 
 Expected: of the DAMSM of `:px64`, docs/results.md.
 Deviations: those of systems/attngan.py and systems/damsm.py; the settings are those of birds, with
@@ -26,7 +27,7 @@ def get_config(arg=''):
     c = common.base('attngan', data=data)
     for name in ('damsm', 'gan'):
         c.stages[name] = common.stage_of(attngan_birds, name)
-    return common.variant(c, arg, px64=px64)
+    return common.variant(c, arg, px64=px64, recipe=recipe)
 
 
 def px64(c):
@@ -36,3 +37,13 @@ def px64(c):
     c.stages.damsm.model.update(trunk='small', channels=(64, 128, 256, 256))
     c.stages.gan.update(batch_size=32)
     c.stages.gan.data.scales = (16, 32)
+
+
+def recipe(c):
+    """All numbers ours; the contrast does most of what the DAMSM did for G."""
+    px64(c)
+    gan = c.stages.gan
+    common.photo_recipe(gan, steps=8000)
+    gan.model.update(gf=24, df=24, nc=64, residuals=0, unit_text=True, d_norm='layer')
+    gan.model.update(wrong='sampled', damsm_weight=0.2)
+    gan.model.game.contrast = (1.0, 0.1)

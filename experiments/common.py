@@ -76,6 +76,16 @@ def recipe(stage, steps):
     laptop_rates(stage)
 
 
+def photo_recipe(stage, steps):
+    """As `recipe` for photographs of classes, in place: D also sees them moved and cut.
+
+    Nothing is known of which wrong sentences are close to a right one.
+    """
+    recipe(stage, steps)
+    stage.near_wrong, stage.model.leave_out, stage.model.game.augment = 0.0, 'class', True
+    stage.data.captions = 1
+
+
 # ---------------------------------------------------------------------------------------- data sets
 def shapes(name='single', **changes):
     """shape_scenes, the embedded data set.

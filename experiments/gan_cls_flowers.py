@@ -4,7 +4,8 @@
 
 The folder holds the files that tfds_builders/flowers102_captions/README.md names.
 Hardware: a GPU, not trained here at full size; `:laptop` CPU cores.
-Variants: `:laptop`, narrower networks; `:tiny`, seconds, for tests.
+Variants: `:laptop`, narrower networks; `:recipe`, the same by what later papers do (see
+gan_cls_shapes); `:tiny`, seconds, for tests.
 
 Expected: of `:laptop`, docs/results.md.
 Deviations: the image side of the text encoder's training is a small network trained with it (no
@@ -45,7 +46,7 @@ def get_config(arg=''):
         ema=0.999,
         **common.every(2000),
     )
-    return common.variant(c, arg, laptop=laptop)
+    return common.variant(c, arg, laptop=laptop, recipe=recipe)
 
 
 def laptop(c):
@@ -65,3 +66,19 @@ def laptop(c):
     for phase in ('d_loss', 'g_loss'):
         gan.optim[phase].update(lr=5e-4, b1=0.0, b2=0.99)
         gan.optim[phase].schedule.update(kind='cosine', floor=0.05)
+
+
+def recipe(c):
+    """As `gan_cls_shapes.recipe`. All numbers ours."""
+    text, gan = c.stages.text, c.stages.gan
+    text.update(steps=4000, batch_size=40, sampler='uniform', validate_every=1000)
+    text.update(sample_every=0, checkpoint_every=1000)
+    text.model.update(text='words', loss='contrast', whiten=True)
+    text.model.update(image_channels=(32, 64, 128, 192))
+    text.model.encoder.update(variant='icml_birds', embedding=128)
+    text.optim.joint_loss.update(name='adam', lr=1e-3)
+    text.optim.joint_loss.schedule.update(kind='cosine', floor=0.05, unit='epochs')
+    common.photo_recipe(gan, steps=15_000)
+    gan.sampler = 'uniform'
+    gan.model.update(ngf=48, ndf=48, third_activation=True, unit_text=True, d_norm='layer')
+    gan.model.update(wrong='text', g_norm='modulated', fine=True)

@@ -5,7 +5,8 @@
 The folder holds the files that tfds_builders/flowers102_captions/README.md names. Stage-I alone can
 be had from another run with its sentence encoder: --config.init.text=<run> --config.init.one=<run>.
 Hardware: a GPU; not trained here at full size.
-Variant: `:tiny`, seconds, for tests.
+Variants: `:recipe`, 32 and 64 px, narrow networks by what later papers do (see gan_cls_shapes);
+`:tiny`, seconds, for tests.
 
 Deviations: the sentence encoder and the split are those of gan_cls_flowers, and so is what it says
 of them; wrong images are certain to be of another class; the crops of a picture in Stage-I and
@@ -29,7 +30,19 @@ def get_config(arg=''):
     # official code: the mean of four captions
     c.stages.one = dict(data=dict(size=64, load_size=76, captions=4), **both, **common.every(2000))
     c.stages.two = dict(data=dict(captions=4), **both, **common.every(2000))
-    return common.variant(c, arg, tiny=tiny)
+    return common.variant(c, arg, recipe=recipe, tiny=tiny)
+
+
+def recipe(c):
+    """All numbers ours."""
+    c.data.update(size=64, load_size=76, cache='device')
+    c.stages.text = common.stage_of(gan_cls_flowers, 'text', 'recipe')
+    c.stages.one.data.update(size=32, load_size=38)
+    for name, steps in (('one', 10_000), ('two', 8000)):
+        common.photo_recipe(c.stages[name], steps)
+        c.stages[name].model.update(wrong='text', nc=64, d_norm='layer')
+    c.stages.one.model.update(gf=48, df=48, third_activation=True, unit_text=True)
+    c.stages.two.model.update(gf=48, df=48, ratio=2, blocks=2)
 
 
 def tiny(c):

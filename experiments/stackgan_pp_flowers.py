@@ -6,7 +6,8 @@ The folder holds the files that tfds_builders/flowers102_captions/README.md name
 is that of gan_cls_flowers; one that is trained can be shared:
 --config.init.text=runs/flowers.
 Hardware: a GPU; not trained here at full size.
-Variant: `:tiny`, seconds, for tests.
+Variants: `:recipe`, 16, 32 and 64 px, narrow networks by what later papers do (see
+gan_cls_shapes); `:tiny`, seconds, for tests.
 
 Deviations: those of stackgan_pp.py. The authors released no settings for flowers: these are those
 of birds, with whole pictures. Without Reed's class lists the split is ours, and numbers are not
@@ -33,4 +34,16 @@ def get_config(arg=''):
         optim=dict(d_loss=adam, g_loss=adam),
         **common.every(2000),
     )
-    return common.variant(c, arg)
+    return common.variant(c, arg, recipe=recipe)
+
+
+def recipe(c):
+    """All numbers ours."""
+    c.data.update(size=64, load_size=76, cache='device')
+    c.stages.text = common.stage_of(gan_cls_flowers, 'text', 'recipe')
+    gan = c.stages.gan
+    common.photo_recipe(gan, steps=10_000)
+    gan.data.scales = (16, 32)
+    gan.model.update(gf=24, df=24, nc=64, residuals=0, unit_text=True, d_norm='layer')
+    gan.model.update(wrong='text', d_condition='embedding')
+    gan.model.game.contrast = (1.0, 0.1)
