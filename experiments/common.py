@@ -16,6 +16,7 @@ __all__ = [
     'flowers',
     'folder',
     'laptop_rates',
+    'photo_recipe',
     'recipe',
     'rules',
     'shapes',

@@ -44,6 +44,11 @@ def moved(before, after):
     return {name for name in before if not bit_equal(before[name], after[name])}
 
 
+def without_logits(logs):
+    """The logs of a loss but for D's mean answers."""
+    return {name: x for name, x in logs.items() if not name.endswith('_logit')}
+
+
 def count(tree):
     """The number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

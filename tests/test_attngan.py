@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from einops import reduce
 from flax import nnx
-from helpers import count, filled, shapes_of, start
+from helpers import count, filled, shapes_of, start, without_logits
 
 from experiments import attngan_birds, attngan_coco, attngan_shapes
 from t2i_jax import config as settings
 from t2i_jax import stage as core
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.encoders.sentence import WordsAndSentence
+from t2i_jax.layers.game import PLAIN
 from t2i_jax.losses import sentence_loss, words_loss
 from t2i_jax.run import Run, describe
 from t2i_jax.runtime.errors import RunError
@@ -163,7 +164,7 @@ def test_trees(size, scales, dcgan):
     assert [x.shape for x in drawn.get('attention', [])] == [
         (3, s, s, LENGTH) for s in sides[:-1]
     ] and ('attention' in drawn) == (scales > 1)
-    assert set(d_logs) == {f'd_{s}' for s in pictures} and set(g_logs) == {
+    assert set(without_logits(d_logs)) == {f'd_{s}' for s in pictures} and set(g_logs) == {
         f'g_{s}' for s in pictures
     } | {'kl', 'words', 'sentence'}
     assert params['G']['first']['first']['kernel'].shape == (
@@ -398,10 +399,10 @@ class Matching:
 
 
 class Stub:
-    contrast = None
+    extras = PLAIN.extras(1, 1, rngs=None)
 
     def __init__(self, real):
-        self.trunk, self.matching = Trunk(), Matching()
+        self.trunk, self.match = Trunk(), Matching()
         self.real = (lambda code, *, train: code[:, 1]) if real else None  # the green
 
 
@@ -444,11 +445,11 @@ def bce1(x):
 def test_losses_where_the_logits_are_zero(dcgan, g):
     stage, sides = stubbed(dcgan=dcgan, damsm_weight=0.0), (16,) if dcgan else (8, 16)
     loss, logs = stage.d_loss({'image': pictures(0, 0)}, None, drawn(0, 0, sides))
-    assert logs == pytest.approx(
+    assert without_logits(logs) == pytest.approx(
         {f'd_{side}': 2 * LOG2 for side in sides}
     ) and loss == pytest.approx(2 * LOG2 * len(sides))
     loss, logs = stage.g_loss({'image': pictures(0, 0)}, None, drawn(0, 0, sides))
-    assert logs == pytest.approx(
+    assert without_logits(logs) == pytest.approx(
         {f'g_{side}': g for side in sides} | {'kl': 0}
     ) and loss == pytest.approx(g * len(sides))
 
@@ -472,7 +473,7 @@ def test_the_wrong_sentence_is_the_next_rows(b, dcgan):
     )
     assert loss == pytest.approx(len(sides) * each, rel=1e-5)
     for D in stage.D:
-        _, (code, sentence), _ = D.matching.told
+        _, (code, sentence), _ = D.match.told
         np.testing.assert_allclose(code[:, 0], reds[:-1], atol=1e-6)
         np.testing.assert_array_equal(sentence, out.text.sentence[1:])
 
@@ -480,7 +481,7 @@ def test_the_wrong_sentence_is_the_next_rows(b, dcgan):
 def test_the_wrong_sentence_may_be_one_that_certainly_does_not_match():
     stage, data = stubbed(wrong='sampled', scales=1), batch()
     stage.d_loss(data, None, drawn(0, 0, (16,)))
-    _, (code, sentence), _ = stage.D[0].matching.told
+    _, (code, sentence), _ = stage.D[0].match.told
     there = stage.encode({'tokens': data['wrong_tokens'], 'length': data['wrong_length']}).sentence
     assert (
         code.shape == (4, 3)
@@ -606,7 +607,7 @@ def test_other_steps_have_the_same_parts(keywords, lacks):
     new, metrics = jax.eval_shape(lambda state: core.train_step(prog, state, batch()), state)
     assert jax.tree.structure(new) == jax.tree.structure(state)
     assert (
-        set(metrics)
+        set(without_logits(metrics))
         == {'d_loss', 'd_8', 'd_16', 'g_loss', 'g_8', 'g_16', 'kl', 'words', 'sentence'} - lacks
     )
     assert bool(jax.tree.leaves(state.stats.get('D'))) == (keywords.get('d_norm') != 'layer')

@@ -11,6 +11,7 @@ from helpers import count, filled, shapes_of
 from t2i_jax import stage as core
 from t2i_jax.data.text import encode_chars
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
+from t2i_jax.layers.game import PLAIN
 from t2i_jax.stage import Meta
 from t2i_jax.systems.gan_cls import STAGES, GanCls, Style
 from t2i_jax.systems.joint_embedding import JointEmbedding
@@ -70,7 +71,7 @@ class Stub:
     that it was shown.
     """
 
-    contrast = None
+    extras = PLAIN.extras(1, 1, rngs=None)
 
     def __call__(self, image, text, *, train):
         return self.judge(self.trunk(image, train=train), text, train=train)

@@ -17,6 +17,7 @@ from t2i_jax.data.text import encode_chars
 from t2i_jax.encoders.char_cnn_rnn import CharCnnRnn
 from t2i_jax.evaluate import evaluate
 from t2i_jax.explore import explore
+from t2i_jax.layers.game import PLAIN
 from t2i_jax.layers.norm import LayerNorm
 from t2i_jax.layers.relu import UpConv
 from t2i_jax.run import Run, describe
@@ -235,7 +236,7 @@ class Stub:
     """
 
     def __init__(self, free):
-        self.free_logit, self.contrast, self.seen = free, None, []
+        self.free_logit, self.seen, self.extras = free, [], PLAIN.extras(1, 1, rngs=None)
 
     def __call__(self, image, *, train):
         return image.mean((1, 2, 3))

@@ -17,6 +17,7 @@ r1, r2      weights of |grad D|^2 / 2 at real and at drawn pictures (Mescheder e
 Pairs of a batch that do not count as wrong ones in the contrast: `leave_out`, pairs.not_wrong.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -166,11 +167,12 @@ class Game(NamedTuple):
         if self.spectral:
             spectral.normalise(network)
 
-    def seen(self, key, *batches):
-        """Return batches of pictures b s s 3 as D is to see them."""
+    def seen(self, key, *batches, first=0):
+        """Return batches of pictures b s s 3 as D sees them. first: number of the first one."""
         if not self.augment:
             return batches
-        return [moved_and_cut(x, jax.random.fold_in(key, 2 + i)) for i, x in enumerate(batches)]
+        keys = (jax.random.fold_in(key, 2 + i) for i in itertools.count(first))
+        return [moved_and_cut(x, one) for x, one in zip(batches, keys)]
 
     def d_answers(self, real, drawn, wrong=None) -> Answers:
         """Compute D's losses from logits b."""

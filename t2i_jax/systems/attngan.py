@@ -298,8 +298,9 @@ class AttnGan(Matching):
         for side, D, *pictures in zip(self.sides, self.D, pyramid(batch, self.sides), out.images):
             pictures = game.seen(key, *pictures)
             real, fake = separately(D.trunk, pictures)  # b 4 4 8c
-            real_logits, drawn_logits = (D.match(x, sentence, train=True) for x in (real, fake))
+            real_logits = D.match(real, sentence, train=True)
             mismatch = D.match(real[: len(other)], other, train=True)
+            drawn_logits = D.match(fake, sentence, train=True)
             right, drawn, wrong = game.d_answers(real_logits, drawn_logits, mismatch)
             if D.real:
                 free = game.d_answers(D.real(real, train=True), D.real(fake, train=True))

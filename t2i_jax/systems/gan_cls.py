@@ -313,7 +313,7 @@ class GanCls(Stage):
         code = D.trunk(image, train=True)
         real = D.judge(code, text, train=True)
         if w and self.wrong == 'pictures':
-            (image_of_other,) = self.game.seen(jax.random.fold_in(key, 1), batch['wrong_image'])
+            (image_of_other,) = self.game.seen(key, batch['wrong_image'], first=2)
             wrong = D(image_of_other, text, train=True)
         elif w:
             other = encode_sentence(self.text, batch, unit=self.unit_text, prefix='wrong_')

@@ -345,7 +345,7 @@ class StackGanStage(Stage):
         real, wrong, other = D(image, train=True), None, None
         logits = D.conditional(real, condition, train=True)
         if self.wrong == 'sampled':
-            (image_of_other,) = game.seen(jax.random.fold_in(key, 1), batch['wrong_image'])
+            (image_of_other,) = game.seen(key, batch['wrong_image'], first=2)
             wrong = D.conditional(D(image_of_other, train=True), condition, train=True)
         elif self.wrong == 'shift':
             shifted = mismatched(condition, None)
