@@ -427,7 +427,7 @@ def test_attributes_in_numbers_are_written_by_their_names(monkeypatch, tmp_path)
 def test_the_grid_of_a_training_run_shows_its_conditions(
     dense, tmp_path, monkeypatch, capsys, cls, flag, shape
 ):
-    shown, sheet = [], sheets.sheet
+    config, shown, sheet = dense(steps=1, sample_every=1), [], sheets.sheet
     monkeypatch.setitem(dcgan.STAGES, 'gan', cls)
     monkeypatch.setattr(
         sheets,
@@ -437,7 +437,7 @@ def test_the_grid_of_a_training_run_shows_its_conditions(
             sheet(rows, labels, path, **more),
         )[1],
     )
-    train(Run.create(dense(steps=1, sample_every=1), tmp_path), jax.devices()[:1])
+    train(Run.create(config, tmp_path), jax.devices()[:1])
     rows, labels, real = shown[-1]
     assert (
         rows.shape == shape
@@ -470,10 +470,11 @@ def test_what_the_data_lack_is_named_with_what_to_do(dense, tmp_path, monkeypatc
             {'parts': 'Take birds, whose parts are known.'},
         )
 
+    config = dense()
     monkeypatch.setitem(dcgan.STAGES, 'gan', Needy)
     lacks = "reads 'parts', which data set shape_scenes/single_quick.* does not hold "
     with pytest.raises(DataError, match=lacks + '.*Take birds, whose parts are known[.]'):
-        train(Run.create(dense(), tmp_path), jax.devices()[:1])
+        train(Run.create(config, tmp_path), jax.devices()[:1])
     Needy.advice = {}
     with pytest.raises(DataError, match='Choose another --config.data.name'):
-        train(Run.create(dense(), tmp_path), jax.devices()[:1])
+        train(Run.create(config, tmp_path), jax.devices()[:1])
