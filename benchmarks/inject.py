@@ -27,7 +27,7 @@ from t2i_jax.runtime import checkpoint
 def patched(stage, method, change):
     """Change a method of every system's stage of that name: change(its result, the batch)."""
     done = set()
-    for path in (pathlib.Path(config.__file__).parent / 'systems').glob('[!_]*.py'):
+    for path in (pathlib.Path(main.__file__).parent / 'systems').glob('[!_]*.py'):
         cls = config.system(path.stem).STAGES.get(stage)
         if cls is not None and hasattr(cls, method) and cls not in done:
             done.add(cls)

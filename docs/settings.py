@@ -3,13 +3,14 @@
     python -m docs.settings           # rewrite what stands between the two markers
     python -m docs.settings --check   # end with 1 if that would change the page
 
-Defaults and meanings come from t2i_jax/config.py.
+Defaults and meanings come from t2i_jax/config/tables.py.
 """
 
 import pathlib
 import sys
 
-from t2i_jax.config import DATA, EVAL, OPTIM, SETTINGS, STAGE, Named, Setting
+from t2i_jax.config import DATA, EVAL, OPTIM, Setting
+from t2i_jax.config.tables import SETTINGS, STAGE, Named
 
 PAGE = pathlib.Path(__file__).parent / 'training.md'
 BEGIN, END = '<!-- settings: python -m docs.settings -->', '<!-- end of settings -->'
@@ -46,7 +47,7 @@ def rows(table, prefix=''):
 
 
 def page(old):
-    """The page with tables as config.py has them now."""
+    """The page with tables as config has them now."""
     lines = []
     for title, table in TABLES.items():
         head = [f'### {title}', '', '| setting | default | meaning |', '|---|---|---|']

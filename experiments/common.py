@@ -2,11 +2,11 @@
 
 An experiment begins with `c = common.base(system, data=common.shapes())`, fills `c.stages.<name>`
 and ends with `return common.variant(c, arg)`, which completes all settings and locks the config.
-What settings there are: t2i_jax/config.py.
+What settings there are: t2i_jax/config/tables.py.
 """
 
-from t2i_jax import config
-from t2i_jax.config import base, merge
+from t2i_jax.config import merge, variants
+from t2i_jax.config.variants import base
 
 __all__ = [
     'base',
@@ -36,12 +36,12 @@ SMALL = {
 def tiny(c):
     """Shrink a config, and its data set where there is a small one, to seconds on a laptop."""
     c.data.name = SMALL.get(c.data.name, c.data.name)
-    config.tiny(c)
+    variants.tiny(c)
 
 
 def variant(c, arg='', **others):
-    """Complete a config and apply a variant by name; see `config.variant`."""
-    return config.variant(c, arg, **{'tiny': tiny, **others})
+    """Complete a config and apply a variant by name; see config/variants.py."""
+    return variants.variant(c, arg, **{'tiny': tiny, **others})
 
 
 def stage_of(experiment, stage, arg=''):

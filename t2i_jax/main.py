@@ -23,6 +23,7 @@ from typing import NamedTuple
 from absl import logging
 
 from t2i_jax import config as settings
+from t2i_jax.config.forms import with_meanings
 from t2i_jax.runtime import terminal
 from t2i_jax.runtime.compiled import start_jax
 from t2i_jax.runtime.errors import DataError, RunError, explained, quoted, short
@@ -378,7 +379,7 @@ def help_of(given, overrides, mode=None):
     if given.get('config') is not None:
         config = settings.load(given['config'], overrides)
         out = [f'Settings of {given["config"]}; t2i_jax --help lists modes and flags.', '']
-        return '\n'.join(out + [row(*one) for one in settings.with_meanings(config)])
+        return '\n'.join(out + [row(*one) for one in with_meanings(config)])
     out = [
         't2i_jax [--mode=MODE] [flags]. A flag is written --flag=value or --flag value.',
         't2i_jax --config=EXPERIMENT --help lists the settings of an experiment.',

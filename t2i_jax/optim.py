@@ -1,8 +1,8 @@
 """Optimisers from config: one a phase, with overrides for single networks.
 
 A config here is a plain dictionary, the block `stages.<stage>.optim.<phase>`: settings of DEFAULTS,
-and blocks of the same settings named after networks that the phase trains. config.py has their
-meaning.
+and blocks of the same settings named after networks that the phase trains. Their meaning stands in
+config/tables.py.
 """
 
 import jax.numpy as jnp

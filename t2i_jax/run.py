@@ -26,6 +26,8 @@ from t2i_jax import config as settings
 from t2i_jax import optim
 from t2i_jax import stage as core
 from t2i_jax.config import plain
+from t2i_jax.config.checks import is_of
+from t2i_jax.config.tables import STEPS, unknown
 from t2i_jax.data.dataset import Dataset
 from t2i_jax.data.tables import Split, scenes_of
 from t2i_jax.data.text import Vocabulary
@@ -271,7 +273,7 @@ class RunStage:
         sizes = {name: self.data[name] for name in ('length', 'size', 'captions')}
         for name in known:
             if name not in NOMINAL:
-                raise RunError(settings.unknown(f'data.nominal.{name}', NOMINAL))
+                raise RunError(unknown(f'data.nominal.{name}', NOMINAL))
         return core.Meta(self.data['name'], **sizes, nominal=True, **known)
 
     @functools.cached_property
@@ -421,9 +423,7 @@ class RunStage:
                 'other to 0.'
             )
         total = int(steps or together * round(epochs * steps_per_epoch / together))
-        settings.require_range(
-            f'The number of steps of stage {self.name}', total, 0, settings.STEPS
-        )
+        settings.require_range(f'The number of steps of stage {self.name}', total, 0, STEPS)
         return total
 
     @property
@@ -570,9 +570,9 @@ def meta_of(known) -> core.Meta:
     for field, value in meta._asdict().items():
         default = core.Meta._field_defaults.get(field, '')
         texts = not isinstance(value, tuple) or all(isinstance(one, str) for one in value)
-        if not settings.is_of(default, value) or not texts:
+        if not is_of(default, value) or not texts:
             raise TypeError(f'{field} is {short(repr(value), 80)}')
-        if isinstance(value, int) and not 0 <= value <= settings.STEPS:
+        if isinstance(value, int) and not 0 <= value <= STEPS:
             raise ValueError(f'{field} is {value}')
     return meta
 

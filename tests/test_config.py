@@ -14,6 +14,9 @@ from ml_collections import ConfigDict
 
 from t2i_jax import config as settings
 from t2i_jax import main
+from t2i_jax.config.files import shipped
+from t2i_jax.config.overrides import override
+from t2i_jax.config.variants import complete, keywords
 from t2i_jax.experiments import common, gan_cls_shapes
 from t2i_jax.run import describe
 from t2i_jax.runtime.errors import RunError
@@ -38,11 +41,11 @@ def test_keywords_are_collected_along_the_parents():
     class Unchanged(Mirror):
         pass
 
-    parents = settings.keywords(AttnGan)
+    parents = keywords(AttnGan)
     assert len(parents) > 15 and parents['gf'] != 7
-    assert settings.keywords(Mirror) == {**parents, 'caption_weight': 20.0, 'gf': 7}
-    assert settings.keywords(Unchanged) == settings.keywords(Mirror)
-    assert settings.keywords(Sealed) == {'own': 1}
+    assert keywords(Mirror) == {**parents, 'caption_weight': 20.0, 'gf': 7}
+    assert keywords(Unchanged) == keywords(Mirror)
+    assert keywords(Sealed) == {'own': 1}
 
 
 def test_every_setting_of_a_stage_is_completed():
@@ -52,7 +55,7 @@ def test_every_setting_of_a_stage_is_completed():
         def __init__(self, meta, *, width=3, rngs):
             pass
 
-    block = settings.complete(Plain, 'gan', {'steps': 5, 'optim': {'g_loss': {'lr': 1.0}}})
+    block = complete(Plain, 'gan', {'steps': 5, 'optim': {'g_loss': {'lr': 1.0}}})
     assert block['steps'] == 5 and block['batch_size'] == 64 and block['model'] == {'width': 3}
     assert block['optim']['g_loss']['lr'] == 1.0 and block['optim']['d_loss']['lr'] == 2e-4
 
@@ -276,7 +279,7 @@ def test_a_stage_may_have_a_size_of_its_own():
 
 
 def test_settings_of_all_experiments_are_in_range():
-    for name in settings.shipped():
+    for name in shipped():
         settings.check(settings.load(name))
 
 
@@ -349,7 +352,7 @@ def test_a_run_is_read_with_the_settings_that_it_is_too_old_to_have(tmp_path):
     assert 'remat' not in settings.load_run(tmp_path)
     new = settings.load_older(tmp_path)
     assert new.to_dict() == tiny(**{'data.scales': '8'}).to_dict() and new.stages.is_locked
-    settings.override(new, {'data.scales': '4,8', 'remat': 'true'})
+    override(new, {'data.scales': '4,8', 'remat': 'true'})
     assert new.data.scales == (4, 8) and new.remat
     # what it was trained with, whatever its experiment has by now
     del old.stages.gan.ema_warmup
@@ -372,7 +375,7 @@ def test_experiments_are_found_by_name_and_path_from_any_folder(tmp_path, monkey
     named = settings.load('gan_cls_shapes:quick').to_dict()
     assert settings.load('experiments/gan_cls_shapes.py:quick').to_dict() == named
     own = tmp_path / 'mine.py'
-    shutil.copy(settings.shipped()['gan_cls_shapes'], own)
+    shutil.copy(shipped()['gan_cls_shapes'], own)
     own.write_text(own.read_text().replace('steps=6000', 'steps=6001'))
     assert settings.load('mine.py').stages.text.steps == 6001
     assert settings.load(f'{own}:quick').to_dict() == named
@@ -422,7 +425,7 @@ def test_a_broken_experiment_is_named_with_its_line(tmp_path, code):
 def test_an_experiment_may_lie_at_a_path_with_a_colon_and_needs_a_variant_behind_one(tmp_path):
     folder = tmp_path / 'a:b'
     folder.mkdir()
-    shutil.copy(settings.shipped()['gan_cls_shapes'], folder / 'mine.py')
+    shutil.copy(shipped()['gan_cls_shapes'], folder / 'mine.py')
     assert settings.load(f'{folder}/mine.py').data.size == 64
     assert settings.load(f'{folder}/mine.py:tiny').data.size == 16
     with pytest.raises(RunError, match='names no variant behind its colon'):
@@ -576,9 +579,9 @@ def python(code):
 def test_importing_the_package_and_its_configs_imports_no_jax():
     python("""
         import sys, t2i_jax, t2i_jax.config, t2i_jax.main
-        from t2i_jax import config
+        from t2i_jax.config.files import find
         from t2i_jax.experiments import common
-        config.find('gan_cls_shapes'), config.find('attngan_birds')
+        find('gan_cls_shapes'), find('attngan_birds')
         heavy = {'jax', 'flax', 'optax', 'orbax', 'grain', 'tensorflow_datasets'} & {*sys.modules}
         assert not heavy, heavy
         assert t2i_jax.__version__ and 'Sampler' in dir(t2i_jax)

@@ -21,7 +21,7 @@ FLOORS = (
     ('train', 'sample', 'evaluate', 'explore', 'imports'),
     ('main', '__main__', '__init__'),
 )
-TOP = {'__init__', '__main__', 'main', 'config', 'run', 'stage', 'step', 'train', 'sample'}
+TOP = {'__init__', '__main__', 'main', 'run', 'stage', 'step', 'train', 'sample'}
 TOP |= {'losses', 'optim'}
 # what the papers call the networks of a figure
 OF_A_PAPER = {'Generator', 'Discriminator'}

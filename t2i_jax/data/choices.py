@@ -1,4 +1,4 @@
-"""The values that settings of data can have; config.py and the readers of data share them."""
+"""Values that settings of data can have, shared by config/tables.py and the readers of data."""
 
 CACHES = 'device', 'host', 'none'
 CROPS = '', 'bbox'

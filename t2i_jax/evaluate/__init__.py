@@ -15,6 +15,8 @@ import hashlib
 import json
 
 from t2i_jax import config as settings
+from t2i_jax.config.checks import check_block
+from t2i_jax.config.tables import FREE
 from t2i_jax.data.feed import CHUNK
 from t2i_jax.draw.outputs import DRAWN
 from t2i_jax.evaluate import report
@@ -46,7 +48,7 @@ def evaluate(stage: RunStage, out: Path | None = None, everything: bool = False,
     DataError, and ValueError where none is left or pictures give no features.
     """
     config, options = stage.config, {**OPTIONS, **stage.config.eval, **options}
-    settings.check_block('eval', options)
+    check_block('eval', options)
     ema, mesh = options['weights'] == 'ema', sharding.make_mesh(1)
     sampler = Sampler(stage, options['step'] or None, chunk=CHUNK, averaged=ema, mesh=mesh)
     kind = kind_of(sampler)
@@ -104,7 +106,7 @@ def settings_hash(config) -> str:
 def is_free(path) -> bool:
     """Whether a setting may differ between two starts of a run."""
     one = settings.setting(path)
-    return isinstance(one, settings.Setting) and one.resume == settings.FREE
+    return isinstance(one, settings.Setting) and one.resume == FREE
 
 
 def kind_of(sampler) -> type[Kind]:
