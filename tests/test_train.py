@@ -155,6 +155,7 @@ def test_what_a_run_leaves_behind(trained):
         'meta.json',
         'metrics.jsonl',
         'tensorboard',
+        'curves.png',
     }
     assert saved_steps(trained, 'text') == [3, 4] and saved_steps(trained) == [3, 6]
     grids = sorted((trained / 'gan' / 'samples').iterdir())

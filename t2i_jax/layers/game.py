@@ -189,9 +189,12 @@ class Game(NamedTuple):
         text: sentence vectors b d.
         """
         loss = 0.0
-        logs = {'real_logit': real.logits.mean(), 'drawn_logit': drawn.logits.mean()}
-        if wrong.logits is not None:
-            logs['wrong_logit'] = wrong.logits.mean()
+        answers = {'real': real.logits, 'drawn': drawn.logits, 'wrong': wrong.logits}
+        logs = {
+            f'{name}_logit': logits.astype(jnp.float32).mean()
+            for name, logits in answers.items()
+            if logits is not None
+        }
         if extras.contrast:
             contrast, logs['found'] = self.matched(extras, real.code, text, batch, wrong.text)
             logs['contrast'] = contrast
