@@ -165,7 +165,11 @@ def test_what_a_run_leaves_behind(trained):
     )
     for stage, losses in (
         ('text', {'joint_loss', 'top1'}),
-        ('gan', {'d_loss', 'g_loss', 'd_real', 'd_wrong', 'd_fake'}),
+        (
+            'gan',
+            {'d_loss', 'g_loss', 'd_real', 'd_wrong', 'd_fake'}
+            | {f'{pictures}_logit' for pictures in ('real', 'drawn', 'wrong')},
+        ),
     ):
         found = lines(trained, stage)
         for prefix, steps in (
