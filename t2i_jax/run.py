@@ -32,7 +32,7 @@ from t2i_jax.data.dataset import Dataset
 from t2i_jax.data.tables import Split, scenes_of
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.layers import remat
-from t2i_jax.runtime.checkpoint import Checkpoints, saved_in
+from t2i_jax.runtime.checkpoint import NOT_READ, Checkpoints, saved_in
 from t2i_jax.runtime.errors import RunError, choose, quoted, reason, short
 from t2i_jax.runtime.files import read_json, write_text, writes
 from t2i_jax.runtime.lock import Lock
@@ -475,10 +475,25 @@ class RunStage:
             self.folder / 'checkpoints', self.block.keep_n, keep.partition(':')[2] or None
         )
 
-    def state(self, step: int | None = None, shardings=None) -> tuple[int, core.State]:
+    def weights(
+        self, step: int | None = None, averaged: bool = True, shardings=None
+    ) -> tuple[int, tuple[dict, dict]]:
+        """Restore (step, (parameters, statistics)), as much as drawing needs; see `state`.
+
+        averaged: with the moving average of the weights where there is one.
+        """
+        critics = self.module.critics
+        return self.state(step, shardings, lambda state: state.weights(critics, averaged))
+
+    def state(
+        self, step: int | None = None, shardings=None, part: Callable | None = None
+    ) -> tuple[int, core.State]:
         """Restore (step, state) of a checkpoint: the best or newest, or that of `step`.
 
-        shardings: of all arrays; None: the first device. Raises RunError where there is none.
+        shardings: of all arrays; None: the first device. part: a function of the state; what it
+        leaves out is not read, and what it returns stands for the state.
+
+        Raises RunError where there is none.
         """
         there = self.checkpoint_steps()
         if not there:
@@ -496,6 +511,9 @@ class RunStage:
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes
         )
+        if part:
+            needed = {id(x) for x in jax.tree.leaves((part(shapes), shapes.step))}
+            shapes = jax.tree.map(lambda x: x if id(x) in needed else NOT_READ, shapes)
         with contextlib.closing(self.checkpoints()) as saved:
             found = saved.restore(shapes, saved.best_step() if step is None else step)
         step, state, extra = found
@@ -507,7 +525,7 @@ class RunStage:
                 f'{self.name} was trained (hash {here}, that of step {step} is '
                 f'{extra["vocabulary"]}): it would misread sentences. Restore the file.'
             )
-        return step, state
+        return step, part(state) if part else state
 
     def checkpoint_steps(self) -> list[int]:
         """List the steps that have a finished checkpoint, the newest first."""
@@ -530,9 +548,8 @@ class RunStage:
             if other.run is not self.run:
                 other.require_vocabulary(self, ' and '.join(networks))
             other.warn_if_unfinished()
-            _, state = other.state(shardings=place)
-            both = (params, state.sampling_params()), (stats, state.sampling_stats())
-            for into, trained in both:
+            _, weights = other.weights(shardings=place)
+            for into, trained in zip((params, stats), weights):
                 into |= {key: trained[name] for key, name in networks.items() if name in trained}
         return params, stats
 

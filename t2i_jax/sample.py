@@ -68,7 +68,8 @@ class Sampler:
         stage: a RunStage.
         step: of the checkpoint; None: the best or newest.
         averaged: with the moving average of the weights where there is one.
-        chunk: rows computed at once; the last chunk is filled up, so that there is one compilation.
+        chunk: rows computed at once, at most; fewer are filled up to 1, 2, 4, 8, ..., so that few
+          programs are compiled (`bucket`).
         mesh: devices among which the rows are divided; None: the first one.
         weights: (parameters, statistics) to use instead of those of a checkpoint.
         program: of the stage; None: made from it.
@@ -79,13 +80,11 @@ class Sampler:
         self.stage, self.name = stage, stage.name
         self.module, self.meta, self.vocabulary = stage.module, stage.meta, stage.run.vocabulary
         self.program = program or stage.program()
-        self.step, self.chunk, self.rows = step or 0, chunk, None
+        self.step, self.chunk, self.rows, self.devices = step or 0, chunk, None, 1
         if weights is None:
-            self.step, state = stage.state(step)
-            ema = state.sampling_params(), state.sampling_stats()
-            weights = ema if averaged else (state.params, state.stats)
+            self.step, weights = stage.weights(step, averaged)
         if mesh:
-            self.rows = sharding.by_rows(mesh)
+            self.rows, self.devices = sharding.by_rows(mesh), mesh.size
             self.chunk = -(-chunk // mesh.size) * mesh.size
             weights = jax.device_put(weights, sharding.replicated(mesh))
         self.params, self.stats = weights
@@ -209,13 +208,22 @@ class Sampler:
                 f'(--stage), or measure this one: --mode=evaluate --stage={self.name}.'
             )
 
+    def bucket(self, rows: int) -> int:
+        """Return the rows of one computation for so many: a power of two, or a whole chunk.
+
+        So a method is compiled for at most log2(chunk) + 1 numbers of rows, each when it comes.
+        """
+        power = 1 << (rows - 1).bit_length()
+        return min(self.chunk, -(-power // self.devices) * self.devices)
+
     def chunks(self, tree, rows: int):
         """Yield the rows of a tree of arrays in chunks, on the devices of the sampler.
 
         The last chunk is filled up with the last row.
         """
-        for start in range(0, rows, self.chunk):
-            index = np.minimum(np.arange(start, start + self.chunk), rows - 1)
+        size = self.bucket(rows)
+        for start in range(0, rows, size):
+            index = np.minimum(np.arange(start, start + size), rows - 1)
             yield jax.tree.map(
                 lambda x, index=index: jax.device_put(np.asarray(x)[index], self.rows), tree
             )

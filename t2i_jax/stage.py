@@ -95,6 +95,8 @@ class Stage(nnx.Module):
     phases: tuple[Phase, ...] = ()
     # networks of which a moving average of the parameters is saved; sampling uses it
     ema: tuple[str, ...] = ()
+    # networks that losses alone read: they are left on the disk where nothing is trained
+    critics: tuple[str, ...] = ()
     # keyword (and attribute) -> '<earlier stage>.<its network>'
     loads: dict[str, str] = {}
     # the batch keys that training reads
@@ -191,12 +193,19 @@ class State(flax.struct.PyTreeNode):
         """Return the running statistics that sampling uses."""
         return {**self.stats, **self.ema_stats}
 
+    def weights(self, critics=(), averaged=True):
+        """Return (parameters, statistics) to draw with, without those of the critics."""
+        both = self.params, self.stats
+        both = (self.sampling_params(), self.sampling_stats()) if averaged else both
+        return tuple({k: x for k, x in tree.items() if k not in critics} for tree in both)
+
 
 class Program(NamedTuple):
     """The static half of a stage: with it and a State everything can be computed.
 
     forward: whether the stage has a shared forward pass. txs: one optax transformation a phase.
     decay: of the moving average. warmup: whether it is smaller at first, see `decay_at`.
+    absent: parameters and statistics of the critics as ShapeDtypeStructs, for `apply`.
     """
 
     graph: Any
@@ -206,6 +215,7 @@ class Program(NamedTuple):
     txs: tuple[Any, ...] = ()
     decay: float = 0.999
     warmup: bool = False
+    absent: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
 
 class Parts(NamedTuple):
@@ -229,9 +239,15 @@ def split(stage) -> Parts:
 
 def program(stage, txs=(), decay=0.999, warmup=False) -> Program:
     """Return the Program of a stage with these optimisers, one a phase."""
-    phases, ema = tuple(stage.phases), tuple(stage.ema)
-    average = decay, warmup
-    return Program(split(stage).graph, phases, ema, hasattr(stage, 'forward'), tuple(txs), *average)
+    phases, ema, parts = tuple(stage.phases), tuple(stage.ema), split(stage)
+    absent = tuple(abstract(pick(tree, stage.critics)) for tree in parts[1:])
+    forward = hasattr(stage, 'forward')
+    return Program(parts.graph, phases, ema, forward, tuple(txs), decay, warmup, absent)
+
+
+def abstract(tree):
+    """Return a tree of arrays as ShapeDtypeStructs."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
 def compute_in(stage, dtype):
@@ -384,8 +400,14 @@ def validation_losses(prog: Program, state: State, batch, key) -> dict[str, jax.
 
 
 def apply(prog: Program, method, params, stats, *args):
-    """Call a method of the stage (`sample`, `encode`) as a pure function in evaluation mode."""
-    return call(prog.graph, params, stats, method, *args, training=False)[0]
+    """Call a method of the stage (`sample`, `encode`) as a pure function in evaluation mode.
+
+    params, stats: those of critics may be left out.
+    """
+    params, stats = ({**gone, **tree} for gone, tree in zip(prog.absent, (whole(params), stats)))
+    stage = nnx.merge(prog.graph, params, stats)
+    stage.training = False
+    return getattr(stage, method)(*args)
 
 
 def normal_rows(key, n, shape):

@@ -478,3 +478,24 @@ def test_what_the_data_lack_is_named_with_what_to_do(dense, tmp_path, monkeypatc
     Needy.advice = {}
     with pytest.raises(DataError, match='Choose another --config.data.name'):
         train(Run.create(config, tmp_path), jax.devices()[:1])
+
+
+def test_few_pictures_are_computed_in_few_rows_and_are_the_same(trained):
+    wide = Sampler.load(trained, chunk=16)
+    assert [wide.bucket(n) for n in (1, 2, 3, 5, 8, 9, 16, 17, 100)] == [
+        1, 2, 4, 8, 8, 16, 16, 16, 16,
+    ]  # fmt: skip
+    many = louder(wide)(SENTENCES, num=5)['image'].astype(int)
+    for num in (1, 2, 3):
+        few = wide(SENTENCES[:1], num=num)['image'][0]
+        assert np.abs(few - many[0, :num]).max() <= 1
+    # 16, 1, 2 and 4 rows
+    assert wide.compiled._cache_size() <= 4
+
+
+def test_what_drawing_does_not_need_stays_on_the_disk(trained, tiny):
+    sampler, (_, state) = Sampler.load(trained), restored(tiny(), trained, 'gan')
+    assert 'D' not in sampler.params and 'D' in state.params and 'G' in sampler.params
+    raw = Sampler.load(trained, averaged=False)
+    assert bit_equal(raw.params['G'], state.params['G'])
+    assert not bit_equal(raw.params['G'], sampler.params['G'])

@@ -9,11 +9,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
 
 from t2i_jax.runtime.errors import DataError, quoted
 from tfds_builders import pictures
-from tfds_builders.base import unreadable
 
 PICTURES = ('image', 'mask', 'object_masks')
 # with 'keep', the longer side of a canvas in units of the shorter one; more is cut at both ends
@@ -158,6 +156,8 @@ class Pictures:
 
     @functools.cached_property
     def source(self):
+        import tensorflow_datasets as tfds
+
         builder = tfds.builder_from_directory(self.data_dir)
         return builder.as_data_source(
             self.split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
@@ -165,6 +165,8 @@ class Pictures:
 
     @functools.cached_property
     def parser(self):
+        import tensorflow_datasets as tfds
+
         # only these features are parsed (tfds.decode.PartialDecoding would need TensorFlow)
         features = tfds.builder_from_directory(self.data_dir).info.features
         return tfds.features.FeaturesDict({name: features[name] for name in self.names})
@@ -175,6 +177,11 @@ class Pictures:
         They are read together, since a read costs as much as parsing a record. Raises DataError
         where their files are damaged or gone.
         """
+        # late, since drawing reads no records
+        import tensorflow_datasets as tfds
+
+        from tfds_builders.base import unreadable
+
         decoders = {name: tfds.decode.SkipDecoding() for name in PICTURES if name in self.names}
         try:
             parse = functools.partial(self.parser.deserialize_example_np, decoders=decoders)

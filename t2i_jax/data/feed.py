@@ -15,7 +15,6 @@ import os
 import threading
 from typing import NamedTuple
 
-import grain
 import jax
 import numpy as np
 from absl import flags
@@ -94,6 +93,9 @@ def host_batches(split: Split, plan: Plan, start, stop, cache, workers=0, share=
 
     Batches depend on neither workers nor share. Close the iterator when leaving early.
     """
+    # late, since drawing loads nothing
+    import grain
+
     choose('data.cache', cache, CACHES)
     pictures = split.pictures if split.lazy else None
     load, tables = Load(plan, share, pictures, split.wrong_fields), split.batch_tables()

@@ -16,10 +16,10 @@ import pathlib
 import secrets
 import shutil
 import zlib
+from importlib import metadata
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import logging
 
 from t2i_jax.data.fields import TEXT, field
@@ -48,7 +48,7 @@ class Store:
                 stat = file.stat()
                 files.append((file.name, stat.st_size, stat.st_mtime_ns))
         code = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(HERE.glob('*.py'))]
-        version = _digest(files, code, cv2.__version__, tfds.__version__)
+        version = _digest(files, code, cv2.__version__, metadata.version('tensorflow-datasets'))
         self.folder = self.data_dir / 'tables' / version
         self.split, self.count, self.canvas = split, count, canvas
         # how the names of this process's files end before they are whole

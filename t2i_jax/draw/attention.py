@@ -10,7 +10,6 @@ AttnGAN's pixels look at words (each pixel's attention sums to 1), DAMSM's words
 
 import cv2
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
 from t2i_jax.draw import sheets
@@ -21,7 +20,6 @@ WORDS = 5
 SIDE, STRIP = 128, 20
 # pictures of a sentence whose attention is shown
 SAMPLES = 4
-HEAT = colormaps['inferno']
 
 
 def strongest(maps, count=WORDS) -> np.ndarray:
@@ -41,11 +39,14 @@ def overlay(picture, heat) -> np.ndarray:
 
     It is grey where the map is 0 and has the heat's colour where it is 1.
     """
-    s = len(picture)
+    # late, since most runs show no attention
+    from matplotlib import colormaps
+
+    s, colours = len(picture), colormaps['inferno']
     heat = cv2.resize(np.asarray(heat, np.float32), (s, s), interpolation=cv2.INTER_LINEAR)
     heat = np.clip(heat, 0, 1)[..., None]
     grey = 0.5 * picture.mean(-1, keepdims=True) + 0.5 * picture
-    mixed = grey * (1 - 0.75 * heat) + 255 * HEAT(heat[..., 0])[..., :3] * 0.75 * heat
+    mixed = grey * (1 - 0.75 * heat) + 255 * colours(heat[..., 0])[..., :3] * 0.75 * heat
     return np.round(mixed).astype(np.uint8)
 
 

@@ -31,6 +31,8 @@ WEEK = 7 * 24 * 3600
 # the same for several processes, which wait for each other
 HOUR = 3600
 UNFINISHED = '*orbax-checkpoint-tmp*'
+# a leaf of a state that is left on the disk
+NOT_READ = ocp.PLACEHOLDER
 
 
 def checksum(x):
@@ -129,7 +131,7 @@ class Checkpoints:
             self.manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
+                    state=ocp.args.PyTreeSave(state),
                     extra=ocp.args.JsonSave({**extra, 'checksums': sums}),
                 ),
                 metrics=metrics,
@@ -200,22 +202,26 @@ class Checkpoints:
     def restore(self, shapes, step=None):
         """Restore the newest whole checkpoint -> (step, state, extra); None where there is none.
 
-        shapes: the state as ShapeDtypeStructs with shardings
+        shapes: the state as ShapeDtypeStructs with shardings; a leaf that is NOT_READ stays so
         step: the step to restore if it is whole
 
         Raises RunError where the checkpoint belongs to another model, or where reading fails for a
         reason that need not lie in the files.
         """
         self.damaged = {}
+        how = ocp.checkpoint_utils.construct_restore_args(shapes)
         args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(shapes), extra=ocp.args.JsonRestore()
+            state=ocp.args.PyTreeRestore(shapes, how), extra=ocp.args.JsonRestore()
         )
+        read = [x is not NOT_READ for x in jax.tree.leaves(shapes)]
         for candidate in sorted(self.steps(), key=lambda s: (s != step, -s)):
             try:
                 restored = self.manager.restore(candidate, args=args)
                 state, extra = restored['state'], restored['extra']
-                sums = [int(x) for x in jax.device_get(checksums(state))]
-                why = '' if sums == extra['checksums'] else 'an array differs from its checksum'
+                there = [x for x in jax.tree.leaves(state) if x is not NOT_READ]
+                saved = [x for x, one in zip(extra['checksums'], read, strict=True) if one]
+                sums = [int(x) for x in jax.device_get(checksums(there))]
+                why = '' if sums == saved else 'an array differs from its checksum'
                 if not why and int(state.step) != candidate:
                     why = f'it holds step {int(state.step)}: the folder was copied or renamed'
             # Orbax and TensorStore raise many kinds for a damaged folder

@@ -166,7 +166,7 @@ class AttnGan(Matching):
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
     ema, loads = ('G',), {'text': 'damsm.text', 'image': 'damsm.image'}
     draws_from, makes = ('sentence',), ('image', 'images', 'attention')
-    judges = ('damsm',)
+    judges, critics = ('damsm',), ('D',)
     tiny = dict(scales=2, gf=4, df=4, residuals=1)
     advice = matching_advice('gan')
     generator = AttnGenerator

@@ -173,7 +173,7 @@ class Dcgan(Stage):
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
     ema, needs = ('G',), ('image',)
-    makes = ('image',)
+    makes, critics = ('image',), ('D',)
     tiny = dict(ngf=16, ndf=16, nz=32)
 
     def __init__(

@@ -222,7 +222,7 @@ class DfGan(Stage):
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
     ema, loads = ('G',), {'text': 'damsm.text', 'sentences': 'text.text'}
     draws_from, makes = ('sentence',), ('image',)
-    judges = ('damsm', 'text')
+    judges, critics = ('damsm', 'text'), ('D',)
     tiny = dict(ngf=4, ndf=4, hidden=8)
     advice = matching_advice('gan')
 

@@ -200,7 +200,7 @@ class GanCls(Stage):
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
     ema, loads = ('G',), {'text': 'text.text'}
-    draws_from, makes = ('sentence',), ('image',)
+    draws_from, makes, critics = ('sentence',), ('image',), ('D',)
     tiny = dict(ngf=24, ndf=24, nt=64)
 
     def __init__(

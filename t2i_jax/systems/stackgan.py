@@ -400,7 +400,7 @@ class StageOne(StackGanStage):
 
     phases = (Phase('d_loss', trains=('D1',)), Phase('g_loss', trains=('G1',)))
     ema, loads = ('G1',), {'text': 'text.text'}
-    draws_from, makes = ('sentence',), ('image',)
+    draws_from, makes, critics = ('sentence',), ('image',), ('D1',)
     tiny = dict(gf=16, df=16, nc=32)
 
     def __init__(
@@ -456,7 +456,7 @@ class StageTwo(StackGanStage):
     phases = (Phase('d_loss', trains=('D2',)), Phase('g_loss', trains=('G2',)))
     # the encoder on which Stage-I was trained
     ema, loads = ('G2',), {'text': 'one.text', 'G1': 'one.G1'}
-    draws_from, makes = ('sentence',), ('image', 'images')
+    draws_from, makes, critics = ('sentence',), ('image', 'images'), ('D2',)
     tiny = dict(gf=8, df=8, nc=32)
 
     def __init__(

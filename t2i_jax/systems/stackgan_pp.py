@@ -204,7 +204,7 @@ class StackGanPp(Stage):
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
     ema, loads = ('G',), {'text': 'text.text'}
-    draws_from, makes = ('sentence',), ('image', 'images')
+    draws_from, makes, critics = ('sentence',), ('image', 'images'), ('D',)
     tiny = dict(scales=2, gf=4, df=4, residuals=1)
 
     def __init__(
