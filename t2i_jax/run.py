@@ -246,7 +246,8 @@ class RunStage:
                 if not isinstance(known, dict):
                     raise TypeError('it is not a block, {"name": value, ...}')
                 # a run of an earlier version does not have it
-                known.setdefault('scenes', scenes_of(self.data))
+                if 'scenes' not in known:
+                    known['scenes'] = scenes_of(self.data)
                 self._meta = meta_of(known)
             except (FileNotFoundError, NotADirectoryError, ValueError, TypeError) as error:
                 why = 'missing' if isinstance(error, OSError) else f'damaged: {reason(error)}'

@@ -264,7 +264,7 @@ def test_a_disk_that_is_too_small_is_named(tmp_path):
     with pytest.raises(
         DataError, match=r'needs 1000000.00 GB for tests, and its disk has .* GB free'
     ):
-        manual.require_space(tmp_path / 'not' / 'there', 10**15, 'for tests')
+        files.require_space(tmp_path / 'not' / 'there', 10**15, 'for tests')
 
 
 def test_what_has_come_already_needs_no_room(tmp_path, monkeypatch):
@@ -274,7 +274,7 @@ def test_what_has_come_already_needs_no_room(tmp_path, monkeypatch):
         url_infos={url: types.SimpleNamespace(size=1000, checksum='')},
     )
     monkeypatch.setattr(files, 'fetch', lambda *args, **kwargs: None)
-    monkeypatch.setattr(manual, 'require_space', lambda folder, size, purpose: asked.append(size))
+    monkeypatch.setattr(files, 'require_space', lambda folder, size, purpose: asked.append(size))
     (tmp_path / 'downloads').mkdir()
     manual.ManualBuilder.fetched(builder, tmp_path, url)
     (tmp_path / 'downloads' / 'a.zip.part').write_bytes(bytes(300))

@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
@@ -169,6 +170,22 @@ class _Header(tarfile.TarInfo):
         if one.type in HEADERS and one.size > CHUNK:
             raise tarfile.ReadError(f'a header of {one.size / 1e6:,.0f} MB')
         return one
+
+
+def require_space(folder, size, purpose):
+    """Check that the disk of a folder has `size` bytes free, and some to spare.
+
+    Raises DataError.
+    """
+    folder = pathlib.Path(folder).expanduser().absolute()
+    there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
+    free = shutil.disk_usage(there).free
+    if free < 1.05 * size:
+        raise DataError(
+            f'{quoted(folder)} needs {size / 1e9:.2f} GB {purpose}, and its disk has '
+            f'{free / 1e9:.2f} GB free. Make room, or give another '
+            '--data_dir (in training --config.data.dir).'
+        )
 
 
 def first_of(folder, *names):

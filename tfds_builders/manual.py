@@ -1,8 +1,6 @@
 """The common part of data sets that are read from files of the user's."""
 
-import os
 import pathlib
-import shutil
 
 from absl import logging
 
@@ -97,7 +95,7 @@ class ManualBuilder(Builder):
         known = self.url_infos.get(url)
         left = known.size - files.come(url, self.downloads, known.size) if known else 0
         if left:
-            require_space(self.downloads, left, f'for {url}')
+            files.require_space(self.downloads, left, f'for {url}')
         return files.fetch(
             url,
             self.downloads,
@@ -148,20 +146,4 @@ class ManualBuilder(Builder):
             for p in paths
             if p
         )
-        require_space(self._data_dir_root, size, f'for {self.info.full_name}')
-
-
-def require_space(folder, size, purpose):
-    """Check that the disk of a folder has `size` bytes free, and some to spare.
-
-    Raises DataError.
-    """
-    folder = pathlib.Path(folder).expanduser().absolute()
-    there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
-    free = shutil.disk_usage(there).free
-    if free < 1.05 * size:
-        raise DataError(
-            f'{quoted(folder)} needs {size / 1e9:.2f} GB {purpose}, and its disk has '
-            f'{free / 1e9:.2f} GB free. Make room, or give another '
-            '--data_dir (in training --config.data.dir).'
-        )
+        files.require_space(self._data_dir_root, size, f'for {self.info.full_name}')

@@ -22,7 +22,7 @@ from t2i_jax.data.dataset import Dataset
 from t2i_jax.data.fields import PICTURE, TEXT, Record, field, fields_of, value
 from t2i_jax.data.store import Store
 from t2i_jax.runtime.errors import DataError, reason
-from tfds_builders.manual import require_space
+from tfds_builders.files import require_space
 
 # records that a thread reads at a time
 READ = 256

@@ -13,7 +13,7 @@ from tfds_builders.coco2014_captions.annotations import MASK_SIZE, MAX_OBJECTS
 from tfds_builders.coco2014_captions.categories import CATEGORIES
 from tfds_builders.coco2014_captions.visdial import Dialogs
 from tfds_builders.errors import DataError, quoted
-from tfds_builders.manual import SHOWN, ManualBuilder, require_space
+from tfds_builders.manual import SHOWN, ManualBuilder
 from tfds_builders.old_downloads import EMBEDDING, Texts
 
 URL = 'http://images.cocodataset.org/'
@@ -186,7 +186,7 @@ its pictures are not needed:
         if urls:
             sizes = {url: self.url_infos[url].size for url in urls}
             come = sum(files.come(url, self.downloads, size) for url, size in sizes.items())
-            require_space(
+            files.require_space(
                 self._data_dir_root,
                 2 * sum(sizes.values()) - come,
                 f'for {", ".join(urls)} and what is built of it',
