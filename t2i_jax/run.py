@@ -507,7 +507,9 @@ class RunStage:
                 f'{quoted(self.folder)} has no checkpoint of step {step}. '
                 f'It has: {", ".join(map(str, sorted(there)))}.'
             )
-        shapes = jax.eval_shape(self.fresh_state(self.program()))
+        _, *fresh = core.split(self.module)
+        begin = functools.partial(core.init_state, self.program(), seed=self.config.seed)
+        shapes = jax.eval_shape(begin, *fresh)
         place = shardings or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes
