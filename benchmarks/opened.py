@@ -1,5 +1,6 @@
 """A stage of an experiment as the trainer opens it: data and model, without training it."""
 
+import contextlib
 import pathlib
 
 from t2i_jax.run import Run
@@ -30,6 +31,19 @@ def open_trainer(config, stage, folder, mesh) -> Trainer:
         if one.name == stage:
             return trainer
     raise RunError(f'Stage {stage} is taken from another run: there is nothing to measure.')
+
+
+def untrained(config, folder, mesh) -> Run:
+    """Make a run whose stages are saved before their first step, so that it can draw."""
+    run = Run.create(config, folder)
+    run.claim()
+    for one in run.stages:
+        trainer = Trainer(one, mesh, Signals())
+        trainer.open_data()
+        trainer.open_model()
+        with contextlib.closing(one.checkpoints()) as checkpoints:
+            trainer.save(0, trainer.initial(), checkpoints, wait=True)
+    return run
 
 
 def require_stage(run, stage):
