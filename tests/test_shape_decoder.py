@@ -142,6 +142,7 @@ def test_a_score_counts_only_captions_that_ask():
     assert found['colour'] == found['class'] == pytest.approx(2 / 3) and found[
         'class_colour'
     ] == pytest.approx(1 / 2)
+    assert found['class_circle'] == pytest.approx(2 / 3) and np.isnan(found['class_square'])
     assert (
         found['place'] == 1
         and np.isnan(found['size'])

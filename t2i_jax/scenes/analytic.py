@@ -222,6 +222,7 @@ def caption_results(scenes, facts):
     `said` is whether the caption says anything of the kind. Names:
 
     colour, class       each colour (class) that is mentioned is somewhere in the picture
+    class_circle, ...   the class of that name, of captions that mention it
     class_colour        each class mentioned with its colour is there as one object
     size                each object mentioned with a size is there, as described
     place, relation     the atoms of that kind hold
@@ -237,6 +238,10 @@ def caption_results(scenes, facts):
     return {
         'colour': _shown(scenes, -1, colour, -1, colour >= 0),
         'class': _shown(scenes, shape, -1, -1, shape >= 0),
+        **{
+            f'class_{name}': _shown(scenes, shape, -1, -1, shape == i)
+            for i, name in enumerate(CLASSES)
+        },
         'class_colour': _shown(scenes, shape, colour, -1, (shape >= 0) & (colour >= 0)),
         'size': _shown(scenes, shape, colour, size, size >= 0),
         'place': atoms(kind == PLACE),
