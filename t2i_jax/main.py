@@ -14,7 +14,6 @@ import functools
 import logging as python_logging
 import math
 import os
-import pathlib
 import sys
 import textwrap
 import types
@@ -26,7 +25,7 @@ from t2i_jax import config as settings
 from t2i_jax.config.forms import with_meanings
 from t2i_jax.runtime import terminal
 from t2i_jax.runtime.compiled import start_jax
-from t2i_jax.runtime.errors import DataError, RunError, explained, quoted, short
+from t2i_jax.runtime.errors import DataError, RunError, explained, home, quoted, short
 from t2i_jax.runtime.signals import Interrupted
 
 
@@ -213,7 +212,7 @@ def parse(words):
     flags = {name: given.get(name, flag.default) for name, flag in FLAGS.items()}
     flags |= {name: given.get(name, []) for name, flag in FLAGS.items() if flag.kind is list}
     for name in ('workdir', 'text_file', 'out'):
-        flags[name] = os.path.expanduser(flags[name]) if flags[name] else None
+        flags[name] = str(home(flags[name])) if flags[name] else None
     config = config_of(mode, flags, overrides)
     # at once: what is computed should not be lost
     writes = mode in ('sample', 'evaluate') or mode == 'explore' and flags['what']
@@ -321,7 +320,7 @@ def require_out(out, mode):
 
     out: --out, or the workdir in which they are written without
     """
-    path = pathlib.Path(os.path.expanduser(out)).absolute()
+    path = home(out).absolute()
     folder = path.parent if mode == 'compare' else path
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):

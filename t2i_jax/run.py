@@ -14,7 +14,6 @@ import itertools
 import json
 import math
 import os
-import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -33,7 +32,7 @@ from t2i_jax.data.tables import Split, scenes_of
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.layers import remat
 from t2i_jax.runtime.checkpoint import NOT_READ, Checkpoints, saved_in
-from t2i_jax.runtime.errors import RunError, choose, quoted, reason, short
+from t2i_jax.runtime.errors import RunError, choose, home, quoted, reason, short
 from t2i_jax.runtime.files import read_json, write_text, writes
 from t2i_jax.runtime.lock import Lock
 
@@ -66,7 +65,7 @@ class Run:
 
     def __init__(self, config: ConfigDict, workdir: Path | None = None):
         self.config = config
-        self.workdir = pathlib.Path(os.path.expanduser(workdir)) if workdir else None
+        self.workdir = home(workdir) if workdir else None
         if self.workdir:
             require_plain(self.workdir)
         choose('data.embedding', config.data.embedding, ('none', 'stored'))
@@ -85,7 +84,7 @@ class Run:
     @classmethod
     def open(cls, workdir: Path) -> 'Run':
         """Open a run that exists. Raises RunError where there is none."""
-        return cls(settings.load_older(os.path.expanduser(workdir)), workdir)
+        return cls(settings.load_older(home(workdir)), workdir)
 
     @classmethod
     def create(cls, config: ConfigDict, workdir: Path) -> 'Run':
@@ -312,7 +311,8 @@ class RunStage:
     @property
     def adopted(self) -> str:
         """The workdir of the run that made this stage, `init.<stage>`; '' where this one does."""
-        other = os.path.expanduser(self.config.init.get(self.name) or '')
+        other = self.config.init.get(self.name)
+        other = str(home(other)) if other else ''
         own = self.workdir and os.path.realpath(self.workdir)
         return '' if other and os.path.realpath(other) == own else other
 

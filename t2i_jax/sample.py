@@ -5,7 +5,6 @@ Sampler.load('runs/layout')(labels=['person, dog'], num=4)['boxes']         # fl
 """
 
 import functools
-import os
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from t2i_jax.draw.outputs import (
 )
 from t2i_jax.run import Path, Run, RunStage
 from t2i_jax.runtime import sharding
-from t2i_jax.runtime.errors import DataError, RunError, quoted
+from t2i_jax.runtime.errors import DataError, RunError, home, quoted
 from tfds_builders.files import read_text
 
 # pictures of one call, at most, of which attention is shown: that of many takes gigabytes
@@ -324,7 +323,7 @@ def to_files(
     # pictures, their copies in files, and the sheet
     require_memory(count, num, 3 * side**2 + 3 * max(side, 64) ** 2)
     sampler = Sampler(stage)
-    out = pathlib.Path(os.path.expanduser(out or stage.workdir / 'samples'))
+    out = home(out or stage.workdir / 'samples')
     given = dict(labels=labels or None, attributes=attributes or None)
     attention = 0 < len(sentences or ()) * num <= ATTENDED
     samples = sampler(sentences or None, num=num, seed=seed, attention=attention, **given)

@@ -394,6 +394,7 @@ BROKEN = {
     'def get_config(arg):\n    return {"a"': ['line 2', 'SyntaxError'],
     'def get_config(arg):\n    return arg.nothing': ['line 2', 'AttributeError'],
     'def get_config(arg):\n    raise SystemExit': ['line 2', 'sys.exit'],
+    'raise GeneratorExit': ['line 1', 'GeneratorExit'],
     'def get_config():\n    return 3': ['TypeError', 'get_config'],
     'def get_config(arg):\n    pass': ['returns NoneType', 'return variant(c, arg)'],
     'def get_config(arg):\n    return {"system": "gan_cls"}': ['returns dict'],

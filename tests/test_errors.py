@@ -2,13 +2,14 @@
 
 import errno
 import os
+import pathlib
 import shlex
 
 import jax
 import pytest
 
 from t2i_jax.runtime.compiled import start_jax
-from t2i_jax.runtime.errors import explained, quoted, reason, short
+from t2i_jax.runtime.errors import DataError, explained, home, quoted, reason, short
 
 
 def test_long_texts_are_cut_and_say_how_long_they_were():
@@ -22,6 +23,20 @@ def test_long_texts_are_cut_and_say_how_long_they_were():
 @pytest.mark.parametrize('path', ['runs/x', 'my runs/x', "it's", 'a$b', 'ü'])
 def test_a_path_in_a_message_can_be_pasted(path):
     assert shlex.split(f'--workdir={quoted(path)}') == [f'--workdir={path}']
+
+
+def test_the_home_of_a_user(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert home('~') == tmp_path and home('~/x') == home(tmp_path / 'x') == tmp_path / 'x'
+    for path in '', 'x', 'a~', 'x/~nouser', b'x':
+        assert home(path) == pathlib.Path(os.fsdecode(path))
+    for path in '~nouser', '~nouser/x', pathlib.Path('~nouser'), 'a\0b', 'a\ud800':
+        with pytest.raises(DataError, match='There is no user nouser|is not the name of'):
+            home(path)
+    # a folder that a shell has made of the same words
+    (tmp_path / '~nouser').mkdir()
+    assert home('~nouser/x') == pathlib.Path('~nouser/x')
 
 
 def test_plain_paths_stay_as_they_are():

@@ -168,6 +168,31 @@ def test_mistyped_arguments(cli, tmp_path, arguments, parts):
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.parametrize(
+    'words',
+    [
+        f'--config={SHAPES}:tiny --workdir=PATH',
+        '--config=PATH.py --workdir=RUN',
+        f'--config={SHAPES}:tiny --config.data.dir=PATH --workdir=RUN',
+        '--workdir=PATH --mode=sample --text=a',
+        '--workdir=PATH --mode=evaluate',
+        '--mode=compare PATH RUN',
+        '--mode=compare RUN RUN --out=PATH',
+        '--mode=evaluate --images=PATH --reference=RUN --out=RUN',
+        '--mode=evaluate --images=RUN --reference=RUN --out=PATH',
+    ],
+)
+def test_paths_that_no_user_has_and_that_no_disk_takes(cli, tmp_path, words):
+    for path, part in (
+        ('~nouser/x', 'There is no user nouser'),
+        ('a\0b', 'is not the name of a file or folder'),
+        ('a\ud800', 'is not the name of a file or folder'),
+    ):
+        arguments = (word.replace('RUN', str(tmp_path)) for word in words.split(' '))
+        assert part in refused(cli, *(word.replace('PATH', path) for word in arguments))
+    assert not (ROOT / '~nouser').exists()
+
+
 def on_small(data_dir, *others):
     """The arguments that train the tiny GAN-CLS on shape_scenes/single_quick."""
     return [

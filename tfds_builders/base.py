@@ -7,7 +7,7 @@ import pathlib
 import tensorflow_datasets as tfds
 
 from tfds_builders import names, spill
-from tfds_builders.errors import DataError, explained, quoted, short
+from tfds_builders.errors import DataError, explained, home, quoted, short
 
 # errors of the system that no new build puts right
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
@@ -28,7 +28,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def __init__(self, *, data_dir=None, **kwargs):
         spill.without_tensorflow()
-        data_dir = os.path.expanduser(data_dir) if data_dir else None
+        data_dir = str(home(data_dir)) if data_dir else None
         try:
             super().__init__(data_dir=data_dir, **kwargs)
             fault = self._fault()

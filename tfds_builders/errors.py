@@ -5,6 +5,7 @@ Such as a missing file, a mistyped name, a broken archive.
 
 import errno
 import os
+import pathlib
 import shlex
 import stat
 
@@ -51,6 +52,27 @@ def short(text, length=200):
 def quoted(path):
     """Write a path so that it can be pasted into a shell, in quotes where it has blanks."""
     return shlex.quote(short(os.fsdecode(path), 4096) if len(str(path)) > 4096 else str(path))
+
+
+def home(path) -> pathlib.Path:
+    """Return a path of the user's with ~ and ~name expanded.
+
+    Raises DataError for a user that does not exist, and for what cannot be a path.
+    """
+    text = os.path.expanduser(os.fsdecode(path))
+    try:
+        usable = b'\0' not in os.fsencode(text)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        # a NUL or half a surrogate pair
+        raise DataError(f'{path!a} is not the name of a file or folder. Choose another.')
+    first = pathlib.Path(text).parts[:1]
+    if text.startswith('~') and not os.path.lexists(first[0]):
+        name = first[0][1:]
+        there = f'There is no user {short(name)}' if name else 'There is no home folder'
+        raise DataError(f'{there}, for {quoted(text)}. Write the whole path.')
+    return pathlib.Path(text)
 
 
 def no_file(status: os.stat_result) -> str:

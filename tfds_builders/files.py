@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from tfds_builders.errors import DataError, explained, no_file, quoted, short
+from tfds_builders.errors import DataError, explained, home, no_file, quoted, short
 
 CHUNK = 1 << 20
 GZIP = b'\x1f\x8b'
@@ -177,7 +177,7 @@ def require_space(folder, size, purpose):
 
     Raises DataError.
     """
-    folder = pathlib.Path(folder).expanduser().absolute()
+    folder = home(folder).absolute()
     there = next(p for p in (folder, *folder.parents) if os.path.exists(p))
     free = shutil.disk_usage(there).free
     if free < 1.05 * size:
@@ -262,15 +262,11 @@ def require_file(path, limit=math.inf) -> str:
 
     Raises DataError that names what is missing, a folder, a pipe or a device, and a larger file.
     """
-    # unlike pathlib's, it takes every name
-    path = os.path.expanduser(path)
+    path = str(home(path))
     try:
         status = os.stat(path)
     except OSError as error:
         raise DataError(explained(error, path)) from None
-    except ValueError:
-        # a NUL or half a surrogate pair
-        raise DataError(f'{path!a} is not the name of a file.') from None
     other = no_file(status)
     if other:
         raise DataError(f'{quoted(path)} is {other}. Give a file.')

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from tfds_builders import DataError, build, names
 from tfds_builders.base import unreadable
-from tfds_builders.errors import explained, quoted
+from tfds_builders.errors import explained, home, quoted
 from tfds_builders.files import decode
 from tfds_builders.sheets import GREY, INK, font, save_png, wrap
 
@@ -42,7 +42,7 @@ def inspect(builder, split='train', num=16, out='records.png'):
     Raises DataError for a split that does not exist, for tfrecord, for data that are damaged, and
     where the picture cannot be written.
     """
-    out = os.path.expanduser(out)
+    out = str(home(out))
     if not 1 <= num <= MOST:
         raise DataError(f'--num is {num}; it is 1 to {MOST} records.')
     if os.path.isdir(out) or not os.path.basename(out):

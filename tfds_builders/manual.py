@@ -6,7 +6,7 @@ from absl import logging
 
 from tfds_builders import files
 from tfds_builders.base import Builder
-from tfds_builders.errors import DataError, explained, quoted
+from tfds_builders.errors import DataError, explained, home, quoted
 
 # of a list of problems
 SHOWN = 5
@@ -23,7 +23,7 @@ class ManualBuilder(Builder):
     def __init__(self, *, manual_dir=None, on_error='refuse', **kwargs):
         if on_error not in ('refuse', 'skip'):
             raise DataError(f'on_error is {on_error!r}; use "refuse" or "skip".')
-        self.manual_dir = pathlib.Path(manual_dir).expanduser() if manual_dir else None
+        self.manual_dir = home(manual_dir) if manual_dir else None
         self.on_error = on_error
         super().__init__(**kwargs)
         self.downloads = pathlib.Path(self._data_dir_root) / 'downloads'
@@ -36,9 +36,9 @@ class ManualBuilder(Builder):
         Raises DataError.
         """
         if download_dir:
-            self.downloads = pathlib.Path(download_dir).expanduser()
+            self.downloads = home(download_dir)
         if download_config and download_config.manual_dir:
-            other = pathlib.Path(download_config.manual_dir).expanduser()
+            other = home(download_config.manual_dir)
             if self.manual_dir and other.absolute() != self.manual_dir.absolute():
                 raise DataError(
                     f'manual_dir is {quoted(self.manual_dir)} for the builder and {quoted(other)} '

@@ -16,7 +16,7 @@ from t2i_jax.config.forms import flat, merge, plain
 from t2i_jax.config.overrides import override, refuse_early
 from t2i_jax.config.tables import OPTIM, SETTINGS, STAGE, defaults
 from t2i_jax.config.variants import of_system, refuse_unknown, system
-from t2i_jax.runtime.errors import DataError, RunError, explained, quoted, reason, short
+from t2i_jax.runtime.errors import DataError, RunError, explained, home, quoted, reason, short
 from t2i_jax.runtime.files import read_json
 
 
@@ -62,7 +62,7 @@ def find(name):
     A path `experiments/<name>.py` that does not exist means ours, so that it works from any folder.
     Raises RunError.
     """
-    path = pathlib.Path(name).expanduser()
+    path = home(name)
     ours = shipped()
     own = next(iter(ours.values())).parent
     if path.suffix == '.py' and path.is_file():
@@ -105,7 +105,7 @@ def named_errors(path):
         yield
     except (DataError, RunError):
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, GeneratorExit, SystemExit) as error:
         where, what, own = quoted(path), str(error), os.path.realpath(path)
         frames = traceback.extract_tb(error.__traceback__)
         lines = [one.lineno for one in frames if os.path.realpath(one.filename) == own]

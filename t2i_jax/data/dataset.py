@@ -11,7 +11,7 @@ from t2i_jax.data.augment import Geometry
 from t2i_jax.data.canvas import Canvas
 from t2i_jax.data.choices import CACHES, CROPS, RESIZES
 from t2i_jax.data.fields import field, fields_of
-from t2i_jax.runtime.errors import DataError, choose, explained, quoted
+from t2i_jax.runtime.errors import DataError, choose, explained, home, quoted
 from t2i_jax.stage import Meta
 
 
@@ -142,7 +142,7 @@ def prepared(data):
     kwargs = {'manual_dir': data['manual_dir']} if data['manual_dir'] else {}
     if data['on_error'] != 'refuse':
         kwargs['on_error'] = data['on_error']
-    data_dir = os.path.expanduser(data['dir']) if data['dir'] else None
+    data_dir = str(home(data['dir'])) if data['dir'] else None
     try:
         builder = tfds_builders.get_builder(data['name'], data_dir, **kwargs)
     except OSError as error:

@@ -21,7 +21,7 @@ from t2i_jax.data.canvas import Canvas, Pictures, frame
 from t2i_jax.data.dataset import Dataset
 from t2i_jax.data.fields import PICTURE, TEXT, Record, field, fields_of, value
 from t2i_jax.data.store import Store
-from t2i_jax.runtime.errors import DataError, reason
+from t2i_jax.runtime.errors import DataError, home, reason
 from tfds_builders.files import require_space
 
 # records that a thread reads at a time
@@ -300,8 +300,8 @@ def scenes_of(data) -> str:
 
     data: settings, a dictionary. Nothing is built.
     """
-    data_dir = os.path.expanduser(data['dir']) if data['dir'] else None
     try:
+        data_dir = str(home(data['dir'])) if data['dir'] else None
         info = tfds_builders.get_builder(data['name'], data_dir).info
     except (DataError, TypeError, ValueError):
         return ''

@@ -5,7 +5,6 @@ and saved but never optimised. Gradients do pass through them to the picture. Th
 float32, in evaluation mode: batch norm is folded into the convolutions.
 """
 
-import pathlib
 import re
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from absl import logging
 from flax import nnx
 
-from t2i_jax.runtime.errors import DataError, quoted
+from t2i_jax.runtime.errors import DataError, home, quoted
 from tfds_builders.files import require_file
 from tfds_builders.foreign.weights import read_weights
 
@@ -221,7 +220,7 @@ def frozen(make, shapes, weights):
     file the network has shapes only, which is enough where a checkpoint holds the arrays; computing
     them raises DataError. Raises DataError for a file of other contents.
     """
-    tensors, path = None, pathlib.Path(weights).expanduser()
+    tensors, path = None, home(weights)
     if seed := random_seed(weights):
         tensors = random_weights(shapes, int(seed))
     elif weights and path.exists():

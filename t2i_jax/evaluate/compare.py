@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from t2i_jax.evaluate import report
 from t2i_jax.run import Path
-from t2i_jax.runtime.errors import RunError, explained, quoted
+from t2i_jax.runtime.errors import RunError, explained, home, quoted
 
 # columns of a number, at most
 CELL = 30
@@ -62,7 +62,7 @@ def compare(paths: Sequence[Path], out: Path | None = None, everything: bool = F
 
 def drawing(out) -> pathlib.Path:
     """Return the path of the plot, before anything is read. Raises RunError for another ending."""
-    path = pathlib.Path(out).expanduser()
+    path = home(out)
     if path.is_dir():
         path /= FILE
     known = FigureCanvasAgg.get_supported_filetypes()

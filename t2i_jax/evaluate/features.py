@@ -4,7 +4,6 @@ A network, its weights and a resize filter stand under one tag, which belongs ne
 """
 
 import functools
-import os
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from t2i_jax.encoders import efficientnet_lite, inception
 from t2i_jax.encoders.pretrained import ClassHead, ConvNorm, checked, norm_shapes, random_weights
 from t2i_jax.metrics.arrays import blocks
 from t2i_jax.metrics.resize import FILTERS, resize
-from t2i_jax.runtime.errors import DataError, choose, quoted
+from t2i_jax.runtime.errors import DataError, choose, home, quoted
 from t2i_jax.runtime.sharding import by_rows, replicated
 from t2i_jax.scenes.readers import ShapeFeatures, has_features, readers
 from tfds_builders.files import sha256
@@ -190,7 +189,7 @@ def extractor(
         raise ValueError(f'batch={batch}: expected 1 image or more at a time.')
     network, weights = NETWORKS[name], str(weights)
     if not weights.startswith('random:'):
-        weights = os.path.expanduser(weights)
+        weights = str(home(weights)) if weights else ''
     if not weights:
         packaged = name == 'efficientnet_lite0'
         weights = str(efficientnet_lite.packaged_weights()) if packaged else 'random:0'

@@ -4,7 +4,6 @@ t2i_jax --mode=evaluate --images=DIR --reference=DIR-or-npz --out=DIR [--caption
 """
 
 import json
-import pathlib
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from t2i_jax.evaluate.sources import Files, Noise, read, read_cached
 from t2i_jax.metrics.fid import Statistics, fid, fit, frechet, read_arrays
 from t2i_jax.run import Path
 from t2i_jax.runtime import sharding
-from t2i_jax.runtime.errors import RunError, quoted
+from t2i_jax.runtime.errors import RunError, home, quoted
 from tfds_builders.files import read_text, sha256
 
 # of real pictures nothing is known but that they are the reference
@@ -94,7 +93,7 @@ def evaluate_files(
         values = report.tagged(distances(found, real, extract, options), pictures='drawn')
         others = distances(noise, real, extract, options, silent)
         values += report.tagged(others, pictures='noise')
-    name = pathlib.Path(images).expanduser().resolve().name
+    name = home(images).resolve().name
     run = dict(workdir=name, system='-', data='folder', stage='-', step=0, size=int(size[0]))
     protocol = dict(
         num=len(pictures),
@@ -118,9 +117,9 @@ def evaluate_files(
 
 def require_apart(out, *folders):
     """Raise RunError where the report would lie among the pictures that are measured."""
-    place = pathlib.Path(out).expanduser().resolve()
+    place = home(out).resolve()
     for folder in folders:
-        if place.is_relative_to(pathlib.Path(folder).expanduser().resolve()):
+        if place.is_relative_to(home(folder).resolve()):
             raise RunError(
                 f'--out={quoted(out)} lies in {quoted(folder)}, and the picture of the report '
                 'would be measured the next time. Name another folder.'

@@ -7,7 +7,6 @@ protocol says (`trained_generator`); `eval.scorer` names another run's, which ju
 """
 
 import hashlib
-import pathlib
 
 import jax
 import numpy as np
@@ -17,7 +16,7 @@ from t2i_jax.data.feed import CHUNK
 from t2i_jax.data.text import encode_chars
 from t2i_jax.metrics.resize import resize
 from t2i_jax.run import Run
-from t2i_jax.runtime.errors import RunError, quoted
+from t2i_jax.runtime.errors import RunError, home, quoted
 from t2i_jax.sample import Sampler
 
 # to the size that a judge reads
@@ -143,7 +142,7 @@ def judges_of(stage, sampler, other='') -> dict[str, Judge]:
             found[name] = judge
 
     if other:
-        judge = judge_in(pathlib.Path(other).expanduser().resolve())
+        judge = judge_in(home(other).resolve())
         add(f'run_{judge.workdir.name}', Sampler(judge, chunk=CHUNK, mesh=mesh))
     for name in declared:
         own = 'own' if len(declared) == 1 else f'own_{name}'

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from t2i_jax import __version__
 from t2i_jax.draw import sheets
 from t2i_jax.metrics.bootstrap import interval as bootstrap
-from t2i_jax.runtime.errors import DataError, RunError, explained, quoted, reason, short
+from t2i_jax.runtime.errors import DataError, RunError, explained, home, quoted, reason, short
 from t2i_jax.runtime.files import replacing, write_text
 from tfds_builders.files import read_text
 
@@ -143,7 +143,7 @@ def place(folder, name) -> pathlib.Path:
 
     Raises RunError where it cannot be written, or its name is too long.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = home(folder)
     if len(os.fsencode(name)) > LONGEST:
         raise RunError(
             f'{short(name, 60)} is too long a name of a file: set a shorter --config.eval.name.'
@@ -183,7 +183,7 @@ def finish(path, grids, headline=(), everything=False, **parts) -> dict:
 
 def read(path) -> dict:
     """Read a report from its file, or the newest of a workdir. Raises RunError."""
-    path = pathlib.Path(path).expanduser()
+    path = home(path)
     try:
         if path.is_dir():
             found = sorted((path / 'eval').glob('*.json'), key=lambda p: p.stat().st_mtime)

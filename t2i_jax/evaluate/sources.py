@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from t2i_jax.data.feed import CHUNK, Rows, first_rows
 from t2i_jax.evaluate import report
-from t2i_jax.runtime.errors import RunError, quoted
+from t2i_jax.runtime.errors import RunError, home, quoted
 from t2i_jax.runtime.files import replacing
 from t2i_jax.sample import Sampler, to_uint8
 from tfds_builders import pictures
@@ -103,7 +103,7 @@ class Files(Source):
 
         Raises RunError where there are none.
         """
-        place = pathlib.Path(folder).expanduser()
+        place = home(folder)
         if not os.path.isdir(place):
             raise RunError(f'{quoted(folder)} is not a folder. Name one with pictures.')
         paths, others = [], collections.Counter()

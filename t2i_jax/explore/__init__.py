@@ -14,8 +14,6 @@ has a row for each kind. A stage may have more, its own: see `explores` in stage
 """
 
 import json
-import os
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -40,7 +38,7 @@ from t2i_jax.explore.sentences import (
 )
 from t2i_jax.explore.style import style, style_correlation, style_sheet
 from t2i_jax.run import Path, Run, RunStage
-from t2i_jax.runtime.errors import RunError, quoted, short
+from t2i_jax.runtime.errors import RunError, home, quoted, short
 from t2i_jax.runtime.files import write_text
 from t2i_jax.sample import Sampler, require_drawable, require_memory
 
@@ -241,7 +239,7 @@ def explore(
             raise RunError(f'--what={what} does not read --{FLAGS.get(name, name)}. Leave it out.')
     sampler = Sampler(stage)
     found = known[what].sheet(Request(sampler, what, num, seed, **options))
-    out = pathlib.Path(os.path.expanduser(out or stage.workdir / 'explore'))
+    out = home(out or stage.workdir / 'explore')
     return write(found, sampler, what, seed, out)
 
 

@@ -9,13 +9,12 @@ where something does not fit. See docs/import_weights.md.
 """
 
 import argparse
-import os
 import sys
 
 from absl import logging
 
 from t2i_jax import config as settings
-from t2i_jax.runtime.errors import DataError, RunError, explained, quoted
+from t2i_jax.runtime.errors import DataError, RunError, explained, home, quoted
 
 SYSTEMS = ('attngan',)
 
@@ -26,9 +25,9 @@ def cli(argv=None):
     Mistakes of the user end in one message and exit status 1.
     """
     given = parser().parse_intermixed_args(argv)
-    workdir = os.path.expanduser(given.workdir)
     logging.set_verbosity(logging.WARNING)
     try:
+        workdir = home(given.workdir)
         steps = written(given, settings.load(given.config), workdir)
     except (DataError, RunError) as error:
         sys.exit(f'Error: {error}')

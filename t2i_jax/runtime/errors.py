@@ -10,13 +10,14 @@ import pathlib
 import re
 import shutil
 
-from tfds_builders.errors import DataError, explained, quoted, short
+from tfds_builders.errors import DataError, explained, home, quoted, short
 
 __all__ = [
     'DataError',
     'RunError',
     'choose',
     'explained',
+    'home',
     'quoted',
     'reason',
     'short',

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tfds_builders import schema
 from tfds_builders.caption_folder import report
 from tfds_builders.caption_folder.scan import LEAST, scan
-from tfds_builders.errors import DataError, quoted
+from tfds_builders.errors import DataError, home, quoted
 from tfds_builders.files import read_bytes
 from tfds_builders.manual import ManualBuilder
 from tfds_builders.pictures import NotUsable, stored
@@ -45,8 +45,7 @@ drawn: 80, 10, 10 %."""
     def __init__(self, *, manual_dir=None, config=None, **kwargs):
         if not manual_dir:
             raise DataError(f'caption_folder needs a folder.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
-        # unlike pathlib's, these take every name
-        root = pathlib.Path(os.path.expanduser(manual_dir))
+        root = home(manual_dir)
         if not os.path.isdir(root):
             what = 'is a file: unpack it' if os.path.exists(root) else 'does not exist'
             raise DataError(
