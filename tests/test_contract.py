@@ -281,7 +281,7 @@ def test_samples_are_what_the_stage_declares_and_depend_on_their_own_row(trial):
     few = module.noise(KEY, 2)
     assert all(bit_equal(few[name], noise[name][:2]) for name in noise)
     draw = jax.jit(functools.partial(core.apply, trial.program, 'sample'))
-    params, stats = state.sampling_params(), state.sampling_stats()
+    params, stats = state.weights(module.critics)
     batch = conditions_of(trial)
     out = draw(params, stats, batch, noise)
     assert set(module.makes) <= set(out)
@@ -309,7 +309,8 @@ def test_a_sentence_may_come_encoded(trial):
         draw = functools.partial(core.apply, trial.program, 'sample', params, stats)
         return draw(batch, noise), draw({'encoded': encoded}, noise), encoded
 
-    plain, encoded, codes = jax.eval_shape(both, state.params, state.stats, trial.batch, noise)
+    weights = state.weights(module.critics)
+    plain, encoded, codes = jax.eval_shape(both, *weights, trial.batch, noise)
     assert plain == encoded and {x.shape[0] for x in jax.tree.leaves(codes)} == {B}
 
 
@@ -318,7 +319,7 @@ def test_measures_are_a_number_of_each_record(trial):
         pytest.skip('measures nothing')
     state = trial.after
     measure = functools.partial(core.apply, trial.program, 'measure')
-    found = jax.eval_shape(measure, state.params, state.stats, trial.batch, KEY)
+    found = jax.eval_shape(measure, *state.weights(trial.module.critics), trial.batch, KEY)
     assert found and all((x.shape, x.dtype) == ((B,), jnp.float32) for x in found.values())
 
 
@@ -327,5 +328,5 @@ def test_codes_of_pictures_and_sentences_can_be_compared(trial):
         pytest.skip('compares nothing')
     state = trial.after
     codes = functools.partial(core.apply, trial.program, 'codes')
-    found = jax.eval_shape(codes, state.params, state.stats, trial.batch)
+    found = jax.eval_shape(codes, *state.weights(trial.module.critics), trial.batch)
     assert found.code.shape == found.sentence.shape and found.code.shape[0] == B

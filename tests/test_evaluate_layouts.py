@@ -23,6 +23,7 @@ from t2i_jax.evaluate.measures import OPTIONS, ROWS, Measure
 from t2i_jax.run import Run
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.sample import compile_methods
 from t2i_jax.stage import Stage, program, split
 from t2i_jax.train import train
 from tfds_builders import get_builder
@@ -354,9 +355,8 @@ class Numbers(Stage):
 def of(stage, devices=1):
     parts = split(stage)
     rows = sharding.by_rows(sharding.make_mesh(1, jax.devices()[:devices]))
-    return types.SimpleNamespace(
-        program=program(stage), module=stage, params=parts.params, stats=parts.stats, rows=rows
-    )
+    compiled, weights = compile_methods(program(stage)), (parts.params, parts.stats)
+    return types.SimpleNamespace(compiled=compiled, weights=weights, module=stage, rows=rows)
 
 
 def test_what_a_stage_measures(config, capsys):

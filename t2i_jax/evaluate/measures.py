@@ -5,7 +5,6 @@ import functools
 import jax
 import numpy as np
 
-from t2i_jax import stage as core
 from t2i_jax.config import EVAL, defaults
 from t2i_jax.data.feed import Rows
 from t2i_jax.evaluate import report
@@ -155,12 +154,6 @@ class Measure:
         self.sampler = sampler
         devices = sampler.rows.mesh.size if sampler.rows else 1
         self.rows = -(-ROWS // devices) * devices
-        graph = sampler.program.graph
-
-        def run(params, stats, batch, key):
-            return core.call(graph, params, stats, 'measure', batch, key, training=False)[0]
-
-        self._run = jax.jit(run)
 
     def __call__(self, rows: Rows, seed, change=lambda batch: batch) -> dict:
         """Measure each record -> {name: (n,) float64}; {} for a stage that measures nothing.
@@ -175,7 +168,7 @@ class Measure:
             batch = change(rows.take(np.arange(start, start + self.rows) % n).batch())
             batch = jax.tree.map(lambda x: jax.device_put(np.asarray(x), self.sampler.rows), batch)
             key = jax.random.fold_in(jax.random.key(seed), number)
-            found = self._run(self.sampler.params, self.sampler.stats, batch, key)
+            found = self.sampler.compiled('measure', *self.sampler.weights, batch, key)
             if not found:
                 return {}
             parts.append(jax.tree.map(lambda x: np.asarray(x, np.float64), found))
