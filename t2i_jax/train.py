@@ -418,6 +418,12 @@ class Trainer:
                     )
             if step < self.total:
                 print(f'Stage {self.name}: resumed at step {step:,} of {self.total:,}.')
+                if (old := checkpoints.surplus()) and self.first:
+                    print(
+                        f'Stage {self.name}: with keep_n={self.block.keep_n} the next save deletes '
+                        f'{len(old)} checkpoints, of steps {min(old):,} to {max(old):,}. '
+                        f'--config.stages.{self.name}.keep_n=-1 keeps all.'
+                    )
             return state
         state = self.initial()
         params, stats = self.stage.loaded_weights(sharding.replicated(self.mesh))

@@ -219,8 +219,32 @@ def test_folders_that_were_renamed_or_copied_are_not_taken_for_another_step(
     shutil.rmtree(tmp_path / '20')
     for a, b in ('1', 'x'), ('2', '1'), ('x', '2'):
         (tmp_path / a).rename(tmp_path / b)
-    with pytest.raises(RunError, match=r'step 2: it holds step 1.*step 1: it holds step 2'):
+    with pytest.raises(RunError, match=r'step 2: it holds step 1, rename it back to 1; step 1'):
         opened().restore(shapes())
+    with pytest.raises(RunError, match=r'it holds step 2, rename it back to 2\.$'):
+        opened().restore(shapes())
+
+
+def test_where_there_is_only_an_empty_folder_training_begins(opened, tmp_path):
+    (tmp_path / '20').mkdir()
+    checkpoints = opened()
+    assert checkpoints.steps() == [] and checkpoints.restore(shapes()) is None
+    checkpoints.tidy()
+    written(checkpoints, 10, 20)
+    assert checkpoints.steps() == [20, 10]
+
+
+def test_the_next_save_deletes_what_is_too_many(opened):
+    losses = {1: 5.0, 2: 1.0, 3: 3.0, 4: 4.0, 5: 2.0}
+    metrics = {step: {'d_loss': loss} for step, loss in losses.items()}
+    assert opened().surplus() == []
+    written(opened(keep_n=-1, best='d_loss'), *losses, metrics=metrics)
+    assert [opened(keep_n=n).surplus() for n in (-1, 6, 5)] == [[], [], []]
+    assert opened(keep_n=2).surplus() == [4, 3, 2, 1]
+    fewer = opened(keep_n=2, best='d_loss')
+    assert fewer.surplus() == [4, 3, 1]
+    written(fewer, 6)
+    assert fewer.steps() == [6, 5, 2] and fewer.surplus() == []
 
 
 def test_the_first_save_is_read_back(opened, tmp_path, monkeypatch):
@@ -266,17 +290,14 @@ def test_where_nothing_is_whole_the_message_says_what_to_do(opened, tmp_path):
 def test_unfinished_saves_are_named_and_ignored(opened, tmp_path, caplog):
     written(opened(keep_n=5), 1, 2)
     shutil.copytree(tmp_path / '2', tmp_path / '5.orbax-checkpoint-tmp')
-    (tmp_path / '7').mkdir()  # an empty folder looks like the latest step
+    (tmp_path / '7').mkdir()  # an empty folder looks like the latest step to Orbax
     checkpoints = opened(keep_n=5)
     step, found, _ = checkpoints.restore(shapes())
     assert step == 2 and bit_equal(found, state(2))
-    assert '5.orbax-checkpoint-tmp was not finished' in caplog.text and 'step 7' in caplog.text
+    assert '5.orbax-checkpoint-tmp was not finished' in caplog.text and '/7 is empty' in caplog.text
     checkpoints.tidy()
-    assert checkpoints.steps() == [2, 1] and {path.name for path in tmp_path.iterdir()} == {
-        '1',
-        '2',
-        '7.damaged',
-    }
+    assert checkpoints.steps() == [2, 1]
+    assert {path.name for path in tmp_path.iterdir()} == {'1', '2'}
     written(checkpoints, 5, 7)
     assert opened().steps() == [7, 5, 2, 1] and bit_equal(opened().restore(shapes())[1], state(7))
 

@@ -103,9 +103,9 @@ def named_errors(path):
     """Turn whatever an experiment file raises into a RunError that names its file and line."""
     try:
         yield
-    except (DataError, RunError):
+    except (DataError, RunError, KeyboardInterrupt):
         raise
-    except (Exception, GeneratorExit, SystemExit) as error:
+    except BaseException as error:
         where, what, own = quoted(path), str(error), os.path.realpath(path)
         frames = traceback.extract_tb(error.__traceback__)
         lines = [one.lineno for one in frames if os.path.realpath(one.filename) == own]

@@ -31,6 +31,8 @@ WEEK = 7 * 24 * 3600
 # the same for several processes, which wait for each other
 HOUR = 3600
 UNFINISHED = '*orbax-checkpoint-tmp*'
+# why a folder that was copied or renamed is not restored
+HOLDS = 'it holds step'
 # a leaf of a state that is left on the disk
 NOT_READ = ocp.PLACEHOLDER
 
@@ -57,10 +59,15 @@ def saved_in(folder) -> list[int]:
 
     An empty folder and a file are none.
     """
+    return [int(path.name) for path, empty in _numbered(folder) if not empty]
+
+
+def _numbered(folder):
+    """List (path, whether it is empty) of the folders whose names are numbers."""
     number = re.compile('[0-9]+')
     try:
         paths = [path for path in pathlib.Path(folder).iterdir() if number.fullmatch(path.name)]
-        return [int(path.name) for path in paths if path.is_dir() and any(path.iterdir())]
+        return [(path, not any(path.iterdir())) for path in paths if path.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -77,7 +84,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep_n=2, best=None):
-        self.folder, self.best = pathlib.Path(folder).resolve(), best
+        self.folder, self.keep_n, self.best = pathlib.Path(folder).resolve(), keep_n, best
         self.damaged, self.failed, self.bytes, self.proven = {}, False, 0, False
         self.folder.mkdir(parents=True, exist_ok=True)
         policy = ocp.checkpoint_managers.preservation_policy
@@ -106,11 +113,23 @@ class Checkpoints:
         )
 
     def steps(self):
-        """List the finished steps, the newest first; a warning names unfinished ones."""
+        """List the finished steps, the newest first; a warning names unfinished and empty ones."""
         for path in self.folder.glob(UNFINISHED):
             logging.warning('%s was not finished when its process ended; it is ignored.', path)
+        for path, empty in _numbered(self.folder):
+            if empty:
+                logging.warning('%s is empty; it is ignored.', path)
         self.manager.reload()
-        return sorted(self.manager.all_steps(), reverse=True)
+        # Orbax takes an empty folder for a step
+        return sorted({*self.manager.all_steps()} & {*saved_in(self.folder)}, reverse=True)
+
+    def surplus(self):
+        """List the steps that the next save deletes, where there are more than `keep_n`; or []."""
+        steps, keep = self.steps(), self.keep_n
+        best = [self.best_step()] if self.best else []
+        if keep < 1 or not {*steps[keep:]} - {*best}:
+            return []
+        return [step for step in steps[keep - 1 :] if step not in best]
 
     def save(self, step, state, extra, metrics=None, wait=False):
         """Start writing the state, the first one until it can be read; an existing step stays.
@@ -177,10 +196,13 @@ class Checkpoints:
             raise message from error
 
     def sweep(self):
-        """Delete unfinished checkpoints. Only for the process with the lock of the workdir."""
+        """Delete unfinished and empty ones. Only for the process with the lock of the workdir."""
         if jax.process_index() == 0:
             for path in self.folder.glob(UNFINISHED):
                 shutil.rmtree(path, ignore_errors=True)
+            for path, empty in _numbered(self.folder):
+                if empty:
+                    path.rmdir()
 
     def extra(self, step):
         """Read the JSON values that belong to a step; {} where they cannot be read."""
@@ -223,7 +245,7 @@ class Checkpoints:
                 sums = [int(x) for x in jax.device_get(checksums(there))]
                 why = '' if sums == saved else 'an array differs from its checksum'
                 if not why and int(state.step) != candidate:
-                    why = f'it holds step {int(state.step)}: the folder was copied or renamed'
+                    why = f'{HOLDS} {int(state.step)}, rename it back to {int(state.step)}'
             # Orbax and TensorStore raise many kinds for a damaged folder
             except Exception as error:
                 why = reason(error) or type(error).__name__
@@ -246,18 +268,23 @@ class Checkpoints:
             )
         if self.damaged:
             broken = '; '.join(f'step {step}: {why}' for step, why in self.damaged.items())
-            raise RunError(
-                f'No checkpoint in {quoted(self.folder)} can be read: {short(broken, 1000)}. If '
-                'the model was changed, choose another --workdir; if files are damaged, delete '
+            remedy = (
+                ' If the model was changed, choose another --workdir; if files are damaged, delete '
                 'that folder to train the stage again.'
+            )
+            if all(why.startswith(HOLDS) for why in self.damaged.values()):
+                remedy = ''
+            raise RunError(
+                f'No checkpoint in {quoted(self.folder)} can be read: {short(broken, 1000)}.'
+                + remedy
             )
         return None
 
     def tidy(self):
         """Make room for further saves, before the process that restored goes on writing here.
 
-        Damaged checkpoints get another name, since their numbers are needed; unfinished ones are
-        deleted.
+        Damaged checkpoints get another name, since their numbers are needed; unfinished and empty
+        ones are deleted.
         """
         hosts.together('checkpoints are read')
         self.sweep()
