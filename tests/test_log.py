@@ -18,7 +18,7 @@ from benchmarks.program import curves, events
 from t2i_jax.draw.curves import save_curves
 from t2i_jax.draw.sheets import save_gif, save_png, sheet
 from t2i_jax.runtime.errors import DataError, RunError
-from t2i_jax.runtime.files import writes
+from t2i_jax.runtime.files import replacing, write_text, writes
 from t2i_jax.runtime.lock import Lock
 from t2i_jax.runtime.log import Log
 from t2i_jax.runtime.terminal import Progress
@@ -91,6 +91,43 @@ def test_a_write_that_fails_stops_the_run_with_one_message(tmp_path):
         log.events.file = RecordWriter('/dev/full')
         for step in range(10_000):
             log.write(step, {'loss': step})
+
+
+@pytest.mark.parametrize('kind', ['folder', 'pipe', 'full', 'zero'])
+def test_files_of_a_run_that_are_no_files_are_named_and_not_opened(tmp_path, kind):
+    for name in 'metrics.jsonl', 'lock':
+        path = tmp_path / name
+        if kind == 'folder':
+            path.mkdir()
+        elif kind == 'pipe':
+            os.mkfifo(path)
+        else:
+            path.symlink_to(f'/dev/{kind}')
+        what = 'a folder' if kind == 'folder' else 'a pipe or a device'
+        with pytest.raises(RunError, match=f'{path} is {what}, and a run .*take it away'):
+            Log(tmp_path) if name == 'metrics.jsonl' else Lock(tmp_path).__enter__()
+
+
+def test_what_is_in_the_way_of_a_file_is_named_not_the_temporary_one(tmp_path):
+    for name in 'config.json', 'curves.png':
+        (tmp_path / name / 'x').mkdir(parents=True)
+        message = rf'^{tmp_path}/{name} cannot be written: Is a directory. Take it away'
+        with pytest.raises(RunError, match=message), writes(tmp_path):
+            write_text(tmp_path / name, 'x')
+    # the folder became a file in the meantime
+    for how in ('while', 'before'):
+        folder, at = tmp_path / how, '/x.png' if how == 'while' else ''
+        message = rf'^{folder}{at} cannot be written: .*ake it away'
+        with (
+            pytest.raises(RunError, match=message),
+            writes(tmp_path),
+            replacing(folder / 'x.png') as temporary,
+        ):
+            folder.rmdir()
+            folder.touch()
+            temporary.write_text('x')
+        (tmp_path / 'before').touch()
+    assert sorted(tmp_path.glob('.*')) == []
 
 
 def test_progress_without_a_terminal_is_a_few_plain_lines():

@@ -13,7 +13,7 @@ import stat
 REMEDIES = {
     errno.ENOENT: 'Check the path',
     errno.ENOTDIR: 'A part of the path is a file: name a folder there',
-    errno.EISDIR: 'It is a folder: name a file',
+    errno.EISDIR: 'It is a folder: take it away, or name a file',
     errno.EEXIST: 'Take it away, or choose another name',
     errno.EACCES: 'See to it that you may read and write there, or choose another place',
     errno.EPERM: 'See to it that you may read and write there, or choose another place',

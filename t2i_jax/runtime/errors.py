@@ -25,6 +25,10 @@ __all__ = [
 ]
 
 
+# errors of a folder where a file is to be, or of a file where a folder is
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
+
+
 class RunError(ValueError):
     """A mistake in a run: its config, its workdir, a checkpoint."""
 
@@ -68,7 +72,11 @@ def unwritable(workdir, error, what=None):
     what: the file that could not be written, by default the workdir itself
     """
     remedy = 'See to it that you may write there'
-    if os_error(error) in (errno.ENOSPC, errno.EDQUOT):
+    if os_error(error) in IN_THE_WAY:
+        remedy = 'Take it away'
+        if os_error(error) == errno.ENOTDIR:
+            remedy = 'A part of the path is a file: take it away'
+    elif os_error(error) in (errno.ENOSPC, errno.EDQUOT):
         place = pathlib.Path(getattr(error, 'filename', None) or workdir).absolute()
         there = next(path for path in (place, *place.parents) if path.exists())
         free = shutil.disk_usage(there).free

@@ -6,16 +6,16 @@ import json
 import os
 from pathlib import Path
 
-from t2i_jax.runtime.errors import quoted, unwritable
+from t2i_jax.runtime.errors import IN_THE_WAY, RunError, quoted, unwritable
 from tfds_builders.atomic import replacing
 from tfds_builders.errors import no_file
 
-__all__ = ['read_json', 'replacing', 'write_text', 'writes']
+__all__ = ['read_json', 'replacing', 'require_regular', 'write_text', 'writes']
 
 # errors of a file system that takes no more, wherever the file lies
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 # errors of a folder that was removed or replaced, or that may not be written
-GONE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ESTALE)
+GONE = (errno.ENOENT, *IN_THE_WAY, errno.EACCES, errno.EPERM, errno.ESTALE)
 
 
 def write_text(path, text):
@@ -40,11 +40,23 @@ def read_json(path, limit=64 << 20):
         raise ValueError('it is nested too deeply') from None
 
 
+def require_regular(path):
+    """Raise RunError where a file that a run opens to write is a folder, a pipe or a device."""
+    try:
+        other = no_file(os.stat(path))
+    except OSError:
+        # it is made, or opening it says what is wrong
+        return
+    if other:
+        raise RunError(f'{quoted(path)} is {other}, and a run has a file there: take it away.')
+
+
 @contextlib.contextmanager
 def writes(workdir):
     """Turn errors of writing into a workdir within the context into one RunError.
 
-    These are: no room, no permission, read-only, a file too large, and a folder that is gone.
+    These are: no room, no permission, read-only, a file too large, a folder that is gone, a folder
+    in place of a file, and a file in place of a folder.
     """
     try:
         yield

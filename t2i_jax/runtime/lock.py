@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import logging
 
 from t2i_jax.runtime.errors import RunError, quoted, unwritable
+from t2i_jax.runtime.files import require_regular
 
 
 class Lock:
@@ -29,6 +30,7 @@ class Lock:
     def __enter__(self):
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
+            require_regular(self.path)
             self.file = self._acquire()
             if self.file.read(1):
                 logging.warning(

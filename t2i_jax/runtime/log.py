@@ -7,19 +7,21 @@ import os
 from pathlib import Path
 
 from t2i_jax.runtime.events import Events
-from t2i_jax.runtime.files import write_text
+from t2i_jax.runtime.files import require_regular, write_text
 
 
 class Log(contextlib.AbstractContextManager):
     """Lines in `<folder>/metrics.jsonl` and events in `<folder>/tensorboard/`.
 
-    Entries after `step` in both, which an abandoned run wrote, are dropped.
+    Entries after `step` in both, which an abandoned run wrote, are dropped. Raises RunError where
+    something other than a file lies there.
     """
 
     def __init__(self, folder, step=0):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / 'metrics.jsonl'
+        require_regular(path)
         _drop_after(path, step)
         # close() closes it
         self.lines = open(path, 'a', buffering=1, encoding='utf-8')  # noqa: SIM115
