@@ -49,6 +49,9 @@ SIZES = (
 )
 # those of them that are not settings themselves, and what else data know: names of data.nominal
 NOMINAL = 'classes', *(name for name in SIZES if name not in ('size', 'length'))
+# the largest numbers of meta.json: those of settings, and what else is no size of a network alone
+LARGEST = {name: settings.DATA[name].high for name in ('size', 'length', 'captions')}
+LARGEST['max_objects'] = 10**4
 # differences between two configs that a message names
 SHOWN = 10
 # characters of file patterns: Orbax takes the path of a checkpoint for one and reads nothing; of
@@ -592,8 +595,9 @@ def meta_of(known) -> core.Meta:
         texts = not isinstance(value, tuple) or all(isinstance(one, str) for one in value)
         if not is_of(default, value) or not texts:
             raise TypeError(f'{field} is {short(repr(value), 80)}')
-        if isinstance(value, int) and not 0 <= value <= STEPS:
-            raise ValueError(f'{field} is {value}')
+        most = LARGEST.get(field, 10**7)
+        if isinstance(value, int) and not 0 <= value <= most:
+            raise ValueError(f'{field} is {short(value, 40)}; expected 0 to {most}')
     return meta
 
 

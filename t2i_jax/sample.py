@@ -5,6 +5,8 @@ Sampler.load('runs/layout')(labels=['person, dog'], num=4)['boxes']         # fl
 """
 
 import functools
+import math
+import operator
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -33,7 +35,7 @@ from t2i_jax.draw.outputs import (
 )
 from t2i_jax.run import Path, Run, RunStage
 from t2i_jax.runtime import sharding
-from t2i_jax.runtime.errors import DataError, RunError, home, quoted
+from t2i_jax.runtime.errors import DataError, RunError, home, quoted, short
 from tfds_builders.files import read_text
 
 # pictures of one call, at most, of which attention is shown: that of many takes gigabytes
@@ -258,8 +260,15 @@ class Sampler:
 
 def require_drawable(num, seed):
     """Raise RunError for a number of samples or a seed out of range."""
-    settings.require_range('num', num, 1)
-    settings.require_range('seed', seed, 0, settings.SEEDS)
+    for name, value, low, high in ('num', num, 1, math.inf), ('seed', seed, 0, settings.SEEDS):
+        try:
+            # NumPy's whole numbers, too
+            whole = operator.index(value)
+        except TypeError:
+            raise RunError(
+                f'{name} is {short(repr(value), 80)}; expected a whole number.'
+            ) from None
+        settings.require_range(name, whole, low, high)
 
 
 def require_memory(n, num, pixels):

@@ -521,6 +521,25 @@ def test_what_is_not_read_or_given_twice():
     assert arrays((), None) == {}
 
 
+@pytest.mark.parametrize(
+    'name, values',
+    [
+        ('labels', [3]),
+        ('labels', 3),
+        ('labels', [['circle', None]]),
+        ('attributes', 3),
+        ('attributes', [['circle', 3]]),
+        ('attributes', [{'circle': 1}]),
+        ('sentences', 3),
+        ('layout', {'given_boxes': [3], 'given_labels': [3]}),
+    ],
+)
+def test_values_of_another_type_are_one_message(name, values):
+    context = conditions.Context(SHAPES, Vocabulary(['a']), 2, 0)
+    with pytest.raises(DataError, match=f'{name} is .*, which cannot be read: .*Sampler.__call__'):
+        conditions.arrays((name,), {name: values}, context)
+
+
 def test_two_values_of_one_kind_are_refused():
     with pytest.raises(DataError, match='red and blue cannot both be true of one object'):
         parse.attribute_vectors('red, blue, circle', SHAPES)

@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from t2i_jax import config as settings
 from t2i_jax import main, sample
 from t2i_jax.run import Run
 from t2i_jax.runtime import lock
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import DataError, RunError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHAPES, FLOWERS = 'experiments/gan_cls_shapes.py', 'experiments/gan_cls_flowers.py'
@@ -479,6 +480,10 @@ def test_another_vocabulary_is_refused_whatever_is_done_with_the_run(cli, traine
         ('{"name": 3}', 'name is 3'),
         ('{"name": "x", "length": "18"}', "length is '18'"),
         ('{"name": "x", "size": -5}', 'size is -5'),
+        ('{"name": "x", "length": 1000000000}', 'length is 1000000000; expected 0 to 64'),
+        ('{"name": "x", "size": 5000}', 'size is 5000; expected 0 to 4096'),
+        ('{"name": "x", "max_objects": 100000}', 'max_objects is 100000; expected 0 to 10000'),
+        ('{"name": "x", "attributes": 100000000}', 'attributes is 100000000; expected'),
         ('{"name": "x", "object_names": [1]}', 'object_names is (1,)'),
         ('{"name": "x", "wings": 2}', 'wings'),
     ],
@@ -534,10 +539,17 @@ def test_what_does_not_fit_into_memory_is_refused_with_what_does(
 
 def test_seeds_and_numbers_out_of_range_are_refused_from_python_too(trained):
     sampler = sample.Sampler.load(trained)
-    for options in (dict(seed=2**32), dict(seed=-1), dict(num=0), dict(num=-3)):
-        (name,) = options
-        with pytest.raises(RunError, match=f'{name} is '):
-            sampler(['a circle'], **options)
+    for name, values in dict(
+        seed=(2**32, -1, 1.5, None, '1', [1]), num=(0, -3, 1.5, None, '2', np.zeros(3))
+    ).items():
+        for value in values:
+            with pytest.raises(RunError, match=f'{name} is '):
+                sampler(['a circle'], **{name: value})
+    for given in ([3], [None], 3, [['a circle']], ['a circle', b'x']):
+        with pytest.raises(DataError, match=r'Sentence [12] is .*; expected a text'):
+            sampler(given)
+        with pytest.raises(DataError, match=r'Sentence [12] is .*; expected a text'):
+            sampler.encode(given)
 
 
 def test_the_program_can_be_called_twice_in_a_process(cli):

@@ -15,13 +15,12 @@ from t2i_jax.data.parse import (
     filled,
     given_layouts,
     label_sets,
-    listed,
     read_attributes,
     sentences_as_attributes,
     sentences_as_labels,
 )
-from t2i_jax.data.text import encode_sentences
-from t2i_jax.runtime.errors import DataError
+from t2i_jax.data.text import encode_sentences, listed
+from t2i_jax.runtime.errors import DataError, reason, short
 
 
 class Condition(NamedTuple):
@@ -79,7 +78,16 @@ def arrays(draws_from, given, context: Context, system='This system'):
         given |= in_sentences(given.pop('sentence'), draws_from, given, system)
     out = {}
     for name, values in given.items():
-        out |= CONDITIONS[name].read(values, context)
+        try:
+            out |= CONDITIONS[name].read(values, context)
+        except DataError:
+            raise
+        # a number or None in place of a text, lists of several lengths
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise DataError(
+                f'{name} is {short(repr(values), 80)}, which cannot be read: {reason(error)}. '
+                'help(Sampler.__call__) says what it takes.'
+            ) from error
     if 'given_boxes' in out:
         out |= completed(out, context)
     for name in draws_from:
@@ -133,7 +141,7 @@ def read_sentences(sentences, context):
 def read_several(values, context):
     """As many sentences for each picture as a row of the data has captions: lists, or texts."""
     values = [values] if isinstance(values, str) else values
-    rows = [re.split(r'(?<=[.!?;])\s+', x) if isinstance(x, str) else list(x) for x in values]
+    rows = [re.split(r'(?<=[.!?;])\s+', x) if isinstance(x, str) else listed(x) for x in values]
     k = context.meta.captions
     for number, row in enumerate(rows, start=1):
         if len(row) != k:

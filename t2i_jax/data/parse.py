@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from t2i_jax.data.text import tokenize
+from t2i_jax.data.text import listed, tokenize
 from t2i_jax.runtime.errors import DataError, short
 from tfds_builders import conditions_of
 
@@ -261,14 +261,6 @@ def sentences_as_attributes(sentences, meta):
         )
     vectors, known = zip(*[read(sentence, meta.attribute_names) for sentence in listed(sentences)])
     return np.stack(vectors), np.stack(known)
-
-
-def listed(sentences):
-    """Return a list of sentences, also of a single one. Raises DataError for none."""
-    sentences = [sentences] if isinstance(sentences, str) else list(sentences)
-    if not sentences:
-        raise DataError('There is no sentence to read. Give at least one.')
-    return sentences
 
 
 # -------------------------------------------------------------------------------------------- boxes

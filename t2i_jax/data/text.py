@@ -7,6 +7,7 @@ import hashlib
 import json
 import pathlib
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from absl import logging
@@ -23,6 +24,7 @@ __all__ = [
     'Vocabulary',
     'encode_chars',
     'encode_sentences',
+    'listed',
     'readable',
     'tokenize',
 ]
@@ -145,6 +147,20 @@ class Vocabulary:
         return [word for word in dict.fromkeys(tokenize(text)) if word not in self._ids]
 
 
+def listed(sentences) -> list[str]:
+    """Return a list of sentences, also of a single one. Raises DataError for none, and no text."""
+    several = isinstance(sentences, Iterable) and not isinstance(sentences, (str, bytes))
+    found = list(sentences) if several else [sentences]
+    if not found:
+        raise DataError('There is no sentence to read. Give at least one.')
+    for number, sentence in enumerate(found, start=1):
+        if not isinstance(sentence, str):
+            raise DataError(
+                f'Sentence {number} is {short(repr(sentence), 80)}; expected a text, "a red bird".'
+            )
+    return found
+
+
 def encode_sentences(
     sentences, vocabulary: Vocabulary, length: int, chars: int = CHARS
 ) -> dict[str, np.ndarray]:
@@ -155,9 +171,7 @@ def encode_sentences(
     Unknown words are left out and named in a warning. Raises DataError for no sentence, an empty
     one, or one without any known word.
     """
-    sentences = [sentences] if isinstance(sentences, str) else list(sentences)
-    if not sentences:
-        raise DataError('There is no sentence to encode. Give at least one.')
+    sentences = listed(sentences)
     rows = [
         _encode_sentence(sentence, number, vocabulary, length)
         for number, sentence in enumerate(sentences, start=1)
