@@ -385,10 +385,13 @@ class Trainer:
         trained = {network for phase in self.program.phases for network in phase.trains}
         arrays = jax.tree.leaves(core.pick(self.shapes.params, trained))
         pictures = f', {split.meta.size} px' if 'image' in split.fields else ''
+        plan, without = self.feed.plan, '' if self.held_out.plan else ', without losses'
+        # those without a caption that can be read are left out
+        count = f'{plan.n:,} of {len(split):,}' if plan.n < len(split) else f'{plan.n:,}'
         print(
-            f'Stage {self.name}: {len(split):,} records of {split.name} ({split.split}), '
-            f'{len(held_out):,} held out ({held_out.split}){pictures}; {self.total:,} steps of '
-            f'{self.feed.plan.batch_size} rows.'
+            f'Stage {self.name}: {count} records of {split.name} ({split.split}), '
+            f'{len(held_out):,} held out ({held_out.split}{without}){pictures}; '
+            f'{self.total:,} steps of {plan.batch_size} rows.'
         )
         shared = ''
         if self.mesh.size > 1:

@@ -172,7 +172,7 @@ def hollow(path):
             'a.txt takes 0 MB, and at most 0 are read',
         ),
         (lambda path: zipped(path, changed=(b'first', b'fiXst')), 'x.zip', 'broken .*a.txt.*CRC'),
-        (lambda path: os.mkfifo(path), 'x.tgz', 'is a pipe or a device. Give a file'),
+        (lambda path: os.mkfifo(path), 'x.tgz', 'is a pipe. Give a file'),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -228,6 +228,14 @@ def server():
         Handler.url, Handler.asked = f'http://127.0.0.1:{running.server_port}/x.bin', []
         yield Handler
         running.shutdown()
+
+
+def test_a_builder_that_is_made_directly_needs_no_tensorflow_and_has_a_page(tmp_path):
+    from tfds_builders.shape_scenes.builder import ShapeScenes
+
+    info = ShapeScenes(data_dir=tmp_path, config='single_quick').info
+    assert info.file_format.value == 'array_record'
+    assert info.homepage == 'tfds_builders/shape_scenes/README.md'
 
 
 def test_a_download_goes_on_where_it_stopped(tmp_path, server):
@@ -381,7 +389,9 @@ def test_a_data_set_says_what_it_is(name, tmp_path):
     builder = get_builder(name, tmp_path)
     info = builder.info
     assert info.citation == builder.get_metadata().citation.strip() and '@' in info.citation
-    assert info.homepage.startswith('https://')
+    own = f'tfds_builders/{info.name}/README.md'
+    assert info.homepage == own or info.homepage.startswith('https://')
+    assert 'tensorflow.org' not in info.homepage
     documented = [one for one in info.features.catalog_documentation() if one.name]
     assert documented and all(one.description for one in documented), documented
 

@@ -57,6 +57,8 @@ SAID = {file: [f'a small, red {file[0]}'] for file in FILES}
             'results.csv',
             'image_name| comment_number| comment\n' + rows('{}| 0| a small, red {name}'),
         ),
+        ('results_20130124.token', rows('{}#0\ta small, red {name}')),
+        ('Flickr8k.token.txt', rows('{}#12\ta small, red {name}')),
     ],
 )
 def test_tables_as_people_write_them(folder, name, text):
@@ -326,6 +328,44 @@ def test_of_several_columns_of_captions_one_is_read_in_every_kind_of_table(folde
     found = scan(folder)
     assert captions(found) == {'a.png': ['one', 'three']}
     assert found.notes == ['columns that are not read: text']
+
+
+def test_the_tokens_of_flickr(folder):
+    said = ['a "bird" , said', '" a quote', "it 's red"]
+    text = ''.join(f'{file}#{i}\t{one}\n' for file in FILES for i, one in enumerate(said))
+    put(folder / 'results_20130124.token', text)
+    assert captions(scan(folder)) == dict.fromkeys(FILES, said)
+    put(folder / 'captions.csv', rows('{},"a small, red {name}"'))
+    found = scan(folder)
+    assert captions(found) == SAID and 'results_20130124.token is not read' in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    'name, how', [('meta_cap.json', 'captions.jsonl'), ('a.parquet', 'pandas'), ('b.XLSX', 'csv')]
+)
+def test_tables_of_other_forms_are_named_with_how_to_convert_them(folder, name, how):
+    put(folder / name, b'{}')
+    with pytest.raises(DataError, match=f'{name} is not read: (write|save) .*{how}'):
+        scan(folder)
+    put(folder / 'captions.csv', rows('{},"a small, red {name}"'))
+    found = scan(folder)
+    assert captions(found) == SAID and f'{name} is not read: ' in found.notes[0]
+
+
+def test_a_text_file_that_is_no_file_is_named(folder):
+    for file in FILES:
+        put(folder / file.replace('.png', '.txt'), 'a thing')
+    for name in ('a.txt', 'b.txt', 'c.txt', 'd.txt'):
+        os.remove(folder / name)
+    os.mkfifo(folder / 'a.txt')
+    (folder / 'b.png.txt').mkdir()
+    (folder / 'c.txt').symlink_to('/dev/zero')
+    assert scan(folder).problems == {
+        'a.png': 'a.txt is a pipe, not a file',
+        'b.png': 'b.png.txt is a folder, not a file',
+        'c.png': 'c.txt is a device, not a file',
+        'd.png': 'there is no d.txt in its folder',
+    }
 
 
 def test_a_folder_without_captions_is_refused_with_what_it_has(folder):

@@ -507,7 +507,7 @@ def test_a_config_that_is_not_a_file_is_not_opened(tmp_path):
         settings.load_older(tmp_path)
     (tmp_path / 'config.json').rmdir()
     os.mkfifo(tmp_path / 'config.json')
-    with pytest.raises(RunError, match='a pipe or a device'):
+    with pytest.raises(RunError, match='it is a pipe, not a file'):
         settings.load_older(tmp_path)
     with pytest.raises(RunError, match='File name too long'):
         settings.load_older(tmp_path / ('x' * 300))

@@ -135,7 +135,7 @@ def test_pipes_and_devices_are_named_and_not_opened(tmp_path, path):
         lambda: read_captions(path, 'made', 3),
         lambda: report.read(path),
     ):
-        with pytest.raises((DataError, RunError), match=f'{path} is a pipe or a device. Give a'):
+        with pytest.raises((DataError, RunError), match=f'{path} is a (pipe|device). Give a'):
             read()
 
 

@@ -103,7 +103,7 @@ def test_files_of_a_run_that_are_no_files_are_named_and_not_opened(tmp_path, kin
             os.mkfifo(path)
         else:
             path.symlink_to(f'/dev/{kind}')
-        what = 'a folder' if kind == 'folder' else 'a pipe or a device'
+        what = {'folder': 'a folder', 'pipe': 'a pipe'}.get(kind, 'a device')
         with pytest.raises(RunError, match=f'{path} is {what}, and a run .*take it away'):
             Log(tmp_path) if name == 'metrics.jsonl' else Lock(tmp_path).__enter__()
 

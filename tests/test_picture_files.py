@@ -5,6 +5,7 @@ Whatever a file holds, nothing hangs, and no other program is started.
 
 import io
 import os
+import pathlib
 import re
 import struct
 import zlib
@@ -204,8 +205,8 @@ def test_texts_of_all_encodings(tmp_path):
         ('a' * 300, 'a cannot be used: File name too long'),
         ('a\0b', 'is not the name of a file'),
         ('a\ud800', 'is not the name of a file'),
-        ('pipe', 'pipe is a pipe or a device. Give a file'),
-        ('/dev/zero', '/dev/zero is a pipe or a device. Give a file'),
+        ('pipe', 'pipe is a pipe. Give a file'),
+        ('/dev/zero', '/dev/zero is a device. Give a file'),
         ('~nobody/x', '/x cannot be used: No such file'),
     ],
 )
@@ -276,3 +277,24 @@ def test_what_is_not_meant_as_data_is_skipped_and_counted(tmp_path):
         'broken links': 1,
         'pipes and devices': 1,
     }
+
+
+def test_folders_that_may_not_be_read_are_counted(tmp_path, monkeypatch):
+    for name in ('a', 'private'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'a.png').touch()
+    stat, scandir = os.stat, os.scandir
+
+    def refuse(system):
+        def call(path, **keywords):
+            if 'private' in pathlib.Path(path).parts[: -1 if system is stat else None]:
+                raise PermissionError(13, 'Permission denied', str(path))
+            return system(path, **keywords)
+
+        return call
+
+    monkeypatch.setattr(os, 'stat', refuse(stat))
+    # by which os.walk lists them
+    monkeypatch.setattr(os, 'scandir', refuse(scandir))
+    found, skipped = files.walk(tmp_path, ('',))
+    assert found == [tmp_path / 'a' / 'a.png'] and sum(skipped.values()) == 1

@@ -243,7 +243,9 @@ def test_without_a_held_out_batch_there_are_no_held_out_losses(dense, tmp_path, 
     config.data.validation_split = 'validation[:1]'
     mesh = sharding.make_mesh(devices=ONE)
     assert opened(config, tmp_path, mesh).held_out.plan is None
-    assert 'Stage gan: no held-out losses. shape_scenes' in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert 'Stage gan: no held-out losses. shape_scenes' in told
+    assert '1 held out (validation[:1], without losses)' in told
     config.stages.gan.keep = 'best:g_loss'
     with pytest.raises(DataError, match='1 records that can be drawn, too few'):
         opened(config, tmp_path, mesh)

@@ -20,17 +20,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """A TFDS builder that says in one DataError what is wrong with its folders and files.
 
     data_dir: may begin with ~
+    file_format: 'array_record' by default
     """
 
     HOMEPAGE = None
     # the user's files, where it reads some
     manual_dir = None
 
-    def __init__(self, *, data_dir=None, **kwargs):
+    def __init__(self, *, data_dir=None, file_format=None, **kwargs):
         spill.without_tensorflow()
         data_dir = str(home(data_dir)) if data_dir else None
         try:
-            super().__init__(data_dir=data_dir, **kwargs)
+            # TFDS's own default needs TensorFlow
+            file_format = file_format or 'array_record'
+            super().__init__(data_dir=data_dir, file_format=file_format, **kwargs)
             fault = self._fault()
         except DataError:
             raise
@@ -47,7 +50,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             if isinstance(error, ValueError) and 'File format' in str(error):
                 raise DataError(
                     f'{self.name} was built there as another file format ({error}). Give another '
-                    f'--data_dir for a copy as {kwargs.get("file_format")}.'
+                    f'--data_dir for a copy as {file_format}.'
                 ) from None
             raise unreadable(folder, error, self.manual_dir) from error
         if fault:
@@ -106,7 +109,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description=description or self.__doc__,
             citation=self.get_metadata().citation,
-            homepage=self.HOMEPAGE,
+            # without one, TFDS names a page of its catalogue that does not exist
+            homepage=self.HOMEPAGE or f'tfds_builders/{self.name}/README.md',
             features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(metadata),
         )

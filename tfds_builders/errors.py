@@ -76,11 +76,15 @@ def home(path) -> pathlib.Path:
 
 
 def no_file(status: os.stat_result) -> str:
-    """Say what a folder, a pipe or a device is; '' for a file."""
+    """Say what a folder, a pipe, a socket or a device is; '' for a file."""
     if stat.S_ISDIR(status.st_mode):
         return 'a folder'
-    # reading it might never end
-    return '' if stat.S_ISREG(status.st_mode) else 'a pipe or a device'
+    # reading the others might never end
+    if stat.S_ISFIFO(status.st_mode):
+        return 'a pipe'
+    if stat.S_ISSOCK(status.st_mode):
+        return 'a socket'
+    return '' if stat.S_ISREG(status.st_mode) else 'a device'
 
 
 def explained(error, path=None):

@@ -229,10 +229,11 @@ def walk(folder, endings) -> tuple[list[pathlib.Path], dict[str, int]]:
                 continue
             if _is_hidden(name):
                 skipped['hidden files'] += 1
-            elif (place / name).is_file():
+            # unlike pathlib's, these take what may not be read for missing
+            elif os.path.isfile(place / name):
                 found.append(place / name)
             else:
-                there = (place / name).exists()
+                there = os.path.exists(place / name)
                 skipped['pipes and devices' if there else 'broken links'] += 1
     return sorted(found), dict(sorted(skipped.items()))
 
@@ -248,9 +249,9 @@ def _not_entered(folder):
     if _is_hidden(name):
         return 'hidden folders'
     # TFDS builds in a folder that it renames in the end
-    if (folder / 'dataset_info.json').exists() or name.startswith('incomplete.'):
+    if os.path.exists(folder / 'dataset_info.json') or name.startswith('incomplete.'):
         return 'built data sets'
-    if (folder / 'config.json').exists() and any(folder.glob('*/meta.json')):
+    if os.path.exists(folder / 'config.json') and any(folder.glob('*/meta.json')):
         return 'workdirs of runs'
     return 'linked folders' if folder.is_symlink() else None
 
@@ -260,7 +261,7 @@ def require_file(path, limit=math.inf) -> str:
 
     limit: of its size in bytes
 
-    Raises DataError that names what is missing, a folder, a pipe or a device, and a larger file.
+    Raises DataError that names what is missing, what is not a file, and a larger file.
     """
     path = str(home(path))
     try:

@@ -27,7 +27,7 @@ from t2i_jax.evaluate.measures import OPTIONS, Kind, Unmeasurable
 from t2i_jax.evaluate.pictures import Images
 from t2i_jax.run import Path, RunStage
 from t2i_jax.runtime import sharding
-from t2i_jax.runtime.errors import RunError
+from t2i_jax.runtime.errors import RunError, quoted
 from t2i_jax.sample import Sampler
 
 __all__ = ['EVALUATIONS', 'evaluate', 'evaluate_files']
@@ -39,7 +39,7 @@ EVALUATIONS: dict[str, type[Kind]] = {'image': Images, 'boxes': Layouts, 'codes'
 def evaluate(stage: RunStage, out: Path | None = None, everything: bool = False, **options) -> dict:
     """Evaluate a stage and write <out>/<name>.json and .png -> the report as a dictionary.
 
-    Its headline is printed.
+    Its headline is printed, and a line at the start.
 
     stage: a RunStage. out: a folder, <workdir>/eval by default. everything: print all numbers.
     options: those that differ from `eval` in the run's config.
@@ -49,6 +49,12 @@ def evaluate(stage: RunStage, out: Path | None = None, everything: bool = False,
     """
     config, options = stage.config, {**OPTIONS, **stage.config.eval, **options}
     check_block('eval', options)
+    # a bar follows on a terminal; elsewhere minutes pass before the numbers come
+    print(
+        f'Evaluating stage {stage.name} of {quoted(stage.workdir)}, eval.num={options["num"]:,} of '
+        'each split. Compiling takes about a minute the first time.',
+        flush=True,
+    )
     ema, mesh = options['weights'] == 'ema', sharding.make_mesh(1)
     sampler = Sampler(stage, options['step'] or None, chunk=CHUNK, averaged=ema, mesh=mesh)
     kind = kind_of(sampler)

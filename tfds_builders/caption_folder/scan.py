@@ -1,6 +1,7 @@
 """Folders of pictures with captions, in any of the layouts that people have."""
 
 import collections
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 from tfds_builders.caption_folder import tables
 from tfds_builders.caption_folder.entries import KNOWN, NO_UTF8, OBJECT, Entry, entry_of
 from tfds_builders.caption_folder.tables import NO_TEXT, SPLITS
-from tfds_builders.errors import DataError, quoted
+from tfds_builders.errors import DataError, no_file, quoted
 from tfds_builders.files import clean, read_text, storable, walk
 from tfds_builders.pictures import ENDINGS
 
@@ -86,7 +87,7 @@ def scan(root) -> Folder:
             f'No caption of {quoted(root)} can be used ({len(problems)} problems). The first, '
             f'{storable(record)}: {storable(problem)}.'
         )
-    notes += refused + _orphans(root, unused, sizes)
+    notes += refused + tables.not_read(others) + _orphans(root, unused, sizes)
     if not entries:
         left = storable(''.join(f'; {note.strip()}' for note in notes[:FEW]))
         raise DataError(
@@ -178,11 +179,18 @@ def _beside(root, files, texts, problems, guessed):
             entries.append(Entry(file, captions))
         else:
             problems[file] = (
-                f'{posixpath.basename(text)} has no caption'
-                if text
-                else f'there is no {posixpath.basename(stem)}.txt in its folder'
+                f'{posixpath.basename(text)} has no caption' if text else _without(root, stem, file)
             )
     return entries, list(unused)
+
+
+def _without(root, *stems):
+    """Return why a picture has no caption: what is there in place of its text file, or nothing."""
+    for text in (stem + ending for stem in stems for ending in TEXTS):
+        with contextlib.suppress(OSError):
+            if other := no_file(os.stat(root / text)):
+                return f'{posixpath.basename(text)} is {other}, not a file'
+    return f'there is no {posixpath.basename(stems[0])}.txt in its folder'
 
 
 def _orphans(root, texts, sizes):

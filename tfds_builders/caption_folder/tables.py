@@ -4,6 +4,7 @@ import csv
 import json
 import pathlib
 import posixpath
+import re
 
 from tfds_builders.errors import DataError, quoted
 from tfds_builders.files import read_text
@@ -30,6 +31,17 @@ COLUMNS = (
     f'{", ".join(name for name in TEXTS if name != "text")})'
 )
 NO_TEXT = 'holds NUL characters: save it as UTF-8, or as UTF-16 with a byte order mark'
+# Flickr8k and 30k number the captions of a picture: 1000268201.jpg#0
+NUMBER = re.compile(r'#[0-9]+$')
+# tables that are not read here, and how each becomes one that is
+OTHERS = {
+    'meta_cap.json': 'write captions.jsonl, a line {"file_name": ..., "caption": ...} a picture',
+    '.parquet': 'write it as captions.csv, with pandas: read_parquet(...).to_csv(...)',
+    '.arrow': 'write it as captions.jsonl, with datasets: load_from_disk(...).to_json(...)',
+    '.xlsx': 'save it as captions.csv, with the columns file_name and text',
+    '.xls': 'save it as captions.csv, with the columns file_name and text',
+    '.ods': 'save it as captions.csv, with the columns file_name and text',
+}
 # bytes of a table
 LIMIT = 1 << 28
 
@@ -43,12 +55,27 @@ def texts_in(row) -> list[str]:
     return [name for name in TEXTS if str(row.get(name) or '').strip()]
 
 
+def not_read(files) -> list[str]:
+    """Return a line for each of the files that hold captions in a form that is not read."""
+    lines = []
+    for file in files:
+        name = posixpath.basename(file).lower()
+        how = OTHERS.get(name) or OTHERS.get(posixpath.splitext(name)[1])
+        if how:
+            lines.append(f'{file} is not read: {how}')
+    return lines
+
+
 def rank(file):
     """Return a table's place among those of its folder, None for a file that is none by its name.
 
     Those of the lowest rank are read.
     """
-    stem, kind = posixpath.splitext(posixpath.basename(file).lower())
+    name = posixpath.basename(file).lower()
+    stem, kind = posixpath.splitext(name)
+    # results_20130124.token of Flickr30k, Flickr8k.token.txt
+    if name.endswith(('.token', '.token.txt')):
+        return (3,)
     if kind not in KINDS:
         return None
     if stem in ('captions', 'metadata'):
@@ -145,8 +172,8 @@ def _csv_rows(text, place, problems):
     if first is None:
         raise NoTable('it is empty')
     header, options = _header(lines[first])
-    if header:
-        first += 1
+    # without header, which Flickr8k and 30k do not have
+    numbered, first = not header, first + bool(header)
     header, found = header or ['file_name', 'text'], {}
     for number, values, problem in _records(lines, first, options):
         where = f'{place} line {number + 1}'
@@ -163,6 +190,8 @@ def _csv_rows(text, place, problems):
         if problem or not any(map(str.strip, values)):
             continue
         row = {name: value for name, value in zip(header, values) if value.strip()}
+        if numbered and 'file_name' in row:
+            row['file_name'] = NUMBER.sub('', row['file_name'].strip())
         key = next((row[name].strip() for name in FILE_NAMES if name in row), where)
         texts = [row.pop(name) for name in texts_in(row)[:1]]
         line, merged = found.setdefault(key, (where, row | {'captions': []}))
@@ -202,8 +231,9 @@ def _header(line):
     if '\0' in line:
         raise NoTable(f'it {NO_TEXT}')
     for delimiter in ',;\t|':
-        # Flickr30k's captions between | hold quotes that mean nothing
-        quoting = csv.QUOTE_NONE if delimiter == '|' else csv.QUOTE_MINIMAL
+        # Flickr's captions behind | and numbers hold quotes that mean nothing
+        plain = delimiter == '|' or NUMBER.search(line.partition(delimiter)[0])
+        quoting = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
         options = {'delimiter': delimiter, 'quoting': quoting}
         cells = next(csv.reader([line], skipinitialspace=True, **options), [])
         names = [cell.strip().lower().replace(' ', '_') for cell in cells]
@@ -213,7 +243,7 @@ def _header(line):
             if twice:
                 raise NoTable(f'two columns of its header are named {min(twice)}')
             return names, options
-        if len(cells) > 1 and names[0].endswith(ENDINGS):
+        if len(cells) > 1 and NUMBER.sub('', names[0]).endswith(ENDINGS):
             return None, options
     raise NoTable(
         f'its first line is neither a file and a caption nor a header that is known '
