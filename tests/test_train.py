@@ -227,6 +227,10 @@ def test_a_batch_shrinks_to_small_data_and_a_checkpoint_knows_it(dense, tmp_path
         'parameters to train on 1 x cpu. Compiling takes about a minute the first time.',
     ):
         assert part in told
+    # of records without a caption that can be read
+    trainer.feed.plan.n = 40
+    trainer.announce()
+    assert 'Stage gan: 40 of 50 records of shape_scenes' in capsys.readouterr().out
 
 
 def test_other_data_than_those_of_a_checkpoint_are_refused(tiny, trained, tmp_path):
@@ -266,6 +270,25 @@ def started(config, workdir):
         return opened(config, workdir, sharding.make_mesh(devices=ONE)).resumed(checkpoints)
     finally:
         checkpoints.close()
+
+
+def test_a_smaller_keep_n_says_what_it_deletes_and_an_empty_folder_is_none(
+    tiny, trained, tmp_path, capsys
+):
+    run = shutil.copytree(trained, tmp_path / 'run')
+    config, folder = tiny().unlock(), run / 'gan' / 'checkpoints'
+    config.stages.gan.steps = 9
+    for keep_n, told in ((2, False), (1, True)):
+        config.stages.gan.keep_n = keep_n
+        assert started(config, run).step == 6
+        assert told == (
+            'with keep_n=1 the next save deletes 2 checkpoints, of steps 3 to 6. '
+            '--config.stages.gan.keep_n=-1 keeps all.' in capsys.readouterr().out
+        )
+    for step in '36':
+        shutil.rmtree(folder / step)
+    (folder / '6').mkdir()
+    assert started(config, run).step == 0 and not any(folder.iterdir())
 
 
 def test_a_network_may_come_from_another_run(tiny, trained, tmp_path):
