@@ -538,7 +538,7 @@ def test_a_file_name_that_is_no_utf8_is_a_problem(tmp_path, folder):
         ('none', 'none does not exist. Give a folder of pictures'),
         ('my pictures/a.jpg', "a.jpg' is a file: unpack it. Give a folder of pictures"),
         ('a' * 300, 'does not exist. Give a folder'),
-        ('a\0b', 'does not exist. Give a folder'),
+        ('a\0b', 'is not the name of a file or folder'),
         ('~nobody/x', 'x does not exist. Give a folder'),
         ('', 'needs a folder'),
     ],

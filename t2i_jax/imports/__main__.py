@@ -27,7 +27,7 @@ def cli(argv=None):
     given = parser().parse_intermixed_args(argv)
     logging.set_verbosity(logging.WARNING)
     try:
-        workdir = home(given.workdir)
+        workdir = str(home(given.workdir))
         steps = written(given, settings.load(given.config), workdir)
     except (DataError, RunError) as error:
         sys.exit(f'Error: {error}')
