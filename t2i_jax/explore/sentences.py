@@ -194,16 +194,15 @@ def swap_word_sheet(request) -> Found:
     Given ones, or held-out captions.
     """
     require_pairs(request)
-    sampler, num, batch = request.sampler, request.num, None
+    sampler, num = request.sampler, request.num
     texts = list(request.texts)
-    if not texts:
-        split = held_out(sampler, 1).split
-        found, texts = alike(split.texts, max(1, num // 2))
-        if 'embedding' in sampler.module.needs:
-            batch = Rows(split, *(np.array(x) for x in zip(*found))).batch()
+    if texts:
+        encoded = sampler.encode(texts)
+    else:
+        encoded, texts = held_out_pairs(sampler, max(1, num // 2))
     pairs = range(0, len(texts), 2)
     changed = [exchanged(*texts[i : i + 2]) for i in pairs]
-    encoded = {'encoded': sampler.encode(texts if batch is None else batch)}
+    encoded = {'encoded': encoded}
     parts = [swap_word(sampler, take(encoded, slice(i, i + 2)), num, request.seed) for i in pairs]
     pictures = np.concatenate(parts)
     paired = pictures.reshape(-1, 2, *pictures.shape[1:]).astype(np.float32)  # pairs 2 num s s 3
@@ -215,6 +214,19 @@ def swap_word_sheet(request) -> Found:
         **explored.read(sampler.meta.scenes, pictures.swapaxes(0, 1)),
     }
     return Found(pictures, texts, numbers)
+
+
+def held_out_pairs(sampler, count):
+    """Encode `count` pairs of held-out captions that differ by one word -> (encoded, texts).
+
+    Raises DataError where there is none.
+    """
+    split = held_out(sampler, 1).split
+    rows, texts = alike(split.texts, count)
+    batch = texts
+    if 'embedding' in sampler.module.needs:
+        batch = Rows(split, *(np.array(x) for x in zip(*rows))).batch()
+    return sampler.encode(batch), texts
 
 
 def alike(texts, count):

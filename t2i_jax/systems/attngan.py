@@ -119,16 +119,22 @@ class AttnGenerator(nnx.Module):
         z_key, eps_key = jax.random.split(key)
         return {'z': normal_rows(z_key, n, (self.nz,)), 'eps': self.ca.noise(eps_key, n)}
 
+    def words_of(self, i, text):
+        """Return the words b t d that map i looks at, and which of them there are, b t.
+
+        After the first `attention_count` maps it is the sentence, as the only word of itself.
+        """
+        if i < self.attention_count:
+            return text.words, text.mask > 0
+        return text.sentence[:, None], jnp.ones((len(text.mask), 1))
+
     def grow(self, i, x, text, condition, *, train):
         """Compute the map after x, by stage i. -> (map, attention, None where it is the sentence's)
 
         text: WordsAndSentence. condition: b nc, of the augmentation.
         """
-        if i < self.attention_count:
-            return self.next[i](x, text.words, text.mask > 0, train=train)
-        # the sentence as the only word of itself
-        words, mask = text.sentence[:, None], jnp.ones((len(text.mask), 1))
-        return self.next[i](x, words, mask, train=train)[0], None
+        x, beta = self.next[i](x, *self.words_of(i, text), train=train)
+        return x, beta if i < self.attention_count else None
 
     def __call__(self, text, z, eps, *, train):
         condition, mu, logvar = self.ca(text.sentence, eps)
