@@ -34,7 +34,10 @@ from t2i_jax.explore.sentences import alike, between, exchanged
 from t2i_jax.run import Run
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.sample import Sampler
+from t2i_jax.scenes import explored
 from t2i_jax.train import train
+from tfds_builders.facts import EXISTS, table
+from tfds_builders.shape_scenes import render
 
 PAIR = ['a large red circle', 'a large blue circle']
 SIDE = 16
@@ -72,8 +75,9 @@ def shown(monkeypatch):
 
 @pytest.fixture
 def few(monkeypatch):
-    """Correlations of few pictures."""
+    """Correlations of few pictures, a table of few exchanged words."""
     monkeypatch.setattr(sys.modules['t2i_jax.explore.style'], 'PICTURES', 20)
+    monkeypatch.setattr(sys.modules['t2i_jax.explore.edit'], 'CAPTIONS', 60)
 
 
 def close(a, b):
@@ -154,6 +158,32 @@ def test_held_out_captions_that_differ_by_one_word():
         alike([['a red ring'], ['two squares'], ['ring'], ['cross']], 2)
 
 
+def test_edits_of_shape_scenes_and_what_became_of_them():
+    def drawn(*objects):
+        scene = np.full((6, 8), -1)
+        for depth, (kind, colour, x) in enumerate(objects):
+            scene[depth] = (kind, colour, 1, x, 1792, 1200, 1200, depth)
+        scene[-1, :2] = 1, 0
+        return render.image(scene, 64)
+
+    red = table([(EXISTS, 0, 0, -1, -1, -1)])
+    texts, facts = ['a red circle'] * 6, np.stack([red] * 6)
+    found = explored.edits('single', texts, facts, 12)
+    by_kind = {kind: [one for one in found if one[1] == kind] for kind in ('class', 'colour')}
+    assert len(found) == 8 and {len(some) for some in by_kind.values()} == {4}
+    assert explored.edits('', texts, facts, 12) == []
+    colour = by_kind['colour'][0][3][0][2]
+    edits = [(row, 'colour', '', by_kind['colour'][0][3]) for row in range(4)]
+    # done; deaf; another shape; elsewhere
+    after = [(0, colour, 1792), (0, 0, 1792), (1, colour, 1792), (0, colour, 2816)]
+    pictures = [np.stack([drawn(one) for one in some]) for some in ([(0, 0, 1792)] * 4, after)]
+    numbers = explored.edited('single', *pictures, edits, facts)['colour']
+    assert (numbers['n'], numbers['right'], numbers['class_kept']) == (4, 0.5, 0.75)
+    assert numbers['all_else_kept'] == 0.75 and numbers['size_kept'] == 1
+    assert numbers['moved'] == pytest.approx(0.25 / 4, abs=0.01) and numbers['background'] < 0.01
+    assert 'colour_kept' not in numbers
+
+
 def test_styles(styled):
     sampler = Sampler(styled['style'], chunk=8)
     images = np.random.default_rng(0).uniform(-1, 1, (3, SIDE, SIDE, 3)).astype(np.float32)
@@ -197,6 +227,8 @@ def test_correlations_of_each_dimension():
         ('z_interpolation', dict(texts=PAIR), (4, 9)),
         ('swap_word', dict(texts=PAIR), (2, 2)),
         ('swap_word', {}, (2, 2)),
+        ('edit', dict(texts=PAIR), (3, 2)),
+        ('edit', {}, (3, 2)),
         ('style', {}, (3, 2)),
         ('style', dict(texts=PAIR[:1]), (2, 2)),
     ],
@@ -218,6 +250,17 @@ def test_pictures_and_numbers(what, given, rows, styled, shown, few, tmp_path, c
     if what == 'swap_word':
         assert len(numbers['words']) == 1 and all(numbers['words'][0])
         assert numbers['pixel_change_of_other_noise'] > 0
+    if what == 'edit':
+        before, after, change = pictures.astype(np.float32)
+        assert shown['labels'][2] == 'change' and (change == change[..., :1]).all()
+        np.testing.assert_allclose(change[..., 0], np.abs(after - before).mean(-1), atol=0.5)
+        assert numbers['l2'] == pytest.approx(np.square((after - before) / 255).mean(), rel=1e-3)
+        assert numbers['pairs'][0]['texts'] == shown['labels'][:2]
+        words = numbers.get('exchanged_words')
+        assert (words is None) == ('texts' in given)
+        assert given or {name: words[name]['n'] for name in ('class', 'colour', 'size')} == {
+            name: 20 for name in ('class', 'colour', 'size')
+        }
     if what == 'style':
         assert len(numbers['correlation']) == 128
         assert numbers['correlation_least'] <= numbers['correlation_mean']
@@ -264,6 +307,7 @@ def test_stages_and_what_they_offer(styled, trained):
         'text_interpolation',
         'z_interpolation',
         'swap_word',
+        'edit',
     ]
     assert list(offered(styled['style'].module)) == ['style']
     assert offered(styled['text'].module) == {}

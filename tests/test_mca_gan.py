@@ -3,13 +3,14 @@
 import functools
 import pickle
 import re
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import batch_for, count, filled, shapes_of, start, uniform
+from helpers import batch_for, count, filled, sampler_of, shapes_of, start, uniform
 
 from experiments import mca_gan_birds, mca_gan_coco
 from t2i_jax import stage as core
@@ -18,6 +19,7 @@ from t2i_jax.encoders.bi_lstm import BiLstm
 from t2i_jax.encoders.damsm_image import DamsmImage
 from t2i_jax.encoders.pretrained import random_weights
 from t2i_jax.encoders.sentence import WordsAndSentence
+from t2i_jax.evaluate.measures import Measure
 from t2i_jax.run import describe
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.stage import Meta
@@ -227,6 +229,21 @@ def test_real_pictures_are_asked_for_the_words_of_the_row_before():
     found = np.asarray(stage.measure(batch, None)['own_words_fit_better'])
     assert np.isnan(found[1]) and set(found[[0, 2, 3]]) <= {0, 1}
     assert stage_of(**OFF).measure(batch, None) == {}
+
+
+def test_a_sampler_without_discriminators_can_ask():
+    """As an evaluation does."""
+    sampler = sampler_of(stage_of(**DAMSM), META)
+    sampler.params = {name: x for name, x in sampler.params.items() if name != 'D'}
+    batch = batch_for(('image', 'tokens'), META)
+    rows = types.SimpleNamespace(rows=np.arange(4))
+    rows.take = lambda which: types.SimpleNamespace(
+        batch=lambda: {
+            name: np.asarray(batch[name])[which] for name in ('image', 'tokens', 'length')
+        }
+    )
+    found = Measure(sampler)(rows, 0)['own_words_fit_better']
+    assert found.shape == (4,) and set(found) <= {0, 1}
 
 
 def test_what_the_stage_asks_for():

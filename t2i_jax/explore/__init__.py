@@ -115,8 +115,8 @@ EXPLORATIONS = {
     'edit': Exploration(
         edit_sheet,
         SENTENCES,
-        'a sentence, another one from the same noise, and where they differ; without --text also a '
-        'table of exchanged words; --text in pairs',
+        'two sentences, from the same noise, and where they differ; --text in pairs, without it '
+        'also a table of exchanged words',
         ('texts',),
         from_sentences,
     ),
