@@ -11,7 +11,7 @@ Variants: `:official`, what the released code does; `:tiny`, seconds, for tests.
 --config.stages.gan.model.channel_input=none, .word_scales=0, .perceptual_weight=0.
 
 Expected: Inception Score 4.58 +- .09, R-precision 69.33 +- 3.23 %, squared difference after a
-change of words .18 (paper).
+change of words .18 (paper; all but the first from memory).
 Deviations: those of systems/mca_gan.py and of attngan_birds. With the paper's weight of 1 the
 perceptual loss starts at 10 to 30 a scale, much more than the other terms; where pictures of one
 caption become alike, try --config.stages.gan.model.perceptual_weight=0.1, about that of the code.

@@ -9,7 +9,7 @@ Hardware: a GPU; not trained here at full size.
 Variants: `:official`, what the released code does; `:tiny`, seconds, for tests.
 
 Expected: Inception Score 24.06 +- .60, R-precision 82.43 +- 2.43 %, squared difference after a
-change of words .17 (paper); no weights were released.
+change of words .17 (paper, from memory); no weights were released.
 Deviations: those of systems/mca_gan.py and of attngan_coco.
 """
 

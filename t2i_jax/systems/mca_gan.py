@@ -27,14 +27,14 @@ neither a nor c (start: 5 and 0), and log(1 - L_corre), which saturates, in L_G.
 from channels (`mask_mode`); in the code it is not, its channels attend from the pixels' context
 (`channel_input='spatial'`), and its L_G has a third of l2. phi reads pictures normalised as
 ImageNet's, the code's as they are (`features_normalised`): then its term is a third as large, so
-that the code has it with about a tenth of the weight that l2 = 1 means here. AttnGAN's terms and weights are those of its code. The real pictures that L_corre sees with
-wrong words are those of D's wrong pairs, without pairs of one class. `channel_grid` and
-phi = 'damsm' are not in the paper.
+that the code has it with about a tenth of the weight that l2 = 1 means here. AttnGAN's terms and
+weights are those of its code. The real pictures that L_corre sees with wrong words are those of D's
+wrong pairs, without pairs of one class. `channel_grid` and phi = 'damsm' are not in the paper.
 
-Expected (paper): Inception Score 4.58 +- .09 birds, 24.06 +- .60 COCO; R-precision 69.33 +- 3.23 %
-and 82.43 +- 2.43 %; squared difference between pictures before and after a change of words .18 and
-.17 (AttnGAN .26 and .40), which by itself rewards deafness to words. The released weights are of
-AttnGAN with attention of channels and the perceptual loss.
+Expected (paper, from memory but for 4.58): Inception Score 4.58 +- .09 birds, 24.06 +- .60 COCO;
+R-precision 69.33 +- 3.23 % and 82.43 +- 2.43 %; squared difference between pictures before and
+after a change of words .18 and .17 (AttnGAN .26 and .40), which by itself rewards deafness to
+words. The released weights are of AttnGAN with attention of channels and the perceptual loss.
 """
 
 from typing import Any, NamedTuple
