@@ -195,14 +195,12 @@ def swap_word_sheet(request) -> Found:
     """
     require_pairs(request)
     sampler, num = request.sampler, request.num
-    texts = list(request.texts)
-    if texts:
-        encoded = sampler.encode(texts)
-    else:
+    texts, encoded = list(request.texts), None
+    if not texts:
         encoded, texts = held_out_pairs(sampler, max(1, num // 2))
     pairs = range(0, len(texts), 2)
     changed = [exchanged(*texts[i : i + 2]) for i in pairs]
-    encoded = {'encoded': encoded}
+    encoded = {'encoded': sampler.encode(texts) if encoded is None else encoded}
     parts = [swap_word(sampler, take(encoded, slice(i, i + 2)), num, request.seed) for i in pairs]
     pictures = np.concatenate(parts)
     paired = pictures.reshape(-1, 2, *pictures.shape[1:]).astype(np.float32)  # pairs 2 num s s 3
