@@ -482,3 +482,23 @@ def sentence_loss(
         wrong_captions=None if wrong_sentences is None else cosines(codes, wrong_sentences),
         wrong_pictures=None if wrong_codes is None else cosines(wrong_codes, sentences),
     )
+
+
+# -------------------------------------------------------------------------------------- captions
+def caption_loss(
+    logits: Array, tokens: Array, length: Array, *, reduction: str = 'mean', end: bool = False
+) -> Array:
+    """Compute the cross-entropy of the words of captions -> scalar, in nats.
+
+    logits: (B, T, V), of word t from what stands before it. tokens: (B, T) ids, 0 is padding.
+    length: (B,) words, which alone count.
+    reduction: 'mean' over all words of the batch, or 'sum' over those of a caption, and then the
+        mean over the batch. Raises ValueError for another.
+    end: the first padding counts as a word, too, where there is one: the end.
+    """
+    choose('reduction', reduction, ('mean', 'sum'))
+    counts = jnp.arange(tokens.shape[1]) < length[:, None] + end
+    logits = logits.astype(jnp.float32)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
+    total = jnp.where(counts, losses, 0).sum()
+    return total / (jnp.maximum(counts.sum(), 1) if reduction == 'mean' else len(tokens))

@@ -7,6 +7,7 @@ linear heads on the maps of a trunk:
 |---|---|---|---|---|
 | 'inception', torchvision's InceptionV3, the paper's | 299 px | 17 x 17 x 768 | 2048 | heads |
 | 'efficientnet_lite0', whose weights pip can install | 224 px | 14 x 14 x 112 | 1280 | heads |
+| 'resnet152', torchvision's ResNet-152 | 224 px | 14 x 14 x 1024 | 2048 | heads |
 | 'small', some convolutions, for small pictures (ours) | any | 8 x 8 or more | last map | all |
 
 Pretrained trunks are frozen, see encoders/pretrained.py.
@@ -17,14 +18,20 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
 
-from t2i_jax.encoders.efficientnet_lite import EfficientNetTrunk
+from t2i_jax.encoders.efficientnet_lite import EfficientNetTrunk, packaged_weights
 from t2i_jax.encoders.inception import InceptionTrunk
+from t2i_jax.encoders.pretrained import check_weights
+from t2i_jax.encoders.resnet import ResNetTrunk
 from t2i_jax.layers.conv import Conv
 from t2i_jax.layers.linear import uniform
 from t2i_jax.layers.norm import BatchNorm
-from t2i_jax.runtime.errors import choose
+from t2i_jax.runtime.errors import DataError, RunError, choose
 
-TRUNKS = {'inception': InceptionTrunk, 'efficientnet_lite0': EfficientNetTrunk}
+TRUNKS = {
+    'inception': InceptionTrunk,
+    'efficientnet_lite0': EfficientNetTrunk,
+    'resnet152': ResNetTrunk,
+}
 RESIZES = 'corners', 'half_pixel'
 
 # side of the map whose pixels are the regions of a small trunk
@@ -78,6 +85,43 @@ class SmallTrunk(nnx.Module):
         return jnp.concatenate(found, -1), x
 
 
+def trunk_of(trunk, size, weights, resize, channels, *, rngs):
+    """Build a trunk of the table by its name; arguments as those of DamsmImage."""
+    choose('trunk', trunk, (*TRUNKS, 'small'))
+    choose('resize', resize, RESIZES)
+    if trunk == 'small':
+        return SmallTrunk(size, channels, rngs=rngs)
+    return TRUNKS[trunk](weights, resize == 'corners')
+
+
+def installed(trunk):
+    """Return the weights of a trunk that pip can install.
+
+    '' for another, and where they are missing: a stage that is trained does without.
+    """
+    try:
+        return str(packaged_weights()) if trunk == 'efficientnet_lite0' else ''
+    except DataError:
+        return ''
+
+
+def check_trunk(stage, trunk, weights):
+    """Raise RunError or DataError where a trunk lacks the weights that training needs.
+
+    stage: its name, for the message. weights: the file that its keywords name.
+    """
+    if trunk in TRUNKS and trunk != 'efficientnet_lite0' and not weights:
+        network = {'inception': 'InceptionV3', 'resnet152': 'ResNet-152'}[trunk]
+        raise RunError(
+            f"{network}'s weights cannot be installed by pip: name torchvision's file, "
+            f'--config.stages.{stage}.model.weights=<file>, or choose another trunk, '
+            f'--config.stages.{stage}.model.trunk=efficientnet_lite0 or small.'
+        )
+    if trunk in TRUNKS:
+        setting = f'stages.{stage}.model.weights'
+        check_weights(TRUNKS[trunk], weights or packaged_weights(), setting)
+
+
 class DamsmImage(nnx.Module):
     """Pictures b s s 3 in [-1, 1] -> (regions b r d, code of the whole b d), float32.
 
@@ -109,15 +153,10 @@ class DamsmImage(nnx.Module):
             added.
         Raises ValueError for a name that does not exist, or sizes that do not fit.
         """
-        choose('trunk', trunk, (*TRUNKS, 'small'))
-        choose('resize', resize, RESIZES)
         if places and trunk != 'small':
             raise ValueError('places=True is for trunk=small.')
         self.d = d
-        if trunk == 'small':
-            self.trunk = SmallTrunk(size, channels, rngs=rngs)
-        else:
-            self.trunk = TRUNKS[trunk](weights, resize == 'corners')
+        self.trunk = trunk_of(trunk, size, weights, resize, channels, rngs=rngs)
         self.side = self.trunk.side
         local, whole = self.trunk.channels
         self.place = nnx.Param(jnp.zeros((self.side**2, d))) if places else None

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from t2i_jax.encoders.pretrained import (
+    IMAGENET,
     ClassHead,
     ConvNorm,
     PretrainedTrunk,
@@ -25,8 +26,7 @@ from t2i_jax.encoders.pretrained import (
 from t2i_jax.runtime.errors import DataError
 
 SIZE = 224
-# of ImageNet's RGB in [0, 1]
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = IMAGENET
 # repeats, kernel, stride, expansion, channels
 GROUPS = (
     (1, 3, 1, 1, 16),

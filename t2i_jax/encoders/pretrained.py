@@ -24,6 +24,8 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 # of batch norm, in all of TensorFlow's networks
 EPSILON = 1e-3
+# mean and standard deviation of ImageNet's RGB in [0, 1]
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 # ------------------------------------------------------------------------------------- weights
@@ -100,7 +102,17 @@ class ConvNorm(nnx.Module):
     b h w c -> b h' w' d
     """
 
-    def __init__(self, weights, conv, norm, *, stride=1, padding='SAME', depthwise=False):
+    def __init__(
+        self,
+        weights,
+        conv,
+        norm,
+        *,
+        stride=1,
+        padding='SAME',
+        depthwise=False,
+        epsilon=EPSILON,
+    ):
         """Fold the norm into the convolution.
 
         weights: a state dict.
@@ -108,12 +120,13 @@ class ConvNorm(nnx.Module):
         stride: of the convolution.
         padding: as jax.lax.conv_general_dilated takes it.
         depthwise: each channel has a kernel of its own; the padding is TensorFlow's SAME.
+        epsilon: of the batch norm.
         """
         scale, bias, mean, variance = (
             np.asarray(weights[f'{norm}.{part}'], np.float64)
             for part in ('weight', 'bias', 'running_mean', 'running_var')
         )
-        scale = scale / np.sqrt(variance + EPSILON)
+        scale = scale / np.sqrt(variance + epsilon)
         kernel = np.asarray(weights[f'{conv}.weight'], np.float64)
         kernel = kernel.transpose(2, 3, 1, 0)  # o i h w -> h w i o
         self.kernel = nnx.Param(jnp.asarray(kernel * scale, jnp.float32))

@@ -23,12 +23,14 @@ class Running(nnx.BatchStat):
 class BatchNorm(nnx.BatchNorm):
     """Batch norm over all axes but the last, eps 1e-5.
 
-    The scale starts from N(1, 0.02), the bias at 0; running statistics are 0.9 old + 0.1 new.
-    Under a mesh the statistics are those of the global batch. `train=False` uses the running ones.
+    The scale starts from N(1, 0.02), the bias at 0; running statistics are momentum times the old
+    ones and the rest of the new. Under a mesh the statistics are those of the global batch.
+    `train=False` uses the running ones.
     """
 
-    def __init__(self, c, *, rngs):
-        super().__init__(c, momentum=0.9, epsilon=1e-5, scale_init=scale_around_one, rngs=rngs)
+    def __init__(self, c, momentum=0.9, *, rngs):
+        start = scale_around_one
+        super().__init__(c, momentum=momentum, epsilon=1e-5, scale_init=start, rngs=rngs)
         self.mean, self.var = Running(self.mean[...]), Running(self.var[...])
         # batches that are interleaved in the one that it sees; see `separately`
         self.batches = 1

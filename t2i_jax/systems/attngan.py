@@ -85,16 +85,19 @@ class AttentiveStage(nnx.Module):
 
     def __call__(self, x, words, mask, *, train):
         context, beta = self.attention(x, words, mask)
-        x = jnp.concatenate([x, context], -1)  # b s s 2c
+        return self.refine(jnp.concatenate([x, context], -1), train=train), beta
+
+    def refine(self, x, *, train):
+        """Compute the next map from what pixels know and have read, b s s 2c -> b 2s 2s c'."""
         for residual in self.residuals:
             x = residual(x, train=train)
-        return self.up(x, train=train), beta  # b 2s 2s c'
+        return self.up(x, train=train)
 
 
 class AttnGenerator(nnx.Module):
     """Text and noise -> pictures of all sides, or (`single`) of the last alone.
 
-    A system with other later stages replaces `next_stage` and `grow`.
+    A system with other later stages replaces `next_stage`, a class or a method, and `grow`.
     """
 
     next_stage = AttentiveStage

@@ -36,12 +36,10 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from t2i_jax.encoders.bi_lstm import BiLstm
-from t2i_jax.encoders.damsm_image import TRUNKS, DamsmImage
-from t2i_jax.encoders.efficientnet_lite import packaged_weights
-from t2i_jax.encoders.pretrained import check_weights
+from t2i_jax.encoders.damsm_image import DamsmImage, check_trunk, installed
 from t2i_jax.layers.pairs import LEAVE_OUT, found_own, matching_advice, not_wrong
 from t2i_jax.losses import sentence_loss, sentence_scores, word_attention, word_scores, words_loss
-from t2i_jax.runtime.errors import DataError, RunError, choose
+from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.stage import Phase, Stage
 
 
@@ -102,17 +100,6 @@ class Matching(Stage):
 
 
 # --------------------------------------------------------------------------------------- stage
-def installed(trunk):
-    """Return the weights of a trunk that pip can install.
-
-    '' for another, and where they are missing: a stage that is trained does without.
-    """
-    try:
-        return str(packaged_weights()) if trunk == 'efficientnet_lite0' else ''
-    except DataError:
-        return ''
-
-
 class Damsm(Matching):
     """Trains the text and the image encoder on the pairs of a batch."""
 
@@ -170,16 +157,7 @@ class Damsm(Matching):
 
     @classmethod
     def check(cls, model):
-        trunk, weights = model['trunk'], model['weights']
-        if trunk == 'inception' and not weights:
-            raise RunError(
-                "InceptionV3's weights cannot be installed by pip: name torchvision's file, "
-                '--config.stages.damsm.model.weights=<file>, or choose another trunk, '
-                '--config.stages.damsm.model.trunk=efficientnet_lite0 or small.'
-            )
-        if trunk in TRUNKS:
-            setting = 'stages.damsm.model.weights'
-            check_weights(TRUNKS[trunk], weights or packaged_weights(), setting)
+        check_trunk('damsm', model['trunk'], model['weights'])
 
     def codes(self, batch, key=None) -> CommonSpace:
         """Encode the pictures and captions of a batch; key: of the dropout, in training."""
