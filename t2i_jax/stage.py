@@ -167,6 +167,12 @@ class Stage(nnx.Module):
         return {}
 
 
+def unused(config, name):
+    """Return whether a stage has neither steps nor epochs, for `skip` of one that is optional."""
+    block = config.stages.get(name, {})
+    return not block.get('steps') and not block.get('epochs')
+
+
 class State(flax.struct.PyTreeNode):
     """Everything that a checkpoint holds.
 

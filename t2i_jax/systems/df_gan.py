@@ -40,7 +40,7 @@ from t2i_jax.layers.pairs import matching_advice
 from t2i_jax.layers.remat import recomputed
 from t2i_jax.losses import matching_gradient_penalty
 from t2i_jax.runtime.errors import choose
-from t2i_jax.stage import Phase, Stage, normal_rows, truncated_rows
+from t2i_jax.stage import Phase, Stage, normal_rows, truncated_rows, unused
 from t2i_jax.systems.damsm import Damsm
 from t2i_jax.systems.joint_embedding import JointEmbedding
 
@@ -187,12 +187,6 @@ class OneWayDiscriminator(nnx.Module):
 
 
 # -------------------------------------------------------------------------------------- stages
-def unused(config, name):
-    """Return whether a stage has neither steps nor epochs, and so has no part in a run."""
-    block = config.stages.get(name, {})
-    return not block.get('steps') and not block.get('epochs')
-
-
 class ChosenDamsm(Damsm):
     """The DAMSM, left out of a run that gives it no steps."""
 

@@ -34,7 +34,7 @@ end (`end`), without which each has 20 words. A trunk other than ResNet-152 (enc
 damsm_image.py), whose pretrained weights pip can install, or a small one that is trained with it.
 
 Sizes with 5,450 words, birds: G 7,105,392, 20,800 more than AttnGAN's; STREAM's dense layer and
-norm 525,056, its decoder 5,768,010. ResNet-152 up to its last map: 58,143,808 numbers.
+norm 525,056, its decoder 5,768,010. ResNet-152 up to its last map has 58,143,808.
 
 Expected (paper, from memory): Inception Score 4.56 birds, 26.47 COCO; R-precision 57.67 % and
 74.52 %, where the paper's way of measuring gives AttnGAN 53.31 % (67.82 % by AttnGAN's own).
@@ -55,7 +55,7 @@ from t2i_jax.layers.norm import BatchNorm
 from t2i_jax.layers.recurrent import Lstm
 from t2i_jax.losses import caption_loss
 from t2i_jax.runtime.errors import choose
-from t2i_jax.stage import Phase, Stage
+from t2i_jax.stage import Phase, Stage, unused
 from t2i_jax.systems.attngan import AttentiveStage, AttnGan, AttnGenerator
 from t2i_jax.systems.damsm import Damsm
 
@@ -255,9 +255,7 @@ class Stream(Stage):
 
     @classmethod
     def skip(cls, config):
-        block = config.stages.get('stream', {})
-        trained = block.get('steps', 0) or block.get('epochs', 0)
-        return not trained and not config.init.get('stream')
+        return unused(config, 'stream')
 
     def loss(self, batch, key, out):
         tokens, length = batch['tokens'], batch['length']
@@ -316,7 +314,7 @@ class MirrorGan(AttnGan):
         if lambda_stream and captioner is None:
             raise ValueError(
                 f'lambda_stream={lambda_stream:g} needs the captioner: give stages.stream steps, '
-                'or name a run that has it, init.stream; or set lambda_stream=0'
+                'or set lambda_stream=0'
             )
         self.feature, self.captioner = feature, captioner
         self.lambda_stream, self.stream_reduction = lambda_stream, stream_reduction
