@@ -1,6 +1,8 @@
 """MirrorGAN: published sizes, both directions by their formulas, and that it extends AttnGAN."""
 
 import itertools
+import json
+import pathlib
 import re
 
 import jax
@@ -18,6 +20,7 @@ from t2i_jax.data.text import Vocabulary
 from t2i_jax.encoders import resnet
 from t2i_jax.encoders.pretrained import IMAGENET, PretrainedTrunk
 from t2i_jax.losses import caption_loss
+from t2i_jax.metrics.resize import resize
 from t2i_jax.run import Run, describe
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Meta
@@ -91,6 +94,21 @@ def test_resnet_152_and_the_layers_after_it_have_the_published_sizes():
         (14, 14, 1024),
         (7, 7, 2048),
     ]
+
+
+@pytest.mark.slow
+def test_resnet_152_is_torchvisions():
+    """With seeded weights, against the committed values of tests/oracles."""
+    path = pathlib.Path(__file__).parent / 'oracles' / 'networks.json'
+    pictures = np.random.default_rng(1).integers(0, 256, (2, 80, 64, 3), np.uint8)
+    pictures[1::2] //= 4
+    graph, state = nnx.split(resnet.ResNet())
+    out = jax.jit(lambda state, x: nnx.merge(graph, state)(x))(
+        state, resize(pictures, resnet.SIZE, 'torch_bilinear')
+    )
+    for name, rows in json.loads(path.read_text())['resnet152'].items():
+        found = np.concatenate([out[name].mean(1, keepdims=True), out[name][:, :4]], 1)
+        np.testing.assert_allclose(found, rows, rtol=1e-3, err_msg=name)
 
 
 # ------------------------------------------------------------------------------------ captioner

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from oracles.load import torch_fidelity, torchvision
 
-from t2i_jax.encoders import efficientnet_lite, inception
-from t2i_jax.encoders.pretrained import random_weights
+from t2i_jax.encoders import efficientnet_lite, inception, resnet
+from t2i_jax.encoders.pretrained import IMAGENET, random_weights
 
 
 def images(n=2, h=80, w=64):
@@ -95,6 +95,23 @@ def lite(weights, batch):
         }
 
 
+def residual(weights, batch):
+    """{output: array} of torchvision's ResNet-152 for uint8 images resized without antialias."""
+    module = torchvision().models.resnet152(weights=None).eval()
+    module.load_state_dict(tensors(weights), strict=False)
+    pooled = {}
+    module.avgpool.register_forward_hook(
+        lambda _, __, value: pooled.update({'2048': value.flatten(1).numpy()})
+    )
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in IMAGENET)
+    with torch.no_grad():
+        x = F.interpolate(
+            channels_first(batch).float(), (224, 224), mode='bilinear', align_corners=False
+        )
+        logits = module((x / 255 - mean) / std).numpy()
+    return {**pooled, 'logits': logits}
+
+
 def summary(outputs):
     """The mean and the first four values of each image's row."""
     return {
@@ -134,6 +151,7 @@ if __name__ == '__main__':
         'efficientnet_lite0': summary(
             lite(random_weights(efficientnet_lite.shapes(), 0), images())
         ),
+        'resnet152': summary(residual(random_weights(resnet.shapes(), 0), images())),
         'resize': resized(),
     }
     path = pathlib.Path(__file__).with_name('networks.json')
