@@ -108,7 +108,8 @@ FLAGS = {
     ),
     'image': Flag(
         'FILE',
-        'A picture of yours instead of held-out ones; for --what=style several times.',
+        """sample: a picture, for stages that describe pictures; may be given several times.
+        explore: one of yours instead of held-out ones; for --what=style several times.""",
         list,
     ),
     'settings': Flag('', 'Print every setting as a line --config.a.b=value.', bool, False),
@@ -134,8 +135,8 @@ MODES = {
         '--config=gan_cls_shapes:quick --workdir=runs/quick',
     ),
     'sample': Mode(
-        'Draw pictures (or layouts) from sentences, labels or attributes.',
-        (*DRAWS, 'labels'),
+        'Draw pictures (or layouts) from sentences, labels or attributes, or describe pictures.',
+        (*DRAWS, 'labels', 'image'),
         '--workdir=runs/quick --mode=sample --text="a green circle"',
     ),
     'explore': Mode(
@@ -457,7 +458,8 @@ def sample(run, flags):
     stage, texts = run.last(DRAWN, flags.stage), texts_of(flags)
     # the stage may be that of another run, which `init` names
     out = flags.out or run.workdir / 'samples'
-    to_files(stage, texts, flags.num, flags.seed, out, flags.labels, flags.attributes)
+    given = flags.labels, flags.attributes, flags.image
+    to_files(stage, texts, flags.num, flags.seed, out, *given)
 
 
 def explore(run, flags):

@@ -2,6 +2,7 @@
 
 Sampler.load('runs/quick')(['a green circle'], num=4, seed=0)['image']      # uint8 1 4 s s 3
 Sampler.load('runs/layout')(labels=['person, dog'], num=4)['boxes']         # float32 1 4 R 4
+Sampler.load('runs/mirrorgan', stage='stream')(image=['mine.png'])['tokens']  # int32 1 8 20
 """
 
 import functools
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from t2i_jax import config as settings
 from t2i_jax import stage as core
-from t2i_jax.data import conditions, parse
+from t2i_jax.data import canvas, conditions, parse
 from t2i_jax.data.conditions import CONDITIONS
 from t2i_jax.data.feed import Rows
 from t2i_jax.data.tables import free_memory
@@ -31,6 +32,7 @@ from t2i_jax.draw.outputs import (
     main_output,
     pictures_of,
     real_pictures,
+    texts_of,
     write_files,
 )
 from t2i_jax.run import Path, Run, RunStage
@@ -131,7 +133,7 @@ class Sampler:
         noise: dict[str, ArrayLike] | None = None,
         layout: dict[str, ArrayLike] | None = None,
         dialog: dict[str, ArrayLike] | None = None,
-        image: dict[str, ArrayLike] | None = None,
+        image: dict[str, ArrayLike] | Sequence | str | None = None,
         labels: Sequence | str | None = None,
         attributes: Sequence | str | None = None,
         attention: bool = False,
@@ -145,6 +147,7 @@ class Sampler:
         noise: as the stage's `noise` makes it, with n * num rows, instead of a seed.
         labels: n label sets ('person, dog' or lists).
         attributes: n vectors, or texts of numbers or names ('circle, red').
+        image: n pictures, files or uint8 arrays h w 3, which are squashed to the data's size.
         layout, dialog, image: batch keys and their values, n rows, for what else a system reads.
           For the completion of a layout `given_boxes` and `given_labels`, of each row as many as
           there are (parse.given_layouts).
@@ -319,21 +322,25 @@ def to_files(
     out: Path | None = None,
     labels: Sequence = (),
     attributes: Sequence = (),
+    images: Sequence = (),
 ) -> pathlib.Path:
     """Draw and write one PNG for each condition, and `sheet.png`, the contact sheet.
 
-    stage: a RunStage. Other files stand next to the PNGs, by what the stage makes: JSON with
-    boxes, `..._attention.png` with the words that the pixels of the first samples looked at.
+    stage: a RunStage. images: files, for a stage that describes pictures: their captions are
+    printed, and stand in the sheet. Other files stand next to the PNGs, by what the stage makes:
+    JSON with boxes, text, `..._attention.png` with the words that the pixels of the first samples
+    looked at. A stage without noise makes one sample of each condition, whatever num says.
     Returns the folder. Raises RunError, DataError.
     """
     require_drawable(num, seed)
+    num = num if stage.module.noise(jax.random.key(seed), 1) else 1
     side = stage.meta.size
-    count = max(1, len(sentences or ()), len(labels or ()), len(attributes or ()))
+    count = max(1, *map(len, (sentences or (), labels or (), attributes or (), images or ())))
     # pictures, their copies in files, and the sheet
     require_memory(count, num, 3 * side**2 + 3 * max(side, 64) ** 2)
     sampler = Sampler(stage)
     out = home(out or stage.workdir / 'samples')
-    given = dict(labels=labels or None, attributes=attributes or None)
+    given = dict(labels=labels or None, attributes=attributes or None, image=images or None)
     attention = 0 < len(sentences or ()) * num <= ATTENDED
     samples = sampler(sentences or None, num=num, seed=seed, attention=attention, **given)
     meta, makes = sampler.meta, sampler.makes
@@ -343,7 +350,8 @@ def to_files(
         # numbers are written by their names
         vectors = parse.attribute_vectors(attributes, meta)
         named = conditions.captions_of({'attributes': vectors}, meta) or attributes
-    parts = filter(None, (sentences, labels, named))
+    files = [pathlib.Path(path).stem for path in images or ()]
+    parts = filter(None, (sentences, labels, named, files))
     captions = [' / '.join(one) for one in zip(*parts)] or None
     n = len(jax.tree.leaves(samples)[0])
     for number in range(n):
@@ -352,11 +360,19 @@ def to_files(
         sentence = sentences[number] if sentences else ''
         known = Known(meta, sampler.vocabulary, sentence)
         write_files(path, samples, number, makes, known, pictures)
-    noun = OUTPUTS[main_output(makes)].noun
+    noun, shown = OUTPUTS[main_output(makes)].noun, pictures
+    if images and 'tokens' in samples:
+        texts = texts_of(samples['tokens'], sampler.vocabulary)
+        for file, some in zip(images, texts):
+            print('\n'.join(f'{quoted(file)}: {text}' for text in some))
+        if pictures is None:
+            own = np.stack([canvas.read_picture(file, side) for file in images])
+            shown = np.asarray(to_uint8(own))[:, None]
+            captions = ['\n'.join(some) for some in texts]
     done = f'{n} x {num} {noun} of stage {sampler.name}, step {sampler.step}, are in {quoted(out)}'
-    if pictures is not None:
+    if shown is not None:
         title = f'{sampler.name}, step {sampler.step:,}, seed {seed}'
-        sheets.sheet(pictures, captions, out / 'sheet.png', title=title)
+        sheets.sheet(shown, captions, out / 'sheet.png', title=title)
         done += f'; all together: {quoted(out / "sheet.png")}'
     print(done)
     return out
@@ -411,6 +427,10 @@ class Grid:
         rows = jax.tree.map(lambda x: np.repeat(x, SAMPLES, 0), batch)
         samples = sampler.sample(rows, noise, (SHOWN, SAMPLES))
         pictures = pictures_of(samples, self.module.makes, self.meta)
+        if pictures is None and 'tokens' in samples and 'image' in self.module.draws_from:
+            # what it says of pictures stands next to them
+            pictures = np.asarray(to_uint8(batch['image']))[:, None]
+            captions = [one[0] for one in texts_of(samples['tokens'], sampler.vocabulary)]
         if pictures is None:
             return None
         path = self.stage.folder / 'samples' / f'{step:08d}.png'

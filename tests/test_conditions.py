@@ -2,6 +2,7 @@
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 from helpers import bit_equal
@@ -471,7 +472,7 @@ def test_given_boxes_belong_to_the_set():
 VOCABULARY = Vocabulary(['a', 'red', 'dog', 'cat', 'two'])
 
 
-@pytest.mark.parametrize('kind', ['layout', 'dialog', 'image'])
+@pytest.mark.parametrize('kind', ['layout', 'dialog'])
 def test_batch_keys_are_repeated_for_each_sample(kind):
     keys = {name: np.arange(6).reshape(3, 2) for name in conditions.CONDITIONS[kind].keys[:2]}
     found = arrays((kind,), num=2, **{kind: keys})
@@ -498,6 +499,24 @@ def test_sentences_and_another_condition_together():
     # a system that reads sentences does not read attributes in them
     with pytest.raises(DataError, match='Toy draws from attributes: give --attributes="circle, sq'):
         arrays(('sentence', 'attributes'), SHAPES._replace(length=4), sentence='a red circle')
+
+
+def test_pictures_are_files_or_arrays(tmp_path):
+    white, meta = np.full((6, 8, 3), 255, np.uint8), COCO._replace(size=4)
+    cv2.imwrite(str(tmp_path / 'white.png'), white)
+    for given in ([white, white], [tmp_path / 'white.png', str(tmp_path / 'white.png')]):
+        found = arrays(('image',), meta, num=3, image=given)['image']
+        assert found.shape == (2, 3, 4, 4, 3) and (found == 1).all()
+    assert arrays(('image',), meta, image={'image': [[1.0]]})['image'].shape == (1, 1, 1)
+    for wrong in ([1], [white / 255.0], [white[0]]):
+        with pytest.raises(DataError, match='A picture is a file, or an array h w 3 of uint8'):
+            arrays(('image',), meta, image=wrong)
+    with pytest.raises(DataError, match='none.png'):
+        arrays(('image',), meta, image='none.png')
+    with pytest.raises(DataError, match='Toy does not read image: leave that out'):
+        arrays(('sentence',), meta, sentence='a dog', image=[white])
+    with pytest.raises(DataError, match='Toy draws from image: give --image="..." on the command'):
+        arrays(('image',), meta)
 
 
 def test_several_sentences_for_a_picture():

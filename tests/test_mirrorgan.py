@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import bit_equal, count, filled, shapes_of, uniform, without_logits
+from helpers import bit_equal, count, filled, sampler_of, shapes_of, uniform
 from test_attngan import LENGTH, WORDS, Patches, Words, batch
 
 from experiments import mirrorgan_birds, mirrorgan_coco, mirrorgan_shapes
@@ -38,9 +38,10 @@ GAN = dict(scales=2, gf=2, df=2, nz=5, nc=3, residuals=1)
 OFF = dict(sentence_attention=False, lambda_stream=0.0)
 
 
-def captioner(end=False, words=WORDS, scale=0.8):
+def captioner(*writes, words=WORDS, scale=0.8):
+    """A captioner with weights; writes: end, max_words, beam."""
     return nnx.merge(
-        *filled(shapes_of(lambda: Captioner(words, 4, 5, end, rngs=nnx.Rngs(0))), scale)
+        *filled(shapes_of(lambda: Captioner(words, 4, 5, *writes, rngs=nnx.Rngs(0))), scale)
     )
 
 
@@ -54,7 +55,7 @@ def parts(cls=MirrorGan, stream=True, **keywords):
             feature = PictureFeature(16, 4, *small, rngs=nnx.Rngs(0))
             networks |= dict(
                 feature=feature if stream else None,
-                captioner=Captioner(WORDS, 4, 5, False, rngs=nnx.Rngs(0)) if stream else None,
+                captioner=Captioner(WORDS, 4, 5, rngs=nnx.Rngs(0)) if stream else None,
             )
         return cls(META, **(GAN | keywords), **networks, rngs=nnx.Rngs(0))
 
@@ -157,7 +158,7 @@ def likelihood(net, feature, ids):
 
 def test_greedy_captions_take_the_likeliest_word_and_stop_in_time():
     net, feature = captioner(), uniform(3, 4)
-    ids, score = net.read(feature, 20)
+    ids, score = net.read(feature)
     assert ids.shape == (3, 20) and (ids > 0).all()  # no end was learnt
     logits = net(feature, ids)
     np.testing.assert_array_equal(logits[..., 1:].argmax(-1) + 1, ids)
@@ -166,13 +167,13 @@ def test_greedy_captions_take_the_likeliest_word_and_stop_in_time():
 
 @pytest.mark.parametrize('end', [False, True])
 def test_a_wide_beam_finds_the_likeliest_caption_of_all(end):
-    net, feature = captioner(end, words=4, scale=1.5), uniform(2, 4)
-    ids, score = net.read(feature, 3, beam=64)
-    greedy = net.read(feature, 3)[1]
+    feature, keywords = uniform(2, 4), dict(words=4, scale=1.5)
+    net = captioner(end, 3, 64, **keywords)
+    (ids, score), (_, greedy) = net.read(feature), captioner(end, 3, **keywords).read(feature)
     for i in range(2):
         every = np.array(list(itertools.product(range(4), repeat=3)))
         # what follows an end is not said
-        every = every[[not (row[np.argmax(row == 0) :]).any() or row.all() for row in every]]
+        every = every[[row.all() or not row[np.argmax(row == 0) :].any() for row in every]]
         known = likelihood(net, feature[i : i + 1], every)
         assert (ids[i] == every[known.argmax()]).all()
         assert score[i] == pytest.approx(known.max(), rel=1e-4) and score[i] >= greedy[i] - 1e-5
@@ -234,7 +235,7 @@ def test_the_generator_pays_for_each_word_that_stream_would_not_have_said():
     assert loss == pytest.approx(without + 20 * mean, rel=1e-5)
     summed = built(stream_reduction='sum', lambda_stream=10.0).g_loss(data, key, out)[0]
     assert summed == pytest.approx(without + 10 * total, rel=1e-5)
-    assert without_logits(logs)['stream_sum'] == pytest.approx(total)
+    assert logs['stream_sum'] == pytest.approx(total)
     slope = jax.grad(
         lambda x: caption_loss(
             stage.captioner(stage.seen(x), data['tokens']), data['tokens'], data['length']
@@ -264,6 +265,22 @@ def test_stream_norm_none_puts_pictures_in_the_place_of_normalised_ones():
         stage = built(stream_norm=norm)
         stage.feature = Feature()
         assert np.allclose(stage.seen(pictures), pictures, atol=1e-5) == close
+
+
+def test_what_pixels_read_of_the_sentence_and_what_stream_says_can_be_shown():
+    stage = built()
+    sampler, texts = sampler_of(stage, META, Vocabulary('abcdefghijk')), ['one', 'two']
+    given = {'encoded': sampler.encode(jax.tree.map(lambda x: x[:2], batch()))}
+    pictures, labels = stage.redescriptions(sampler, given, texts, 3, 0)
+    assert pictures.shape == (6, 1, 16, 16, 3) and len(labels[0].split('read: ')[1].split()) == 20
+    assert [label.splitlines()[0] for label in labels] == ['one'] * 3 + ['two'] * 3
+    plain = sampler.sample(given, sampler.noise(1, 0, 2), (2,))['image']
+    np.testing.assert_array_equal(pictures[::3, 0], plain)
+    pictures, _ = stage.sentence_sheet(sampler, given, texts, 1, 0)
+    # the picture, and one map of 8 px that is white somewhere
+    assert pictures.shape == (2, 2, 16, 16, 3) and (pictures[:, 1].max((1, 2, 3)) == 255).all()
+    np.testing.assert_allclose(pictures[:, 0], plain, atol=1)
+    assert set(built(**OFF, stream=False).explores) == set()
 
 
 # ------------------------------------------------------------------------------------ stages, runs

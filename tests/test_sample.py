@@ -395,7 +395,7 @@ def test_sentences_are_written_as_words(monkeypatch, tmp_path, capsys):
     ]
     for missing in ({}, dict(image=None)):
         monkeypatch.setattr(Captioner, 'draws_from', ('image',))
-        with pytest.raises(DataError, match=r"Captioner draws from image: give image=\{'image'"):
+        with pytest.raises(DataError, match='Captioner draws from image: give --image="..."'):
             reader(**missing)
 
 

@@ -248,7 +248,11 @@ class Pictures:
 
 def read_picture(path, size):
     """A picture file -> s s 3 in [-1, 1], upright, transparency laid on white. Raises DataError."""
-    image = pictures.read_file(path)
+    return squashed(pictures.read_file(path), size)
+
+
+def squashed(image, size):
+    """A picture h w 3, uint8 -> s s 3 in [-1, 1]."""
     return (
         cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 127.5 - 1
     )

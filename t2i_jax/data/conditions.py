@@ -4,12 +4,14 @@ One table, CONDITIONS, serves the command line, the sampler, the training grid a
 parse.py reads what a user writes.
 """
 
+import os
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from t2i_jax.data.canvas import read_picture, squashed
 from t2i_jax.data.parse import (
     SHOWN,
     filled,
@@ -70,8 +72,11 @@ def arrays(draws_from, given, context: Context, system='This system'):
     """
     given = {name: values for name, values in given.items() if values is not None}
     for name in given:
-        if CONDITIONS[name].from_sentences and name not in draws_from:
-            raise DataError(f'{system} does not read {name}. Leave them out.')
+        one = CONDITIONS[name]
+        # an `image` may also be a dictionary of whatever batch keys
+        own = one.from_sentences or one.flag == 'image' and not isinstance(given[name], dict)
+        if own and name not in draws_from:
+            raise DataError(f'{system} does not read {name}: leave that out.')
     if 'sentence' in given and 'sentences' in draws_from:
         given['sentences'] = given.pop('sentence')
     if 'sentence' in given and 'sentence' not in draws_from:
@@ -168,10 +173,35 @@ def read_keys(values, context):
     """Batch keys and their values, n rows."""
     if not isinstance(values, dict):
         raise DataError(
-            f'A layout, dialog or image is a dictionary, {{batch key: n rows}}, not '
+            f'A layout or dialog is a dictionary, {{batch key: n rows}}, not '
             f'{type(values).__name__}.'
         )
     return repeated(values, context)
+
+
+def read_pictures(values, context):
+    """Batch keys, or pictures: files, or uint8 arrays h w 3, which get the side of the data."""
+    if isinstance(values, dict):
+        return read_keys(values, context)
+    size = context.meta.size
+    values = [values] if isinstance(values, (str, os.PathLike)) else list(values)
+    pictures = [
+        read_picture(one, size) if isinstance(one, (str, os.PathLike)) else squashed(one, size)
+        for one in map(require_picture, values)
+    ]
+    return repeated({'image': np.stack(pictures)}, context)
+
+
+def require_picture(value):
+    """Return a file's name or a picture. Raises DataError for anything else."""
+    if isinstance(value, (str, os.PathLike)):
+        return value
+    shape, kind = np.shape(value), getattr(value, 'dtype', type(value).__name__)
+    if len(shape) != 3 or shape[2] != 3 or not np.size(value) or kind != np.uint8:
+        raise DataError(
+            f'A picture is a file, or an array h w 3 of uint8, not one of {kind} and shape {shape}.'
+        )
+    return np.asarray(value)
 
 
 def read_layout(values, context):
@@ -273,5 +303,5 @@ CONDITIONS = {
     'sentences': Condition(('tokens', 'length', 'chars', 'encoded'), read_several, flag='text'),
     'layout': Condition(('boxes', 'object_labels', 'given_boxes'), read_layout),
     'dialog': Condition(('dialog', 'dialog_length'), read_keys),
-    'image': Condition(('image',), read_keys),
+    'image': Condition(('image',), read_pictures, flag='image'),
 }

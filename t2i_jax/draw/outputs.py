@@ -55,9 +55,14 @@ def masks_as_pictures(samples, meta, side):
     return np.repeat(np.round(grey * 255).astype(np.uint8)[..., None], 3, -1)
 
 
+def texts_of(tokens, vocabulary):
+    """Write ids of words (n, num, length) as n lists of num texts."""
+    return [[' '.join(vocabulary.decode(ids)) for ids in row] for row in tokens]
+
+
 def write_tokens(samples, number, path, known):
     """Write a text file with a line for each sample, from ids of words (n, num, length)."""
-    lines = [' '.join(known.vocabulary.decode(ids)) for ids in samples['tokens'][number]]
+    lines = texts_of(samples['tokens'][number : number + 1], known.vocabulary)[0]
     path.with_suffix('.txt').write_text('\n'.join(lines) + '\n')
 
 

@@ -3,7 +3,7 @@
 t2i_jax --workdir=runs/quick --mode=evaluate [--config.eval.num=1000]
 evaluate(Run.open('runs/quick')['gan'], num=1000)
 
-pictures, layouts, matching   a kind of output each, see EVALUATIONS
+pictures, layouts, matching, captions   a kind of output each, see EVALUATIONS
 files                         pictures made elsewhere
 during                        a few pictures, during training
 sources, features, judges     what is measured, and what reads it
@@ -20,6 +20,7 @@ from t2i_jax.config.tables import FREE
 from t2i_jax.data.feed import CHUNK
 from t2i_jax.draw.outputs import DRAWN
 from t2i_jax.evaluate import report
+from t2i_jax.evaluate.captions import Captions
 from t2i_jax.evaluate.files import evaluate_files
 from t2i_jax.evaluate.layouts import Layouts
 from t2i_jax.evaluate.matching import Pairs
@@ -33,7 +34,12 @@ from t2i_jax.sample import Sampler
 __all__ = ['EVALUATIONS', 'evaluate', 'evaluate_files']
 
 # what a stage makes, in the order in which its main result is looked for -> how it is measured
-EVALUATIONS: dict[str, type[Kind]] = {'image': Images, 'boxes': Layouts, 'codes': Pairs}
+EVALUATIONS: dict[str, type[Kind]] = {
+    'image': Images,
+    'boxes': Layouts,
+    'codes': Pairs,
+    'tokens': Captions,
+}
 
 
 def evaluate(stage: RunStage, out: Path | None = None, everything: bool = False, **options) -> dict:

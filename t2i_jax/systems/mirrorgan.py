@@ -44,6 +44,7 @@ sentence attention 4.47 and 25.99. Users found 3.89 to 4.41 on birds.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange, repeat
 from flax import nnx
 
@@ -137,15 +138,17 @@ class PictureFeature(nnx.Module):
 class Captioner(nnx.Module):
     """Features of pictures b d, and captions -> logits of each next word (id 0: the end).
 
-    end: whether captions may end; otherwise id 0 is never said.
+    end: whether captions may end; otherwise id 0 is never said. max_words, beam: of those that it
+    writes, see `read`.
     """
 
-    def __init__(self, vocabulary_size, d, hidden, end, *, rngs):
+    def __init__(self, vocabulary_size, d, hidden, end=False, max_words=20, beam=1, *, rngs):
         start = uniform(0.1)
         self.embed = nnx.Embed(vocabulary_size, d, embedding_init=start, rngs=rngs)
         self.lstm = Lstm(d, hidden, input_limit=hidden**-0.5, rngs=rngs)
         self.words = nnx.Linear(hidden, vocabulary_size, kernel_init=start, rngs=rngs)
         self.vocabulary_size, self.end = vocabulary_size, end
+        self.max_words, self.beam = max_words, beam
 
     def __call__(self, feature, tokens):
         """Compute the logits b t V of words b t, each from the picture and the words before it."""
@@ -153,13 +156,12 @@ class Captioner(nnx.Module):
         states, _ = self.lstm(before, jnp.ones(tokens.shape, bool))  # b t h
         return self.words(states)
 
-    def read(self, feature, count, beam=1):
-        """Search for the likeliest caption of each picture -> (ids b count, log-likelihood b).
+    def read(self, feature):
+        """Search for the likeliest caption of each picture -> (ids b max_words, log-likelihood b).
 
-        count: words at most. beam: captions that are kept at a time; 1: the likeliest next word is
-        taken each time.
+        `beam` captions are kept at a time; with 1 the likeliest next word is taken each time.
         """
-        b, v = len(feature), self.vocabulary_size
+        b, v, count, beam = len(feature), self.vocabulary_size, self.max_words, self.beam
         # captions that have ended go on with 0
         over = jnp.where(jnp.arange(v) == 0, 0.0, -jnp.inf)
 
@@ -226,7 +228,7 @@ class Stream(Stage):
         trunk, weights, resize, channels, places: of DamsmImage; 'efficientnet_lite0' takes the
             weights of its package where none are named.
         end: it also learns where captions end (ours); otherwise each that it writes has max_words.
-        max_words, beam: of the captions that it writes, see Captioner.read.
+        max_words, beam: of the captions that it writes, see Captioner.
         Raises ValueError for wrong values.
         """
         if meta.captions != 1:
@@ -246,8 +248,8 @@ class Stream(Stage):
         self.feature = PictureFeature(
             meta.size, d, trunk, weights, resize, channels, places, rngs=rngs
         )
-        self.captioner = Captioner(meta.vocabulary_size, d, hidden, end, rngs=rngs)
-        self.max_words, self.beam = max_words, beam
+        writes = end, max_words, beam
+        self.captioner = Captioner(meta.vocabulary_size, d, hidden, *writes, rngs=rngs)
 
     @classmethod
     def check(cls, model):
@@ -270,8 +272,7 @@ class Stream(Stage):
 
     def sample(self, batch, noise):
         """-> {'tokens': ids b max_words, 'log_likelihood': b}"""
-        feature = self.feature(batch['image'], train=False)
-        ids, score = self.captioner.read(feature, self.max_words, self.beam)
+        ids, score = self.captioner.read(self.feature(batch['image'], train=False))
         return {'tokens': ids, 'log_likelihood': score}
 
 
@@ -279,6 +280,7 @@ class MirrorGan(AttnGan):
     """Trains the generator and a discriminator for each side; STREAM reads what it draws."""
 
     loads = AttnGan.loads | {'feature': 'stream.feature', 'captioner': 'stream.captioner'}
+    explores = {'redescribe': 'redescriptions', 'sentence_attention': 'sentence_sheet'}
 
     def __init__(
         self,
@@ -319,6 +321,8 @@ class MirrorGan(AttnGan):
         self.feature, self.captioner = feature, captioner
         self.lambda_stream, self.stream_reduction = lambda_stream, stream_reduction
         self.raw = stream_norm == 'none'
+        there = captioner is not None, sentence_attention and len(self.G.next) > 0
+        self.explores = {name: x for (name, x), here in zip(self.explores.items(), there) if here}
         if feature is not None:
             self.check_stream(meta)
 
@@ -362,6 +366,57 @@ class MirrorGan(AttnGan):
             # which the trunk's own normalisation turns into the pictures themselves
             pictures = 2 * (pictures * std + mean) - 1
         return self.feature(pictures, train=False)
+
+    def redescribe(self, batch, noise):
+        """Draw pictures and read a caption off each. -> {'image', 'tokens'}"""
+        image = self.G(self.encode(batch), **noise, train=False).images[-1]
+        return {'image': image, 'tokens': self.captioner.read(self.seen(image))[0]}
+
+    @staticmethod
+    def redescriptions(sampler, batch, texts, num, seed):
+        """Show drawn pictures, with what STREAM says of each under its sentence."""
+        rows, noise, texts = drawn_rows(sampler, batch, texts, num, seed)
+        out = sampler.sample(rows, noise, (len(texts), 1), 'redescribe')
+        said = [' '.join(sampler.vocabulary.decode(ids)) for (ids,) in out['tokens']]
+        return out['image'], [f'{text}\nread: {caption}' for text, caption in zip(texts, said)]
+
+    def attend(self, batch, noise):
+        """Draw pictures and what each pixel read of the sentence. -> {'image', 'maps'}
+
+        maps: of each later stage, the mean over channels of |context|, b h w.
+        """
+        G, text, maps = self.G, self.encode(batch), []
+        condition = G.ca(text.sentence, noise['eps'])[0]
+        x = G.first(jnp.concatenate([condition, noise['z']], -1), train=False)
+        for i, stage in enumerate(G.next):
+            maps.append(jnp.abs(stage.sentence(x, condition)).astype(jnp.float32).mean(-1))
+            x, _ = G.grow(i, x, text, condition, train=False)
+        return {'image': G.to_images[-1](x), 'maps': maps}
+
+    @staticmethod
+    def sentence_sheet(sampler, batch, texts, num, seed):
+        """Show drawn pictures, and as grey where each stage read the sentence, white the most."""
+        rows, noise, texts = drawn_rows(sampler, batch, texts, num, seed)
+        out = sampler.sample(rows, noise, (len(texts),), 'attend')
+        shown = [out['image']]
+        for maps in out['maps']:
+            side = out['image'].shape[1] // maps.shape[1]
+            grey = np.uint8(
+                np.round(255 * maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-12))
+            )
+            shown.append(repeat(grey, 'n h w -> n (h y) (w x) c', y=side, x=side, c=3))
+        return np.stack(shown, 1), texts
+
+
+def drawn_rows(sampler, batch, texts, num, seed):
+    """Return (batch, noise, texts) of `num` samples of each given sentence.
+
+    Of held-out records one of each.
+    """
+    each = num if 'encoded' in batch else 1
+    keys = [name for name in (*WORDS, 'encoded') if name in batch]
+    rows = jax.tree.map(lambda x: np.repeat(x, each, 0), {name: batch[name] for name in keys})
+    return rows, sampler.noise(each, seed, len(texts)), [x for x in texts for _ in range(each)]
 
 
 # in the order of training
