@@ -32,9 +32,7 @@ def get_config(arg=''):
         model=dict(trunk='efficientnet_lite0', d=256, hidden=512, end=True),
         # Seth-Park/MirrorGAN
         optim=dict(loss=dict(lr=1e-3, b1=0.9)),
-        sample_every=0,
-        validate_every=2000,
-        checkpoint_every=2000,
+        **common.every(2000),
     )
     # official code, never decayed
     adam = dict(lr=2e-4, b1=0.5)
