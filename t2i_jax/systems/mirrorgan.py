@@ -29,7 +29,8 @@ STREAM is as a full reproduction has it (Seth-Park/MirrorGAN), since the authors
 its weights nor its training: the picture first, no start or end tokens, AttnGAN's words.
 
 Deviations: those of AttnGAN. Drawn pictures are normalised for STREAM's trunk as the real ones were
-in its training; in the code they are not (`stream_norm='none'`). STREAM may learn where captions
+in its training; in the code they are not (`stream_norm='none'`). The scale of STREAM's batch norm
+starts from N(1, .02) as everywhere here, not from 1. STREAM may learn where captions
 end (`end`), without which each has 20 words. A trunk other than ResNet-152 (encoders/
 damsm_image.py), whose pretrained weights pip can install, or a small one that is trained with it.
 
