@@ -144,7 +144,9 @@ def has(tree, path):
 def load_run(workdir):
     """Read the config of a run that exists. Raises RunError where there is none."""
     path = pathlib.Path(workdir) / 'config.json'
-    remedy = 'Restore it, or train on with --config=<experiment>, which writes it again.'
+    again = 'train on with --config=<experiment>, which writes it again.'
+    in_the_way = os.path.exists(path) and not os.path.isfile(path)
+    remedy = f'Take it away, and {again}' if in_the_way else f'Restore it, or {again}'
     try:
         config = read_json(path)
         for name, kind in dict(system=str, data=dict, stages=dict).items():
