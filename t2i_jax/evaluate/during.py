@@ -6,17 +6,17 @@ from t2i_jax.data.feed import first_rows
 from t2i_jax.evaluate.features import choose_extractor
 from t2i_jax.evaluate.measures import OPTIONS, distances, once, silent
 from t2i_jax.evaluate.pictures import HEADLINE, attribute_vectors
-from t2i_jax.evaluate.report import HIGHER, LOWER
 from t2i_jax.evaluate.sources import Sampled, each_once, read, read_cached
 from t2i_jax.scenes import agreement
 from t2i_jax.scenes.readers import readers
 
-# of the curves: title -> patterns of names in metrics.jsonl
+# of the curves: title -> patterns of names in metrics.jsonl; a panel has numbers of one scale
+SCALES = 'fid', 'kid', 'inception_score'
 PANELS = {
-    f'evaluation, {better} is better': [
-        f'evaluation/{one.metric}*' for one in HEADLINE if one.better == kind
-    ]
-    for better, kind in (('higher', HIGHER), ('lower', LOWER))
+    'evaluation': [
+        f'evaluation/{one.metric}*' for one in HEADLINE if not one.metric.startswith(SCALES)
+    ],
+    **{name: [f'evaluation/{name}*'] for name in SCALES},
 }
 
 
