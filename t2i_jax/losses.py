@@ -451,6 +451,18 @@ def sentence_scores(codes: Array, sentences: Array) -> Array:
     return jnp.einsum('bd,cd->bc', codes, sentences, precision=HIGHEST)
 
 
+def nt_xent(codes: Array, temperature: float = 0.5) -> Array:
+    """Compute the normalised cross-entropy of twins among a batch -> scalar (Chen et al., 2020).
+
+    codes: (B, D), rows i and i + B/2 being twins. The mean over i of
+    log sum_{j != i} exp(cos_ij / temperature) - cos_{i,twin} / temperature.
+    """
+    b = len(codes)
+    scores = sentence_scores(codes, everywhere(codes)) / temperature
+    own = (scores * jnp.roll(jnp.eye(b), b // 2, 1)).sum(1)
+    return (jax.nn.logsumexp(scores - 1e9 * jnp.eye(b), 1) - own).mean()
+
+
 def sentence_loss(
     codes: Array,
     sentences: Array,

@@ -87,9 +87,9 @@ class Stage(nnx.Module):
       A row of the result is one condition, with what moves from left to right; rows of a batch and
       noise (sampler.noise(num, seed, n)) are drawn by sampler.sample(batch, noise, (n, num)).
 
-    phases, ema, needs, draws_from, makes, explores, taught_by, likelihoods may also be set in
-    `__init__`, where keywords decide; the class then has all that `makes`, `explores` and the
-    losses of `phases` can be.
+    phases, ema, needs, draws_from, makes, explores, taught_by, likelihoods and sampler may also be
+    set in `__init__`, where keywords decide; the class then has all that `makes`, `explores` and
+    the losses of `phases` can be.
     """
 
     phases: tuple[Phase, ...] = ()
@@ -115,6 +115,8 @@ class Stage(nnx.Module):
     explores: dict[str, str] = {}
     # constructor keywords of the small variant
     tiny: dict[str, Any] = {}
+    # the sampler that its losses need; '' for any
+    sampler: str = ''
     # batch key -> what to do where a data set lacks it, for the reader of the error
     advice: dict[str, str] = {}
     # False while validation losses are computed

@@ -169,6 +169,12 @@ def check_data(stage, devices):
     where = f'{data.name} (split {stage.data["split"]})'
     size = fitting(where, block.batch_size, block.sampler, count, classes or count, devices)
     check_plan(where, data.features, classes, count, size, block.sampler, block.near_wrong)
+    needed = stage.nominal.sampler
+    if needed and block.sampler != needed:
+        raise RunError(
+            f'The losses of stage {stage.name} need batches by sampler {needed!r}, and it is '
+            f'{block.sampler!r}: set --config.stages.{stage.name}.sampler={needed}.'
+        )
 
 
 def seems_finished(stage) -> bool:

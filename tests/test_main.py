@@ -226,6 +226,7 @@ def on_small(data_dir, *others):
         (['--config.data.split=train[:4]'], ['4 records', 'a batch of 8']),
         (['--config.data.cache=disk'], ["data.cache is 'disk'", "'device', 'host' or 'none'"]),
         (['--config.stages.text.sampler=random'], ["sampler is 'random'", 'class_balanced']),
+        (['--config.stages.gan.model.game.nt_xent=0.2'], ['stage gan need', 'sampler=twins']),
         (
             ['--config.stages.gan.model.ngf=1000000'],
             ['Stage gan takes at least', 'GB of memory are free', 'lower widths'],

@@ -92,6 +92,19 @@ def test_distinct_classes_never_has_a_class_twice(split):
         assert len(set(split.tables['label'][plan(step)['index']])) == 20
 
 
+def test_twins_are_one_record_with_two_captions():
+    captions = np.array([1, 2, 3, 7] * 15)
+    plan = Plan(stand_in(captions=captions), 20, 0, ('tokens',), 'twins')
+    assert plan.steps_per_epoch == 6
+    epoch = [plan(step) for step in range(6)]
+    assert sorted(np.concatenate([one['index'][:10] for one in epoch])) == list(range(60))
+    for one in epoch:
+        first, second = np.split(one['index'], 2)
+        np.testing.assert_array_equal(first, second)
+        differ = np.not_equal(*np.split(one['caption'], 2))[:, 0]
+        np.testing.assert_array_equal(differ, captions[first] > 1)
+
+
 def test_mixed_has_its_share_of_captioned_records():
     captions = np.arange(60) % 3
     plan = Plan(stand_in(captions=captions), 8, 0, ('image',), 'mixed', captioned_share=0.25)
@@ -248,6 +261,8 @@ def test_a_rare_class_finds_its_wrong_records_and_none_is_preferred():
         (1, 'uniform', 1, 1, 1, 1),
         (30, 'distinct_classes', 500, 20, 1, 16),
         (64, 'class_balanced', 10, 2, 1, 64),
+        (64, 'twins', 32, 32, 1, 64),
+        (64, 'twins', 10, 10, 1, 16),
         # why there are none is what Plan says
         (64, 'uniform', 0, 0, 1, 64),
     ],
@@ -280,6 +295,8 @@ def test_a_batch_of_nothing_is_refused(sampler, records, classes, devices, messa
             stand_in(np.arange(60) % 4),
             ['batch of 5 distinct classes', 'has 4'],
         ),
+        (7, 'twins', stand_in(), ['twice in a batch', '7 is odd']),
+        (122, 'twins', stand_in(), ['60 records', 'batch of 122']),
         (8, 'random', stand_in(), ["sampler is 'random'", 'mixed']),
     ],
 )

@@ -15,7 +15,14 @@ from t2i_jax.layers.diff_augment import moved_and_cut
 from t2i_jax.layers.game import GAME, PLAIN, ContrastHead, Extras, Game, Memory, Seen, Wrong
 from t2i_jax.layers.norm import ModulatedNorm, Whitening
 from t2i_jax.layers.pairs import found_own
-from t2i_jax.losses import d_answers, g_answers, matching_loss, sentence_loss, squared_slope
+from t2i_jax.losses import (
+    d_answers,
+    g_answers,
+    matching_loss,
+    nt_xent,
+    sentence_loss,
+    squared_slope,
+)
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.stage import Meta
 from tfds_builders.facts import BACKGROUND, EXISTS, PLACE, table
@@ -161,6 +168,24 @@ def test_the_slope_of_a_linear_critic_is_found_along_random_directions():
     np.testing.assert_allclose(loss, 2 * (w**2).sum(), rtol=0.1)
     assert logs['penalty'] == loss
     assert PLAIN.d_more(extras, critic, *some)[0] == 0
+
+
+def test_twins_find_each_other_among_drawn_pictures():
+    codes = uniform(6, 5) - 0.5
+    unit = np.asarray(codes / np.linalg.norm(codes, axis=1, keepdims=True))
+    scores, expected = np.exp(unit @ unit.T / 0.5), []
+    for i in range(6):
+        expected.append(-np.log(scores[i, (i + 3) % 6] / (scores[i].sum() - scores[i, i])))
+    np.testing.assert_allclose(nt_xent(codes), np.mean(expected), rtol=1e-5)
+    assert nt_xent(jnp.tile(jnp.eye(8), (2, 1))) < nt_xent(jnp.repeat(jnp.eye(8), 2, 0))
+
+    twins = game(nt_xent=0.2)
+    z = twins.tied({'z': uniform(9, 4), 'eps': uniform(6, 2)}, 6)['z']
+    assert z.shape == (9, 4) and (z[:3] == z[3:6]).all() and (z[:3] != z[6:]).all()
+    code = uniform(6, 2, 2, 5)
+    loss, logs = twins.g_more(twins.extras(20, 5, rngs=nnx.Rngs(0)), {}, code, None)
+    np.testing.assert_allclose(loss, 0.2 * nt_xent(code.mean((1, 2))), rtol=1e-6)
+    assert twins.sampler == 'twins' and not PLAIN.sampler and set(logs) == {'twins'}
 
 
 def test_the_projection_is_the_inner_product_of_picture_and_sentence():

@@ -81,16 +81,18 @@ def test_a_run_that_was_interrupted_twice_ends_as_one_that_was_not(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('dtype, remat', [('float32', False), ('bfloat16', True)])
 def test_a_run_with_every_part_of_the_game_ends_as_one_that_was_not_interrupted(
-    tiny, tmp_path, monkeypatch
+    tiny, tmp_path, monkeypatch, dtype, remat
 ):
     """Spectral norm and LeCam have a state of their own."""
     both = dict(adversary='hinge', contrast=(1.0, 0.1), projection=True, spectral=True)
-    game = {**GAME, **both, 'augment': True, 'lecam': 0.3, 'r1': 0.1, 'r2': 0.1}
+    game = {**GAME, **both, 'augment': True, 'lecam': 0.3, 'r1': 0.1, 'r2': 0.1, 'nt_xent': 0.2}
 
     def config():
         made = tiny().unlock()
         made.stages.gan.model.update(game=game, wrong='text', leave_out='none')
+        made.stages.gan.sampler, made.dtype, made.remat = 'twins', dtype, remat
         return made.lock()
 
     whole, broken = tmp_path / 'whole', tmp_path / 'broken'
@@ -105,7 +107,13 @@ def test_a_run_with_every_part_of_the_game_ends_as_one_that_was_not_interrupted(
     memory = one.stats['D']['extras']['memory']
     assert memory['real'] != 0 and memory['drawn'] != 0
     last = [json.loads(line) for line in (whole / 'gan' / 'metrics.jsonl').read_text().splitlines()]
-    assert {'train/lecam', 'train/penalty', 'train/contrast', 'train/wrong_logit'} <= set(last[0])
+    logged = {'lecam', 'penalty', 'contrast', 'wrong_logit', 'twins'}
+    assert {f'train/{name}' for name in logged} <= set(last[0])
+    assert all(np.isfinite(value) for line in last for value in line.values())
+    kept = jax.tree.leaves((one.params, one.stats))
+    assert {x.dtype for x in kept if jnp.issubdtype(x.dtype, jnp.floating)} == {
+        jnp.dtype('float32')
+    }
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was_saved(dense, tmp_path, monkeypatch, capsys):

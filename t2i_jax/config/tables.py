@@ -113,7 +113,7 @@ STAGE = dict(
     batch_size=Setting(64, 'rows of a batch, over all devices', low=1, high=2**16),
     sampler=Setting(
         'uniform',
-        'uniform, class_balanced, distinct_classes or mixed',
+        'uniform, class_balanced, distinct_classes, mixed or twins',
         choices=SAMPLERS,
     ),
     captioned_share=Setting(0.5, 'mixed: share of the rows with a caption', low=0, high=1),

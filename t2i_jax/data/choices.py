@@ -3,4 +3,4 @@
 CACHES = 'device', 'host', 'none'
 CROPS = '', 'bbox'
 RESIZES = 'squash', 'keep'
-SAMPLERS = 'uniform', 'class_balanced', 'distinct_classes', 'mixed'
+SAMPLERS = 'uniform', 'class_balanced', 'distinct_classes', 'mixed', 'twins'

@@ -60,7 +60,8 @@ def fitting(where, batch_size, sampler, count, classes, devices=1) -> int:
     Raises DataError where not even two rows can be drawn.
     """
     # classes that are drawn at random may be drawn again
-    most = {'class_balanced': batch_size, 'distinct_classes': classes}.get(sampler, count)
+    most = {'class_balanced': batch_size, 'distinct_classes': classes, 'twins': 2 * count}
+    most = most.get(sampler, count)
     if batch_size <= most or not count:
         # of no record at all the plan says why
         return batch_size
@@ -96,11 +97,21 @@ def check_plan(where, have, classes, count, batch_size, sampler, near_wrong):
                 f'A batch of {batch_size} distinct classes cannot be drawn: {where} has {classes}. '
                 'Set batch_size to at most that.'
             )
-    elif count < batch_size:
+    elif count < records_of(batch_size, sampler):
         raise DataError(
             f'{where} has {count} records that can be drawn, fewer than one batch of {batch_size}. '
             'Set a smaller batch_size, or take more data.'
         )
+    if sampler == 'twins' and batch_size % 2:
+        raise DataError(
+            f'Sampler twins has each record twice in a batch, and {batch_size} is odd. '
+            'Set an even batch_size.'
+        )
+
+
+def records_of(batch_size, sampler) -> int:
+    """How many records the rows of a batch have."""
+    return batch_size // 2 if sampler == 'twins' else batch_size
 
 
 class Plan:
@@ -122,7 +133,8 @@ class Plan:
         needs: batch keys.
         sampler: 'uniform' (every record once an epoch, the incomplete last batch dropped),
           'class_balanced' (a random class, then a record of it), 'distinct_classes' (as that, no
-          class twice in a batch) or 'mixed' (`captioned_share` of the rows have captions).
+          class twice in a batch), 'mixed' (`captioned_share` of the rows have captions) or 'twins'
+          (as 'uniform', but rows i and i + batch_size / 2 are one record with two captions).
         captions: how many of a record's captions a row has.
         near_wrong: share of the rows whose wrong record is, of several that do not match, the one
           most like the right one (data with scenes): often a single word differs then.
@@ -176,7 +188,7 @@ class Plan:
 
     @property
     def steps_per_epoch(self):
-        return max(1, self.n // self.batch_size)
+        return max(1, self.n // records_of(self.batch_size, self.sampler))
 
     def __call__(self, step):
         """Return the rows of a step, int32: 'index' b, 'caption' b n.
@@ -186,14 +198,19 @@ class Plan:
         """
         rng = np.random.default_rng((self.seed, step, 1))
         index = self._records(step, rng)
-        plan = {'index': index, 'caption': self._captions(index, rng)}
+        if self.sampler == 'twins':
+            # each half of a record's captions goes to one of its rows
+            caption = np.concatenate(np.hsplit(self._captions(index, rng, 2 * self.captions), 2))
+            plan = {'index': np.tile(index, 2), 'caption': caption}
+        else:
+            plan = {'index': index, 'caption': self._captions(index, rng, self.captions)}
         if self.wrong_image or self.wrong_text:
             plan |= self._wrong(plan, rng)
         return {name: value.astype(np.int32) for name, value in plan.items()}
 
     def _records(self, step, rng):
-        b = self.batch_size
-        if self.sampler == 'uniform':
+        b = records_of(self.batch_size, self.sampler)
+        if self.sampler in ('uniform', 'twins'):
             epoch, place = divmod(step, self.steps_per_epoch)
             return self.records[_shuffled(self.n, self.seed, epoch)[place * b : (place + 1) * b]]
         if self.sampler == 'mixed':
@@ -205,14 +222,14 @@ class Plan:
         classes = rng.choice(len(self.by_class), b, replace=replace)
         return np.array([rng.choice(self.by_class[c]) for c in classes])
 
-    def _captions(self, index, rng):
-        """Draw captions of each record, without replacement where there are enough.
+    def _captions(self, index, rng, number):
+        """Draw `number` captions of each record, without replacement where there are enough.
 
         The first of a record that has none.
         """
         # those that cannot be drawn come last
         order = rng.random((len(index), self.drawable.shape[1])) + ~self.drawable[index]
-        place = np.arange(self.captions) % np.maximum(self.counts[index], 1)[:, None]
+        place = np.arange(number) % np.maximum(self.counts[index], 1)[:, None]
         chosen = np.take_along_axis(order.argsort(1), place, 1)
         return np.where(self.counts[index][:, None] > 0, chosen, 0)
 
@@ -220,7 +237,7 @@ class Plan:
         index, own = plan['index'], plan['caption']
         if 'facts' not in self.tables:
             wrong = self._of_another_class(index, rng)
-            return {'wrong': wrong, 'wrong_caption': self._captions(wrong, rng)}
+            return {'wrong': wrong, 'wrong_caption': self._captions(wrong, rng, self.captions)}
         wrong, caption = np.zeros_like(index), np.zeros_like(own)
         open_rows = np.ones(len(wrong), bool)
         for _ in range(rounds):
@@ -228,7 +245,7 @@ class Plan:
             if not len(rows):
                 return {'wrong': wrong, 'wrong_caption': caption}
             wrong[rows] = self._candidates(index[rows], own[rows], rng)
-            caption[rows] = self._captions(wrong[rows], rng)
+            caption[rows] = self._captions(wrong[rows], rng, self.captions)
             match = self._matches(index[rows], own[rows], wrong[rows], caption[rows])
             # without a caption nothing can match
             open_rows[rows] = match & (self.counts[index[rows]] > 0)

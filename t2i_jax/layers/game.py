@@ -13,6 +13,9 @@ augment     D sees pictures moved and with a square cut out (layers/diff_augment
 lecam       weight of a penalty that holds D's answers near the averages of the other side's
             (Tseng et al., CVPR 2021): mean relu(D(x) - a_G)^2 + mean relu(a_x - D(G))^2
 r1, r2      weights of |grad D|^2 / 2 at real and at drawn pictures (Mescheder et al., ICML 2018)
+nt_xent     weight in L_G of a contrast of drawn pictures: two that are drawn from two captions of
+            one record and the same z find each other in the batch, by D's maps (Ye et al., 2021);
+            it needs the sampler 'twins'
 
 Pairs of a batch that do not count as wrong ones in the contrast: `leave_out`, pairs.not_wrong.
 """
@@ -35,6 +38,7 @@ from t2i_jax.losses import (
     Answers,
     d_answers,
     g_answers,
+    nt_xent,
     sentence_loss,
     sentence_scores,
     squared_slope,
@@ -50,6 +54,7 @@ GAME = dict(
     lecam=0.0,
     r1=0.0,
     r2=0.0,
+    nt_xent=0.0,
 )
 
 
@@ -131,20 +136,26 @@ class Game(NamedTuple):
     lecam: float
     r1: float
     r2: float
+    nt_xent: float
 
     @classmethod
     def of(cls, keywords, leave_out='none') -> 'Game':
-        """Check the keywords of a game, those of `GAME`. Raises RunError."""
+        """Check the keywords of a game; others are as in `GAME`. Raises RunError."""
         for name in keywords:
             choose('A keyword of game', name, GAME)
         choose('game.adversary', keywords['adversary'], ADVERSARIES)
-        return cls(choose('leave_out', leave_out, LEAVE_OUT), **keywords)
+        return cls(choose('leave_out', leave_out, LEAVE_OUT), **{**GAME, **keywords})
 
     # ------------------------------------------------------------------------------- building
     @property
     def pairs(self) -> bool:
         """Whether G's loss compares drawn with real pictures."""
         return self.adversary == 'pairing'
+
+    @property
+    def sampler(self) -> str:
+        """The sampler that it needs; '' for any."""
+        return 'twins' if self.nt_xent else ''
 
     def compared(self, meta):
         """Return the batch keys that the contrast reads."""
@@ -173,6 +184,13 @@ class Game(NamedTuple):
             return batches
         keys = (jax.random.fold_in(key, 2 + i) for i in itertools.count(first))
         return [moved_and_cut(x, one) for x, one in zip(batches, keys)]
+
+    def tied(self, noise, b):
+        """Give both rows of a record the same z; noise: {'z': of b rows or more}."""
+        if not self.nt_xent:
+            return noise
+        z = noise['z']
+        return noise | {'z': jnp.concatenate([z[: b // 2], z[: b // 2], z[b:]])}
 
     def d_answers(self, real, drawn, wrong=None) -> Answers:
         """Compute D's losses from logits b."""
@@ -214,10 +232,14 @@ class Game(NamedTuple):
 
     def g_more(self, extras, batch, code, text):
         """Compute what the game adds to L_G for drawn pictures -> (loss, {name: scalar})."""
-        if not extras.contrast:
-            return 0.0, {}
-        contrast, found = self.matched(extras, code, text, batch)
-        return self.contrast[1] * contrast, {'drawn_found': found}
+        loss, logs = 0.0, {}
+        if extras.contrast:
+            contrast, logs['drawn_found'] = self.matched(extras, code, text, batch)
+            loss += self.contrast[1] * contrast
+        if self.nt_xent:
+            logs['twins'] = nt_xent(code.mean((1, 2)))
+            loss += self.nt_xent * logs['twins']
+        return loss, logs
 
     def matched(self, extras, code, text, batch, wrong=None):
         """Compute the contrast of pictures with the sentences of a batch.

@@ -253,6 +253,7 @@ class AttnGan(Matching):
             ]
         )
         self.game.prepare(self.D, rngs)
+        self.sampler = self.game.sampler
         self.damsm_weight, self.kl_weight = damsm_weight, kl_weight
         self.taught_by = self.judges if damsm_weight else ()
         if not attention_count or scales == 1:
@@ -289,7 +290,9 @@ class AttnGan(Matching):
         return self.G.noise(key, n)
 
     def forward(self, batch, key):
-        out = self.G(self.encode(batch), **self.noise(key, len(batch['image'])), train=True)
+        b = len(batch['image'])
+        noise = self.game.tied(self.noise(key, b), b)
+        out = self.G(self.encode(batch), **noise, train=True)
         # no loss reads the attention, and 256 px have hundreds of MB of it
         return out._replace(attention=())
 

@@ -260,6 +260,7 @@ class DfGan(Stage):
         self.G = FusionGenerator(meta.size, d, ngf, nz, rngs=rngs)
         self.D = OneWayDiscriminator(meta.size, d, ndf, hidden, self.game, rngs=rngs)
         self.game.prepare(self.D, rngs)
+        self.sampler = self.game.sampler
         self.penalty, self.power, self.truncate = penalty, power, truncate
         reads = text_reads(text or sentences)
         sampled = tuple(f'wrong_{name}' for name in reads if name != 'length')
@@ -279,8 +280,8 @@ class DfGan(Stage):
 
     def forward(self, batch, key):
         text = self.encode(batch)
-        z = normal_rows(key, len(text), (self.G.nz,))
-        return Drawn(self.G(text, z, train=True), text)
+        noise = self.game.tied({'z': normal_rows(key, len(text), (self.G.nz,))}, len(text))
+        return Drawn(self.G(text, noise['z'], train=True), text)
 
     def d_loss(self, batch, key, out):
         D, text = self.D, out.text

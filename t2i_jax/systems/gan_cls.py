@@ -274,6 +274,7 @@ class GanCls(Stage):
             meta.size, d, ndf, nt, text_norm, third_activation, *more, rngs=rngs
         )
         self.game.prepare(self.D, rngs)
+        self.sampler = self.game.sampler
         self.cls_weight, self.interpolate = cls_weight if matching_aware else 0.0, interpolate
         self.interp_weight, self.extrapolate = interp_weight, interp_extrapolate
         self.unit_text = unit_text
@@ -303,7 +304,8 @@ class GanCls(Stage):
             if self.extrapolate:
                 alpha = jax.random.uniform(alpha_key, (len(a), 1), minval=-1, maxval=1)
             text = jnp.concatenate([text, a + alpha * (b - a)])  # b + b/2
-        return Fakes(self.G(text, self.noise(z_key, len(text))['z'], train=True), text)
+        noise = self.game.tied(self.noise(z_key, len(text)), len(batch['image']))
+        return Fakes(self.G(text, noise['z'], train=True), text)
 
     def d_loss(self, batch, key, out):
         b, w = len(batch['image']), self.cls_weight

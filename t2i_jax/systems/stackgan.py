@@ -288,6 +288,7 @@ class StackGanStage(Stage):
         self.wrong = choose('wrong', wrong or own['wrong'], WRONG)
         self.d_norm = choose('d_norm', d_norm, NORMS)
         self.game = Game.of(game, leave_out)
+        self.sampler = self.game.sampler
         if self.wrong == 'text' and self.d_condition == 'mu':
             raise ValueError(
                 "wrong='text' needs d_condition='embedding': mu is known of the own sentence alone."
@@ -443,7 +444,8 @@ class StageOne(StackGanStage):
 
     def forward(self, batch, key):
         text = self.encode(batch)
-        return AugmentedFakes(*self.G1(text, **self.noise(key, len(text)), train=True), text)
+        noise = self.game.tied(self.noise(key, len(text)), len(text))
+        return AugmentedFakes(*self.G1(text, **noise, train=True), text)
 
     def sample(self, batch, noise):
         """With eps = 0 in `noise` the condition is mu."""
@@ -515,7 +517,7 @@ class StageTwo(StackGanStage):
 
     def forward(self, batch, key):
         text = self.encode(batch)
-        noise = self.noise(key, len(text))
+        noise = self.game.tied(self.noise(key, len(text)), len(text))
         small = self.G1(text, noise['z'], noise['eps'], train=self.batch_statistics)[0]
         return AugmentedFakes(*self.G2(small, text, noise['eps_two'], train=True), text)
 

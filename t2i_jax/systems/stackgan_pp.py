@@ -276,6 +276,7 @@ class StackGanPp(Stage):
             [TreeDiscriminator(side, df, told, *more, rngs=rngs) for side in self.sides]
         )
         self.game.prepare(self.D, rngs)
+        self.sampler = self.game.sampler
         self.uncond_weight, self.kl_weight = uncond_weight, kl_weight
         self.colour_weight, self.through_mu = colour_weight, through_mu
         self.unit_text = unit_text
@@ -299,7 +300,8 @@ class StackGanPp(Stage):
         return self.G(text, noise['z'], noise.get('eps'), train=train)._replace(text=text)
 
     def forward(self, batch, key):
-        return self.draw(batch, self.noise(key, len(batch['image'])), train=True)
+        b = len(batch['image'])
+        return self.draw(batch, self.game.tied(self.noise(key, b), b), train=True)
 
     def d_loss(self, batch, key, out):
         reals, a, logs, game = pyramid(batch, self.sides), self.uncond_weight, {}, self.game
