@@ -7,12 +7,13 @@ import pytest
 from test_evaluate_matching import rows_of
 
 from t2i_jax.evaluate import captions as ec
+from t2i_jax.evaluate.judges import captioners_of
 from t2i_jax.evaluate.measures import OPTIONS, Unmeasurable
 from t2i_jax.metrics.bleu import corpus_bleu
 from t2i_jax.metrics.cider import cider_d
 from t2i_jax.metrics.rouge import rouge_l
 from t2i_jax.runtime.errors import RunError
-from t2i_jax.scenes.captions import truth
+from t2i_jax.scenes.captions import same, truth
 from tfds_builders.shape_scenes import scenes
 from tfds_builders.shape_scenes.captions import captions
 
@@ -101,6 +102,28 @@ def test_captions_of_several_objects_may_leave_some_out():
         found = truth('multi', [text for text, *_ in texts], [table] * len(texts))
         said = {name: x for name, x in found.items()}
         assert set(said) == {'caption_true'} and said['caption_true'].max() == 1
+
+
+def test_whether_a_captioner_says_of_a_picture_what_it_was_drawn_for():
+    asked = ['a small red ring', 'a blue cross', 'something', 'a green circle']
+    found = same('single', ['a red ring', 'a red cross', 'a ring', 'in in'], asked)
+    np.testing.assert_array_equal(found['redescribed_class'], [1, 1, np.nan, 0])
+    np.testing.assert_array_equal(found['redescribed_colour'], [1, 0, np.nan, 0])
+    assert np.isnan(found['redescribed_size'][:3]).all()
+    np.testing.assert_array_equal(found['redescribed_all'], [1, 0, np.nan, 0])
+    assert same('multi', asked, asked) == {}
+    rows = rows_of(asked)
+    rows.split.meta = types.SimpleNamespace(scenes='single')
+    values = {one['metric']: one['value'] for one in ec.redescribed(np.array(asked), rows, 0)}
+    assert values['bleu_1'] == values['redescribed_all'] == 1
+
+
+def test_a_captioner_of_another_run_reads_pictures(run_of):
+    (name, captioner), *others = captioners_of(str(run_of('mirrorgan'))).items()
+    assert name.startswith('run_') and name.endswith('_captions') and not others
+    texts = captioner.decode(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8))
+    assert texts.shape == (3,) and texts.dtype.kind == 'U'
+    assert captioner.tag['stage'] == 'stream' and captioners_of('') == {}
 
 
 def test_what_has_no_part_in_it():

@@ -18,7 +18,7 @@ from t2i_jax.draw.outputs import DRAWN
 from t2i_jax.evaluate import EVALUATIONS, evaluate, kind_of
 from t2i_jax.evaluate import matching as em
 from t2i_jax.evaluate.compare import compare
-from t2i_jax.evaluate.judges import Judge, judge_in, judges_of
+from t2i_jax.evaluate.judges import Judge, judges_of, scorers_in
 from t2i_jax.metrics.arrays import unit
 from t2i_jax.metrics.r_precision import r_precision_of
 from t2i_jax.metrics.retrieval import retrieval, share
@@ -247,14 +247,15 @@ def test_a_generator_holds_the_damsm_of_a_run_that_is_gone(judge_run, tmp_path):
 
 
 def test_the_joint_embedding_of_gan_cls_judges_too(trained, judge_run, tmp_path):
-    assert judge_in(trained).name == 'text' == judge_in(trained / 'text').name
-    assert judge_in(judge_run[1]).name == 'damsm'
+    for folder in (trained, trained / 'text'):
+        assert {made: one.name for made, one in scorers_in(folder).items()} == {'codes': 'text'}
+    assert scorers_in(judge_run[1])['codes'].name == 'damsm'
     judge = Judge('text', Sampler.load(trained, stage='text'))
     codes, ids, length = judge.read(['a red ring', '', '???'])
     assert codes.shape == judge.decode(np.zeros((3, 8, 8, 3), np.uint8)).shape
     assert ids.shape == (3, 201) and length.tolist() == [10, 0, 3]
     with pytest.raises(RunError, match='has no stage gan that compares pictures with captions'):
-        judge_in(trained / 'gan')
+        scorers_in(trained / 'gan')
     shutil.copytree(trained, tmp_path / 'run')
     out = evaluated_run(tmp_path / 'run', 'text', num=20, split='test')
     assert {v['protocol']['decoder'] for v in out['values']} == {'sentences', 'ridge'}

@@ -153,7 +153,9 @@ EVAL = dict(
     extractor_weights=Setting('', 'file with its weights, where it needs one', FREE),
     resize=Setting('pil_bicubic', 'filter to the size that the feature network reads', FREE),
     splits=Setting(10, 'parts of the Inception Score', FREE, low=1, high=1000),
-    scorer=Setting('', 'a run whose DAMSM or joint embedding judges R-precision, too', FREE),
+    scorer=Setting(
+        '', 'a run whose DAMSM or joint embedding, and whose captioner judge pictures, too', FREE
+    ),
     diversity=Setting(
         32, 'captions of which several pictures are compared', FREE, low=0, high=10_000
     ),

@@ -28,7 +28,7 @@ from t2i_jax.metrics.bleu import corpus_bleu
 from t2i_jax.metrics.cider import cider_d, document_frequencies
 from t2i_jax.metrics.rouge import rouge_l
 from t2i_jax.runtime.errors import RunError
-from t2i_jax.scenes.captions import truth
+from t2i_jax.scenes.captions import same, truth
 
 # pictures of the report
 SHOWN = 64
@@ -74,30 +74,41 @@ class Captions(Kind):
         values, who = [], self.sampler.name
         scenes = rows.of('scene') if 'scene' in split.tables else None
         for kind, captions in others.items():
-            found = self.compared(captions, references)
+            found = compared(captions, references, self.options['seed'])
             if scenes is not None:
                 right = truth(split.meta.scenes, captions, scenes)
                 found += report.averages(right, self.options['seed'])
             values += report.tagged(found, pictures=kind, decoder=who)
         if all(len(own) > 1 for own in references):
             first = [' '.join(own[0]) for own in references]
-            found = self.compared(first, [own[1:] for own in references])
+            found = compared(first, [own[1:] for own in references], self.options['seed'])
             values += report.tagged(found, pictures='real', decoder='people')
         few = next(iter(Real(rows.take(slice(SHOWN)))))
         return report.tagged(values, split=name), (name, few, None, written[: len(few)])
 
-    def compared(self, captions, references) -> list:
-        """Compare captions with lists of tokens of each -> values."""
-        n = float(np.mean([len(own) for own in references]))
-        more, count = dict(references=round(n, 2)), len(captions)
-        bleu = enumerate(corpus_bleu(captions, references), start=1)
-        values = [report.value(f'bleu_{i}', one, n=count, **more) for i, one in bleu]
-        frequencies = document_frequencies(references)
-        found = {
-            'rouge_l': rouge_l(captions, references),
-            'cider_d': cider_d(captions, references, frequencies),
-        }
-        return values + report.averages(found, self.options['seed'], **more)
+
+def compared(captions, references, seed) -> list:
+    """Compare captions with lists of tokens of each -> values."""
+    n = float(np.mean([len(own) for own in references]))
+    more, count = dict(references=round(n, 2)), len(captions)
+    bleu = enumerate(corpus_bleu(captions, references), start=1)
+    values = [report.value(f'bleu_{i}', one, n=count, **more) for i, one in bleu]
+    frequencies = document_frequencies(references)
+    found = {
+        'rouge_l': rouge_l(captions, references),
+        'cider_d': cider_d(captions, references, frequencies),
+    }
+    return values + report.averages(found, seed, **more)
+
+
+def redescribed(written, rows, seed) -> list:
+    """Compare what a captioner wrote of pictures with the captions of rows, their conditions.
+
+    `bleu_*`, `rouge_l`, `cider_d`, with the one caption of each as reference, and on shape_scenes
+    `redescribed_*` (scenes/captions.py).
+    """
+    values = compared(list(written), [[tokenize(text)] for text in rows.texts], seed)
+    return values + report.averages(same(rows.split.meta.scenes, written, rows.texts), seed)
 
 
 def captions_of(sampler, rows, seed) -> list[str]:

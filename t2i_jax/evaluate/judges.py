@@ -4,6 +4,8 @@ A judge is a stage that makes 'codes', vectors of pictures (`code`) and of capti
 whose cosine says how well they fit: a DAMSM, or the joint embedding that GAN-CLS begins with. It
 reads captions with its own vocabulary. One that taught the generator flatters it, which the
 protocol says (`trained_generator`); `eval.scorer` names another run's, which judges as well.
+
+A captioner is a stage that describes pictures; that of the run `eval.scorer` reads them, too.
 """
 
 import hashlib
@@ -14,6 +16,7 @@ import numpy as np
 from t2i_jax import stage as core
 from t2i_jax.data.feed import CHUNK
 from t2i_jax.data.text import encode_chars
+from t2i_jax.draw.outputs import texts_of
 from t2i_jax.metrics.resize import resize
 from t2i_jax.run import Run
 from t2i_jax.runtime.errors import RunError, home, quoted
@@ -141,8 +144,7 @@ def judges_of(stage, sampler, other='') -> dict[str, Judge]:
         if judge.tag['weights'] not in {one.tag['weights'] for one in found.values()}:
             found[name] = judge
 
-    if other:
-        judge = judge_in(home(other).resolve())
+    if judge := scorers_in(other).get('codes') if other else None:
         add(f'run_{judge.workdir.name}', Sampler(judge, chunk=CHUNK, mesh=mesh))
     for name in declared:
         own = 'own' if len(declared) == 1 else f'own_{name}'
@@ -173,20 +175,62 @@ def copied(judge, sampler, mesh) -> Sampler | None:
     return Sampler(judge, sampler.step, weights=weights, chunk=CHUNK, mesh=mesh)
 
 
-def judge_in(folder):
-    """Return the stage that a folder names: <workdir>/<stage>, or a run's first that compares.
+def scorers_in(other) -> dict:
+    """Return the stages that score the pictures of others, {what they make: RunStage}.
 
+    other: a workdir, of which the first that compares pictures with captions ('codes') and the
+        first that describes them ('tokens') are taken, or <workdir>/<stage>.
     Raises RunError where there is none.
     """
-    stage = None
+    folder, stage = home(other).resolve(), None
     if (folder.parent / 'config.json').exists() and folder.name in Run.open(folder.parent).names:
         folder, stage = folder.parent, folder.name
-    run = Run.open(folder)
-    stages = [one.name for one in run.stages if one.makes_any(('codes',))]
-    if not stages or stage and stage not in stages:
+    found = {}
+    for one in Run.open(folder).stages:
+        made = [name for name in ('codes', 'tokens') if one.makes_any((name,))]
+        if made and stage in (None, one.name) and (made[0] == 'codes' or describes(one)):
+            found.setdefault(made[0], one)
+    if not found:
         raise RunError(
             f'eval.scorer: {quoted(folder)} has no stage{f" {stage}" if stage else ""} that '
-            'compares pictures with captions, as a DAMSM does. Name the workdir of a run that has '
-            'one.'
+            'compares pictures with captions, as a DAMSM does, or describes them. Name the workdir '
+            'of a run that has one.'
         )
-    return run[stage or stages[0]]
+    return found
+
+
+def describes(stage) -> bool:
+    """Whether a RunStage makes captions of pictures."""
+    return stage.makes_any(('tokens',)) and 'image' in stage.cls.draws_from
+
+
+class Describer:
+    """A trained stage as a reader of pictures: `decode`, `tag`."""
+
+    def __init__(self, name, sampler):
+        self.sampler, self.size = sampler, sampler.meta.size
+        self.tag = dict(
+            name=name,
+            stage=sampler.name,
+            step=sampler.step,
+            weights=weights_of(*sampler.weights),
+            size=self.size,
+            resize=FILTER,
+            vocabulary=sampler.vocabulary.hash[:20],
+        )
+
+    def decode(self, images):
+        """Describe pictures, uint8 n s s 3 -> n texts, an array."""
+        pixels = np.asarray(resize(images, self.size, FILTER)) / 127.5 - 1
+        noise = self.sampler.module.noise(jax.random.key(0), len(pixels))
+        found = self.sampler.sample({'image': pixels}, noise, (len(pixels), 1))
+        return np.array([text for (text,) in texts_of(found['tokens'], self.sampler.vocabulary)])
+
+
+def captioners_of(other, mesh=None) -> dict[str, Describer]:
+    """Return the captioner of the run `other`, {'run_<name>_captions': Describer}, or {}."""
+    one = scorers_in(other).get('tokens') if other else None
+    if one is None:
+        return {}
+    name = f'run_{one.workdir.name}_captions'
+    return {name: Describer(name, Sampler(one, chunk=CHUNK, mesh=mesh))}

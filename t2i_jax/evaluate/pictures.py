@@ -22,8 +22,9 @@ from t2i_jax.data.conditions import captions_of
 from t2i_jax.data.feed import Rows, first_rows
 from t2i_jax.data.text import encode_sentences
 from t2i_jax.evaluate import report
+from t2i_jax.evaluate.captions import redescribed
 from t2i_jax.evaluate.features import choose_extractor
-from t2i_jax.evaluate.judges import judges_of
+from t2i_jax.evaluate.judges import captioners_of, judges_of
 from t2i_jax.evaluate.matching import r_precision, readings
 from t2i_jax.evaluate.measures import Kind, Measure, attempted, distances, once, silent
 from t2i_jax.evaluate.report import HIGHER, LOWER, Headline
@@ -53,6 +54,8 @@ HEADLINE = (
     Headline('class_colour', HIGHER, by=READERS),
     Headline('attribute_position', HIGHER, by=READERS),
     Headline('r_precision_*', HIGHER, by=JUDGES),
+    Headline('redescribed_all', HIGHER),
+    Headline('redescribed_class', HIGHER),
     Headline('inception_score*', HIGHER, ('training',)),
     Headline('ms_ssim_same_caption', LOWER),
 )
@@ -72,6 +75,7 @@ class Images(Kind):
         super().__init__(stage, sampler, train, options)
         scenes, mesh = train.meta.scenes, sampler.rows.mesh if sampler.rows else None
         self.judges = judges_of(stage, sampler, options['scorer'])
+        self.captioners = captioners_of(options['scorer'], mesh)
         self.readers = readers(scenes)
         if self.readers and 'trained' not in self.readers:
             print(
@@ -88,7 +92,7 @@ class Images(Kind):
         if self.extract:
             resize = self.extract.tag['resize'].replace(' ', '-').replace(',', '')
             self.networks = f'_{self.extract.tag["name"]}_{resize}'
-        others = [name for name in self.judges if not name.startswith('own')]
+        others = [name for name in self.judges | self.captioners if not name.startswith('own')]
         self.networks += ''.join(f'_scorer-{name.removeprefix("run_")}' for name in others)
 
     def __call__(self, name, split):
@@ -97,7 +101,8 @@ class Images(Kind):
         # before the sampling, which takes long
         read_by_judges = readings(rows, self.judges)
         samples = Sampled(self.sampler, rows, seed)
-        sampled = read(samples, self.extract, self.readers | self.judges, f'sampling {name}')
+        all_readers = self.readers | self.judges | self.captioners
+        sampled = read(samples, self.extract, all_readers, f'sampling {name}')
 
         values = self.set_distances(rows, sampled, f'real {name}') if self.extract else []
         values += self.agreements(rows, sampled) if self.readers else []
@@ -105,6 +110,11 @@ class Images(Kind):
             real = read_cached(Real(rows), None, self.judges, 'real pictures')
             codes = {'drawn': sampled, 'real': real}
             values += r_precision(rows, self.judges, read_by_judges, codes, seed)
+        for who, captioner in self.captioners.items():
+            real = read_cached(Real(rows), None, {who: captioner}, 'real pictures')
+            for kind, found in (('drawn', sampled), ('real', real)):
+                found = redescribed(found[who], rows, seed)
+                values += report.tagged(found, pictures=kind, **read_by(captioner))
         once = first_rows(split, min(num, len(split)), in_row)
         own = variety(self.sampler, rows, self.readers, self.extract, self.options)
         if self.readers:
