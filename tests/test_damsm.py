@@ -77,6 +77,18 @@ def test_published_sizes(words, text):
     assert count(parts(meta).params['text']) == text - 1024  # one bias a gate
 
 
+def test_words_alone_take_the_place_of_the_lstm():
+    stage = Damsm(META, text='words', **SMALL, rngs=nnx.Rngs(0))
+    stage.training = False
+    data = batch()
+    codes = stage.codes(data)
+    assert count(parts(text='words', **SMALL)[1]['text']) == META.vocabulary_size * 8
+    np.testing.assert_allclose(codes.words.sum(1), codes.sentence, rtol=1e-5)
+    assert not codes.words[data['tokens'] == 0].any()
+    with pytest.raises(RunError, match="text is 'gru'; it is 'lstm' or 'words'"):
+        Damsm(META, text='gru', **SMALL, rngs=nnx.Rngs(0))
+
+
 def test_the_system_file_tells_its_sizes():
     told = describe(importlib.import_module('experiments.damsm_shapes').get_config('multi').lock())
     assert re.search(r'^damsm.text +[\d,]+ +trained$', told, re.MULTILINE) and re.search(

@@ -37,6 +37,7 @@ from einops import rearrange
 
 from t2i_jax.encoders.bi_lstm import BiLstm
 from t2i_jax.encoders.damsm_image import DamsmImage, check_trunk, installed
+from t2i_jax.encoders.word_sum import WordSum
 from t2i_jax.layers.pairs import LEAVE_OUT, found_own, matching_advice, not_wrong
 from t2i_jax.losses import sentence_loss, sentence_scores, word_attention, word_scores, words_loss
 from t2i_jax.runtime.errors import RunError, choose
@@ -112,6 +113,7 @@ class Damsm(Matching):
         self,
         meta,
         *,
+        text='lstm',
         d=256,
         embedding=300,
         dropout=0.5,
@@ -126,7 +128,9 @@ class Damsm(Matching):
     ):
         """Build both encoders.
 
-        d, embedding, dropout, two_biases: of BiLstm.
+        text: 'lstm', or (ours) 'words', a vector of each word alone, and their sum (WordSum).
+        d: of words and sentences.
+        embedding, dropout, two_biases: of BiLstm.
         trunk, weights, resize, channels, places: of DamsmImage; 'efficientnet_lite0' takes the
             weights of its package where none are named.
         matching: of Matching.
@@ -135,14 +139,17 @@ class Damsm(Matching):
         super().__init__(meta, **matching)
         if not meta.nominal:
             weights = weights or installed(trunk)
-        self.text = BiLstm(
-            meta.vocabulary_size,
-            d,
-            embedding=embedding,
-            dropout=dropout,
-            two_biases=two_biases,
-            rngs=rngs,
-        )
+        if choose('text', text, ('lstm', 'words')) == 'words':
+            self.text = WordSum(meta.vocabulary_size, d, rngs=rngs)
+        else:
+            self.text = BiLstm(
+                meta.vocabulary_size,
+                d,
+                embedding=embedding,
+                dropout=dropout,
+                two_biases=two_biases,
+                rngs=rngs,
+            )
         self.image = DamsmImage(
             meta.size,
             d,
