@@ -11,7 +11,7 @@ shared, and do not count. A run that is finished is not trained again, one that 
 resumed, so that the same command continues. The table has the rows that are measured so far.
 
 Judges: the analytic and the trained reader (1,000 captions a split), and R-precision by a DAMSM of
-its own, FOLDER/judge.
+its own, FOLDER/judge or FOLDER/reader (JUDGES), the second of which also describes the pictures.
 """
 
 import argparse
@@ -59,6 +59,17 @@ def without(name, label, *sets, takes=None):
     return Row(name, label, 'gan_cls_shapes:quick', sets=sets, takes=takes)
 
 
+def mirror(name, label, *sets, takes=None):
+    sets = tuple(f'stages.gan.model.{one}' for one in sets)
+    takes = {'damsm': 'attngan', 'stream': 'mirrorgan'} if takes is None else takes
+    return Row(name, label, 'mirrorgan_shapes:recipe', sets=sets, takes=takes)
+
+
+def control(name, label, *sets):
+    sets = tuple(f'stages.gan.model.{one}' for one in sets)
+    return Row(name, label, 'mca_gan_shapes:recipe', sets=sets, takes={'damsm': 'attngan'})
+
+
 SHARED = {'text': 'gan_cls'}
 OWN = {'text': 'gan_cls_paper'}
 GROUPS = {
@@ -73,6 +84,15 @@ GROUPS = {
         Row('stackgan_paper', 'StackGAN', 'stackgan_shapes', ('one', 'two'), takes=OWN),
         Row('stackgan_pp_paper', 'StackGAN++', 'stackgan_pp_shapes', takes=OWN),
         Row('attngan_paper', 'AttnGAN', 'attngan_shapes', takes={'damsm': 'attngan'}),
+    ],
+    'attention': [
+        Row('attngan', 'AttnGAN', 'attngan_shapes:recipe'),
+        mirror('mirrorgan', 'MirrorGAN', takes={'damsm': 'attngan'}),
+        mirror('mirrorgan_mute', 'the same, lambda_stream 0', 'lambda_stream=0'),
+        mirror('mirrorgan_words', 'the same, no sentence attention', 'sentence_attention=False'),
+        control('control', 'ControlGAN'),
+        control('control_spatial', 'the same, no channel attention', 'channel_input=none'),
+        control('control_whole', 'the same, no word discriminator', 'word_scales=0'),
     ],
     'seeds': [
         Row(f'seed{n}' if n else 'quick', f'seed {n}', 'gan_cls_shapes:quick', sets=(f'seed={n}',))
@@ -106,7 +126,12 @@ class / of held-out ones, by the analytic reader; R-precision by a DAMSM that tr
 
 {table}
 {picture}"""
-JUDGE = Row('judge', '', 'damsm_shapes', sets=('seed=1', 'stages.damsm.steps=1600'))
+ALONE = 'seed=1', 'stages.damsm.steps=1600'
+# of a group: a run that takes no part, whose DAMSM (and captioner) reads the pictures
+JUDGES = {
+    'recipes': Row('judge', '', 'damsm_shapes', sets=ALONE),
+    'attention': Row('reader', '', 'mirrorgan_shapes', sets=(*ALONE, 'stages.gan.steps=0')),
+}
 # title, metric, reader, splits
 READ = 'analytic'
 COLUMNS = (
@@ -118,6 +143,7 @@ COLUMNS = (
     ('whole caption', 'sem_exact', READ),
     ('the same, trained reader', 'sem_exact', 'trained'),
     ('R-precision', 'r_precision_entailment', 'run_'),
+    ('described rightly', 'redescribed_all', 'run_'),
     ('FID analogue', 'fid_', ''),
     ('MS-SSIM', 'ms_ssim_same_caption', ''),
 )
@@ -158,14 +184,18 @@ def train(row, folder, minutes, core):
     return found
 
 
-def evaluate(row, folder, core, judged):
+def report_of(row, folder, judge):
+    """Return the file of a row's evaluation."""
+    by = f'_{judge.name}' if judge else ''
+    return folder / row.name / 'eval' / f'learning{by}.json'
+
+
+def evaluate(row, folder, core, judge):
     """Evaluate a row's run, once -> its report."""
-    workdir = folder / row.name
-    name = 'learning'
-    path = workdir / 'eval' / f'{name}.json'
+    workdir, path = folder / row.name, report_of(row, folder, judge)
     if not path.exists():
-        flags = [f'--config.eval.name={name}']
-        flags += [f'--config.eval.scorer={folder / JUDGE.name}'] if judged else []
+        flags = [f'--config.eval.name={path.stem}']
+        flags += [f'--config.eval.scorer={folder / judge.name}'] if judge else []
         python('t2i_jax', f'--workdir={workdir}', '--mode=evaluate', *flags, core=core)
     return json.loads(path.read_text())
 
@@ -185,13 +215,14 @@ def value(report, metric, reader, split):
 
 def table(group, rows):
     """Write rows [(Row, plan, report)] as a table in Markdown: seen / held-out pairs."""
-    lines = ['| | steps | GFLOP a step | ' + ' | '.join(title for title, *_ in COLUMNS) + ' |']
-    lines.append('|---' * (len(COLUMNS) + 3) + '|')
+    measured = [one for one in COLUMNS if any(value(r, *one[1:], SPLITS[0]) for *_, r in rows)]
+    lines = ['| | steps | GFLOP a step | ' + ' | '.join(title for title, *_ in measured) + ' |']
+    lines.append('|---' * (len(measured) + 3) + '|')
     for row, plan, report in rows:
         steps = ' + '.join(f'{one["steps"]:,}' for one in plan.values())
         flops = ' + '.join(f'{one["flops"] / 1e9:.0f}' for one in plan.values())
         cells = []
-        for _, metric, reader in COLUMNS:
+        for _, metric, reader in measured:
             both = [value(report, metric, reader, split) for split in SPLITS]
             form = '{:.1f}' if metric == 'fid_' else '{:.3f}'
             both = [form.format(x) if x is not None else '' for x in both]
@@ -228,17 +259,17 @@ def cli():
     args.folder.mkdir(parents=True, exist_ok=True)
     chosen = args.rows.split(',') if args.rows else [row.name for row in GROUPS[args.group]]
     done = []
-    judged = args.group == 'recipes'
-    if judged and not args.table:
-        train(JUDGE, args.folder, 0, args.core)
+    judge = JUDGES.get(args.group)
+    if judge and not args.table:
+        train(judge, args.folder, 0, args.core)
     for row in GROUPS[args.group]:
-        if args.table and not (args.folder / row.name / 'eval' / 'learning.json').exists():
+        if args.table and not report_of(row, args.folder, judge).exists():
             continue
         if row.name in chosen and not args.table:
             train(row, args.folder, args.minutes, args.core)
         if row.name in chosen or args.table:
             plan = json.loads((args.folder / f'{row.name}.json').read_text())
-            done.append((row, plan, evaluate(row, args.folder, args.core, judged)))
+            done.append((row, plan, evaluate(row, args.folder, args.core, judge)))
             print(table(args.group, done[-1:]), flush=True)
     picture = args.out and f'\n![what each draws]({args.out.with_suffix(".png").name})\n'
     text = HEAD.format(

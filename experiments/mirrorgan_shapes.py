@@ -8,7 +8,7 @@
 
 Hardware: a CPU core, for narrow networks.
 The DAMSM is that of damsm_shapes; one that is trained can be shared: --config.init.damsm=<run>, and
-so can STREAM: --config.init.stream=<run>.
+so can STREAM: --config.init.stream=<run>. STREAM alone: --config.stages.gan.steps=0.
 Variants: `:multi`; `:recipe`, by what later papers do (see attngan_shapes); `:tiny` and
 `:multi_tiny`, seconds, for tests. Ablations:
 --config.stages.gan.model.lambda_stream=0 (with --config.stages.stream.steps=0 it is not trained

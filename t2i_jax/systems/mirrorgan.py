@@ -327,6 +327,11 @@ class MirrorGan(AttnGan):
         if feature is not None:
             self.check_stream(meta)
 
+    @classmethod
+    def skip(cls, config):
+        """A run that gives it no steps is a captioner alone."""
+        return unused(config, 'gan')
+
     def check_stream(self, meta):
         """Raise ValueError where STREAM cannot read the pictures, or knows other words."""
         pictures = jax.ShapeDtypeStruct((1, meta.size, meta.size, 3), jnp.float32)
