@@ -47,7 +47,7 @@ def of_words(request) -> Found:
         )
     records = held_out(sampler, count(request), ('image',))
     batch = records.batch()
-    batch = {name: batch[name] for name in ('image', 'tokens', 'length')}
+    batch = {name: batch[name] for name in (*sampler.module.needs, 'image') if name in batch}
     maps = np.moveaxis(sampler.apply(request.method, batch), 1, -1)  # n h w t
     words = [sampler.vocabulary.decode(ids) for ids in batch['tokens']]
     pictures = np.asarray(to_uint8(batch['image'][: request.num]))
@@ -92,5 +92,8 @@ def of_pixels(request) -> Found:
         scenes = reader.decode(out['image'])
         numbers['decoder'] = reader.tag['name']
         for one in out['attention']:
-            numbers[f'map_{one.shape[1]}'] = inside(one, words, scenes)
+            name = f'map_{one.shape[1]}'
+            # a second look of the same map
+            name = f'{name}_again' if name in numbers else name
+            numbers[name] = inside(one, words, scenes)
     return Found(np.concatenate(lines), labels, numbers)

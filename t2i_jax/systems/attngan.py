@@ -101,12 +101,16 @@ class AttnGenerator(nnx.Module):
     """
 
     next_stage = AttentiveStage
+    # sentence vectors from which the condition is drawn
+    sentences = 1
 
     def __init__(
         self, sides, d, gf, nz, nc, residuals, attention_count, mask_mode, single, *, rngs
     ):
         widths = [gf * max(1, 64 // side) for side in sides]
-        self.ca = ConditioningAugmentation(d, nc, kernel_init=ORTHOGONAL, rngs=rngs)
+        self.ca = ConditioningAugmentation(
+            self.sentences * d, nc, kernel_init=ORTHOGONAL, rngs=rngs
+        )
         self.first = InitStage(nc + nz, widths[0], sides[0], rngs=rngs)
         self.next = nnx.List(
             [
@@ -121,6 +125,10 @@ class AttnGenerator(nnx.Module):
     def noise(self, key, n):
         z_key, eps_key = jax.random.split(key)
         return {'z': normal_rows(z_key, n, (self.nz,)), 'eps': self.ca.noise(eps_key, n)}
+
+    def condition(self, text, eps):
+        """Draw the condition of sentences. -> (condition, mu, log-variance), b nc each"""
+        return self.ca(text.sentence, eps)
 
     def words_of(self, i, text):
         """Return the words b t d that map i looks at, and which of them there are, b t.
@@ -140,7 +148,7 @@ class AttnGenerator(nnx.Module):
         return x, beta if i < self.attention_count else None
 
     def __call__(self, text, z, eps, *, train):
-        condition, mu, logvar = self.ca(text.sentence, eps)
+        condition, mu, logvar = self.condition(text, eps)
         x = self.first(jnp.concatenate([condition, z], -1), train=train)  # b 64 64 c
         maps, attention = [x], []
         for i in range(len(self.next)):
@@ -273,7 +281,8 @@ class AttnGan(Matching):
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f'The DAMSM was trained on pictures of another size and cannot read those of {size}'
-                f' px: train it with stages.damsm.data.size={size}, or set data.size to its own. '
+                f' px: train it with stages.{self.judges[0]}.data.size={size}, or set data.size to '
+                f'its own. '
                 f'({error})'
             ) from error
         if {regions.shape[-1], code.shape[-1]} != {self.text.d}:

@@ -106,6 +106,8 @@ class Damsm(Matching):
 
     phases = (Phase('loss', trains=('text', 'image')),)
     makes, explores = ('codes',), {'attention': 'attend'}
+    # in STAGES, for messages
+    called = 'damsm'
     tiny = dict(d=32, embedding=16, trunk='small', channels=(8, 16))
     advice = matching_advice('damsm')
 
@@ -164,22 +166,29 @@ class Damsm(Matching):
 
     @classmethod
     def check(cls, model):
-        check_trunk('damsm', model['trunk'], model['weights'])
+        check_trunk(cls.called, model['trunk'], model['weights'])
+
+    def pictures(self, batch):
+        """Return what the image encoder reads, b s s 3."""
+        return batch['image']
 
     def codes(self, batch, key=None) -> CommonSpace:
         """Encode the pictures and captions of a batch; key: of the dropout, in training."""
         words, sentence = self.text(batch['tokens'], batch['length'], train=self.training, key=key)
-        regions, code = self.image(batch['image'], train=self.training)
+        regions, code = self.image(self.pictures(batch), train=self.training)
         return CommonSpace(regions, code, words, sentence)
 
     def loss(self, batch, key, out):
+        return self.loss_of(self.codes(batch, key), batch)
+
+    def loss_of(self, codes, batch):
+        """Compute L and what is reported with it. codes: CommonSpace"""
         length, b = batch['length'], len(batch['length'])
         if b < 2:
             raise RunError(
                 'DAMSM compares the pairs of a batch, and a batch of 1 has no wrong ones: '
-                'set stages.damsm.batch_size to 2 or more.'
+                f'set stages.{self.called}.batch_size to 2 or more.'
             )
-        codes = self.codes(batch, key)
         by_words, by_sentence = self.matching_losses(codes, batch)
         leave_out = not_wrong(batch, self.leave_out)
         scores = sentence_scores(codes.code, codes.sentence)

@@ -277,18 +277,66 @@ class Stream(Stage):
         return {'tokens': ids, 'log_likelihood': score}
 
 
-class MirrorGan(AttnGan):
+class GlobalLocalGan(AttnGan):
+    """AttnGAN's stage with a generator whose later maps read the sentence at each pixel."""
+
+    explores = {'sentence_attention': 'sentence_sheet'}
+
+    def __init__(self, meta, *, sent_softmax='channel', rngs, **others):
+        """Build the generator and the discriminators.
+
+        sent_softmax: of later maps, see SentenceAttention.
+        others: of AttnGan.
+        Raises ValueError for sizes that do not fit.
+        """
+        self.sent_softmax = choose('sent_softmax', sent_softmax, SOFTMAXES)
+        super().__init__(meta, rngs=rngs, **others)
+        if not self.G.next:
+            self.explores = {x: y for x, y in self.explores.items() if x != 'sentence_attention'}
+
+    def generator(self, *sizes, rngs):
+        """Build G from the sizes that AttnGan gives."""
+        return Glam(*sizes, softmax=self.sent_softmax, rngs=rngs)
+
+    def attend(self, batch, noise):
+        """Draw pictures and what each pixel read of the sentence. -> {'image', 'maps'}
+
+        maps: of each later stage, the mean over channels of |context|, b h w.
+        """
+        G, text, maps = self.G, self.encode(batch), []
+        condition = G.condition(text, noise['eps'])[0]
+        x = G.first(jnp.concatenate([condition, noise['z']], -1), train=False)
+        for i, stage in enumerate(G.next):
+            maps.append(jnp.abs(stage.sentence(x, condition)).astype(jnp.float32).mean(-1))
+            x, _ = G.grow(i, x, text, condition, train=False)
+        return {'image': G.to_images[-1](x), 'maps': maps}
+
+    @staticmethod
+    def sentence_sheet(sampler, batch, texts, num, seed):
+        """Show drawn pictures, and as grey where each stage read the sentence, white the most."""
+        rows, noise, texts = drawn_rows(sampler, batch, texts, num, seed)
+        out = sampler.sample(rows, noise, (len(texts),), 'attend')
+        shown = [out['image']]
+        for maps in out['maps']:
+            side = out['image'].shape[1] // maps.shape[1]
+            grey = np.uint8(
+                np.round(255 * maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-12))
+            )
+            shown.append(repeat(grey, 'n h w -> n (h y) (w x) c', y=side, x=side, c=3))
+        return np.stack(shown, 1), texts
+
+
+class MirrorGan(GlobalLocalGan):
     """Trains the generator and a discriminator for each side; STREAM reads what it draws."""
 
     loads = AttnGan.loads | {'feature': 'stream.feature', 'captioner': 'stream.captioner'}
-    explores = {'redescribe': 'redescriptions', 'sentence_attention': 'sentence_sheet'}
+    explores = {'redescribe': 'redescriptions'} | GlobalLocalGan.explores
 
     def __init__(
         self,
         meta,
         *,
         sentence_attention=True,
-        sent_softmax='channel',
         lambda_stream=20.0,
         stream_reduction='mean',
         stream_norm='imagenet',
@@ -300,17 +348,16 @@ class MirrorGan(AttnGan):
     ):
         """Build the generator and the discriminators.
 
-        sentence_attention, sent_softmax: of later maps, see SentenceAttention.
+        sentence_attention: whether later maps read the sentence; without it, AttnGAN's generator.
         lambda_stream, stream_reduction: see the formulas, and `caption_loss`.
         stream_norm: 'imagenet', a pretrained trunk reads drawn pictures as it reads real ones, or
             'none', as the released code, pictures in [-1, 1] take the place of normalised ones.
         damsm_weight: of the DAMSM's term.
         feature, captioner: the trained captioner, None where the stage `stream` is left out.
-        others: of AttnGan.
+        others: of GlobalLocalGan.
         Raises ValueError for sizes that do not fit.
         """
-        self.sentence_attention, self.sent_softmax = sentence_attention, sent_softmax
-        choose('sent_softmax', sent_softmax, SOFTMAXES)
+        self.sentence_attention = sentence_attention
         super().__init__(meta, damsm_weight=damsm_weight, rngs=rngs, **others)
         choose('stream_reduction', stream_reduction, ('mean', 'sum'))
         choose('stream_norm', stream_norm, ('imagenet', 'none'))
@@ -322,8 +369,8 @@ class MirrorGan(AttnGan):
         self.feature, self.captioner = feature, captioner
         self.lambda_stream, self.stream_reduction = lambda_stream, stream_reduction
         self.raw = stream_norm == 'none'
-        there = captioner is not None, sentence_attention and len(self.G.next) > 0
-        self.explores = {name: x for (name, x), here in zip(self.explores.items(), there) if here}
+        there = {'redescribe': captioner is not None, 'sentence_attention': sentence_attention}
+        self.explores = {name: x for name, x in self.explores.items() if there[name]}
         if feature is not None:
             self.check_stream(meta)
 
@@ -351,7 +398,7 @@ class MirrorGan(AttnGan):
 
     def generator(self, *sizes, rngs):
         if self.sentence_attention:
-            return Glam(*sizes, softmax=self.sent_softmax, rngs=rngs)
+            return super().generator(*sizes, rngs=rngs)
         return AttnGenerator(*sizes, rngs=rngs)
 
     def g_loss(self, batch, key, out):
@@ -385,33 +432,6 @@ class MirrorGan(AttnGan):
         out = sampler.sample(rows, noise, (len(texts), 1), 'redescribe')
         said = [' '.join(sampler.vocabulary.decode(ids)) for (ids,) in out['tokens']]
         return out['image'], [f'{text}\nread: {caption}' for text, caption in zip(texts, said)]
-
-    def attend(self, batch, noise):
-        """Draw pictures and what each pixel read of the sentence. -> {'image', 'maps'}
-
-        maps: of each later stage, the mean over channels of |context|, b h w.
-        """
-        G, text, maps = self.G, self.encode(batch), []
-        condition = G.ca(text.sentence, noise['eps'])[0]
-        x = G.first(jnp.concatenate([condition, noise['z']], -1), train=False)
-        for i, stage in enumerate(G.next):
-            maps.append(jnp.abs(stage.sentence(x, condition)).astype(jnp.float32).mean(-1))
-            x, _ = G.grow(i, x, text, condition, train=False)
-        return {'image': G.to_images[-1](x), 'maps': maps}
-
-    @staticmethod
-    def sentence_sheet(sampler, batch, texts, num, seed):
-        """Show drawn pictures, and as grey where each stage read the sentence, white the most."""
-        rows, noise, texts = drawn_rows(sampler, batch, texts, num, seed)
-        out = sampler.sample(rows, noise, (len(texts),), 'attend')
-        shown = [out['image']]
-        for maps in out['maps']:
-            side = out['image'].shape[1] // maps.shape[1]
-            grey = np.uint8(
-                np.round(255 * maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-12))
-            )
-            shown.append(repeat(grey, 'n h w -> n (h y) (w x) c', y=side, x=side, c=3))
-        return np.stack(shown, 1), texts
 
 
 def drawn_rows(sampler, batch, texts, num, seed):
