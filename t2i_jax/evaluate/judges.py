@@ -40,8 +40,8 @@ class Judge:
         """
         if 'image' not in sampler.module.needs:
             raise RunError(
-                f'Stage {sampler.name} of scorer {name} was trained on stored features of pictures '
-                'and cannot see new ones. Take another scorer.'
+                f'Stage {sampler.name} of scorer {name} was trained on masks or on stored features '
+                'of pictures, and cannot see new pictures. Take another scorer.'
             )
         self.name, self.sampler, self.size = name, sampler, sampler.meta.size
         weights = weights_of(*sampler.weights)

@@ -23,8 +23,8 @@ from t2i_jax import stage as core
 from t2i_jax.data.feed import CHUNK, first_rows
 from t2i_jax.evaluate import report
 from t2i_jax.evaluate.judges import in_chunks
-from t2i_jax.evaluate.measures import Kind, Unmeasurable, attempted
-from t2i_jax.evaluate.reading import readable
+from t2i_jax.evaluate.measures import Kind, Measure, Unmeasurable, attempted
+from t2i_jax.evaluate.reading import found_words, readable, told_apart
 from t2i_jax.evaluate.report import HIGHER, LOWER, Headline
 from t2i_jax.evaluate.sources import Real
 from t2i_jax.metrics.arrays import unit
@@ -36,6 +36,8 @@ from tfds_builders.facts import entails
 # captions that the own one is compared with
 WRONG = 99
 AT = 1, 5, 10
+# captions of other pictures, of which the best one is asked for single words
+GALLERY = 100
 # pictures that are compared at a time
 BLOCK = 200
 # captions of which it is checked whether they are true of each picture
@@ -186,6 +188,9 @@ class Pairs(Kind):
     picture is not a wrong answer for it. Where there are classes, the metrics of `class` take any
     caption (or picture) of the class among all, and the own one with 99 of other classes among 100.
     `reads_<attribute>` says what a linear reader finds in the vectors of captions (`readable`).
+    `top1_<attribute>_of_100`: how often the best of 100 captions of other pictures says that
+    attribute rightly (`found_words`). `told_apart`: how often a linear reader, and with a name of
+    its own the stage's `measure`, tells vectors of pictures from those of captions.
 
     Raises RunError for options that have no part in this.
     """
@@ -200,7 +205,11 @@ class Pairs(Kind):
             ('median_rank_*', LOWER),
             ('R@1_*_of_100', HIGHER),
         )
-    ) + tuple(Headline(f'reads_{name}', HIGHER, ()) for name in ('class', 'place'))
+    ) + (
+        *(Headline(f'reads_{name}', HIGHER, ()) for name in ('class', 'place')),
+        *(Headline(f'top1_{name}_of_100', HIGHER, ()) for name in ('class', 'colour')),
+        *(Headline(name, LOWER, ()) for name in ('told_apart', 'domain_accuracy')),
+    )
 
     def __init__(self, stage, sampler, train, options):
         super().__init__(stage, sampler, train, options)
@@ -216,6 +225,7 @@ class Pairs(Kind):
                 f'{MOST:,} at most.'
             )
         self.protocol = dict(captions=1, captions_per_row=sampler.meta.captions)
+        self.measure = Measure(sampler)
         if 'scene' in train.tables:
             self.splits = ['test', 'test_unseen']
 
@@ -235,11 +245,16 @@ class Pairs(Kind):
         for kind in kinds[:1] if kinds[0] == 'entailment' else kinds:
             values += self.retrieved(kind, scores, rows, wording, protocol)
         if 'facts' in split.tables:
-            fit_codes, fit_facts = self.fit
-            found = readable(fit_codes, fit_facts, codes.sentence[known], rows.of('facts'))
+            values += self.by_word(scores, rows, protocol)
+            fit, facts = self.fit
+            pictures, sentences = codes.code[known], codes.sentence[known]
+            found = readable(fit.sentence, facts, sentences, rows.of('facts'))
             found = {f'reads_{attribute}': right for attribute, right in found.items()}
-            more = dict(decoder='ridge', fit=len(fit_codes))
+            found['told_apart'] = told_apart(fit.code, fit.sentence, pictures, sentences)
+            more = dict(decoder='ridge', fit=len(facts))
             values += report.averages(found, self.options['seed'], **more)
+        found = self.measure(rows, self.options['seed'])
+        values += report.averages(found, self.options['seed'], decoder=self.sampler.name)
         values = report.tagged(values, split=name, pictures='real')
 
         # of each caption
@@ -251,9 +266,23 @@ class Pairs(Kind):
 
     @functools.cached_property
     def fit(self):
-        """The vectors and facts of training captions to which the linear reader is fitted."""
+        """The `codes` and facts of training pairs to which linear readers are fitted."""
         rows = first_rows(self.train, min(FIT, len(self.train)), self.sampler.meta.captions)
-        return codes_of(self.sampler, rows)[0].sentence, rows.of('facts')
+        return codes_of(self.sampler, rows)[0], rows.of('facts')
+
+    def by_word(self, scores, rows, protocol) -> list:
+        """The numbers of single words: shapes, colours, sizes."""
+        values = []
+        if 'scene' not in rows.split.tables:
+            return values
+        for by, matrix in scores.items():
+            found = found_words(matrix, rows.of('facts'), rows.of('scene'), GALLERY)
+            for name, (right, chance) in found.items():
+                name, more = f'top1_{name}_of_{GALLERY}', dict(decoder=by, chance=chance)
+                values.append(
+                    report.averaged(name, right, self.options['seed'], **more, **protocol)
+                )
+        return values
 
     def retrieved(self, kind, scores, rows, wording, protocol) -> list:
         """The numbers of both ways by one convention."""

@@ -7,8 +7,9 @@ training of hours cannot repair.
 """
 
 import numpy as np
+import scipy
 
-from tfds_builders.facts import BACKGROUND, EXISTS, PLACE
+from tfds_builders.facts import BACKGROUND, CLASS, COLOUR, EXISTS, PLACE, SIZE
 
 # share of the mean square of vectors that is added to the diagonal
 RIDGE = 0.01
@@ -28,6 +29,58 @@ def said(facts) -> dict:
     place = np.where(first[:, 0] == PLACE, first[:, 5], -1)
     columns = *(first[:, i] for i in (1, 2, 3)), place, grounds
     return dict(zip(ATTRIBUTES, columns))
+
+
+def found_words(scores, facts, scenes, gallery) -> dict:
+    """Return how often the best caption for a picture says what is seen in it, word by word.
+
+    The best of `gallery` captions of other pictures: the mean over all choices of these, computed,
+    not drawn. Captions that leave the attribute open are in no gallery.
+
+    scores: (n, n), of picture i and caption j
+    facts, scenes: of the n captions and pictures
+
+    Returns {attribute: ((n,), chance)}, `class`, `colour` and `size`, as far as captions say them.
+    NaN for pictures whose own caption says nothing of it. chance: of captions of any class, for
+    colours and sizes of the picture's own class, since some of both never occur together.
+    """
+    named, out = said(facts), {}
+    objects = scenes[:, :-1]
+    kinds = named['class']
+    for name, column in (('class', CLASS), ('colour', COLOUR), ('size', SIZE)):
+        values = named[name]
+        pool = np.flatnonzero(values >= 0)
+        m = len(pool) - 1
+        if m < gallery:
+            continue
+        seen = (objects[pool, :, column][:, :, None] == values[pool]).any(1)  # pictures, captions
+        others = ~np.eye(m + 1, dtype=bool)
+        alike = kinds[pool][:, None] == kinds[pool] if name != 'class' else True
+        known = others & alike
+        chance = float((seen & known).sum() / max(known.sum(), 1))
+        # of each rank, that none of those before it is chosen, and it is
+        first = scipy.stats.hypergeom.pmf(0, m, np.arange(m), gallery)
+        first *= gallery / (m - np.arange(m))
+        ranked = np.argsort(np.where(others, -scores[np.ix_(pool, pool)], np.inf), 1)[:, :m]
+        right = np.full(len(values), np.nan)
+        right[pool] = np.take_along_axis(seen, ranked, 1) @ first
+        out[name] = right, chance
+    return out
+
+
+def told_apart(pictures, sentences, new_pictures, new_sentences):
+    """Return whether a linear reader tells vectors of pictures from those of sentences: (m,).
+
+    For each pair the share of its two vectors that it names rightly. The reader is fitted to
+    pictures, sentences, (n, d) each.
+    """
+    x, new = (
+        np.concatenate([np.asarray(one, np.float64) for one in pair])
+        for pair in ((pictures, sentences), (new_pictures, new_sentences))
+    )
+    read = ridge(x, np.repeat([-1.0, 1.0], [len(pictures), len(sentences)])[:, None])(new)[:, 0]
+    is_sentence = np.repeat([False, True], [len(new_pictures), len(new_sentences)])
+    return ((read > 0) == is_sentence).reshape(2, -1).mean(0)
 
 
 def ridge(x, y):

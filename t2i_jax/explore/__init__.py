@@ -28,6 +28,7 @@ from t2i_jax.explore.attributes import (
 )
 from t2i_jax.explore.edit import edit, edit_sheet
 from t2i_jax.explore.own import own_sheet
+from t2i_jax.explore.priors import phi, phi_sheet, prior_swap, prior_swap_sheet
 from t2i_jax.explore.request import Found, Request
 from t2i_jax.explore.sentences import (
     swap_word,
@@ -49,6 +50,8 @@ __all__ = [
     'explore',
     'listing',
     'offered',
+    'phi',
+    'prior_swap',
     'stage_of',
     'style',
     'style_correlation',
@@ -88,6 +91,7 @@ def looks(module) -> bool:
 
 
 SENTENCES = 'stages that draw pictures from sentences'
+PRIORS = 'stages that draw from two priors (LeicaGAN)'
 LATENTS = 'stages that draw from attributes and latents which can be inferred'
 PICTURE = ('images', 'attributes')
 EXPLORATIONS = {
@@ -126,6 +130,18 @@ EXPLORATIONS = {
         'the words that pixels looked at most, as heat; of `damsm` where words look in pictures',
         ('texts',),
         looks,
+    ),
+    'prior_swap': Exploration(
+        prior_swap_sheet,
+        PRIORS,
+        'two sentences, and each in the shape of the other; --text in pairs',
+        ('texts',),
+    ),
+    'phi': Exploration(
+        phi_sheet,
+        PRIORS,
+        'from the words of the first prior alone to those of the second, the rest unchanged',
+        ('texts',),
     ),
     'style': Exploration(
         style_sheet,

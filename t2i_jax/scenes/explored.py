@@ -4,8 +4,10 @@ import numpy as np
 
 from t2i_jax.scenes.agreement import ATTRIBUTES, layout, swap_results, swaps
 from t2i_jax.scenes.readers import best_reader
+from tfds_builders.errors import DataError
 from tfds_builders.facts import CLASS, COLOUR, W
 from tfds_builders.shape_scenes.scenes import CLASSES, COLOURS, CX, CY, UNIT, H
+from tfds_builders.shape_scenes.sentences import described
 
 
 def read(mode: str, pictures) -> dict:
@@ -130,6 +132,90 @@ def _mean(values):
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
     return round(float(values.mean()), 4) if len(values) else None
+
+
+# --------------------------------------------------------------------- priors of two sentences
+def contrasts(mode: str, texts) -> list:
+    """Return pairs of captions that name one object each, of other classes and colours.
+
+    Each caption is in one pair at most. [] for other data.
+
+    Returns [(i, j)], numbers of captions.
+    """
+    pairs, waiting = [], {}
+    for i, (kind, colour) in enumerate(_named(texts) if best_reader(mode) else ()):
+        if min(kind, colour) < 0:
+            continue
+        apart = [one for one in waiting if one[0] != kind and one[1] != colour]
+        if apart:
+            pairs.append((waiting[apart[0]].pop(0), i))
+            waiting = {one: left for one, left in waiting.items() if left}
+        else:
+            waiting.setdefault((kind, colour), []).append(i)
+    return pairs
+
+
+def mixed(mode: str, pictures, firsts, seconds) -> dict:
+    """Return what is seen in pictures that mix the priors of two captions, {} for other data.
+
+    pictures: uint8 (4, n, num, s, s, 3), of each of n pairs its first caption, its second, the
+        first in the shape of the second, the second in the shape of the first
+    firsts, seconds: n texts each; pairs that do not name an object each, of other classes and
+        colours, are left out
+
+    Shares of pictures. `plain`, of one caption: `class` and `colour` are its own. `mixed`:
+    `class_of_shape`, `colour_of_appearance`, `both`; and the reverse, `class_of_appearance`,
+    `colour_of_shape`.
+    """
+    reader = best_reader(mode)
+    a, b = (np.array(_named(texts)).reshape(-1, 2) for texts in (firsts, seconds))
+    there = (a >= 0).all(1) & (b >= 0).all(1) & (a != b).all(1)
+    if reader is None or not there.any():
+        return {}
+    pictures, a, b = pictures[:, there], a[there], b[there]
+    largest = reader.decode(pictures.reshape(-1, *pictures.shape[3:]))[:, 0]
+    seen = largest[:, [CLASS, COLOUR]].reshape(*pictures.shape[:3], 2)
+
+    def share(*pairs):
+        """How often columns of two kinds of pictures are those of given captions."""
+        found = [
+            np.all([seen[k][..., i] == text[:, None, i] for i, text in columns], 0)
+            for k, columns in pairs
+        ]
+        return round(float(np.mean(found)), 4)
+
+    kind, colour = 0, 1
+    return {
+        'decoder': reader.tag['name'],
+        'pairs': len(a),
+        'plain': {
+            'class': share((0, [(kind, a)]), (1, [(kind, b)])),
+            'colour': share((0, [(colour, a)]), (1, [(colour, b)])),
+        },
+        'mixed': {
+            'class_of_shape': share((2, [(kind, b)]), (3, [(kind, a)])),
+            'colour_of_appearance': share((2, [(colour, a)]), (3, [(colour, b)])),
+            'both': share((2, [(kind, b), (colour, a)]), (3, [(kind, a), (colour, b)])),
+            'class_of_appearance': share((2, [(kind, a)]), (3, [(kind, b)])),
+            'colour_of_shape': share((2, [(colour, b)]), (3, [(colour, a)])),
+        },
+    }
+
+
+def _named(texts):
+    """Return (class, colour) of the one object that each text describes, -1 where it does not."""
+    return [_named_in(text) for text in texts]
+
+
+def _named_in(text):
+    try:
+        objects, _ = described(text)
+    except DataError:
+        return -1, -1
+    shapes = [one for one in objects if one.n]
+    if len(shapes) != 1 or shapes[0].n != 1:
+        return -1, -1
+    return shapes[0].shape, shapes[0].colour
 
 
 # ------------------------------------------------------------------------------------------ places
