@@ -1,5 +1,6 @@
 """LeicaGAN: published sizes, the losses of both encoders, and that both priors are really read."""
 
+import itertools
 import re
 
 import jax
@@ -14,6 +15,7 @@ from experiments import leica_gan_birds, leica_gan_flowers, leica_gan_shapes
 from t2i_jax import stage as core
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.encoders.sentence import WordsAndSentence
+from t2i_jax.evaluate.reading import found_words, told_apart
 from t2i_jax.explore.own import own_sheet
 from t2i_jax.explore.priors import phi, phi_sheet, prior_swap, prior_swap_sheet
 from t2i_jax.explore.request import Request
@@ -31,6 +33,7 @@ from t2i_jax.systems.leica_gan import (
     triplet_loss,
 )
 from t2i_jax.systems.mirrorgan import Glam
+from tfds_builders.facts import CLASS, COLOUR, EXISTS, W, table
 from tfds_builders.shape_scenes.render import image
 from tfds_builders.shape_scenes.scenes import sample
 
@@ -357,3 +360,40 @@ def test_sentences_carry_both_priors():
     text = Priors(*(uniform(2, 3) for _ in range(3)), None, jnp.array([0.2, 0.2]))
     other = text._replace(form='other')
     assert LeicaGan.swapped(text, other).form == 'other'
+
+
+# ---------------------------------------------------------------------------------- evaluation
+def test_the_best_of_some_captions_is_asked_for_single_words():
+    draws, n, gallery = np.random.default_rng(0), 14, 4
+    kinds, colours = draws.integers(0, 3, n), draws.integers(0, 2, n)
+    facts = np.stack([table([(EXISTS, *pair, -1, 1, -1)]) for pair in zip(kinds, colours)])
+    # one leaves the colour open
+    facts[0, 0, 2] = -1
+    scenes = np.full((n, 2, 8), -1)
+    scenes[:, 0, CLASS], scenes[:, 0, COLOUR], scenes[:, 0, W] = kinds, colours, 100
+    scores = draws.normal(size=(n, n)) + (kinds[:, None] == kinds)
+    found = found_words(scores, facts, scenes, gallery)
+    assert set(found) == {'class', 'colour'}
+    assert np.isnan(found['colour'][0]).tolist() == [True] + [False] * (n - 1)
+    for name, values in (('class', kinds), ('colour', colours)):
+        for i in (3, 7):
+            others = [j for j in range(name == 'colour', n) if j != i]
+            every = list(itertools.combinations(others, gallery))
+            best = [some[scores[i].take(some).argmax()] for some in every]
+            hits = values[best] == values[i]
+            assert found[name][0][i] == pytest.approx(np.mean(hits))
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+    assert found['class'][1] == pytest.approx(np.mean([kinds[i] == kinds[j] for i, j in pairs]))
+    alike = [(i, j) for i, j in pairs if i and j and kinds[i] == kinds[j]]
+    assert found['colour'][1] == pytest.approx(
+        np.mean([colours[i] == colours[j] for i, j in alike])
+    )
+    assert found_words(scores, facts, scenes, 100) == {}
+
+
+def test_a_linear_reader_tells_modalities_apart_where_they_are_apart():
+    draws = np.random.default_rng(0)
+    pictures, sentences, new, others = draws.normal(size=(4, 400, 6))
+    assert told_apart(pictures, sentences, new, others).mean() == pytest.approx(0.5, abs=0.08)
+    assert told_apart(pictures + 9, sentences, new + 9, others).mean() == 1
+    assert told_apart(pictures + 9, sentences, new, others + 9).shape == (400,)
