@@ -15,7 +15,7 @@ from t2i_jax.data.feed import first_rows
 from t2i_jax.data.tables import Split
 from t2i_jax.data.text import Vocabulary
 from t2i_jax.draw.outputs import DRAWN
-from t2i_jax.evaluate import EVALUATIONS, evaluate, kind_of
+from t2i_jax.evaluate import EVALUATIONS, evaluate, file_name, kind_of
 from t2i_jax.evaluate import matching as em
 from t2i_jax.evaluate.compare import compare
 from t2i_jax.evaluate.judges import Judge, judges_of, scorers_in
@@ -397,3 +397,20 @@ def test_how_a_stage_is_measured_is_what_it_makes(judge_run, trained):
     assert kind_of(Sampler.load(trained)) is EVALUATIONS['image']
     with pytest.raises(RunError, match='Stage count makes nothing, which is not measured'):
         kind_of(types.SimpleNamespace(name='count', makes=()))
+
+
+def test_an_encoder_is_evaluated_before_what_draws_is_trained():
+    options, run = dict(weights='ema', seed=0), types.SimpleNamespace()
+    kind = types.SimpleNamespace(size='9', networks='')
+
+    def stage(name, made, checkpoints):
+        found = types.SimpleNamespace(name=name, run=run, has_checkpoints=checkpoints)
+        found.makes_any = lambda makes: made in makes
+        return found
+
+    def names(drawn):
+        run.stages = [stage('image', 'codes', True), stage('gan', 'image', drawn)]
+        return [file_name(one, 5, ['test'], kind, options) for one in run.stages]
+
+    plain, other = 'test_9_ema_seed0_step5', 'test_9_ema_seed0_image_step5'
+    assert names(True) == names(False) == [other, plain]

@@ -134,7 +134,10 @@ def kind_of(sampler) -> type[Kind]:
 
 def file_name(stage, step, splits, measured, options) -> str:
     """Return what sets an evaluation apart from the others of its run."""
-    last = '' if stage.run.last(DRAWN) is stage else f'_{stage.name}'
+    drawn = [one for one in stage.run.stages if one.makes_any(DRAWN)] or stage.run.stages
+    # an encoder can be evaluated before what draws is trained
+    main = next((one for one in reversed(drawn) if one.has_checkpoints), drawn[-1])
+    last = '' if main is stage else f'_{stage.name}'
     return (
         f'{"_".join(splits)}_{measured.size}_{options["weights"]}_seed{options["seed"]}'
         f'{measured.networks}{last}_step{step}'
