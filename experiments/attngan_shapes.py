@@ -65,10 +65,14 @@ def recipe(c):
     what the DAMSM did for G.
     """
     c.stages.damsm.model.text = 'words'
-    common.recipe(c.stages.gan, steps=5000)
-    c.stages.gan.near_wrong, c.stages.gan.data.scales = 0.9, (32,)
-    model = c.stages.gan.model
-    model.update(scales=2, gf=12, df=24, residuals=0, kl_weight=0.5, damsm_weight=0.2)
+    drawing_recipe(c.stages.gan)
+
+
+def drawing_recipe(gan):
+    """The part of `recipe` that draws, in place; successors of AttnGAN share it."""
+    common.recipe(gan, steps=5000)
+    gan.near_wrong, gan.data.scales = 0.9, (32,)
+    gan.model.update(scales=2, gf=12, df=24, residuals=0, kl_weight=0.5, damsm_weight=0.2)
 
 
 def full(c):

@@ -35,4 +35,6 @@ def get_config(arg=''):
 
 def recipe(c):
     """As `attngan_shapes.recipe`."""
-    attngan_shapes.recipe(c)
+    for name in ('image', 'mask'):
+        c.stages[name].model.text = 'words'
+    attngan_shapes.drawing_recipe(c.stages.gan)
