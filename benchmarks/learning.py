@@ -93,6 +93,14 @@ GROUPS = {
         control('control', 'ControlGAN'),
         control('control_spatial', 'the same, no channel attention', 'channel_input=none'),
         control('control_whole', 'the same, no word discriminator', 'word_scales=0'),
+        Row('leica', 'LeicaGAN, phi .2', 'leica_gan_shapes:recipe'),
+        Row(
+            'leica_even',
+            'the same, phi 0',
+            'leica_gan_shapes:recipe',
+            sets=('stages.gan.model.phi=0.0',),
+            takes={'image': 'leica', 'mask': 'leica'},
+        ),
     ],
     'seeds': [
         Row(f'seed{n}' if n else 'quick', f'seed {n}', 'gan_cls_shapes:quick', sets=(f'seed={n}',))
