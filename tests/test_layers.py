@@ -18,6 +18,8 @@ from t2i_jax.layers.conv import (
     plain,
 )
 from t2i_jax.layers.norm import BatchNorm
+from t2i_jax.layers.pool import max_pool
+from t2i_jax.layers.pool import plain as plain_pool
 from t2i_jax.layers.relu import Bottleneck
 from t2i_jax.runtime import sharding
 
@@ -28,6 +30,8 @@ OTHERWISE = {  # on CPU: b h w c, kernel, stride and padding, LARGE
     'dots': ((2, 8, 8, 6), (4, 4, 6, 7), HALF, 1),
     'dots 3x3': ((3, 4, 3, 5), (3, 3, 5, 6), dict(stride=1, padding=SAME), 1),
     'dots 2x2': ((2, 4, 4, 5), (2, 2, 5, 6), dict(stride=1, padding=((1, 0), (0, 1))), 1),
+    'pictures': ((3, 32, 34, 5), (3, 3, 5, 6), dict(stride=1, padding=SAME), 2**16),
+    'pictures, halved': ((2, 64, 64, 5), (4, 4, 5, 7), HALF, 2**16),
     'dots 5x5': ((2, 7, 8, 3), (5, 5, 3, 4), dict(stride=2, padding=((2, 1), (1, 2))), 1),
 }
 
@@ -72,9 +76,10 @@ def test_what_cpu_computes_in_another_way_is_the_plain_convolution(
         one, other = np.float32(one), np.float32(other)
         np.testing.assert_allclose(one, other, atol=tolerance * np.abs(other).max())
     text = program.as_text()
-    assert (
-        text.count(' convolution(') == (0 if 'dots' in name else 6) and 'conditional' not in text
-    )  # y, four places, the kernel's gradient
+    # y, the gradient of x or its four places, that of the kernel or of each picture
+    counts = {'places': 6, 'dots': 0, 'pictures': 1 + 1 + 3, 'pictures, halved': 1 + 4 + 2}
+    count = counts.get(name, counts[name.split(',')[0].split()[0]])
+    assert text.count(' convolution(') == count and 'conditional' not in text
 
     def slope(form):
         return jax.jit(
@@ -91,7 +96,7 @@ def test_what_cpu_computes_in_another_way_is_the_plain_convolution(
             np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
-@pytest.mark.parametrize('name', ['places', 'dots'])
+@pytest.mark.parametrize('name', ['places', 'dots', 'pictures, halved'])
 def test_other_devices_get_the_plain_convolution(name, monkeypatch):
     x, kernel, how, large = OTHERWISE[name]
     monkeypatch.setattr(convolutions, 'LARGE', large)
@@ -120,7 +125,7 @@ def test_other_devices_get_the_plain_convolution(name, monkeypatch):
     )
 
 
-@pytest.mark.parametrize('name', ['places', 'dots'])
+@pytest.mark.parametrize('name', ['places', 'dots', 'pictures, halved'])
 def test_rows_of_a_batch_stay_on_their_devices(name, monkeypatch):
     x, kernel, how, large = OTHERWISE[name]
     monkeypatch.setattr(convolutions, 'LARGE', large)
@@ -132,7 +137,8 @@ def test_rows_of_a_batch_stay_on_their_devices(name, monkeypatch):
         in_shardings=(rows, whole, rows),
         out_shardings=(rows, rows, whole),
     )
-    text = program.lower(x, kernel, dy).compile().as_text()
+    with sharding.traced_for(mesh):
+        text = program.lower(x, kernel, dy).compile().as_text()
     assert text.count(' all-reduce(') == 1 and not {
         'all-gather',
         'all-to-all',
@@ -140,6 +146,39 @@ def test_rows_of_a_batch_stay_on_their_devices(name, monkeypatch):
     } & set(text.replace('(', ' ').split())
     for one, other in zip(program(x, kernel, dy), with_gradients(plain, **how)(x, kernel, dy)):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
+# sides, and window, stride and padding
+POOLS = [
+    ((11, 11), (3, 2, 0)),
+    ((9, 12), (3, 2, 0)),
+    ((8, 7), (3, 2, 1)),
+    ((6, 8), (2, 2, 0)),
+    ((7, 6), (3, 1, 1)),
+    ((10, 9), (3, 3, 0)),
+]
+
+
+@pytest.mark.parametrize('sides, how', POOLS)
+def test_max_pooling_is_the_plain_one_and_the_first_of_equal_pixels_has_the_gradient(sides, how):
+    # whole numbers from 0 on: many windows have several largest pixels
+    x = jax.nn.relu(normals((2, *sides, 5))[0].round())
+    y, pull_back = jax.vjp(lambda x: max_pool(x, *how), x)
+    expected, pull_plain = jax.vjp(lambda x: plain_pool(x, *how), x)
+    np.testing.assert_array_equal(y, expected)
+    dy = jax.random.normal(jax.random.key(2), y.shape).round(1)
+    np.testing.assert_allclose(pull_back(dy)[0], pull_plain(dy)[0], atol=1e-6)
+
+
+def test_other_devices_get_the_plain_pooling():
+    def gradient(pool):
+        return jax.jit(jax.grad(lambda x: pool(x, 3, 2).sum()))
+
+    x = jax.ShapeDtypeStruct((2, 7, 7, 3), jnp.float32)
+    for pool in max_pool, plain_pool:
+        text = jax.export.export(gradient(pool), platforms=['tpu'])(x).mlir_module()
+        assert text.count('stablehlo.select_and_scatter') == 1
+    assert 'scatter' not in gradient(max_pool).lower(x).compile().as_text()
 
 
 @pytest.mark.parametrize('kernel, padding, d', [(4, (2, 2), 5), (4, (2, 2), 3), (5, (2, 3), 5)])

@@ -20,6 +20,7 @@ from t2i_jax.encoders.pretrained import (
     norm_shapes,
     random_weights,
 )
+from t2i_jax.layers.pool import max_pool
 from t2i_jax.runtime.errors import choose
 
 SIZE = 299
@@ -261,7 +262,7 @@ class Inception(nnx.Module):
             elif isinstance(step, _Block):
                 x = jnp.concatenate([self._run(branch, x, layers) for branch in step.branches], -1)
             elif step == 'half':
-                x = nnx.max_pool(x, (3, 3), (2, 2))
+                x = max_pool(x, 3, 2)
             elif step == 'max':
                 x = nnx.max_pool(x, (3, 3), (1, 1), padding=((1, 1), (1, 1)))
             else:

@@ -17,6 +17,7 @@ from t2i_jax.encoders.pretrained import (
     norm_shapes,
     random_weights,
 )
+from t2i_jax.layers.pool import max_pool
 
 SIZE = 224
 # bottlenecks of each group; the first of a group but the first has stride 2
@@ -90,7 +91,7 @@ class ResNet(nnx.Module):
         """
         mean, std = map(jnp.array, IMAGENET)
         x = jax.nn.relu(self.stem((x / 255 - mean) / std))  # b 112 112 64
-        x = nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(x, 3, 2, padding=1)
         found, shortcuts = [], iter(self.shortcuts)
         for block, (*_, projected) in zip(self.blocks, _bottlenecks()):
             if projected:

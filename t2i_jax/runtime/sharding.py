@@ -83,7 +83,7 @@ tracing = None
 def traced_for(mesh):
     """Trace functions for a mesh.
 
-    `everywhere`, `whole` and `over_rows` know it within the context.
+    `divided`, `everywhere`, `whole` and `over_rows` know it within the context.
     """
     global tracing
     before, tracing = tracing, mesh
@@ -91,6 +91,11 @@ def traced_for(mesh):
         yield
     finally:
         tracing = before
+
+
+def divided():
+    """Return whether the step that is traced at the moment is one of several devices."""
+    return tracing is not None and tracing.size > 1
 
 
 def everywhere(tree):
