@@ -101,7 +101,7 @@ def convolution(x, kernel, stride, padding):
     pixels = math.prod(1 + (side + sum(pads) - k) // stride for side, pads in zip(sides, padding))
     if k > 1 and large(kernel, pixels):
         return conv_on_cpu(x, kernel, stride, padding, True)
-    if halving(x, kernel, stride, padding) or (k > 1 and wide(x, pixels)):
+    if halving(x, kernel, stride, padding) or (k > 1 and wide(x, kernel, pixels)):
         return conv_on_cpu(x, kernel, stride, padding, False)
     return plain(x, kernel, stride, padding)
 
@@ -125,9 +125,10 @@ def halving(x, kernel, stride, padding):
     return form == (4, 2, ((1, 1), (1, 1))) and x.shape[-1] > 4 and even
 
 
-def wide(x, pixels):
-    """Return whether the maps of a batch are large, few and on one device."""
-    return pixels >= WIDE and 1 < len(x) <= PICTURES and not divided()
+def wide(x, kernel, pixels):
+    """Return whether the maps of a batch are large, few and on one device, and no pictures."""
+    few = 1 < len(x) <= PICTURES and min(kernel.shape[2:]) > 4
+    return few and pixels >= WIDE and not divided()
 
 
 def plain(x, kernel, stride, padding):
@@ -222,7 +223,7 @@ def _gradients(stride, padding, small, saved, dy):
         of_input, of_kernel = derived(x, kernel, dy)
         if halving(x, kernel, stride, padding):
             of_input = by_places(dy, _flip(kernel))
-        if wide(x, math.prod(dy.shape[1:3])):
+        if wide(x, kernel, math.prod(dy.shape[1:3])):
             of_kernel = by_pictures(form, x, kernel, dy)
         return of_input, of_kernel
 
