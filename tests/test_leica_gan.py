@@ -146,6 +146,17 @@ def test_encoders_make_alike_what_the_classifier_tells_apart():
     assert count(params['modality']) == 8 * 4 + 4 + 4 * 2 + 2 + 2 * 2 + 2
 
 
+def test_lengths_of_vectors_may_be_hidden_from_the_classifier():
+    data = encoder_batch()
+    for unit in (False, True):
+        stage = encoder(unit_modality=unit)
+        stage.training = False
+        codes = stage.codes(data)
+        longer = codes._replace(code=9 * codes.code)
+        same = np.allclose(stage.told_apart(codes)[0], stage.told_apart(longer)[0], rtol=1e-4)
+        assert same == unit
+
+
 def test_the_losses_of_the_text_image_encoder():
     stage = encoder(triplet_weight=2.0, modality_weight=3.0, damsm_weight=5.0)
     data = encoder_batch()

@@ -52,7 +52,7 @@ from einops import rearrange, repeat
 from flax import nnx
 
 from t2i_jax.encoders.damsm_image import check_trunk
-from t2i_jax.encoders.sentence import encode_words
+from t2i_jax.encoders.sentence import encode_words, scaled_to_unit
 from t2i_jax.layers.linear import ORTHOGONAL, torch_linear
 from t2i_jax.layers.pairs import matching_advice
 from t2i_jax.runtime.errors import choose
@@ -132,6 +132,7 @@ class TextImage(Damsm):
         warmup=2000,
         margin=1.0,
         unit_triplets=True,
+        unit_modality=False,
         rngs,
         **others,
     ):
@@ -140,6 +141,8 @@ class TextImage(Damsm):
         damsm_weight, modality_weight, class_weight, triplet_weight: l1, l2, l3, l4.
         warmup: steps until the encoders get the whole reversed gradient (ours).
         margin, unit_triplets: of `triplet_loss`.
+        unit_modality: M reads vectors of a mean square of 1 (ours); the matching losses leave their
+            lengths free, and M reads the modality off them.
         others: of Damsm.
         Raises ValueError where there are no classes to be compared.
         """
@@ -147,6 +150,7 @@ class TextImage(Damsm):
         self.damsm_weight, self.modality_weight = damsm_weight, modality_weight
         self.class_weight, self.triplet_weight = class_weight, triplet_weight
         self.warmup, self.margin, self.unit_triplets = warmup, margin, unit_triplets
+        self.unit_modality = unit_modality
         if (class_weight or triplet_weight) and not meta.classes:
             raise ValueError(
                 f'{meta.name} has no classes, which the class loss and the triplets compare: set '
@@ -200,6 +204,7 @@ class TextImage(Damsm):
         -> (L_mod, float32 b: the share of each row's two vectors that M gets right)
         """
         vectors = rearrange([codes.code, codes.sentence], 'k b d -> b k d')
+        vectors = scaled_to_unit(vectors) if self.unit_modality else vectors
         vectors = reversed_gradient(vectors, strength)
         logits = self.modality(vectors, train=self.training, key=key)  # b 2 2
         kinds = repeat(jnp.arange(2), 'k -> b k', b=len(logits))
