@@ -315,6 +315,15 @@ def colour_consistency(fine: Array, coarse: Array) -> Array:
     return jnp.square(mean - its_mean).mean() + 5 * jnp.square(covariance - its_covariance).mean()
 
 
+def map_distance(a: list[Array], b: list[Array], power: int = 1) -> Array:
+    """Compute the sum over maps of mean |a - b|^power, power 1 or 2: a perceptual loss.
+
+    a, b: maps of a frozen network, of drawn and of real pictures.
+    """
+    off = (x.astype(jnp.float32) - y for x, y in zip(a, b, strict=True))
+    return sum((jnp.abs(x) if power == 1 else jnp.square(x)).mean() for x in off)
+
+
 def smooth_l1(error: Array) -> Array:
     """Compute e^2 / 2 where |e| < 1, |e| - 1/2 elsewhere, of each element (Girshick, 2015)."""
     size = jnp.abs(error.astype(jnp.float32))

@@ -87,9 +87,9 @@ class Stage(nnx.Module):
       A row of the result is one condition, with what moves from left to right; rows of a batch and
       noise (sampler.noise(num, seed, n)) are drawn by sampler.sample(batch, noise, (n, num)).
 
-    phases, ema, needs, draws_from, makes, explores, taught_by, likelihoods and sampler may also be
-    set in `__init__`, where keywords decide; the class then has all that `makes`, `explores` and
-    the losses of `phases` can be.
+    phases, ema, needs, draws_from, takes, makes, explores, taught_by, likelihoods and sampler may
+    also be set in `__init__`, where keywords decide; the class then has all that `makes`,
+    `explores` and the losses of `phases` can be.
     """
 
     phases: tuple[Phase, ...] = ()
@@ -103,6 +103,11 @@ class Stage(nnx.Module):
     needs: tuple[str, ...] = ()
     # the conditions that a sample depends on, names of conditions.CONDITIONS
     draws_from: tuple[str, ...] = ()
+    # the conditions that it makes itself where they are not given, also of CONDITIONS
+    takes: tuple[str, ...] = ()
+    # kind of pictures -> {batch key that it takes: batch key of the data's own}: the evaluation
+    # also draws with these
+    truths: dict[str, dict[str, str]] = {}
     # what `sample` (or `codes`) returns, names of outputs.OUTPUTS
     makes: tuple[str, ...] = ()
     # the earlier stages that can score its pictures against sentences

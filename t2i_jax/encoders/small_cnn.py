@@ -27,7 +27,14 @@ class SmallCnn(nnx.Module):
         self.head = linear(side * side * channels[-1], d, use_bias=True, rngs=rngs)
         self.flat = flat
 
-    def __call__(self, x, *, train):
+    def maps(self, x, *, train=False):
+        """Return the map after each convolution, b s/2 s/2 c, b s/4 s/4 c', ..."""
+        found = []
         for conv, norm in zip(self.convs, self.norms):
             x = lrelu(norm(conv(x), train=train))
+            found.append(x)
+        return found
+
+    def __call__(self, x, *, train):
+        x = self.maps(x, train=train)[-1]
         return self.head(x.reshape(len(x), -1) if self.flat else jnp.mean(x, (1, 2)))

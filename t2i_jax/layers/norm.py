@@ -101,6 +101,13 @@ class LayerNorm(nnx.Module):
 NORMS = {'batch': BatchNorm, 'layer': LayerNorm}
 
 
+def instance_norm(x):
+    """Norm each channel of each row over its map, eps 1e-5, without parameters. b h w c"""
+    wide = x.astype(jnp.float32)
+    mean, variance = wide.mean((1, 2), keepdims=True), wide.var((1, 2), keepdims=True)
+    return ((wide - mean) * jax.lax.rsqrt(variance + 1e-5)).astype(x.dtype)
+
+
 class ModulatedNorm(nnx.Module):
     """Batch norm whose result a condition scales and shifts: BN(x) (1 + A c) + B c.
 

