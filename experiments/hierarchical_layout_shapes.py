@@ -75,4 +75,10 @@ def get_config(arg=''):
         ema_warmup=True,
         **common.every(1000),
     )
-    return common.variant(c, arg)
+    return common.variant(c, arg, tiny=tiny)
+
+
+def tiny(c):
+    common.tiny(c)
+    # what a bi-LSTM does not read
+    c.stages.text.model.encoder.update(channels=(384, 512), hidden=0)

@@ -85,6 +85,13 @@ FLAGS = {
         --text works, too, where the data set can read it. explore: what is known of --image.""",
         list,
     ),
+    'layout': Flag(
+        'FILE',
+        """A layout for each sentence, for systems that otherwise make layouts themselves
+        (hierarchical_layout): JSON with a list of {"label", "cx", "cy", "w", "h"}, or a list of
+        such lists, as sample writes it; may be given several times.""",
+        list,
+    ),
     'num': Flag(
         'N',
         """Pictures (or layouts) for each sentence, set of labels or vector of attributes; 8 by
@@ -103,8 +110,8 @@ FLAGS = {
     'what': Flag(
         '[NAME]',
         """text_interpolation, z_interpolation, swap_word, attention, style, attributes, layers,
-        reconstruction, completion, or an exploration of a stage's own. Without a name: lists those
-        that the run offers.""",
+        reconstruction, completion, layout, or an exploration of a stage's own. Without a name:
+        lists those that the run offers.""",
     ),
     'image': Flag(
         'FILE',
@@ -136,12 +143,12 @@ MODES = {
     ),
     'sample': Mode(
         'Draw pictures (or layouts) from sentences, labels or attributes, or describe pictures.',
-        (*DRAWS, 'labels', 'image'),
+        (*DRAWS, 'labels', 'image', 'layout'),
         '--workdir=runs/quick --mode=sample --text="a green circle"',
     ),
     'explore': Mode(
         'Draw what a run has learnt: one condition moves, all others stay.',
-        ('config', *DRAWS, 'what', 'image'),
+        ('config', *DRAWS, 'what', 'image', 'layout'),
         '--workdir=runs/quick --mode=explore --what=z_interpolation',
     ),
     'describe': Mode(
@@ -458,7 +465,7 @@ def sample(run, flags):
     stage, texts = run.last(DRAWN, flags.stage), texts_of(flags)
     # the stage may be that of another run, which `init` names
     out = flags.out or run.workdir / 'samples'
-    given = flags.labels, flags.attributes, flags.image
+    given = flags.labels, flags.attributes, flags.image, flags.layout
     to_files(stage, texts, flags.num, flags.seed, out, *given)
 
 
@@ -473,7 +480,7 @@ def explore(run, flags):
     given = texts_of(flags), flags.image, flags.attributes
     # the stage may be that of another run, which `init` names
     out = flags.out or run.workdir / 'explore'
-    explore(stage, flags.what, flags.num, flags.seed, *given, out)
+    explore(stage, flags.what, flags.num, flags.seed, *given, out, layouts=flags.layout)
 
 
 def evaluate(run, flags):

@@ -131,7 +131,7 @@ class Sampler:
         seed: int = 0,
         *,
         noise: dict[str, ArrayLike] | None = None,
-        layout: dict[str, ArrayLike] | None = None,
+        layout: dict[str, ArrayLike] | Sequence | str | None = None,
         dialog: dict[str, ArrayLike] | None = None,
         image: dict[str, ArrayLike] | Sequence | str | None = None,
         labels: Sequence | str | None = None,
@@ -148,6 +148,9 @@ class Sampler:
         labels: n label sets ('person, dog' or lists).
         attributes: n vectors, or texts of numbers or names ('circle, red').
         image: n pictures, files or uint8 arrays h w 3, which are squashed to the data's size.
+        layout: n layouts instead of those that the system would make: a file, or lists of objects
+          {'label', 'cx', 'cy', 'w', 'h'}, which may have a mask (data/layouts.py). One layout
+          serves for all sentences, one sentence for all layouts.
         layout, dialog, image: batch keys and their values, n rows, for what else a system reads.
           For the completion of a layout `given_boxes` and `given_labels`, of each row as many as
           there are (parse.given_layouts).
@@ -166,7 +169,8 @@ class Sampler:
         require_memory(n, num, 2 * self.meta.size**2)
         context = conditions.Context(self.meta, self.vocabulary, num, seed)
         system = type(self.module).__name__
-        rows = conditions.arrays(self.draws_from, given, context, system)
+        takes = self.module.takes
+        rows = conditions.arrays(self.draws_from, given, context, system, takes)
         n = max([1, *map(len, rows.values())])
         rows = {name: x.reshape(n * num, *x.shape[2:]) for name, x in rows.items()}
         noise = self.noise(num, seed, n) if noise is None else noise
@@ -323,13 +327,16 @@ def to_files(
     labels: Sequence = (),
     attributes: Sequence = (),
     images: Sequence = (),
+    layouts: Sequence = (),
 ) -> pathlib.Path:
     """Draw and write one PNG for each condition, and `sheet.png`, the contact sheet.
 
-    stage: a RunStage. images: files, for a stage that describes pictures: their captions are
-    printed, and stand in the sheet. Other files stand next to the PNGs, by what the stage makes:
-    JSON with boxes, text, `..._attention.png` with the words that the pixels of the first samples
-    looked at. A stage without noise makes one sample of each condition, whatever num says.
+    stage: a RunStage. layouts: files, for a stage that may be given layouts. images: files, for a
+    stage that describes pictures: their captions are printed, and stand in the sheet.
+
+    Other files stand next to the PNGs, by what the stage makes: JSON with boxes, text,
+    `..._attention.png` with the words that the pixels of the first samples looked at. A stage
+    without noise makes one sample of each condition, whatever num says.
     Returns the folder. Raises RunError, DataError.
     """
     require_drawable(num, seed)
@@ -341,6 +348,7 @@ def to_files(
     sampler = Sampler(stage)
     out = home(out or stage.workdir / 'samples')
     given = dict(labels=labels or None, attributes=attributes or None, image=images or None)
+    given['layout'] = layouts or None
     attention = 0 < len(sentences or ()) * num <= ATTENDED
     samples = sampler(sentences or None, num=num, seed=seed, attention=attention, **given)
     meta, makes = sampler.meta, sampler.makes
@@ -351,9 +359,12 @@ def to_files(
         vectors = parse.attribute_vectors(attributes, meta)
         named = conditions.captions_of({'attributes': vectors}, meta) or attributes
     files = [pathlib.Path(path).stem for path in images or ()]
+    n = len(jax.tree.leaves(samples)[0])
+    if layouts and len(sentences or ()) == 1:
+        # one sentence for several layouts
+        sentences = list(sentences) * n
     parts = filter(None, (sentences, labels, named, files))
     captions = [' / '.join(one) for one in zip(*parts)] or None
-    n = len(jax.tree.leaves(samples)[0])
     for number in range(n):
         words = re.sub(r'[^a-z0-9]+', '-', captions[number].lower()) if captions else 'samples'
         path = out / f'{number:03d}_{words.strip("-")[:60]}.png'

@@ -436,6 +436,8 @@ class Trainer:
             return state
         state = self.initial()
         params, stats = self.stage.loaded_weights(sharding.replicated(self.mesh))
+        # those that the stage makes use of: by its keywords it may do without some
+        params, stats = core.pick(params, state.params), core.pick(stats, state.stats)
         averaged = core.pick(params, self.program.ema), core.pick(stats, self.program.ema)
         ema, ema_stats = jax.tree.map(jnp.copy, averaged)
         return state.replace(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from t2i_jax.data.canvas import read_picture, squashed
+from t2i_jax.data.layouts import read_layouts
 from t2i_jax.data.parse import (
     SHOWN,
     filled,
@@ -60,10 +61,10 @@ class FromSentences(list):
         super().__init__(listed(sentences))
 
 
-def arrays(draws_from, given, context: Context, system='This system'):
+def arrays(draws_from, given, context: Context, system='This system', takes=()):
     """Turn what a user gives into batch arrays, {batch key: (n, num, ...)}.
 
-    draws_from: the stage's declaration.
+    draws_from, takes: the stage's declarations.
     given: condition -> its values, None where it is not given.
     system: its name, for errors.
 
@@ -73,9 +74,10 @@ def arrays(draws_from, given, context: Context, system='This system'):
     given = {name: values for name, values in given.items() if values is not None}
     for name in given:
         one = CONDITIONS[name]
-        # an `image` may also be a dictionary of whatever batch keys
-        own = one.from_sentences or one.flag == 'image' and not isinstance(given[name], dict)
-        if own and name not in draws_from:
+        # an `image` or a `layout` may also be a dictionary of whatever batch keys
+        keys = isinstance(given[name], dict)
+        own = one.from_sentences or one.flag in ('image', 'layout') and not keys
+        if own and name not in (*draws_from, *takes):
             raise DataError(f'{system} does not read {name}: leave that out.')
     if 'sentence' in given and 'sentences' in draws_from:
         given['sentences'] = given.pop('sentence')
@@ -93,7 +95,9 @@ def arrays(draws_from, given, context: Context, system='This system'):
                 f'{name} is {short(repr(values), 80)}, which cannot be read: {reason(error)}. '
                 'help(Sampler.__call__) says what it takes.'
             ) from error
-    if 'given_boxes' in out:
+    if 'given_boxes' in out and 'layout' in takes:
+        out = each_with_a_layout(out)
+    if 'given_boxes' in out and 'labels' in draws_from:
         out |= completed(out, context)
     for name in draws_from:
         if not set(CONDITIONS[name].keys) & set(out):
@@ -102,6 +106,12 @@ def arrays(draws_from, given, context: Context, system='This system'):
         each = ', '.join(f'{len(x)} of {name}' for name, x in out.items())
         raise DataError(f'Give as many of each: {each}.')
     return out
+
+
+def each_with_a_layout(out):
+    """Repeat the one condition for several layouts, or the one layout for several conditions."""
+    n = max(map(len, out.values()))
+    return {name: np.repeat(x, n, 0) if len(x) == 1 else x for name, x in out.items()}
 
 
 def in_sentences(sentences, draws_from, given, system):
@@ -205,9 +215,11 @@ def require_picture(value):
 
 
 def read_layout(values, context):
-    """Batch keys of layouts; `given_boxes` and `given_labels` are to be completed."""
+    """Layouts as files or lists (layouts.py), or batch keys; given boxes are checked."""
     parts = ('given_boxes', 'given_labels')
-    if not isinstance(values, dict) or not set(parts) & set(values):
+    if not isinstance(values, dict):
+        return repeated(read_layouts(values, context.meta), context)
+    if not set(parts) & set(values):
         return read_keys(values, context)
     if not set(parts) <= set(values):
         raise DataError(
@@ -301,7 +313,7 @@ CONDITIONS = {
         captions=captions_of_labels,
     ),
     'sentences': Condition(('tokens', 'length', 'chars', 'encoded'), read_several, flag='text'),
-    'layout': Condition(('boxes', 'object_labels', 'given_boxes'), read_layout),
+    'layout': Condition(('boxes', 'object_labels', 'given_boxes'), read_layout, flag='layout'),
     'dialog': Condition(('dialog', 'dialog_length'), read_keys),
     'image': Condition(('image',), read_pictures, flag='image'),
 }

@@ -264,11 +264,12 @@ def sentences_as_attributes(sentences, meta):
 
 
 # -------------------------------------------------------------------------------------------- boxes
-def given_layouts(boxes, labels, meta):
+def given_layouts(boxes, labels, meta, names=()):
     """Parse boxes that are given already, R = max_objects.
 
     boxes: for each layout any number of (cx, cy, w, h) in [0, 1].
     labels: as many names or numbers, -1 for rows that do not count.
+    names: of the layouts, for messages; 'layout 1', ... by default.
 
     Returns {'given_boxes': (n, R, 4) float32, 'given_labels': (n, R) int32, -1 where none is}.
     Raises DataError for more than R, numbers of boxes and labels that differ, a label that does not
@@ -281,7 +282,8 @@ def given_layouts(boxes, labels, meta):
     out_boxes = np.zeros((len(boxes), meta.max_objects, 4), np.float32)
     out_labels = np.full((len(boxes), meta.max_objects), -1, np.int32)
     for i, layout in enumerate(zip(boxes, labels)):
-        some, kinds = given_layout(*layout, f'layout {i + 1}', meta)
+        where = names[i] if names else f'layout {i + 1}'
+        some, kinds = given_layout(*layout, where, meta)
         out_boxes[i, : len(some)], out_labels[i, : len(some)] = some, kinds
     return {'given_boxes': out_boxes, 'given_labels': out_labels}
 

@@ -24,23 +24,55 @@ COLOURS = (
 PAPER = 248, 248, 248
 # of a layout's picture, in pixels
 SIDE = 128
+# of masks, over the whole frame
+MASK = 64
 
 
-def objects_of(boxes, labels, names) -> list[dict]:
+def objects_of(boxes, labels, names, masks=None) -> list[dict]:
     """List the objects of one layout for JSON: [{'label', 'cx', 'cy', 'w', 'h'}].
 
     boxes: (R, 4)
     labels: (R,), -1 where there is none
     names: of labels; empty: numbers serve
+    masks: (R, 64, 64) in [0, 1], over the frame: then each object has a `mask`, lines of . and #
+      that cover its box; one of which nothing is set has none
     """
-    return [
-        {
-            'label': label_name(label, names),
-            **{name: round(float(x), 5) for name, x in zip(('cx', 'cy', 'w', 'h'), box)},
-        }
-        for box, label in zip(boxes, labels)
-        if label >= 0
-    ]
+    found = []
+    for number in np.flatnonzero(np.asarray(labels) >= 0):
+        places = zip(('cx', 'cy', 'w', 'h'), boxes[number])
+        one = {'label': label_name(labels[number], names)}
+        one |= {name: round(float(x), 5) for name, x in places}
+        if masks is not None:
+            rows, columns = spans(boxes[number])
+            mask = masks[number][rows, columns] > 0.5
+            lines = [''.join('#' if pixel else '.' for pixel in line) for line in mask]
+            one |= {'mask': lines} if mask.any() else {}
+        found.append(one)
+    return found
+
+
+def spans(box, side=MASK):
+    """Return the pixels that a box touches, (rows, columns) as slices: one or more of each."""
+    cx, cy, w, h = (float(x) for x in box)
+
+    def span(centre, width):
+        low = np.clip(np.floor((centre - width / 2) * side + 1e-3), 0, side - 1)
+        high = np.ceil((centre + width / 2) * side - 1e-3)
+        return slice(int(low), int(np.clip(high, low + 1, side)))
+
+    return span(cy, h), span(cx, w)
+
+
+def mask_in_frame(mask, box, side=MASK) -> np.ndarray:
+    """Lay a mask (h, w) of a box into the frame -> float32 (side, side), 0 around it."""
+    frame = np.zeros((side, side), np.float32)
+    place = spans(box, side)
+    picked = (
+        ((np.arange(s.stop - s.start) + 0.5) * n / (s.stop - s.start)).astype(int)
+        for s, n in zip(place, mask.shape)
+    )
+    frame[place] = mask[np.ix_(*picked)]
+    return frame
 
 
 def label_name(label, names) -> str:
@@ -48,22 +80,24 @@ def label_name(label, names) -> str:
     return names[label] if names else str(label)
 
 
-def layout_pictures(boxes, labels, names, side=SIDE) -> np.ndarray:
+def layout_pictures(boxes, labels, names, side=SIDE, masks=None) -> np.ndarray:
     """Show layouts as pictures -> uint8 (..., side, side, 3).
 
     boxes: (..., R, 4), cx cy w h in [0, 1]
     labels: (..., R), -1 where there is none
     names: of labels; empty: numbers serve
+    masks: (..., R, h, w) in [0, 1], which fill the boxes; None: boxes alone
     """
     boxes, labels = np.asarray(boxes, np.float32), np.asarray(labels)
-    pictures = [
-        layout_picture(*one, names, side)
-        for one in zip(boxes.reshape(-1, *boxes.shape[-2:]), labels.reshape(-1, labels.shape[-1]))
-    ]
+    parts = [boxes.reshape(-1, *boxes.shape[-2:]), labels.reshape(-1, labels.shape[-1])]
+    if masks is not None:
+        masks = np.asarray(masks, np.float32)
+        parts.append(masks.reshape(-1, *masks.shape[-3:]))
+    pictures = [layout_picture(*one[:2], names, side, *one[2:]) for one in zip(*parts)]
     return np.stack(pictures).reshape(*labels.shape[:-1], side, side, 3)
 
 
-def layout_picture(boxes, labels, names, side):
+def layout_picture(boxes, labels, names, side, masks=None):
     """Show one layout -> uint8 (side, side, 3).
 
     Large boxes lie behind small ones. A name without room of its own is left out where the same
@@ -76,6 +110,9 @@ def layout_picture(boxes, labels, names, side):
     order = np.argsort(-boxes[:, 2] * boxes[:, 3], kind='stable')
     labels, corners = labels[order], corners_of(boxes[order], side)
     colours = [colour_of(label) for label in labels]
+    for mask, colour in zip(() if masks is None else masks[there][order], colours):
+        shape = Image.fromarray(np.uint8(mask > 0.5) * 150).resize((side, side))
+        canvas.bitmap((0, 0), shape.convert('L'), fill=(*colour, 255))
     for corner, colour in zip(corners, colours):
         canvas.rectangle(corner, fill=(*colour, 40), outline=colour, width=max(1, side // 64))
     taken, named = [], set()

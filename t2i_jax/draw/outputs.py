@@ -38,15 +38,25 @@ def images_as_pictures(samples, meta, side):
 
 
 def boxes_as_pictures(samples, meta, side):
-    names = meta.object_names
-    return boxes.layout_pictures(samples['boxes'], samples['object_labels'], names, side)
+    layouts = samples['boxes'], samples['object_labels'], meta.object_names
+    return boxes.layout_pictures(*layouts, side, samples.get('masks'))
 
 
 def write_boxes(samples, number, path, known):
-    """Write JSON: for each sample a list of {label, cx, cy, w, h}."""
-    layouts = zip(samples['boxes'][number], samples['object_labels'][number])
-    objects = [boxes.objects_of(*layout, known.meta.object_names) for layout in layouts]
+    """Write JSON: for each sample a list of {label, cx, cy, w, h}, with masks where it has them.
+
+    Where the samples are pictures, their layouts stand in `..._layout.png`.
+    """
+    names = known.meta.object_names
+    parts = [samples['boxes'][number], samples['object_labels'][number]]
+    masks = samples['masks'][number] if 'masks' in samples else [None] * len(parts[0])
+    objects = [boxes.objects_of(*layout, names, mask) for *layout, mask in zip(*parts, masks)]
     path.with_suffix('.json').write_text(json.dumps(objects, indent=1) + '\n')
+    if 'image' in samples:
+        of_one = {name: x[number] for name, x in samples.items() if name != 'attention'}
+        pictures = boxes_as_pictures(of_one, known.meta, max(boxes.SIDE, known.meta.size))
+        strip = np.concatenate(list(pictures), 1)
+        sheets.save_png(path.with_name(f'{path.stem}_layout.png'), strip)
 
 
 def masks_as_pictures(samples, meta, side):

@@ -52,6 +52,7 @@ HEADLINE = (
     Headline('recall*', HIGHER, ('training',)),
     Headline('sem_acc', HIGHER, by=READERS),
     Headline('class_colour', HIGHER, by=READERS),
+    Headline('object_in_place', HIGHER, ('true_masks', 'true_boxes'), by=READERS),
     Headline('attribute_position', HIGHER, by=READERS),
     Headline('r_precision_*', HIGHER, by=JUDGES),
     Headline('redescribed_all', HIGHER),
@@ -110,6 +111,8 @@ class Images(Kind):
             real = read_cached(Real(rows), None, self.judges, 'real pictures')
             codes = {'drawn': sampled, 'real': real}
             values += r_precision(rows, self.judges, read_by_judges, codes, seed)
+        if self.sampler.module.truths:
+            values += self.of_truths(rows, name)
         for who, captioner in self.captioners.items():
             real = read_cached(Real(rows), None, {who: captioner}, 'real pictures')
             for kind, found in (('drawn', sampled), ('real', real)):
@@ -145,6 +148,31 @@ class Images(Kind):
             values += report.tagged(found, pictures=pictures)
         return values
 
+    def of_truths(self, rows, name) -> list:
+        """Numbers of pictures that are drawn of parts of the truth, such as true layouts.
+
+        And how often the objects of a layout, given or made, stand in their places in the picture.
+        """
+        values, kinds = [], {'drawn': {}, **self.sampler.module.truths}
+        for kind, given in kinds.items():
+            found = []
+            if given:
+                samples = Sampled(self.sampler, rows, self.options['seed'], given)
+                sampled = read(samples, self.extract, self.readers, f'sampling {name}, {kind}')
+                found += self.distances_to_real(rows, sampled, kind)
+                for who, reader in self.readers.items():
+                    found += agreement(sampled[who], rows, reader, self.options['seed'], rows.rows)
+            found += in_their_places(self.sampler, rows, self.readers, given, self.options)
+            values += report.tagged(found, pictures=kind)
+        return values
+
+    def distances_to_real(self, rows, sampled, what) -> list:
+        """Distances of one set of pictures to the real ones of the split; [] without features."""
+        if not self.extract:
+            return []
+        real = read_cached(each_once(rows.split, self.options['num']), self.extract, {}, what)
+        return distances(sampled, real, self.extract, self.options, silent)
+
     def agreements(self, rows, sampled) -> list:
         """Agreement with the captions, of the samples and of pictures that no system made."""
         n, seed = len(rows.rows), self.options['seed']
@@ -167,6 +195,29 @@ class Images(Kind):
                 found = agreement(scenes, conditions, reader, seed, rows.rows)
                 values += report.tagged(found, pictures=pictures)
         return values
+
+
+def in_their_places(sampler, rows, readers, given, options) -> list:
+    """Measure how many objects of layouts are seen in their places, class by class of things.
+
+    given: as `Sampled` takes it.
+    """
+    few, seed = rows.take(slice(options['diversity'])), options['seed']
+    n = len(few.rows)
+    if not n or not readers:
+        return []
+    batch = few.batch()
+    batch |= {key: batch[name] for key, name in given.items()}
+    out = sampler.sample(batch, sampler.module.noise(jax.random.key(seed), n), (n,))
+    values = []
+    for reader in readers.values():
+        found = scene_agreement.found_at(
+            reader.decode(out['image']), out['boxes'], out['object_labels']
+        )
+        there = (out['object_labels'] >= 0).any(1)
+        share = np.where(there, np.nanmean(np.where(there[:, None], found, 0), 1), np.nan)
+        values += report.averages({'object_in_place': share}, seed, **read_by(reader))
+    return values
 
 
 def other_records(rows) -> Rows:

@@ -33,7 +33,10 @@ from t2i_jax.runtime.files import replacing, write_text
 from tfds_builders.files import read_text
 
 # columns of a table, in this order
-PICTURES = 'drawn', 'real', 'training', 'shuffled', 'remembered', 'mean', 'noise', 'floor'
+PICTURES = (
+    *('drawn', 'true_boxes', 'true_masks', 'real', 'training', 'shuffled', 'remembered', 'mean'),
+    *('noise', 'floor'),
+)
 # sentences of the picture, its pixels an inch
 SHOWN, DPI = 12, 90
 # letters of a file's name; more are added while it is written

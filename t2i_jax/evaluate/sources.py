@@ -7,7 +7,7 @@ import io
 import json
 import os
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -38,11 +38,15 @@ class Source:
 
 @dataclass
 class Sampled(Source):
-    """The samples of the conditions of rows; sample i comes from noise of (seed, i) alone."""
+    """The samples of the conditions of rows; sample i comes from noise of (seed, i) alone.
+
+    given: {batch key: batch key of the data}, what the stage is given of the truth.
+    """
 
     sampler: Sampler
     rows: Rows
     seed: int
+    given: dict = field(default_factory=dict)
 
     def __len__(self):
         return len(self.rows.rows)
@@ -51,6 +55,7 @@ class Sampled(Source):
         noise = self.sampler.module.noise(jax.random.key(self.seed), len(self))
         for start in range(0, len(self), CHUNK):
             batch = self.rows.batch(start, start + CHUNK)
+            batch |= {key: batch[name] for key, name in self.given.items()}
             part = {name: np.asarray(x)[start : start + CHUNK] for name, x in noise.items()}
             yield self.sampler.sample(batch, part, (len(batch['index']),))['image']
 

@@ -27,6 +27,7 @@ from t2i_jax.explore.attributes import (
     reconstruction_sheet,
 )
 from t2i_jax.explore.edit import edit, edit_sheet
+from t2i_jax.explore.layout import layout_sheet
 from t2i_jax.explore.own import own_sheet
 from t2i_jax.explore.priors import phi, phi_sheet, prior_swap, prior_swap_sheet
 from t2i_jax.explore.request import Found, Request
@@ -90,6 +91,10 @@ def looks(module) -> bool:
     return 'attention' in (*module.makes, *module.explores)
 
 
+def from_layouts(module) -> bool:
+    return 'image' in module.makes and 'layout' in module.takes
+
+
 SENTENCES = 'stages that draw pictures from sentences'
 PRIORS = 'stages that draw from two priors (LeicaGAN)'
 LATENTS = 'stages that draw from attributes and latents which can be inferred'
@@ -143,6 +148,14 @@ EXPLORATIONS = {
         'from the words of the first prior alone to those of the second, the rest unchanged',
         ('texts',),
     ),
+    'layout': Exploration(
+        layout_sheet,
+        'stages that draw pictures from layouts, which they may be given',
+        'one object of a layout is moved, scaled, deleted, added or renamed, the noise unchanged; '
+        '--text with --layout=FILE',
+        ('texts', 'layouts'),
+        from_layouts,
+    ),
     'style': Exploration(
         style_sheet,
         'style encoders',
@@ -177,7 +190,7 @@ EXPLORATIONS = {
 # pictures of a row of a sheet, about, with the copies of them that are made
 COLUMNS = 32
 # options whose flag has another name
-FLAGS = {'texts': 'text', 'images': 'image'}
+FLAGS = {'texts': 'text', 'images': 'image', 'layouts': 'layout'}
 
 
 def own(method) -> Exploration:
@@ -239,6 +252,8 @@ def explore(
     images: Sequence[Path] = (),
     attributes: Sequence = (),
     out: Path | None = None,
+    *,
+    layouts: Sequence[Path] = (),
 ) -> dict:
     """Write <out>/<what>.png and .json (of interpolations .gif, too) -> the numbers.
 
@@ -251,6 +266,7 @@ def explore(
     attributes: what is known of a picture's, as parse.read_attributes takes it; unknown ones
       are inferred together with the latents.
     out: <workdir>/explore by default.
+    layouts: files of layouts, one for each sentence.
 
     Raises RunError, DataError.
     """
@@ -259,7 +275,7 @@ def explore(
         raise RunError(not_offered(stage, what, known))
     require_drawable(num, seed)
     require_memory(max(1, len(texts)), num, COLUMNS * max(stage.meta.size, 64) ** 2)
-    options = dict(texts=texts, images=images, attributes=attributes)
+    options = dict(texts=texts, images=images, attributes=attributes, layouts=layouts)
     for name, value in options.items():
         if value and name not in known[what].reads:
             raise RunError(f'--what={what} does not read --{FLAGS.get(name, name)}. Leave it out.')

@@ -25,6 +25,7 @@ class Request(NamedTuple):
     texts: given sentences.
     images: given files of pictures.
     attributes: of the given picture, as `parse.read_attributes` takes them.
+    layouts: given files of layouts.
     """
 
     sampler: Sampler
@@ -34,6 +35,7 @@ class Request(NamedTuple):
     texts: Sequence[str] = ()
     images: Sequence[Any] = ()
     attributes: Any = ()
+    layouts: Sequence[Any] = ()
 
     @property
     def method(self) -> str:

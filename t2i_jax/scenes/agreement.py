@@ -128,6 +128,19 @@ def layout(scenes):
     )
 
 
+def found_at(scenes, boxes, labels, near=0.1) -> np.ndarray:
+    """Return which objects of layouts are seen where they should be, (N, R) of 0 and 1.
+
+    boxes, labels: (N, R, 4) and (N, R), -1 where there is none, which becomes NaN.
+    near: an object of the label whose centre is at most this far counts.
+    """
+    seen, said = layout(scenes)
+    off = np.linalg.norm(boxes[:, :, None, :2] - seen[:, None, :, :2], axis=-1)  # N R S
+    same = (labels[..., None] == said[:, None]) & (said[:, None] >= 0)
+    found = (same & (off <= near)).any(-1)
+    return np.where(labels >= 0, found, np.nan)
+
+
 def _rows(scene):
     """Return the (class, colour, size) of each object."""
     return [tuple(row[:3]) for row in scene[:-1].tolist() if row[W] >= 0]

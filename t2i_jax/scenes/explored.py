@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from t2i_jax.scenes.agreement import ATTRIBUTES, layout, swap_results, swaps
+from t2i_jax.scenes.agreement import ATTRIBUTES, found_at, layout, swap_results, swaps
 from t2i_jax.scenes.readers import best_reader
 from tfds_builders.errors import DataError
 from tfds_builders.facts import CLASS, COLOUR, W
@@ -108,6 +108,42 @@ def edited(mode: str, before, after, found, facts) -> dict:
             'background': _mean(change[rows][off[rows]]),
         }
     return table
+
+
+# --------------------------------------------------------------------------------- edited layouts
+def layout_edits(mode: str, before, after, old, new, near=0.05) -> dict:
+    """Return what edits of layouts did to pictures of shape scenes, {} for other data.
+
+    before, after: uint8 (n, s, s, 3).
+    old, new: the layouts that they were drawn of, each with boxes (R, 4), labels (R,), and
+      `edited`, the number of the edited object, in `new`.
+
+    `found`: the share of edited objects that are seen in their new place, at most `near` of the
+    frame off, and of their new class. `gone`: the share of those that moved or went of which none
+    of the class is seen in the old place. `found_before`: the share that was seen there before.
+    `others_kept`: of the other objects that were seen before, the share that still is.
+    """
+    reader = best_reader(mode)
+    if reader is None:
+        return {}
+    first, then = (reader.decode(pictures) for pictures in (before, after))
+    boxes, labels = (np.stack([getattr(one, name) for one in old]) for name in ('boxes', 'labels'))
+    now, named = (np.stack([getattr(one, name) for one in new]) for name in ('boxes', 'labels'))
+    rows, edited = np.arange(len(old)), np.array([one.edited for one in new])
+    was, still = (found_at(scenes, boxes, labels, near) for scenes in (first, then))
+    is_now = found_at(then, now, named, near)[rows, edited]
+    others = np.arange(labels.shape[1]) != edited[:, None]
+    seen, left = was[rows, edited], still[rows, edited]
+    left = np.where(
+        (boxes == now)[rows, edited].all(-1) & (labels == named)[rows, edited], np.nan, left
+    )
+    return {
+        'decoder': reader.tag['name'],
+        'found_before': _mean(seen),
+        'found': _mean(is_now),
+        'gone': _mean(1 - left[seen == 1]),
+        'others_kept': _mean(still[others & (was == 1)]),
+    }
 
 
 def _off_objects(scenes, side):

@@ -261,7 +261,8 @@ class LayoutStage(Stage):
             objects = self.boxes.draw(self.encode(batch), noise, *self.boxes.temperatures)
             return objects._replace(masks=self.made(objects, noise))
         found = (batch.get(f'given_{name}') for name in ('boxes', 'labels', 'masks'))
-        objects = objects_of(*found, rows=self.rows, order=self.order)
+        # as they are given: z belongs to a place in the list
+        objects = objects_of(*found, rows=self.rows, order='data')
         made = self.made(objects, noise)
         if objects.masks is None:
             return objects._replace(masks=made)
@@ -376,19 +377,21 @@ class Perceptual(LayoutStage):
 
     def watch(self, meta, features, weights, normalised, picture):
         """Take the frozen network."""
-        if choose('features', features, FEATURES) == 'vgg16':
-            self.phi_net = Vgg(own_weights(weights, meta), normalised, blocks=5)
+        self.features = choose('features', features, FEATURES)
+        if features == 'vgg16':
+            self.vgg = Vgg(own_weights(weights, meta), normalised, blocks=5)
         elif picture is None:
             raise ValueError(
                 "features='text' are those of the picture encoder of stage text, which this run "
                 "does not train: set features='vgg16'."
             )
         else:
-            self.phi_net = picture
+            self.picture = picture
 
     def phi(self, pictures):
         """Return the maps of pictures b s s 3."""
-        return self.phi_net.maps(pictures)
+        net = self.vgg if self.features == 'vgg16' else self.picture
+        return net.maps(pictures)
 
     def unlikeness(self, drawn, real):
         """Compute sum_l mean |phi_l(drawn) - phi_l(real)|."""
@@ -422,7 +425,7 @@ class ShapeStage(Perceptual):
     """Learns the shapes of objects in their boxes."""
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('shapes',)))
-    ema, critics = ('shapes',), ('D', 'phi_net')
+    ema, critics = ('shapes',), ('D', 'vgg', 'picture')
     loads = {'text': 'text.text', 'picture': 'text.image', 'boxes': 'box.boxes'}
     makes, takes = ('boxes', 'masks'), ('layout',)
     tiny = dict(width=4, widths=(8, 8, 8, 8), side=16, features='text')
@@ -537,7 +540,7 @@ def bce_per_object(logits, label):
     return jax.nn.softplus(-logits if label else logits)
 
 
-class Drawn(NamedTuple):
+class FromLayout(NamedTuple):
     """The picture generator's pass over a batch."""
 
     # b s s 3
@@ -555,7 +558,7 @@ class ImageStage(Perceptual):
     """Draws pictures from layouts and sentences; learns from true layouts."""
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
-    ema, critics = ('G',), ('D', 'phi_net')
+    ema, critics = ('G',), ('D', 'vgg', 'picture')
     loads = {
         'text': 'text.text',
         'picture': 'text.image',
@@ -667,7 +670,7 @@ class ImageStage(Perceptual):
             labels, changed = other_classes(objects.labels, self.classes)
             wrong = self.seen(objects, labels)
         z = self.game.tied(self.G.noise(key, len(text)), len(text))['z']
-        return Drawn(self.G(layout, text, z, train=True), text, layout, wrong, changed)
+        return FromLayout(self.G(layout, text, z, train=True), text, layout, wrong, changed)
 
     def d_loss(self, batch, key, out):
         D, text, layout = self.D, out.text, out.layout

@@ -516,7 +516,7 @@ class CountVae(Layout):
 class BoxVae(Layout):
     phases = (Phase('elbo', trains=('placer',)),)
     ema, loads = ('placer',), {'counter': 'count.counter'}
-    draws_from, makes = ('labels',), ('boxes',)
+    draws_from, takes, makes = ('labels',), ('layout',), ('boxes',)
 
     def __init__(
         self,
