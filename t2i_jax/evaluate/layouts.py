@@ -21,7 +21,7 @@ from t2i_jax.evaluate.measures import Kind, Measure, Unmeasurable
 from t2i_jax.evaluate.report import HIGHER, LOWER, Headline
 from t2i_jax.metrics import layout, layout_sets
 from t2i_jax.runtime.errors import RunError
-from t2i_jax.scenes import rules
+from t2i_jax.scenes import agreement, rules
 
 # what a stage is not given when it samples
 TRUTH = 'boxes', 'object_labels', 'object_masks'
@@ -45,10 +45,12 @@ class Layouts(Kind):
         Headline('layout_count_tv', LOWER, ('remembered',)),
         Headline('layout_centre_jsd', LOWER, ('remembered',)),
         Headline('layout_relation', HIGHER),
+        Headline('layout_labels_told', HIGHER, ('remembered',)),
         Headline('rule_all', HIGHER),
         Headline('layout_diversity', HIGHER, ('remembered',)),
         Headline('nll_per_box', LOWER, ('floor',)),
         Headline('nll_per_label', LOWER, ('floor',)),
+        Headline('mask_iou', HIGHER, ()),
     )
 
     def __init__(self, stage, sampler, train, options):
@@ -147,6 +149,9 @@ def of_split(sampler, rows, true, samples, train, options) -> list:
         if facts is not None:
             of_each, labels = (np.repeat(x, scenes.n, 0) for x in (facts, true.flat[1]))
             found['layout_relation'] = layout.relations(*scenes.flat, of_each, labels)
+            # of captions that leave no object out
+            told = agreement.names_all(of_each, labels)
+            found['layout_labels_told'] = np.where(told, found['layout_labels_exact'], np.nan)
         if meta.scenes == 'rules':
             found |= rules.checks(*scenes.flat, np.repeat(true.sets, scenes.n, 0))
         # as papers on layouts have it: real ones are 1

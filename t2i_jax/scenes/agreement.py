@@ -128,6 +128,18 @@ def layout(scenes):
     )
 
 
+def names_all(facts, labels) -> np.ndarray:
+    """Return which captions name the class of each object of their scenes, (N,) bool.
+
+    labels: of the scenes, (N, R), -1 where there is none
+    """
+    out = np.zeros(len(facts), bool)
+    for i, (one, there) in enumerate(zip(facts, labels)):
+        said = [shape for shape, _, _, number in descriptions(one) for _ in range(number)]
+        out[i] = sorted(said) == sorted(there[there >= 0])
+    return out
+
+
 def found_at(scenes, boxes, labels, near=0.1) -> np.ndarray:
     """Return which objects of layouts are seen where they should be, (N, R) of 0 and 1.
 
