@@ -48,7 +48,7 @@ class Layouts(Kind):
         Headline('layout_labels_told', HIGHER, ('remembered',)),
         Headline('rule_all', HIGHER),
         Headline('layout_diversity', HIGHER, ('remembered',)),
-        Headline('nll_per_box', LOWER, ('floor',)),
+        Headline('nll_per_box', LOWER, ('floor', 'noise')),
         Headline('nll_per_label', LOWER, ('floor',)),
         Headline('mask_iou', HIGHER, ()),
     )
@@ -207,7 +207,8 @@ def own_measures(sampler, measure, rows, true, seed) -> list:
 
     Where it has the likelihood of boxes, `flipped_less_likely` is the share of layouts that are
     less likely upside down; under rules only of those whose rules know up and down. Under rules
-    likelihoods have floors (`above_floor`: scene by scene).
+    likelihoods have floors (`above_floor`: scene by scene). Under `noise` stands the likelihood of
+    boxes that lie anywhere.
     """
     own, (boxes, labels) = measure(rows, seed), true.flat
     by_rule, floors = rows.split.meta.scenes == 'rules', {}
@@ -220,9 +221,11 @@ def own_measures(sampler, measure, rows, true, seed) -> list:
         counts = rules.has_up(labels) if by_rule else np.ones(len(labels), bool)
         found = np.where(counts & np.isfinite(likely), turned > likely, np.nan)
         own['flipped_less_likely'] = found
+    uniform = [report.value('nll_per_box', layout.UNIFORM_NLL)] if 'nll_per_box' in own else []
     own |= {f'{name}_above_floor': own[name] - floor for name, floor in floors.items()}
     own, floors = report.averages(own, seed), report.averages(floors, seed)
-    return report.tagged(own, pictures='drawn') + report.tagged(floors, pictures='floor')
+    kinds = {'drawn': own, 'floor': floors, 'noise': uniform}
+    return [x for kind, found in kinds.items() for x in report.tagged(found, pictures=kind)]
 
 
 def upside_down(batch):

@@ -6,8 +6,6 @@ Hong et al., CVPR 2018, and Obj-GAN (Li et al., CVPR 2019) share this and differ
     h_t: a state that has seen the text and objects 1 .. t - 1;  l = C is the end
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -162,7 +160,3 @@ def drawn_label(logits, u, temperature):
         return logits.argmax(-1)
     cdf = jnp.cumsum(jax.nn.softmax(logits / temperature), -1)
     return (cdf <= u[:, None] * cdf[:, -1:]).sum(-1)
-
-
-# nats of a box that lies anywhere in the frame with any corners, of which each pair is a box
-UNIFORM_NLL = -math.log(4)

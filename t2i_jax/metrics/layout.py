@@ -5,11 +5,15 @@ function takes many scenes, (N, R, 4) and (N, R), and returns a value for each, 
 has nothing to measure; means and bootstrap intervals are the caller's.
 """
 
+import math
+
 import numpy as np
 import scipy
 
 from tfds_builders.facts import CLASS, COLUMNS, CX, NEAR, RELATION, UNIT, H, holds, pack, unpack
 
+# nats of a box whose corners lie anywhere in the frame: the four numbers fill a quarter of a cube
+UNIFORM_NLL = -math.log(4)
 # cells of a side, for areas of unions
 RASTER = 256
 
