@@ -111,8 +111,9 @@ def layout_picture(boxes, labels, names, side, masks=None):
     labels, corners = labels[order], corners_of(boxes[order], side)
     colours = [colour_of(label) for label in labels]
     for mask, colour in zip(() if masks is None else masks[there][order], colours):
-        shape = Image.fromarray(np.uint8(mask > 0.5) * 150).resize((side, side))
-        canvas.bitmap((0, 0), shape.convert('L'), fill=(*colour, 255))
+        shape = Image.fromarray(np.uint8(mask > 0.5) * 150)
+        shape = shape.resize((side, side), Image.Resampling.NEAREST)
+        canvas.bitmap((0, 0), shape, fill=(*colour, 255))
     for corner, colour in zip(corners, colours):
         canvas.rectangle(corner, fill=(*colour, 40), outline=colour, width=max(1, side // 64))
     taken, named = [], set()

@@ -119,7 +119,10 @@ def real_pictures(batch, makes, meta, side=128):
     keys = OUTPUTS[name].keys if name else ()
     if not keys or not set(keys) <= set(batch):
         return None
-    return pictures_of({key: np.asarray(batch[key]) for key in keys}, makes, meta, side)
+    own = {key: np.asarray(batch[key]) for key in keys}
+    if 'masks' in makes and 'object_masks' in batch:
+        own['masks'] = np.asarray(batch['object_masks'])
+    return pictures_of(own, makes, meta, side)
 
 
 def write_files(path, samples, number, makes, known, pictures):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from t2i_jax.data.layouts import read_layouts
-from t2i_jax.draw.boxes import MASK, layout_pictures, mask_in_frame, spans
+from t2i_jax.draw.boxes import SIDE, layout_pictures, mask_in_frame, spans
 from t2i_jax.explore.request import Found, held_out, take
 from t2i_jax.metrics.layout import intersections
 from t2i_jax.runtime.errors import DataError
@@ -131,7 +131,7 @@ def layout_sheet(request) -> Found:
     out = sampler.sample(take(batch, several) | given, take(noise, several), (len(texts), k))
     pictures, side = out['image'], out['image'].shape[2]
     shown = layout_pictures(
-        out['boxes'], out['object_labels'], sampler.meta.object_names, max(side, MASK), out['masks']
+        out['boxes'], out['object_labels'], sampler.meta.object_names, max(side, SIDE), out['masks']
     )
     factor = shown.shape[2] // side
     pictures = np.repeat(np.repeat(pictures, factor, 2), factor, 3)
