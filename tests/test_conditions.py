@@ -479,9 +479,10 @@ def test_batch_keys_are_repeated_for_each_sample(kind):
     assert set(found) == set(keys)
     for name, x in keys.items():
         assert found[name].shape == (3, 2, 2) and (found[name] == x[:, None]).all()
-    with pytest.raises(DataError, match=rf"Toy draws from {kind}: give {kind}={{'\w+': ...}} in"):
+    form = r'--layout="..." on' if kind == 'layout' else r"dialog={'\w+': ...} in"
+    with pytest.raises(DataError, match=f'Toy draws from {kind}: give {form}'):
         arrays((kind,))
-    with pytest.raises(DataError, match='is a dictionary'):
+    with pytest.raises(DataError, match='is a dictionary|expected a list of objects'):
         arrays((kind,), **{kind: [1, 2]})
 
 
