@@ -110,7 +110,7 @@ def test_the_report(workdir, evaluated):
         ('rule_all', {'drawn', 'real', 'shuffled', 'remembered'}),
         ('layout_count_tv', {'drawn', 'remembered'}),
         ('layout_centre_jsd', {'drawn', 'remembered'}),
-        ('nll_per_box', {'drawn', 'floor'}),
+        ('nll_per_box', {'drawn', 'floor', 'noise'}),
         ('nll_per_label', {'drawn', 'floor'}),
         ('count_exact', {'drawn'}),
         ('nll_per_box_above_floor', {'drawn'}),
