@@ -40,6 +40,7 @@ from t2i_jax.data.dataset import prepared
 from t2i_jax.run import Run
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
+from t2i_jax.runtime.memory import keep_for_next_step
 
 # more steps than are ever measured
 ENDLESS = 1 << 40
@@ -239,6 +240,8 @@ def alone(args, experiment, stage):
 
 def inside(args, experiment, stage):
     """Measure one stage in this process, and print its row for `alone`."""
+    # as training from the command line does
+    keep_for_next_step()
     with tempfile.TemporaryDirectory() as folder:
         one = Measured(configured(experiment, args.set), stage, pathlib.Path(folder))
         (row,) = measure([one], args.steps, args.seconds)

@@ -26,6 +26,7 @@ from t2i_jax.config.forms import with_meanings
 from t2i_jax.runtime import terminal
 from t2i_jax.runtime.compiled import start_jax
 from t2i_jax.runtime.errors import DataError, RunError, explained, home, quoted, short
+from t2i_jax.runtime.memory import keep_for_next_step
 from t2i_jax.runtime.signals import Interrupted
 
 
@@ -548,6 +549,8 @@ def execute(command):
     from t2i_jax.runtime import hosts
 
     try:
+        if command.mode == 'train':
+            keep_for_next_step()
         start_jax()
         perform(command)
     except (DataError, RunError) as error:
