@@ -250,7 +250,7 @@ class RunStage:
                 # a run of an earlier version does not have it
                 if 'scenes' not in known:
                     known['scenes'] = scenes_of(self.data)
-                self._meta = meta_of(known)
+                self._meta = meta_of(known)._replace(words=self.words)
             except (FileNotFoundError, NotADirectoryError, ValueError, TypeError) as error:
                 why = 'missing' if isinstance(error, OSError) else f'damaged: {reason(error)}'
                 raise RunError(
@@ -261,11 +261,21 @@ class RunStage:
                 ) from None
         return self._meta
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the run, () where it has none yet."""
+        known = 'vocabulary' in vars(self.run) or (self.workdir / 'vocabulary.json').exists()
+        return self.run.vocabulary.words if known else ()
+
     def write_meta(self, meta: core.Meta) -> None:
-        """Write what the data know, for everything that is built without them."""
+        """Write what the data know, for everything that is built without them.
+
+        Words have a file of their own.
+        """
         self._meta, self._module = meta, None
         if jax.process_index() == 0:
-            write_text(self.folder / 'meta.json', json.dumps(meta._asdict(), indent=2) + '\n')
+            known = {name: value for name, value in meta._asdict().items() if name != 'words'}
+            write_text(self.folder / 'meta.json', json.dumps(known, indent=2) + '\n')
 
     @functools.cached_property
     def nominal_meta(self) -> core.Meta:

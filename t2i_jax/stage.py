@@ -44,6 +44,7 @@ class Meta(NamedTuple):
     captions: captions of an image in one batch row.
     nominal: whether these are published values, because the data are not there.
     object_names, attribute_names: in the order of their ids; nominal values lack them.
+    words: of the vocabulary, those of ids 1, 2, ...; nominal values lack them.
     scenes: 'single', 'multi' or 'rules' for shape_scenes, whose pictures can be read exactly.
     """
 
@@ -61,6 +62,7 @@ class Meta(NamedTuple):
     object_names: tuple[str, ...] = ()
     attribute_names: tuple[str, ...] = ()
     scenes: str = ''
+    words: tuple[str, ...] = ()
 
 
 class Stage(nnx.Module):

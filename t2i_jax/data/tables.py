@@ -57,7 +57,8 @@ class Split:
         self.canvas, self.geometry = self.dataset.canvas, self.dataset.geometry
         self.max_objects, self.metadata = self.dataset.max_objects, self.dataset.metadata
         self._read_tables(self.dataset.data['cache'], count, vocabulary)
-        self.meta = self.dataset.meta(len(self.vocabulary))
+        meta = self.dataset.meta(len(self.vocabulary))
+        self.meta = meta._replace(words=tuple(self.vocabulary.words))
 
     def __len__(self):
         return len(self.texts)

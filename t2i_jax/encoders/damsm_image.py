@@ -73,16 +73,21 @@ class SmallTrunk(nnx.Module):
         x = jax.nn.relu(self.norms[2 * i](self.downs[i](x), train=train))
         return jax.nn.relu(self.norms[2 * i + 1](self.keeps[i](x), train=train))
 
-    def __call__(self, x, *, train):
+    def maps(self, x, *, train=False):
+        """Return the map of each stage, b s/2 s/2 c, b s/4 s/4 c', ...; s may be another side."""
         maps = []
         for i in range(len(self.downs)):
             x = self.halved(i, x, train=train)
             maps.append(x)
+        return maps
+
+    def __call__(self, x, *, train):
+        maps = self.maps(x, train=train)
         found = [
             repeat(y, 'b h w c -> b (h i) (w j) c', i=1 << n, j=1 << n)
             for n, y in enumerate(maps[self.first :])
         ]
-        return jnp.concatenate(found, -1), x
+        return jnp.concatenate(found, -1), maps[-1]
 
 
 def trunk_of(trunk, size, weights, resize, channels, *, rngs):
@@ -165,6 +170,11 @@ class DamsmImage(nnx.Module):
         self.whole = nnx.Linear(
             whole, d, kernel_init=uniform(0.1), bias_init=uniform(whole**-0.5), rngs=rngs
         )
+
+    def maps(self, x):
+        """Return maps of the trunk, for perceptual losses; a pretrained one has two."""
+        small = isinstance(self.trunk, SmallTrunk)
+        return self.trunk.maps(x) if small else self.trunk(x, train=False)
 
     def __call__(self, x, *, train):
         local, last = self.trunk(x, train=train)

@@ -35,9 +35,13 @@ class BatchNorm(nnx.BatchNorm):
         # batches that are interleaved in the one that it sees; see `separately`
         self.batches = 1
 
-    def __call__(self, x, *, train):
+    def __call__(self, x, *, train, rows=None):
+        """Norm x b ... c; rows: bool b, which rows the statistics are of, all by default."""
+        if rows is not None:
+            # of none at all they would not be finite
+            rows = jnp.expand_dims(rows | ~rows.any(), range(1, x.ndim))
         if not train or self.batches == 1:
-            return super().__call__(x, use_running_average=not train)
+            return super().__call__(x, use_running_average=not train, mask=rows)
         x = rearrange(x, '(b n) ... -> b n ...', n=self.batches)
         wide, axes = x.astype(jnp.float32), (0, *range(2, x.ndim - 1))
         mean = wide.mean(axes)  # n c
@@ -84,13 +88,13 @@ def separately(network, batches, *others):
 class LayerNorm(nnx.Module):
     """Each row alone to mean 0 and variance 1 over its map and channels, eps 1e-5.
 
-    Then a scale and a bias for each channel. `train` changes nothing.
+    Then a scale and a bias for each channel. `train` and `rows` change nothing.
     """
 
     def __init__(self, c, *, rngs):
         self.scale, self.bias = nnx.Param(jnp.ones(c)), nnx.Param(jnp.zeros(c))
 
-    def __call__(self, x, *, train):
+    def __call__(self, x, *, train, rows=None):
         wide = x.astype(jnp.float32)
         axes = tuple(range(1, x.ndim))
         mean, variance = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
