@@ -6,7 +6,8 @@
     t2i_jax --workdir=runs/obj_gan --mode=evaluate [--stage=box] [--stage=shape]
 
 Hardware: CPU cores, for narrow networks.
-The DAMSM is that of damsm_shapes:multi; one that is trained can be shared: --config.init.damsm=<run>.
+The DAMSM is that of damsm_shapes:multi; one that is trained can be shared,
+--config.init.damsm=<run>.
 Variants: `:recipe`, by what later papers do (see attngan_shapes); `:tiny`, seconds, for tests.
 Ablations: --config.stages.image.model.attention=uniform (objects read the mean of all words),
 --config.stages.image.model.object_weight=0 (no discriminators of objects in G's loss).
