@@ -333,7 +333,7 @@ def test_wrong_layouts_are_wrong(trial):
 def test_discriminators_of_objects_see_those_that_are_there(trial):
     stage, batch, out = trial
     objects = stage.scene(batch)
-    there, D = system.routed(objects)['small'], stage.D.small
+    there, D = system.routed(objects, stage.large)['small'], stage.D.small
     layout, image = stage.laid_out(objects), batch['image']
     maps = D.trunk(D.joined(image, layout.maps), train=True)
     seen = D.objects(maps, objects.boxes)

@@ -78,9 +78,8 @@ from t2i_jax.systems.stackgan_pp import pyramid, tree_sides
 PROJECTED, LOOKED = 50, 12
 ATTENTIONS = 'dot', 'cosine', 'uniform'
 VECTORS = 'glove', 'damsm'
-# a wider or higher object is for the discriminator of large ones; as the code has it, small ones
-# are below the first number, large ones above the second
-LARGE, LEGACY_SIZES = 0.4, (0.25, 0.5)
+# in the released code small objects are below the first number, large ones above the second
+LEGACY_SIZES = 0.25, 0.5
 
 
 # -------------------------------------------------------------------------------- box generator
@@ -527,13 +526,16 @@ class Critics(nnx.Module):
         )
 
 
-def routed(objects, legacy=False):
-    """Return which objects the discriminators of small and of large ones judge: bool b r each."""
+def routed(objects, large=0.4, legacy=False):
+    """Return which objects the discriminators of small and of large ones judge: bool b r each.
+
+    large: from which width or height on an object is large.
+    """
     side = objects.boxes[..., 2:].max(-1)
     if not legacy:
         return {
-            'small': objects.there & (side < LARGE),
-            'large': objects.there & (side >= LARGE),
+            'small': objects.there & (side < large),
+            'large': objects.there & (side >= large),
         }
     low, high = LEGACY_SIZES
     small = (side >= 1.25 / 64) & (side < low)
@@ -641,7 +643,16 @@ class ImageStage(Matching, LayoutStage):
     truths = hierarchical_layout.ImageStage.truths
     judges, advice = ('damsm',), matching_advice('image')
     tiny = dict(
-        scales=2, g=4, d=4, nz=8, nc=8, first_residuals=1, residuals=1, zoom=1, vectors='damsm'
+        scales=2,
+        g=4,
+        d=4,
+        nz=8,
+        nc=8,
+        first_residuals=1,
+        residuals=1,
+        zoom=1,
+        large=0.22,
+        vectors='damsm',
     )
     check_encoders, damsm_losses = AttnGan.check_encoders, AttnGan.damsm_losses
 
@@ -668,6 +679,7 @@ class ImageStage(Matching, LayoutStage):
         damsm_weight=100.0,
         kl_weight=1.0,
         zoom=2,
+        large=0.4,
         wrong='shift',
         legacy=False,
         unit_text=False,
@@ -696,6 +708,7 @@ class ImageStage(Matching, LayoutStage):
         shape_weight, object_weight, damsm_weight, kl_weight: of terms of L_G; the DAMSM has no part
             in training where its weight is 0, discriminators of shapes and objects none in G's.
         zoom: how many times larger the discriminators of objects see the last picture.
+        large: the width or height, of the frame, from which on an object counts as large (ours).
         wrong, unit_text, d_norm, game: as in AttnGan; game: of the patches.
         legacy: as the released code has it, see the head of this file.
         text, image, boxes, shapes: the trained networks.
@@ -707,7 +720,7 @@ class ImageStage(Matching, LayoutStage):
         choose('attention', attention, ATTENTIONS)
         self.game = Game.of(game, self.leave_out)
         self.wrong, self.unit_text = choose('wrong', wrong, ('shift', 'sampled')), unit_text
-        self.legacy, self.sides = legacy, tree_sides(meta.size, scales)
+        self.legacy, self.large, self.sides = legacy, large, tree_sides(meta.size, scales)
         self.image, self.boxes, self.shapes = image, boxes, shapes
         self.check_encoders(meta.size)
         if choose('vectors', vectors, VECTORS) == 'glove':
@@ -805,7 +818,7 @@ class ImageStage(Matching, LayoutStage):
             logs[f'd_shape_{side}'] = bce(right, 1.0) + jnp.where(changed.any(), mixed, not_it)
         conditions = self.G.conditions(out.text, wrong.vectors)
         pairs = (reals[-1], layout), (out.images[-1], layout), (reals[-1], wrong)
-        for name, there in routed(objects, self.legacy).items():
+        for name, there in routed(objects, self.large, self.legacy).items():
             logs[f'd_{name}'] = self.d_objects(
                 getattr(self.D, name),
                 pairs,
@@ -885,7 +898,7 @@ class ImageStage(Matching, LayoutStage):
                 logs[f'g_shape_{side}'] = self.shape_weight * bce(answers, 1.0)
         if self.object_weight:
             conditions = jax.lax.stop_gradient(out.conditions)
-            for name, there in routed(objects, self.legacy).items():
+            for name, there in routed(objects, self.large, self.legacy).items():
                 D = getattr(self.D, name)
                 maps = D.trunk(D.joined(out.images[-1], layout.maps), train=True)
                 found = D.objects(maps, objects.boxes)
