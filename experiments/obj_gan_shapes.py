@@ -16,7 +16,9 @@ Deviations: labels are never colours here, so that colours reach an object by it
 and labels are compared by the DAMSM's embeddings, by ten times their cosine (without a factor it
 would differ too little); phi is the DAMSM's picture encoder; D normalises each picture alone, and
 whether a patch matches weighs as much as whether it is real. Two objects of one class get one
-colour.
+colour. All boxes here are square, and this system knows a box by its width and its height / width:
+the likelihood of boxes is far above that of systems that know both sides, and says nothing about
+which is better.
 """
 
 from t2i_jax.experiments import common, damsm_shapes

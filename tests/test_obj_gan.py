@@ -51,13 +51,13 @@ def built(make):
 def box_stage(**keywords):
     def make():
         text = BiLstm(META.vocabulary_size, 8, embedding=4, rngs=nnx.Rngs(1))
-        return system.BoxStage(META, components=2, text=text, rngs=nnx.Rngs(0), **keywords)
+        return system.ObjGanBoxes(META, components=2, text=text, rngs=nnx.Rngs(0), **keywords)
 
     return built(make)
 
 
 def image_stage(meta=META, d=8, boxes=None, **keywords):
-    keywords = system.ImageStage.tiny | dict(first_residuals=1, leave_out='none') | keywords
+    keywords = system.ObjGan.tiny | dict(first_residuals=1, leave_out='none') | keywords
 
     def make():
         rngs = nnx.Rngs(1)
@@ -68,7 +68,7 @@ def image_stage(meta=META, d=8, boxes=None, **keywords):
             boxes=boxes,
             shapes=ShapeGenerator(meta.object_classes, 2, 16, rngs=rngs),
         )
-        return system.ImageStage(meta, rngs=nnx.Rngs(0), **loaded, **keywords)
+        return system.ObjGan(meta, rngs=nnx.Rngs(0), **loaded, **keywords)
 
     return built(make)
 
@@ -90,13 +90,13 @@ def test_networks_have_the_sizes_of_the_released_ones():
     def make():
         rngs = nnx.Rngs(0)
         loaded = dict(text=BiLstm(9, rngs=rngs), image=Eyes(256, rngs=rngs))
-        return system.ImageStage(meta, boxes=None, shapes=None, rngs=rngs, **loaded)
+        return system.ObjGan(meta, boxes=None, shapes=None, rngs=rngs, **loaded)
 
     params = shapes_of(make).params
     assert count(params['G']) == 19_344_452
     D = params['D']
     assert [count(one) for one in D['patches'].values()] == [13_304_450] * 3
-    assert [count(one) for one in D['shapes'].values()] == [6_239_821] * 3
+    assert [count(one) for one in D['layouts'].values()] == [6_239_821] * 3
     assert (count(D['small']), count(D['large'])) == (5_545_934, 12_625_358)
 
 
@@ -321,7 +321,7 @@ def test_wrong_layouts_are_wrong(trial):
     assert (other.any(1) == changed).all()
     assert (np.abs(layout.vectors - wrong.vectors).max(-1) > 0)[np.asarray(other)].all()
     np.testing.assert_array_equal(layout.masks, wrong.masks)
-    D, real = stage.D.shapes[1], batch['image']
+    D, real = stage.D.layouts[1], batch['image']
     right, fake, mixed = (
         D(D.joined(x, one.maps), train=True)
         for x, one in ((real, layout), (out.images[1], layout), (real, wrong))

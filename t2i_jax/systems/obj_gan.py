@@ -83,7 +83,7 @@ LEGACY_SIZES = 0.25, 0.5
 
 
 # -------------------------------------------------------------------------------- box generator
-class Counts(nnx.Module):
+class LabelCounts(nnx.Module):
     """How often labels are met in training: sums over layouts, and over those with the label."""
 
     def __init__(self, classes):
@@ -121,7 +121,7 @@ class WordBoxes(BoxDecoder):
         """limit: whether no class has more objects than in training."""
         c = classes + 1
         self.classes, self.temperatures, self.limit = classes, temperatures, limit
-        self.scale, self.counts = Scale('ratio'), Counts(classes)
+        self.scale, self.counts = Scale('ratio'), LabelCounts(classes)
 
         def dense(a, b, use_bias=True):
             return uniform_linear(a, b, 0.08, use_bias=use_bias, rngs=rngs)
@@ -198,7 +198,7 @@ class Text(NamedTuple):
     vectors: Any
 
 
-class Layout(NamedTuple):
+class ObjectLayout(NamedTuple):
     """Objects as the generator reads them."""
 
     # of classes, b 64 64 C
@@ -209,7 +209,7 @@ class Layout(NamedTuple):
     vectors: Any
 
 
-class Pictures(NamedTuple):
+class ObjectPictures(NamedTuple):
     """The generator's pass over a batch."""
 
     # from the smallest to the largest, b s s 3
@@ -387,7 +387,7 @@ class ObjectGenerator(nnx.Module):
             images.append(to_image(x))
             attention += [] if beta is None else [beta]
         conditions = self.conditions(text, layout.vectors)
-        return Pictures(images, text, attention, looks, conditions, mu, logvar)
+        return ObjectPictures(images, text, attention, looks, conditions, mu, logvar)
 
 
 # ------------------------------------------------------------------------------- discriminators
@@ -514,7 +514,7 @@ class Critics(nnx.Module):
         self.patches = nnx.List(
             [PatchDiscriminator(side, d, embedding, norm, game, rngs=rngs) for side in sides]
         )
-        self.shapes = nnx.List(
+        self.layouts = nnx.List(
             [ShapeDiscriminator(side, classes, d, norm, rngs=rngs) for side in sides]
         )
         self.small, self.large = (
@@ -560,7 +560,7 @@ class FromWords:
         return encode_words(self.text, batch, prefix=prefix)
 
 
-class BoxStage(FromWords, hierarchical_layout.BoxStage):
+class ObjGanBoxes(FromWords, hierarchical_layout.BoxStage):
     """Learns the labels and boxes of a sentence's objects."""
 
     loads = {'text': 'damsm.text'}
@@ -619,7 +619,7 @@ class BoxStage(FromWords, hierarchical_layout.BoxStage):
         return loss, {'label_nll': -(labels.sum(1) / (n + 1)).mean(), 'box_nll': box}
 
 
-class ShapeStage(FromWords, hierarchical_layout.ShapeStage):
+class ObjGanShapes(FromWords, hierarchical_layout.ShapeStage):
     """Learns the shapes of objects in their boxes; gated units, and the largest of all masks."""
 
     loads = {'text': 'damsm.text', 'picture': 'damsm.image', 'boxes': 'box.boxes'}
@@ -628,7 +628,7 @@ class ShapeStage(FromWords, hierarchical_layout.ShapeStage):
         super().__init__(meta, activation=activation, union=union, **others)
 
 
-class ImageStage(Matching, LayoutStage):
+class ObjGan(Matching, LayoutStage):
     """Paints layouts; learns from true ones."""
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
@@ -779,12 +779,12 @@ class ImageStage(Matching, LayoutStage):
         return jnp.where((labels >= 0)[..., None], table[jnp.maximum(labels, 0)], 0)
 
     def laid_out(self, objects, labels=None):
-        """Return the Layout of objects; labels: others than theirs, b r."""
+        """Return the ObjectLayout of objects; labels: others than theirs, b r."""
         labels = objects.labels if labels is None else labels
         masks = (objects.masks > 0.5).astype(jnp.float32)
         maps = class_maps(masks, labels, self.classes, 'sum' if self.legacy else 'max')
         masks = rearrange(masks, 'b r h w -> b h w r')
-        return Layout(maps, masks, self.label_vectors(labels))
+        return ObjectLayout(maps, masks, self.label_vectors(labels))
 
     def noise(self, key, n):
         keys = jax.random.split(key)
@@ -809,7 +809,7 @@ class ImageStage(Matching, LayoutStage):
         logs, others = self.d_patches(batch, key, out, reals)
         labels, changed = other_classes(objects.labels, self.classes)
         layout, wrong = self.laid_out(objects), self.laid_out(objects, labels)
-        for side, D, real, drawn in zip(self.sides, self.D.shapes, reals, out.images):
+        for side, D, real, drawn in zip(self.sides, self.D.layouts, reals, out.images):
             pairs = (real, layout), (drawn, layout), (real, wrong)
             seen = [D.joined(image, one.maps) for image, one in pairs]
             right, fake, exchanged = separately(D, seen)
@@ -861,7 +861,7 @@ class ImageStage(Matching, LayoutStage):
     def d_objects(self, D, pairs, objects, there, conditions, exchanged, changed):
         """Compute the loss of a discriminator of objects.
 
-        pairs: (pictures, Layout), real, drawn and real with exchanged classes.
+        pairs: (pictures, ObjectLayout), real, drawn and real with exchanged classes.
         there: which objects it judges, b r.
         conditions, exchanged: of objects by their labels, and by exchanged ones, b r n.
         changed: whose label is another then, b r.
@@ -893,7 +893,7 @@ class ImageStage(Matching, LayoutStage):
         layout = self.laid_out(objects)
         logs, others = self.g_patches(batch, key, out)
         if self.shape_weight:
-            for side, D, drawn in zip(self.sides, self.D.shapes, out.images):
+            for side, D, drawn in zip(self.sides, self.D.layouts, out.images):
                 answers = D(D.joined(drawn, layout.maps), train=True)
                 logs[f'g_shape_{side}'] = self.shape_weight * bce(answers, 1.0)
         if self.object_weight:
@@ -954,4 +954,4 @@ class ImageStage(Matching, LayoutStage):
 
 
 # in the order of training
-STAGES = {'damsm': Damsm, 'box': BoxStage, 'shape': ShapeStage, 'image': ImageStage}
+STAGES = {'damsm': Damsm, 'box': ObjGanBoxes, 'shape': ObjGanShapes, 'image': ObjGan}
