@@ -40,7 +40,7 @@ from t2i_jax.data.dataset import prepared
 from t2i_jax.run import Run
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
-from t2i_jax.runtime.memory import keep_for_next_step
+from t2i_jax.runtime.memory import give_back, keep_for_next_step, one_heap
 
 # more steps than are ever measured
 ENDLESS = 1 << 40
@@ -144,6 +144,8 @@ def measure(runs, steps, seconds):
     for one in runs:
         for _ in range(3):
             jax.block_until_ready(one.step())
+    give_back()
+    keep_for_next_step()
     reset_resident_peak()
     began = probed = time.perf_counter()
     while len(runs[0].times) < steps or time.perf_counter() - began < seconds:
@@ -241,7 +243,7 @@ def alone(args, experiment, stage):
 def inside(args, experiment, stage):
     """Measure one stage in this process, and print its row for `alone`."""
     # as training from the command line does
-    keep_for_next_step()
+    one_heap()
     with tempfile.TemporaryDirectory() as folder:
         one = Measured(configured(experiment, args.set), stage, pathlib.Path(folder))
         (row,) = measure([one], args.steps, args.seconds)

@@ -26,7 +26,7 @@ from t2i_jax.config.forms import with_meanings
 from t2i_jax.runtime import terminal
 from t2i_jax.runtime.compiled import start_jax
 from t2i_jax.runtime.errors import DataError, RunError, explained, home, quoted, short
-from t2i_jax.runtime.memory import keep_for_next_step
+from t2i_jax.runtime.memory import one_heap
 from t2i_jax.runtime.signals import Interrupted
 
 
@@ -550,7 +550,7 @@ def execute(command):
 
     try:
         if command.mode == 'train':
-            keep_for_next_step()
+            one_heap()
         start_jax()
         perform(command)
     except (DataError, RunError) as error:

@@ -30,7 +30,7 @@ from t2i_jax.run import Run
 from t2i_jax.runtime import hosts, sharding
 from t2i_jax.runtime.errors import DataError, RunError, quoted, short
 from t2i_jax.runtime.log import Log, NoLog
-from t2i_jax.runtime.memory import give_back
+from t2i_jax.runtime.memory import give_back, keep_for_next_step
 from t2i_jax.runtime.signals import Interrupted, Signals
 from t2i_jax.runtime.terminal import Progress
 from t2i_jax.step import compiled, joined, mean_of, settled, validated
@@ -481,6 +481,7 @@ class Trainer:
                 if step == start + together:
                     jax.block_until_ready(metrics)
                     give_back()
+                    keep_for_next_step()
                     bar.restart(step)
                     waited, since = 0.0, time.monotonic()
                 # two steps ahead of the device keep it busy; more would only delay signals

@@ -201,7 +201,6 @@ class Pairs(Kind):
         for way in ('to_text', 'to_image')
         for name, better in (
             ('R@1_*', HIGHER),
-            ('R@5_*', HIGHER),
             ('median_rank_*', LOWER),
             ('R@1_*_of_100', HIGHER),
         )

@@ -56,7 +56,6 @@ HEADLINE = (
     Headline('attribute_position', HIGHER, by=READERS),
     Headline('r_precision_*', HIGHER, by=JUDGES),
     Headline('redescribed_all', HIGHER),
-    Headline('redescribed_class', HIGHER),
     Headline('inception_score*', HIGHER, ('training',)),
     Headline('ms_ssim_same_caption', LOWER),
 )
