@@ -321,8 +321,8 @@ def test_retrieval_by_a_damsm_alone(judge_run, capsys):
             ladder == sorted(ladder)
             and found['to_text_R@1_entailment', by]['protocol']['pairs'] == 20
         )
-    assert 'to_image_R@5_entailment (words)' in capsys.readouterr().out
-    assert 'to_image_R@5_entailment' in compare([path, path])
+    assert 'to_image_R@1_entailment (words)' in capsys.readouterr().out
+    assert 'to_image_R@1_entailment' in compare([path, path])
 
 
 def test_tiles_and_chunks_do_not_matter(judge_run, monkeypatch):
