@@ -48,11 +48,11 @@ def get_config(arg=''):
         **common.every(500),
     )
     looks = dict(vectors='damsm', attention='cosine', attention_scale=10.0)
-    narrow = dict(scales=2, g=16, d=16, nz=32, nc=32, first_residuals=1, residuals=1, zoom=1)
+    narrow = dict(scales=2, g=12, d=12, nz=32, nc=32, first_residuals=1, residuals=0, zoom=1)
     matching = dict(damsm_weight=1.0, gamma1=4.0, leave_out='entailment', wrong='sampled')
     weights = dict(match_weight=1.0, object_weight=1.0)
     c.stages.image = dict(
-        steps=4000,
+        steps=2500,
         batch_size=32,
         near_wrong=0.5,
         ema=0.995,
@@ -70,6 +70,6 @@ def recipe(c):
 
     The colour of an object stands at the word for its class only if that word knows its neighbours.
     """
-    common.recipe(c.stages.image, steps=4000)
+    common.recipe(c.stages.image, steps=2500)
     c.stages.image.near_wrong = 0.9
     c.stages.image.model.update(kl_weight=0.5, damsm_weight=0.2)
