@@ -2,7 +2,7 @@
 
     t2i_jax --config=gan_cls_shapes:quick --workdir=runs/quick
 
-Hardware: `:quick` 8 minutes of two CPU cores, `:laptop` 30 of one for 6,000 of 10,000 steps
+Hardware: `:quick` 9 minutes of two CPU cores, `:laptop` 30 of one for 6,000 of 10,000 steps
 (docs/results.md); else a GPU.
 Variants: `:quick`, 32 px and narrow networks, the first run of a newcomer, by a recipe of later
 papers (see `recipe`); `:recipe`, the same at 64 px on the whole data set; `:paper`, as `:quick` by
