@@ -40,7 +40,7 @@ from t2i_jax.data.dataset import prepared
 from t2i_jax.run import Run
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import DataError, RunError
-from t2i_jax.runtime.memory import give_back, keep_for_next_step, one_heap
+from t2i_jax.runtime.memory import one_heap, reuse
 
 # more steps than are ever measured
 ENDLESS = 1 << 40
@@ -144,25 +144,25 @@ def measure(runs, steps, seconds):
     for one in runs:
         for _ in range(3):
             jax.block_until_ready(one.step())
-    give_back()
-    keep_for_next_step()
-    reset_resident_peak()
-    began = probed = time.perf_counter()
-    while len(runs[0].times) < steps or time.perf_counter() - began < seconds:
-        if len(runs) > 1:
-            for one in runs:
-                start = time.perf_counter()
-                metrics, waited = one.step()
-                jax.block_until_ready(metrics)
-                one.times.append(time.perf_counter() - start)
-                one.waits.append(waited)
-        else:
-            pipelined(runs[0], min(steps, 10))
-        # now and then, since machines are shared
-        if not any(ceilings.values()) or time.perf_counter() - probed > 5:
-            for dtype, product in products.items():
-                ceilings[dtype] = max(ceilings[dtype], product())
-            probed = time.perf_counter()
+    with reuse() as begin:
+        begin()
+        reset_resident_peak()
+        began = probed = time.perf_counter()
+        while len(runs[0].times) < steps or time.perf_counter() - began < seconds:
+            if len(runs) > 1:
+                for one in runs:
+                    start = time.perf_counter()
+                    metrics, waited = one.step()
+                    jax.block_until_ready(metrics)
+                    one.times.append(time.perf_counter() - start)
+                    one.waits.append(waited)
+            else:
+                pipelined(runs[0], min(steps, 10))
+            # now and then, since machines are shared
+            if not any(ceilings.values()) or time.perf_counter() - probed > 5:
+                for dtype, product in products.items():
+                    ceilings[dtype] = max(ceilings[dtype], product())
+                probed = time.perf_counter()
     return [one.numbers(ceilings[one.dtype]) for one in runs]
 
 

@@ -27,10 +27,9 @@ from t2i_jax.draw.curves import save_curves
 from t2i_jax.evaluate.during import PANELS, Evaluation
 from t2i_jax.evaluate.features import check_extractor
 from t2i_jax.run import Run
-from t2i_jax.runtime import hosts, sharding
+from t2i_jax.runtime import hosts, memory, sharding
 from t2i_jax.runtime.errors import DataError, RunError, quoted, short
 from t2i_jax.runtime.log import Log, NoLog
-from t2i_jax.runtime.memory import give_back, keep_for_next_step
 from t2i_jax.runtime.signals import Interrupted, Signals
 from t2i_jax.runtime.terminal import Progress
 from t2i_jax.step import compiled, joined, mean_of, settled, validated
@@ -470,6 +469,7 @@ class Trainer:
         with (
             contextlib.closing(feed) as batches,
             Progress(self.total, start, self.name) as bar,
+            memory.reuse() as reuse,
         ):
             if start == 0:
                 self.write_samples(0, state)
@@ -480,8 +480,7 @@ class Trainer:
                 state, metrics = self.compiled.step(state, self.feed.tables, rows)
                 if step == start + together:
                     jax.block_until_ready(metrics)
-                    give_back()
-                    keep_for_next_step()
+                    reuse()
                     bar.restart(step)
                     waited, since = 0.0, time.monotonic()
                 # two steps ahead of the device keep it busy; more would only delay signals

@@ -17,25 +17,41 @@ def give_back():
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def one_heap():
-    """Let all threads allocate from one heap, for `keep_for_next_step`.
+def accelerated() -> bool:
+    """Whether JAX can use an accelerator here: arrays of a step are then not in this memory."""
+    return any(importlib.util.find_spec(name) for name in ('jax_plugins', 'libtpu'))
 
-    Call it before JAX starts its threads. Where there is an accelerator nothing is changed: arrays
-    of a step are not in this memory, and threads that decode want heaps of their own.
+
+def one_heap():
+    """Let all threads allocate from one heap, as `reuse` needs it; not with an accelerator.
+
+    Call it before JAX starts its threads.
     """
-    if not (importlib.util.find_spec('jax_plugins') or importlib.util.find_spec('libtpu')):
+    if not accelerated():
         allocate(M_ARENA_MAX, 1)
 
 
-def keep_for_next_step():
-    """Let the allocator keep what a step frees for the next one, for training on CPU.
+@contextlib.contextmanager
+def reuse():
+    """Within this, and once the function that it yields is called, what is freed is used again.
 
     On CPU all arrays of a step are allocated and freed with it. Large ones come from the system
-    each time, which clears them page by page: a fifth of a step. Call it when all is compiled,
-    whose memory should go back to the system. It does nothing for threads with heaps of their own.
+    each time, which clears them page by page: a fifth of a step. Call the function when all is
+    compiled, whose memory goes back to the system. It helps threads of `one_heap` alone.
     """
-    allocate(M_MMAP_MAX, 0)
-    allocate(M_TRIM_THRESHOLD, -1)
+
+    def start():
+        give_back()
+        if not accelerated():
+            allocate(M_MMAP_MAX, 0)
+            allocate(M_TRIM_THRESHOLD, -1)
+
+    try:
+        yield start
+    finally:
+        # what compiles next frees gigabytes; these are glibc's own values
+        allocate(M_MMAP_MAX, 65_536)
+        allocate(M_TRIM_THRESHOLD, 128 * 1024)
 
 
 def allocate(setting, value):
