@@ -102,6 +102,10 @@ GROUPS = {
             takes={'image': 'leica', 'mask': 'leica'},
         ),
     ],
+    'extensions': [
+        Row('stackgan', 'StackGAN', 'stackgan_shapes:recipe', ('one', 'two'), takes=SHARED),
+        Row('fused', 'FusedGAN', 'fused_gan_shapes:recipe', ('gan', 'refine'), takes=SHARED),
+    ],
     'seeds': [
         Row(f'seed{n}' if n else 'quick', f'seed {n}', 'gan_cls_shapes:quick', sets=(f'seed={n}',))
         for n in range(3)

@@ -59,7 +59,7 @@ def laptop_rates(stage):
 
     Ours, as the GANs on shape_scenes have them.
     """
-    for phase in ('d_loss', 'g_loss'):
+    for phase in stage.optim:
         stage.optim[phase].update(lr=1e-3, b1=0.0, b2=0.99)
         stage.optim[phase].schedule.update(kind='cosine', floor=0.02)
 

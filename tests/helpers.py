@@ -136,6 +136,7 @@ def batch_for(needs, meta, b=4, seed=0):
         rows = {
             'length': lengths,
             'embedding': draws.normal(size=(b, meta.embedding_dim)).astype(np.float32),
+            'captioned': np.arange(b) % 2 == 0,
             'label': np.arange(b, dtype=np.int32) % max(meta.classes, 1),
             'attributes': draws.integers(0, 2, (b, meta.attributes)).astype(np.float32),
             'mask': draws.integers(0, 2, (b, meta.size, meta.size, 1)).astype(np.float32),

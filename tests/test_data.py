@@ -12,6 +12,7 @@ from t2i_jax.data import dataset, tables
 from t2i_jax.data.feed import by_processes, gather, host_batches
 from t2i_jax.data.plan import Plan
 from t2i_jax.data.tables import Split, device_tables
+from t2i_jax.data.text import tokenize
 from t2i_jax.run import Run
 from t2i_jax.runtime.errors import DataError, RunError
 
@@ -254,7 +255,28 @@ def test_records_without_captions(odd):
         and not found['tokens'][4:].any()
     )
     with pytest.raises(DataError, match='Some records have no caption'):
-        Plan(split, 8, 0, ('tokens',), captions=2)
+        Plan(split, 4, 0, ('image',), captions=2)
+
+
+def test_captions_of_a_part_of_the_training_records(config):
+    needs, kept = ('tokens', 'chars', 'captioned', 'facts'), {}
+    for part in (0.1, 0.5, 1.0):
+        data = {**config, 'split': 'train[:40]', 'captioned_part': part}
+        split = Split(data, 'train[:40]', needs)
+        kept[part] = {row for row, texts in enumerate(split.texts) if texts}
+        assert len(kept[part]) == 40 * part
+        assert set(np.flatnonzero(split.tables['captioned'])) == kept[part]
+        lacks = [row for row in range(40) if row not in kept[part]]
+        for name in ('tokens', 'words', 'chars'):
+            assert not split.tables[name][lacks].any()
+        assert (split.tables['facts'][lacks] == -1).all()
+    assert kept[0.1] < kept[0.5]
+    few = Split({**config, 'split': 'train[:40]', 'captioned_part': 0.1}, 'train[:40]', needs)
+    words = {word for row in kept[0.1] for text in split.texts[row] for word in tokenize(text)}
+    assert set(few.vocabulary.words) == words
+    # held-out captions are all read
+    held_out = {**config, 'split': 'train', 'captioned_part': 0.1}
+    assert all(Split(held_out, 'validation[:40]', needs).texts)
 
 
 def test_parts_of_mirrored_pictures_change_their_names():

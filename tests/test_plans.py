@@ -112,6 +112,22 @@ def test_mixed_has_its_share_of_captioned_records():
         assert (captions[plan(step)['index']] > 0).tolist() == [True] * 2 + [False] * 6
 
 
+def test_wrong_captions_are_of_records_that_have_some():
+    captions, needs = np.arange(60) % 3, ('image', 'captioned', 'tokens', 'wrong_tokens')
+    for labels in (None, np.arange(60) % 4):
+        for sampler in ('mixed', 'uniform'):
+            plan = Plan(stand_in(labels, captions), 8, 0, needs, sampler)
+            for step in range(10):
+                assert (captions[plan(step)['wrong']] > 0).all()
+
+
+def test_mixed_without_any_caption():
+    with pytest.raises(DataError, match='needs records with captions.*captioned_part'):
+        Plan(stand_in(captions=np.zeros(60, int)), 8, 0, ('image',), 'mixed')
+    with pytest.raises(DataError, match='has a caption, and this stage learns from them'):
+        Plan(stand_in(captions=np.zeros(60, int)), 8, 0, ('tokens',))
+
+
 def test_captions_of_a_row_are_different_ones_where_there_are_enough():
     captions = [1, 2, 3, 7] * 15
     plan = Plan(stand_in(captions=captions), 20, 0, ('tokens',), captions=3)

@@ -65,6 +65,12 @@ DATA = dict(
     flip=Setting(False, 'mirror half of the pictures'),
     length=Setting(18, 'words of a caption, after padding or cutting', low=1, high=MAX_WORDS),
     captions=Setting(1, 'captions of an image in one row', low=1, high=100),
+    captioned_part=Setting(
+        1.0,
+        'part of the training records whose captions are read, always the same ones',
+        low=0,
+        high=1,
+    ),
     embedding=Setting(
         'none', "sentence vectors: 'none', or 'stored' with the data", choices=('none', 'stored')
     ),

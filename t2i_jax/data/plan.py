@@ -150,8 +150,17 @@ class Plan:
         self.records = drawable_records(split, needs, sampler)
         self.counts, self.n = self.drawable.sum(1), len(self.records)
         self._report_left_out(split, 'character' if reads(needs, 'chars') else 'word')
+        if sampler == 'mixed' and not self.counts.any():
+            raise DataError(
+                f'Sampler mixed needs records with captions, and split {split.split} of '
+                f'{split.meta.name} has none. Take data with captions, or a larger '
+                '--config.data.captioned_part.'
+            )
+        # where records without captions are drawn, too, nothing else is known of them either
+        mixed = sampler == 'mixed' or 'captioned' in needs
+        self.others = np.flatnonzero(self.counts) if mixed else self.records
         if 'label' in self.tables:
-            self.order = self.records[np.argsort(self.tables['label'][self.records], kind='stable')]
+            self.order = self.others[np.argsort(self.tables['label'][self.others], kind='stable')]
             self.sorted = self.tables['label'][self.order]
         self.wrong_image = any(n.startswith('wrong_') and n != 'wrong_tokens' for n in needs)
         texts = 'wrong_tokens', 'wrong_chars', 'wrong_embedding'
@@ -161,7 +170,7 @@ class Plan:
         check_plan(where, self.tables, classes, self.n, batch_size, sampler, near_wrong)
         if sampler in ('class_balanced', 'distinct_classes'):
             self.by_class = np.split(self.order, np.flatnonzero(np.diff(self.sorted)) + 1)
-        if captions > 1 and self.counts.min() < 1:
+        if captions > 1 and not mixed and self.counts[self.records].min() < 1:
             raise DataError(
                 'Some records have no caption; a system that reads several captions a row needs '
                 'them on all.'
@@ -173,6 +182,12 @@ class Plan:
         unit: in which captions are read, 'word' or 'character'.
         """
         without, left = sum(map(len, split.texts)) - int(self.counts.sum()), len(split) - self.n
+        if not self.n and not any(split.texts):
+            raise DataError(
+                f'No record of split {split.split} of {split.meta.name} has a caption, and this '
+                'stage learns from them: take data with captions, or a larger '
+                '--config.data.captioned_part.'
+            )
         if not self.n:
             raise DataError(
                 f'No record of split {split.split} of {split.meta.name} has a caption with a '
@@ -264,9 +279,9 @@ class Plan:
             labels = self.tables['label'][index]
             first, last = (np.searchsorted(self.sorted, labels, s) for s in ('left', 'right'))
         else:
-            ordered, first = self.records, np.searchsorted(self.records, index)
-            last = first + 1
-        others = self.n - (last - first)
+            ordered = self.others
+            first, last = (np.searchsorted(ordered, index, side) for side in ('left', 'right'))
+        others = len(ordered) - (last - first)
         if (others < 1).any():
             raise DataError(
                 'No record that certainly does not match was found: all records are of one class. '
@@ -282,7 +297,7 @@ class Plan:
         row's own and yet wrong.
         """
         shape = len(index), NEAR if self.near_wrong else 1
-        drawn = self.records[rng.integers(0, self.n, shape)]
+        drawn = self.others[rng.integers(0, len(self.others), shape)]
         if not self.near_wrong:
             return drawn[:, 0]
         scene = self.tables['scene']

@@ -8,6 +8,7 @@ read and decoded whenever a batch needs it. Tables are stored on disk as well, s
 import concurrent.futures
 import contextlib
 import itertools
+import math
 import os
 import pathlib
 
@@ -79,6 +80,10 @@ class Split:
         )
         found = self._find(names, count)
         self.texts, rounds = found.pop('texts', [[]] * count), found.pop('rounds', None)
+        part = self.dataset.data.get('captioned_part', 1.0)
+        # held-out captions are all read
+        if part < 1 and self.split == self.dataset.data['split']:
+            self._forget(found, uncaptioned(count, part))
         every_text = itertools.chain.from_iterable(self.texts + (rounds or []))
         self.vocabulary = vocabulary or text.Vocabulary.from_captions(every_text)
         self.tables = {'index': np.arange(count, dtype=np.int32)} | found
@@ -225,6 +230,15 @@ class Split:
         ids, counts = zip(*encoded)
         return np.stack(ids)[which], np.array(counts, np.int32)[which]
 
+    def _forget(self, tables, rows):
+        """Make records with captions some without; rows: their numbers."""
+        for row in rows:
+            self.texts[row] = []
+        for name in {'chars', 'captioned', 'facts', 'embedding'} & set(tables):
+            tables[name] = tables[name].copy()
+            # unused facts are -1
+            tables[name][rows] = -1 if name == 'facts' else 0
+
     def batch_tables(self):
         """The tables that a batch is gathered from."""
         names = [n for n in (*self.fields, 'index', 'extent', 'dialog_length') if n in self.tables]
@@ -249,6 +263,15 @@ def filled(arrays):
     for row, array in zip(out, arrays):
         row[: len(array)] = array
     return out
+
+
+def uncaptioned(count, part):
+    """Return the numbers of the records whose captions are not read.
+
+    count: of records. part: of them that keep their captions; those of a smaller part are among
+    those of a larger one.
+    """
+    return np.random.default_rng(count).permutation(count)[math.ceil(part * count) :]
 
 
 def free_memory() -> int:

@@ -4,6 +4,7 @@ import numpy as np
 
 from t2i_jax.explore.request import Found, held_out, sentences_of
 from t2i_jax.runtime.errors import DataError
+from t2i_jax.scenes import explored
 
 
 def own_sheet(request) -> Found:
@@ -26,4 +27,6 @@ def own_sheet(request) -> Found:
             f'{request.what} of stage {sampler.name} returned pictures of shape {pictures.shape} '
             f'({pictures.dtype}) and {len(labels)} labels: it returns uint8 n k s s 3 and n labels.'
         )
-    return Found(pictures, labels)
+    scenes = sampler.meta.scenes
+    numbers = explored.read(scenes, pictures) | explored.same_boxes(scenes, pictures)
+    return Found(pictures, labels, numbers)

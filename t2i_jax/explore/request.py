@@ -71,7 +71,9 @@ def held_out(sampler, count, needs=()) -> Rows:
     needs: batch keys besides those of the stage; pictures are read only where they are named here.
     Raises DataError where no caption has a word that the run knows.
     """
-    own = [n for n in sampler.module.needs if not n.startswith('wrong_') and n != 'image']
+    own = [n for n in sampler.module.needs if not n.startswith('wrong_')]
+    # records without captions are for training alone
+    own = [n for n in own if n not in ('image', 'captioned')]
     needs = tuple(dict.fromkeys([*needs, *own]))
     split = sampler.stage.split(sampler.stage.data['validation_split'], needs, 'none')
     usable = plan.drawable_records(split, needs)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from t2i_jax.metrics.layout import ious
 from t2i_jax.scenes.agreement import ATTRIBUTES, found_at, layout, swap_results, swaps
 from t2i_jax.scenes.readers import best_reader
 from tfds_builders.errors import DataError
@@ -32,6 +33,33 @@ def read(mode: str, pictures) -> dict:
         }
         found[name] = {word: share for word, share in shares.items() if max(share) > 0.1}
     return found
+
+
+def same_boxes(mode: str, pictures) -> dict:
+    """Return how much the boxes of the largest objects of a sheet overlap, {} for other data.
+
+    mode: `Meta.scenes`
+    pictures: uint8 (n, k, s, s, 3)
+
+    Means of the IoU of pairs of pictures in which something is found: `same_box_across` of two of
+    a row, `same_box_down` of two of a column; None where there are none.
+    """
+    reader = best_reader(mode)
+    if reader is None:
+        return {}
+    largest = reader.decode(pictures.reshape(-1, *pictures.shape[2:]))[:, 0]
+    boxes = largest[:, [CX, CY, W, H]].reshape(*pictures.shape[:2], 4) / UNIT
+    there = (largest[:, W] >= 0).reshape(pictures.shape[:2])
+    return {
+        name: _overlap(boxes.swapaxes(0, axis), there.swapaxes(0, axis))
+        for axis, name in ((0, 'same_box_across'), (1, 'same_box_down'))
+    }
+
+
+def _overlap(boxes, there):
+    """Average the IoU of two boxes of a row, (n, k, 4) cx cy w h, those that are there (n, k)."""
+    both = there[:, :, None] & there[:, None] & ~np.eye(there.shape[1], dtype=bool)
+    return _mean(np.stack([ious(row, row) for row in boxes])[both])
 
 
 def places(mode: str, styles, pictures) -> dict:

@@ -42,7 +42,7 @@ from t2i_jax.losses import matching_gradient_penalty
 from t2i_jax.runtime.errors import choose
 from t2i_jax.stage import Phase, Stage, normal_rows, truncated_rows, unused
 from t2i_jax.systems.damsm import Damsm
-from t2i_jax.systems.joint_embedding import JointEmbedding
+from t2i_jax.systems.joint_embedding import ChosenText
 
 
 # ------------------------------------------------------------------------------------ networks
@@ -193,14 +193,6 @@ class ChosenDamsm(Damsm):
     @classmethod
     def skip(cls, config):
         return unused(config, 'damsm')
-
-
-class ChosenText(JointEmbedding):
-    """The joint embedding, left out of a run that gives it no steps."""
-
-    @classmethod
-    def skip(cls, config):
-        return super().skip(config) or unused(config, 'text')
 
 
 class Drawn(NamedTuple):

@@ -25,7 +25,7 @@ from t2i_jax.layers.norm import separately
 from t2i_jax.layers.pairs import LEAVE_OUT, found_own, not_wrong
 from t2i_jax.losses import sentence_loss, sentence_scores, structured_joint_embedding
 from t2i_jax.runtime.errors import choose
-from t2i_jax.stage import Phase, Stage
+from t2i_jax.stage import Phase, Stage, unused
 
 LOSSES = 'hinge', 'contrast'
 
@@ -141,6 +141,14 @@ class JointEmbedding(Stage):
         leave_out = not_wrong(batch, self.leave_out)
         loss = sentence_loss(image, text, gamma3=self.gamma, leave_out=leave_out, wrong_codes=wrong)
         return loss, {'top1': found_own(sentence_scores(image, text), leave_out)}
+
+
+class ChosenText(JointEmbedding):
+    """The joint embedding, left out of a run that gives it no steps."""
+
+    @classmethod
+    def skip(cls, config):
+        return super().skip(config) or unused(config, 'text')
 
 
 STAGES = {'text': JointEmbedding}
