@@ -23,9 +23,9 @@ from absl import logging
 
 from t2i_jax import config as settings
 from t2i_jax.config.forms import with_meanings
-from t2i_jax.runtime import terminal
+from t2i_jax.runtime import places, terminal
 from t2i_jax.runtime.compiled import start_jax
-from t2i_jax.runtime.errors import DataError, RunError, explained, home, quoted, short
+from t2i_jax.runtime.errors import DataError, RunError, choose, explained, home, quoted, short
 from t2i_jax.runtime.memory import one_heap
 from t2i_jax.runtime.signals import Interrupted
 
@@ -60,7 +60,11 @@ FLAGS = {
         """An experiment, <name> or <name>:<variant>, or the path of a file. Without it a run is
         taken with its own config. --config.<setting>=<value> changes a setting of either.""",
     ),
-    'workdir': Flag('FOLDER', 'The run: config, checkpoints, losses, pictures.'),
+    'workdir': Flag(
+        'FOLDER',
+        """The run: config, checkpoints, losses, pictures. Where nothing is trained, also an
+        exported folder, example:shapes (a model that comes with the package), hf://OWNER/NAME.""",
+    ),
     'coordinator': Flag(
         'HOST:PORT',
         """Several processes: the address of process 0, or auto, where JAX can find the others
@@ -105,8 +109,8 @@ FLAGS = {
     'stage': Flag('NAME', 'The stage of the run, if not the last one that draws.'),
     'out': Flag(
         'PATH',
-        """Folder of the results; <workdir>/samples, explore or eval by default. compare: the file
-        of the plot, compare.png by default.""",
+        """Folder of the results; <workdir>/samples, explore, eval or export by default. compare:
+        the file of the plot, compare.png by default.""",
     ),
     'what': Flag(
         '[NAME]',
@@ -120,6 +124,18 @@ FLAGS = {
         explore: one of yours instead of held-out ones; for --what=style several times.""",
         list,
     ),
+    'format': Flag(
+        'NAME',
+        """safetensors, a folder that is opened like a run (the default), or stablehlo, a program
+        with its weights and a short script, which draw with JAX alone.""",
+        str,
+        'safetensors',
+    ),
+    'precision': Flag(
+        'TYPE', 'Of the weights: float32 (the default), bfloat16, float16.', str, 'float32'
+    ),
+    'license': Flag('NAME', 'Of the weights, as the hub names it.', str, 'other'),
+    'push': Flag('OWNER/NAME', 'Upload the folder to the Hugging Face hub.'),
     'settings': Flag('', 'Print every setting as a line --config.a.b=value.', bool, False),
     'images': Flag('FOLDER', 'The pictures that are measured.'),
     'captions': Flag('FILE', 'The sentence of each picture, a line each, in the order of files.'),
@@ -170,6 +186,11 @@ MODES = {
         ),
         '--mode=evaluate --images=mine --reference=real --out=report',
     ),
+    'export': Mode(
+        'Write a trained stage as a folder to hand on: weights, settings, words, a card.',
+        ('workdir', 'stage', 'out', 'format', 'precision', 'license', 'push'),
+        '--workdir=runs/quick --mode=export --out=red_rings',
+    ),
     'compare': Mode(
         'Print evaluations of runs, or reports, next to each other, and plot them.',
         ('out', 'all'),
@@ -177,6 +198,8 @@ MODES = {
     ),
 }
 NAMES = [name for name in MODES if name != FILES]
+# mode -> the folder of its results, by default within the workdir
+RESULTS = {'sample': 'samples', 'explore': 'explore', 'evaluate': 'eval', 'export': 'export'}
 
 
 class Command(NamedTuple):
@@ -220,11 +243,19 @@ def parse(words):
         )
     flags = {name: given.get(name, flag.default) for name, flag in FLAGS.items()}
     flags |= {name: given.get(name, []) for name, flag in FLAGS.items() if flag.kind is list}
-    for name in ('workdir', 'text_file', 'out'):
+    for name in ('text_file', 'out'):
         flags[name] = str(home(flags[name])) if flags[name] else None
+    if flags['workdir']:
+        trains = mode in ('train', 'describe') and not places.own(flags['workdir'])
+        if trains:
+            raise RunError(f'--mode={mode} takes a folder as --workdir.')
+        if mode in RESULTS and not places.own(flags['workdir']):
+            # not into the package
+            flags['out'] = flags['out'] or str(home(RESULTS[mode]))
+        flags['workdir'] = str(places.folder_of(flags['workdir']))
     config = config_of(mode, flags, overrides)
     # at once: what is computed should not be lost
-    writes = mode in ('sample', 'evaluate') or mode == 'explore' and flags['what']
+    writes = mode in RESULTS and (mode != 'explore' or flags['what'])
     if flags['out'] or writes:
         require_out(flags['out'] or flags['workdir'], mode)
     return Command(mode, types.SimpleNamespace(**flags), config, paths)
@@ -439,6 +470,7 @@ def perform(command):
         from t2i_jax.run import Run
 
         verbs = dict(train=train, sample=sample, explore=explore, evaluate=evaluate)
+        verbs |= dict(export=export)
         verbs[mode](Run.create(command.config, flags.workdir), flags)
 
 
@@ -493,6 +525,22 @@ def evaluate(run, flags):
     with one_message():
         stage = run.last(DRAWN, flags.stage)
         evaluate(stage, flags.out or run.workdir / 'eval', flags.all, **run.config.eval)
+
+
+def export(run, flags):
+    """Write a stage to hand on."""
+    from t2i_jax.export import export, push, to_program
+    from t2i_jax.sample import DRAWN
+
+    choose('--format', flags.format, ('safetensors', 'stablehlo'))
+    stage, out = run.last(DRAWN, flags.stage), flags.out or run.workdir / 'export'
+    if flags.format == 'stablehlo':
+        folder = to_program(stage, out)
+    else:
+        folder = export(stage, out, precision=flags.precision, license=flags.license)
+    print(f'Stage {stage.name} is in {quoted(folder)}.')
+    if flags.push:
+        print(f'Uploaded: {push(folder, flags.push)}')
 
 
 def measured(flags):

@@ -3,7 +3,7 @@
 run = Run.create(config, 'runs/x') | Run.open('runs/x')
 stage = run['gan']      # .block .meta .module .program() .state(step) .split('test')
 
-<workdir>/config.json, vocabulary.json, lock
+<workdir>/config.json, vocabulary.json, lock; export.json in an exported folder (export.py)
 <workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/,
                    curves.png, samples/<step>.png
 """
@@ -17,9 +17,11 @@ import os
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
+from PIL import Image
 
 from t2i_jax import config as settings
 from t2i_jax import optim
@@ -35,6 +37,8 @@ from t2i_jax.runtime.checkpoint import NOT_READ, Checkpoints, saved_in
 from t2i_jax.runtime.errors import RunError, choose, home, quoted, reason, short
 from t2i_jax.runtime.files import read_json, write_text, writes
 from t2i_jax.runtime.lock import Lock
+from t2i_jax.runtime.places import folder_of
+from t2i_jax.runtime.weights import WEIGHTS, load_weights, read_list
 
 Path = str | os.PathLike
 # what networks take their sizes from
@@ -63,7 +67,8 @@ class Run:
     """A config and a workdir; `run[name]` is one of its stages.
 
     config: locked, complete. workdir: a path, None for what needs no folder (describe).
-    names: the stages that this config uses, in the order of training.
+    names: the stages that this config uses, in the order of training. exported: {stage: step} of
+    an exported folder, which has weights to draw with and is not trained; else {}.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path | None = None):
@@ -71,6 +76,8 @@ class Run:
         self.workdir = home(workdir) if workdir else None
         if self.workdir:
             require_plain(self.workdir)
+        listed = read_list(self.workdir) if self.workdir else None
+        self.exported = listed['stages'] if listed else {}
         choose('data.embedding', config.data.embedding, ('none', 'stored'))
         choose('dtype', config.dtype, ('float32', 'bfloat16'))
         self.classes = settings.system(config.system).STAGES
@@ -86,13 +93,21 @@ class Run:
 
     @classmethod
     def open(cls, workdir: Path) -> 'Run':
-        """Open a run that exists. Raises RunError where there is none."""
-        return cls(settings.load_older(home(workdir)), workdir)
+        """Open a run that exists, or an exported folder. Raises RunError where there is none.
+
+        workdir: a folder, or what else places.py finds.
+        """
+        workdir = folder_of(workdir)
+        return cls(settings.load_older(workdir), workdir)
 
     @classmethod
-    def create(cls, config: ConfigDict, workdir: Path) -> 'Run':
-        """Make a run of this config; `train` writes the folder, or resumes what is there."""
-        return cls(config, workdir)
+    def create(cls, config: ConfigDict | str, workdir: Path) -> 'Run':
+        """Make a run of this config; `train` writes the folder, or resumes what is there.
+
+        config: a locked ConfigDict, as `config.load` makes it, or the name of an experiment,
+        'gan_cls_shapes:quick'.
+        """
+        return cls(settings.load(config) if isinstance(config, str) else config, workdir)
 
     def __repr__(self):
         return f'Run({self.config.system}, {str(self.workdir)!r}, stages {", ".join(self.names)})'
@@ -130,6 +145,33 @@ class Run:
             )
         return found
 
+    # ---------------------------------------------------------------------- what training left
+    def metrics(self, stage: str | None = None) -> dict:
+        """Read what a stage logged in training, {name: (n,) float64}, with `step`.
+
+        stage: its name; None: the last one that was trained. NaN where a step has no such number.
+        pandas.DataFrame(...) makes a table of it. Raises RunError where nothing was logged.
+        """
+        names = [stage] if stage else self.names[::-1]
+        files = [self[name].folder / 'metrics.jsonl' for name in names]
+        path = next((path for path in files if path.exists()), None)
+        if path is None:
+            raise RunError(f'{quoted(self.workdir)} has no losses of {" or ".join(names)} yet.')
+        rows = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+        keys = dict.fromkeys(key for row in rows for key in row)
+        missing = math.nan
+        return {
+            key: np.array([missing if row.get(key) is None else row[key] for row in rows], float)
+            for key in keys
+        }
+
+    def samples(self, stage: str | None = None) -> dict:
+        """Read the sample grids of a stage, {step: uint8 h w 3}; stage: as of `metrics`."""
+        names = [stage] if stage else self.names[::-1]
+        found = (sorted((self[name].folder / 'samples').glob('*.png')) for name in names)
+        paths = next((paths for paths in found if paths), [])
+        return {int(path.stem): np.asarray(Image.open(path).convert('RGB')) for path in paths}
+
     @contextlib.contextmanager
     def writing(self):
         """Lock the workdir and write its config, or check it against the one that is there.
@@ -137,6 +179,11 @@ class Run:
         Raises RunError where another process writes there, where the config differs in what
         matters, and where nothing can be written.
         """
+        if self.exported:
+            raise RunError(
+                f'{quoted(self.workdir)} is an exported folder: it has weights to draw with, and '
+                'nothing to train on with. Train in another --workdir.'
+            )
         first = jax.process_index() == 0
         with writes(self.workdir), Lock(self.workdir) if first else contextlib.nullcontext():
             self.claim()
@@ -476,6 +523,8 @@ class RunStage:
 
     def saved_steps(self) -> list[int]:
         """List the steps with a finished checkpoint, whole or damaged, by the folder alone."""
+        if self.run.exported:
+            return self.checkpoint_steps()
         return saved_steps(self.workdir, self.name) if self.workdir else []
 
     @property
@@ -497,7 +546,35 @@ class RunStage:
         averaged: with the moving average of the weights where there is one.
         """
         critics = self.module.critics
+        if self.run.exported:
+            return self.exported_weights(step, shardings)
         return self.state(step, shardings, lambda state: state.weights(critics, averaged))
+
+    def exported_weights(self, step, shardings):
+        """Read the weights of an exported folder, which has those to draw with alone."""
+        step = self.require_step(step, self.checkpoint_steps())
+        _, params, stats = core.split(self.module)
+        drawing = {
+            kind: {n: core.abstract(x) for n, x in tree.items() if n not in self.module.critics}
+            for kind, tree in dict(params=params, stats=stats).items()
+        }
+        found = load_weights(self.folder / WEIGHTS, drawing)
+        found = jax.device_put(found, shardings or jax.local_devices()[0])
+        return step, (found['params'], found['stats'])
+
+    def require_step(self, step, there):
+        """Return a step that is there, None for the newest. Raises RunError."""
+        if not there:
+            raise RunError(
+                f'{quoted(self.folder)} has no finished checkpoint. '
+                f'Train it first: t2i_jax --workdir={quoted(self.workdir)}'
+            )
+        if step is not None and step not in there:
+            raise RunError(
+                f'{quoted(self.folder)} has no checkpoint of step {step}. '
+                f'It has: {", ".join(map(str, sorted(there)))}.'
+            )
+        return max(there) if step is None else step
 
     def state(
         self, step: int | None = None, shardings=None, part: Callable | None = None
@@ -509,17 +586,7 @@ class RunStage:
 
         Raises RunError where there is none.
         """
-        there = self.checkpoint_steps()
-        if not there:
-            raise RunError(
-                f'{quoted(self.folder)} has no finished checkpoint. '
-                f'Train it first: t2i_jax --workdir={quoted(self.workdir)}'
-            )
-        if step is not None and step not in there:
-            raise RunError(
-                f'{quoted(self.folder)} has no checkpoint of step {step}. '
-                f'It has: {", ".join(map(str, sorted(there)))}.'
-            )
+        self.require_step(step, self.checkpoint_steps())
         _, *fresh = core.split(self.module)
         begin = functools.partial(core.init_state, self.program(), seed=self.config.seed)
         shapes = jax.eval_shape(begin, *fresh)
@@ -545,6 +612,8 @@ class RunStage:
 
     def checkpoint_steps(self) -> list[int]:
         """List the steps that have a finished checkpoint, the newest first."""
+        if exported := self.run.exported:
+            return [exported[self.name]] if self.name in exported else []
         if not (self.folder / 'checkpoints').exists():
             return []
         with contextlib.closing(self.checkpoints()) as saved:
@@ -582,7 +651,7 @@ class RunStage:
 
     def warn_if_unfinished(self) -> None:
         """Warn where the newest checkpoint is not that of the last step."""
-        if not self.checkpoint_steps():
+        if self.run.exported or not self.checkpoint_steps():
             return
         with contextlib.closing(self.checkpoints()) as saved:
             # a damaged one is left to `restore`

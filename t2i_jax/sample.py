@@ -1,11 +1,12 @@
 """Conditions to samples: Sampler, files of the command line, the training grid.
 
-Sampler.load('runs/quick')(['a green circle'], num=4, seed=0)['image']      # uint8 1 4 s s 3
+Sampler.load('runs/quick')(['a green circle'], num=4, seed=0).images        # uint8 1 4 s s 3
 Sampler.load('runs/layout')(labels=['person, dog'], num=4)['boxes']         # float32 1 4 R 4
 Sampler.load('runs/mirrorgan', stage='stream')(image=['mine.png'])['tokens']  # int32 1 8 20
 """
 
 import functools
+import io
 import math
 import operator
 import pathlib
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from t2i_jax import config as settings
 from t2i_jax import stage as core
@@ -23,7 +25,7 @@ from t2i_jax.data import canvas, conditions, parse
 from t2i_jax.data.conditions import CONDITIONS
 from t2i_jax.data.feed import Rows
 from t2i_jax.data.tables import free_memory
-from t2i_jax.data.text import encode_sentences
+from t2i_jax.data.text import encode_sentences, listed
 from t2i_jax.draw import sheets
 from t2i_jax.draw.outputs import (
     DRAWN,
@@ -46,6 +48,58 @@ ATTENDED = 256
 ROW = 4096
 # of a training grid: its rows, and the samples of each
 SHOWN, SAMPLES = 8, 7
+
+
+class Samples(dict):
+    """Samples of n conditions, `num` of each: {'image': uint8 n num s s 3, ...}.
+
+    A notebook shows them as a sheet. The keys are those of the stage's `sample`: `image`, `boxes`
+    and `object_labels`, `masks`, `tokens`, `attention` where it was asked for.
+
+    captions: a text for each condition, None without any. meta: of the data.
+    """
+
+    def __init__(self, arrays, makes, meta, vocabulary, captions=None, title=''):
+        super().__init__(arrays)
+        self.makes, self.meta, self.vocabulary = makes, meta, vocabulary
+        self.captions, self.title = captions, title
+
+    def __repr__(self):
+        shapes = {name: jax.tree.map(np.shape, x) for name, x in self.items()}
+        return f'Samples({", ".join(f"{name} {shape}" for name, shape in shapes.items())})'
+
+    @property
+    def images(self) -> np.ndarray:
+        """The samples as pictures, uint8 n num s s 3: layouts and masks are drawn.
+
+        Raises RunError where they are texts.
+        """
+        pictures = pictures_of(self, self.makes, self.meta, side=192)
+        if pictures is None:
+            raise RunError('These samples are texts: see `texts`.')
+        return pictures
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The samples as sentences, n lists of num. Raises RunError where they are none."""
+        if 'tokens' not in self:
+            raise RunError('These samples are no texts: see `images`.')
+        return texts_of(self['tokens'], self.vocabulary)
+
+    def pil(self) -> list[list[Image.Image]]:
+        """Return the pictures as PIL images, n lists of num."""
+        return [[Image.fromarray(one) for one in row] for row in self.images]
+
+    def sheet(self) -> Image.Image:
+        """Draw all pictures next to their captions."""
+        return Image.fromarray(sheets.sheet(self.images, self.captions, title=self.title))
+
+    def _repr_png_(self):
+        if not {*self.makes} & {'image', 'boxes', 'masks'}:
+            return None
+        out = io.BytesIO()
+        self.sheet().save(out, format='PNG')
+        return out.getvalue()
 
 
 class Sampler:
@@ -95,14 +149,15 @@ class Sampler:
 
     @classmethod
     def load(
-        cls, workdir: Path, step: int | None = None, *, stage: str | None = None, **options
+        cls, workdir: Path | Run, step: int | None = None, *, stage: str | None = None, **options
     ) -> 'Sampler':
         """Load the last stage of a run that draws, or the named one; options as above.
 
-        Of a run that draws nothing it is the last stage. Raises RunError where no stage has a
-        checkpoint.
+        workdir: as `Run.open` takes it, or a Run. Of one that draws nothing it is the last stage.
+        Raises RunError where no stage has a checkpoint.
         """
-        return cls(Run.open(workdir).last(DRAWN, stage), step, **options)
+        run = workdir if isinstance(workdir, Run) else Run.open(workdir)
+        return cls(run.last(DRAWN, stage), step, **options)
 
     def __repr__(self):
         return f'Sampler({self.stage!r}, step {self.step:,})'
@@ -137,7 +192,7 @@ class Sampler:
         labels: Sequence | str | None = None,
         attributes: Sequence | str | None = None,
         attention: bool = False,
-    ) -> dict:
+    ) -> Samples:
         """Draw `num` samples of each condition; of nothing, where the system is unconditional.
 
         sentences: n strings; a system without text reads labels or attributes in them if it can.
@@ -156,7 +211,7 @@ class Sampler:
           there are (parse.given_layouts).
         attention: whether to return what pixels looked at; of many pictures it takes gigabytes.
 
-        Returns {'image': uint8 n num s s 3, ...}, the other keys as the stage's `sample` has them.
+        Returns Samples, {'image': uint8 n num s s 3, ...}: the keys of the stage's `sample`.
         Raises DataError for what cannot be read and for a condition that is missing, RunError for
         a number or a seed out of range.
         """
@@ -174,7 +229,13 @@ class Sampler:
         n = max([1, *map(len, rows.values())])
         rows = {name: x.reshape(n * num, *x.shape[2:]) for name, x in rows.items()}
         noise = self.noise(num, seed, n) if noise is None else noise
-        return self.sample(rows, noise, (n, num), attention=attention)
+        found = self.sample(rows, noise, (n, num), attention=attention)
+        captions = (
+            listed(sentences) * (n if isinstance(sentences, str) else 1) if sentences else None
+        )
+        captions = captions if captions and len(captions) == n else None
+        title = f'{self.name}, step {self.step:,}, seed {seed}'
+        return Samples(found, self.makes, self.meta, self.vocabulary, captions, title)
 
     def refuse_unreadable(self, sentences):
         """Raise DataError for sentences where the run has stored vectors and no text encoder."""
@@ -359,7 +420,7 @@ def to_files(
         vectors = parse.attribute_vectors(attributes, meta)
         named = conditions.captions_of({'attributes': vectors}, meta) or attributes
     files = [pathlib.Path(path).stem for path in images or ()]
-    n = len(jax.tree.leaves(samples)[0])
+    n = len(jax.tree.leaves(dict(samples))[0])
     if layouts and len(sentences or ()) == 1:
         # one sentence for several layouts
         sentences = list(sentences) * n

@@ -8,7 +8,7 @@ import collections
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +38,25 @@ from t2i_jax.step import compiled, joined, mean_of, settled, validated
 WAITING = 1000
 
 
-def train(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
+def train(
+    run: Run,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    on_log: Callable[[str, int, dict], None] | None = None,
+    on_samples: Callable[[str, int, np.ndarray], None] | None = None,
+    on_step: Callable[[str, int], bool | None] | None = None,
+) -> Run:
     """Train the stages of a run in order, or resume where an earlier process stopped.
 
-    devices: those to train on; None: all. Returns the run.
+    devices: those to train on; None: all.
+    on_log: called with (stage, step, {name: number}) for whatever is logged.
+    on_samples: called with (stage, step, sample grid, uint8 h w 3).
+    on_step: called with (stage, step) after each dispatch; a true result saves and stops training.
+
+    Returns the run, also where `on_step` stopped it.
     Raises RunError, DataError, and Interrupted after a stop signal.
     """
+    calls = Calls(on_log, on_samples, on_step)
     with run.writing(), Signals() as signals:
         hosts.same_run(run.workdir, settings.to_json(run.config))
         mesh = sharding.make_mesh(run.config.mesh.fsdp, devices)
@@ -53,10 +66,33 @@ def train(run: Run, devices: Sequence[jax.Device] | None = None) -> Run:
             if stage.adopted:
                 adopt(stage)
             else:
-                Trainer(stage, mesh, signals).train()
+                Trainer(stage, mesh, signals, calls).train()
+            if calls.stopped:
+                return run
     if jax.process_index() == 0:
         report(run)
     return run
+
+
+class Calls:
+    """The functions of a caller that training calls, each may be None; whether one stopped it."""
+
+    def __init__(self, on_log=None, on_samples=None, on_step=None):
+        self.on_log, self.on_samples, self.on_step = on_log, on_samples, on_step
+        self.stopped = ''
+
+    def log(self, stage, step, metrics):
+        if self.on_log:
+            numbers = {name: float(x) for name, x in metrics.items() if x is not None}
+            self.on_log(stage, step, numbers)
+
+    def samples(self, stage, step, picture):
+        if self.on_samples:
+            self.on_samples(stage, step, picture)
+
+    def step(self, stage, step):
+        if self.on_step and self.on_step(stage, step):
+            self.stopped = 'on_step'
 
 
 # ------------------------------------------------------------------------ before the first step
@@ -197,7 +233,8 @@ def adopt(stage):
 class Trainer:
     """One stage of a run in training: its feeds, its compiled functions, its state."""
 
-    def __init__(self, stage, mesh, signals):
+    def __init__(self, stage, mesh, signals, calls=None):
+        self.calls = calls or Calls()
         self.stage, self.block, self.name = stage, stage.block, stage.name
         self.mesh, self.signals, self.first = mesh, signals, jax.process_index() == 0
         self.together = stage.steps_per_dispatch
@@ -461,7 +498,7 @@ class Trainer:
         block, start, together = self.block, int(state.step), self.together
         several, agreed = hosts.several(), False
         # with several hosts a stop signal may reach one only: all learn of it with the batch
-        stop = (lambda: {'stop': bool(self.signals.received)}) if several else None
+        stop = (lambda: {'stop': bool(self.received())}) if several else None
         feed = self.feed.batches(start, self.total, together, stop)
         pending, in_flight, waited, since = [], collections.deque(), 0.0, time.monotonic()
         # the first dispatch compiles, which neither speeds nor the time left count
@@ -498,15 +535,18 @@ class Trainer:
                     spent, timed = time.monotonic() - since, step - logged - untimed
                     speed = timed * self.feed.plan.batch_size / spent if timed else None
                     speeds = {'images_per_s': speed, 'data_wait': waited / spent if timed else None}
-                    self.log.write(step, means | speeds, 'train/')
+                    self.write(step, means | speeds, 'train/')
                     bar.update(step - logged, means, speed)
                     pending, logged, untimed = [], step, 0
                     waited, since = 0.0, time.monotonic()
                 aside = time.monotonic()
+                self.calls.step(self.name, step)
                 stopped = self.stopped(agreed)
                 self.pause(step, state, checkpoints, stopped)
                 # images/s are those of training alone
                 since += time.monotonic() - aside
+                if self.calls.stopped:
+                    return
                 if stopped and step != self.total:
                     raise Interrupted(
                         f'{stopped}: stage {self.name} is saved at step {step:,} of '
@@ -541,10 +581,14 @@ class Trainer:
 
     def stopped(self, agreed) -> str | None:
         """The stop signal that this process, or with several all of them, act upon now."""
-        received = self.signals.received
+        received = self.received()
         if not hosts.several():
             return received
         return (received or 'Another process received a stop signal') if agreed else None
+
+    def received(self) -> str | None:
+        """The stop signal of this process, or what its caller returned."""
+        return self.signals.received or self.calls.stopped or None
 
     def require_workdir(self):
         """Raise RunError where the workdir was taken away: a save would make half a run there."""
@@ -583,11 +627,17 @@ class Trainer:
         extra = self.identity() | {'total': self.total}
         checkpoints.save(step, state, extra, self.validation or None, wait=wait)
 
+    def write(self, step, metrics, prefix):
+        """Log numbers, and pass them to the caller of `train`."""
+        self.log.write(step, metrics, prefix)
+        if self.first:
+            self.calls.log(self.name, step, {prefix + name: x for name, x in metrics.items()})
+
     def validate(self, step, state):
         """Log the losses on the held-out split, with the averaged parameters."""
         batches = self.batches_of_validation(self.held_out.plan)
         self.validation = validated(self.compiled, state, self.held_out, batches)
-        self.log.write(step, self.validation, 'validation/')
+        self.write(step, self.validation, 'validation/')
 
     def write_samples(self, step, state):
         """Write the sample grid."""
@@ -596,6 +646,7 @@ class Trainer:
             picture = self.grid.write(step, *weights)
             if picture is not None:
                 self.log.image(step, 'samples', picture)
+                self.calls.samples(self.name, step, picture)
 
     def write_curves(self):
         """Draw all that was logged so far, <stage>/curves.png."""
@@ -609,7 +660,7 @@ class Trainer:
         if not weights:
             return
         try:
-            self.log.write(step, self.evaluation(self.grid.sampler(*weights, CHUNK)), 'evaluation/')
+            self.write(step, self.evaluation(self.grid.sampler(*weights, CHUNK)), 'evaluation/')
         except ValueError as error:
             # pictures that are not finite, all alike, ...: training goes on
             print(f'\nStep {step:,} cannot be evaluated: {error}')

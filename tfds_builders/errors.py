@@ -35,8 +35,12 @@ REMEDIES = {
 class DataError(ValueError):
     """A problem with data; its message names the thing and the remedy.
 
-    The message is all that the command line prints.
+    The message is all that the command line and notebooks print.
     """
+
+    def _render_traceback_(self):
+        """Return what IPython shows of it."""
+        return [f'Error: {self}']
 
 
 def short(text, length=200):

@@ -127,7 +127,9 @@ def halving(x, kernel, stride, padding):
 
 def wide(x, kernel, pixels):
     """Return whether the maps of a batch are large, few and on one device, and no pictures."""
-    few = 1 < len(x) <= PICTURES and min(kernel.shape[2:]) > 4
+    rows = x.shape[0]
+    # a program for any number of rows (export) has none yet
+    few = isinstance(rows, int) and 1 < rows <= PICTURES and min(kernel.shape[2:]) > 4
     return few and pixels >= WIDE and not divided()
 
 

@@ -60,7 +60,7 @@ class Lstm(nnx.Module):
             return state, jnp.where(inputs[1][:, None], state[0], 0)
 
         inputs = self.input(x).swapaxes(0, 1), there.T
-        (last, _), states = jax.lax.scan(one, self.start(len(x)), inputs, reverse=reverse)
+        (last, _), states = jax.lax.scan(one, self.start(x.shape[0]), inputs, reverse=reverse)
         return states.swapaxes(0, 1), last
 
     def before(self, x, there):
@@ -70,7 +70,7 @@ class Lstm(nnx.Module):
             return self.step(state, *inputs), state[0]
 
         inputs = self.input(x).swapaxes(0, 1), there.T
-        return jax.lax.scan(one, self.start(len(x)), inputs)[1].swapaxes(0, 1)
+        return jax.lax.scan(one, self.start(x.shape[0]), inputs)[1].swapaxes(0, 1)
 
 
 class ReluRnn(nnx.Module):

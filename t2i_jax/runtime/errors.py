@@ -32,6 +32,8 @@ IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
 class RunError(ValueError):
     """A mistake in a run: its config, its workdir, a checkpoint."""
 
+    _render_traceback_ = DataError._render_traceback_
+
 
 def choose(name, value, known):
     """Return `value` if it is among the `known` ones; raise a RunError that lists them if not."""

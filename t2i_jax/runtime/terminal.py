@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 BAR = '{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} {remaining} left {postfix}'
 
@@ -65,7 +65,7 @@ def outlets():
 class Progress(contextlib.AbstractContextManager):
     """Step, losses, images per second and time left.
 
-    A bar on a terminal, elsewhere a plain line every `seconds`.
+    A bar on a terminal and in a notebook, elsewhere a plain line every `seconds`.
 
     total, start: the last step, and the step from which this process goes on
     name: of what is done
@@ -81,14 +81,15 @@ class Progress(contextlib.AbstractContextManager):
         # step and time of the last printed line
         self.printed_step, self.printed = start, -math.inf
         self.bar = None
-        if self.file.isatty():
+        notebook = file is None and 'ipykernel' in sys.modules
+        if self.file.isatty() or notebook:
             self.bar = tqdm(
                 total=total,
                 initial=start,
                 desc=name,
                 file=self.file,
                 dynamic_ncols=True,
-                bar_format=BAR,
+                bar_format=None if notebook else BAR,
             )
 
     def restart(self, step):
