@@ -17,15 +17,23 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 # ----------------------------------------------------------------------------------- adversarial
+def bce_each(logits: Array, label: ArrayLike) -> Array:
+    """Compute the sigmoid binary cross-entropy of each logit, float32 of the same shape.
+
+    label: in [0, 1], a number or an array that broadcasts.
+    """
+    logits = logits.astype(jnp.float32)
+    label = jnp.broadcast_to(jnp.float32(label), logits.shape)
+    return optax.sigmoid_binary_cross_entropy(logits, label)
+
+
 def bce_per_row(logits: Array, label: ArrayLike) -> Array:
     """Compute the sigmoid binary cross-entropy of logits (B, ...) for each row -> (B,).
 
     label: in [0, 1], a number or an array that broadcasts. 1 gives softplus(-logit), 0
     softplus(logit). What follows the batch axis (patches) is averaged.
     """
-    logits = logits.astype(jnp.float32)
-    label = jnp.broadcast_to(jnp.float32(label), logits.shape)
-    losses = optax.sigmoid_binary_cross_entropy(logits, label)
+    losses = bce_each(logits, label)
     return losses.reshape(len(losses), -1).mean(-1)
 
 

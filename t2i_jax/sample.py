@@ -314,7 +314,8 @@ class Sampler:
         rows, outs = int(np.prod(shape)), []
         for part in self.chunks((batch, noise), rows):
             out = self.compiled(method, *self.weights, *part)
-            out = {name: x for name, x in out.items() if attention or name != 'attention'}
+            if not attention:
+                out = {name: x for name, x in out.items() if not name.endswith('attention')}
             out |= {name: to_uint8(out[name]) for name in ('image', 'images') if name in out}
             outs.append(jax.tree.map(np.asarray, out))
         return jax.tree.map(

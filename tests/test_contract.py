@@ -238,6 +238,14 @@ def check_attention(out, meta):
         np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-4)
 
 
+def check_object_attention(out, meta):
+    maps, there = out['object_attention'], (out['object_labels'] >= 0).any(1)
+    assert maps.shape[0] == B and maps.shape[3] == meta.length
+    # off all objects 0, elsewhere between 0 and 1
+    total = maps.sum(-1)
+    assert total.min() >= 0 and total.max() <= 1 + 1e-4 and (total[~there] == 0).all()
+
+
 def check_tokens(out, meta):
     assert out['tokens'].shape[0] == B and out['tokens'].max() < meta.vocabulary_size
 
@@ -249,6 +257,7 @@ CHECKS = {
     'boxes': check_boxes,
     'masks': check_masks,
     'attention': check_attention,
+    'object_attention': check_object_attention,
     'tokens': check_tokens,
 }
 

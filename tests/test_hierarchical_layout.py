@@ -15,6 +15,7 @@ from t2i_jax.data.layouts import read_layouts
 from t2i_jax.draw.boxes import mask_in_frame, objects_of
 from t2i_jax.encoders.small_cnn import SmallCnn
 from t2i_jax.explore import layout as edits
+from t2i_jax.layers import objects as objects_layer
 from t2i_jax.metrics.layout import UNIFORM_NLL
 from t2i_jax.runtime.errors import DataError
 from t2i_jax.scenes import explored
@@ -138,14 +139,14 @@ def test_likelihoods_are_those_of_boxes_in_the_frame():
     scale = decoder.scale
     scale.mean[...], scale.square[...] = jnp.full(4, 0.4), jnp.full(4, 0.2)
     state = decoder.step(decoder.start(text), jnp.zeros((1, 4)), jnp.zeros((1, 4)), text)
-    assert jax.nn.softmax(decoder.label(state[0])).sum() == pytest.approx(1, rel=1e-5)
+    assert jax.nn.softmax(decoder.labels(state[0])).sum() == pytest.approx(1, rel=1e-5)
     axis = np.linspace(-2, 3, 201)
     grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
     # of the place; the size is fixed
     boxes = np.concatenate([grid, np.full((len(grid), 2), 0.5)], -1)
     code = scale.coded(jnp.float32(boxes))
     h, label = (jnp.tile(x, (len(grid), 1)) for x in (state[0], jnp.eye(4)[:1]))
-    density = decoder.xy(h, label).log_density(code[:, :2]) - 2 * jnp.log(scale.deviation[0])
+    density = decoder.places(h, label).log_density(code[:, :2]) - 2 * jnp.log(scale.deviation[0])
     assert np.exp(density).sum() * (axis[1] - axis[0]) ** 2 == pytest.approx(1, abs=0.02)
     anywhere = np.random.default_rng(0).random((40_000, 4))
     volume = (np.abs(anywhere[:, :2] - 0.5) + anywhere[:, 2:] / 2 <= 0.5).all(1).mean()
@@ -180,7 +181,7 @@ def test_drawing_follows_the_network_that_was_trained():
     out = stage.sample(batch, stage.noise(KEY, n))
     decoder, text = stage.boxes, jnp.ones((1, 8))
     state = decoder.step(decoder.start(text), jnp.zeros((1, 4)), jnp.zeros((1, 4)), text)
-    expected = jax.nn.softmax(decoder.label(state[0])[0, :3])
+    expected = jax.nn.softmax(decoder.labels(state[0])[0, :3])
     share = np.bincount(out['object_labels'][:, 0], minlength=3) / n
     np.testing.assert_allclose(share, expected, atol=0.05)
 
@@ -255,6 +256,21 @@ def test_a_picture_is_drawn_of_what_is_given():
     nothing = truth | {'given_labels': jnp.full((4, 4), -1)}
     out = stage.sample({'embedding': batch['embedding'], **nothing}, noise)
     assert np.isfinite(out['image']).all() and (out['masks'] == 0).all()
+
+
+def test_masks_are_made_in_the_order_that_was_learnt():
+    """A list in another order gives the same masks, each with its own z."""
+    stage = image_stage()
+    batch = batch_for(('boxes', 'object_labels'), META)
+    noise = {'shape_z': stage.noise(KEY, 4)['shape_z'][:, :2]}
+    one = objects_layer.Objects(batch['boxes'][:, :2], batch['object_labels'][:, :2])
+    turned = objects_layer.Objects(*(x[:, ::-1] for x in one[:2]))
+    masks = stage.made(one, noise)
+    again = stage.made(turned, {'shape_z': noise['shape_z'][:, ::-1]})
+    np.testing.assert_allclose(masks, again[:, ::-1], atol=1e-5)
+    stage.order = 'data'
+    other = stage.made(turned, {'shape_z': noise['shape_z'][:, ::-1]})
+    assert np.abs(other - again).max() > 1e-4
 
 
 def test_phi_says_what_it_needs():

@@ -12,6 +12,8 @@ from helpers import batch_for, count, filled, shapes_of
 from t2i_jax import stage as core
 from t2i_jax.encoders import word_vectors
 from t2i_jax.encoders.bi_lstm import BiLstm
+from t2i_jax.layers import attention
+from t2i_jax.layers import object_critics as critics
 from t2i_jax.layers.objects import Objects
 from t2i_jax.layers.shapes import ShapeGenerator
 from t2i_jax.runtime.errors import DataError, RunError
@@ -42,6 +44,10 @@ class Eyes(nnx.Module):
         cells = x.reshape(len(x), 2, s, 2, s, 3).mean((2, 4)).reshape(len(x), 4, 3)
         regions = self.layer(cells)
         return regions, regions.mean(1)
+
+
+class BoxReader(system.FromWords):
+    """What the stage of boxes reads."""
 
 
 def built(make):
@@ -118,14 +124,14 @@ def test_objects_look_at_words_that_are_there():
     draws = np.random.default_rng(0)
     labels, words = draws.normal(size=(2, 3, 5)), draws.normal(size=(2, 6, 5))
     mask = jnp.array([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]])
-    for kind in system.ATTENTIONS:
-        looks = system.object_attention(jnp.array(labels), jnp.array(words), mask, kind)
+    for kind in attention.COMPARISONS:
+        looks = attention.object_attention(jnp.array(labels), jnp.array(words), mask, kind)
         np.testing.assert_allclose(looks.sum(-1), 1, rtol=1e-5)
         assert (looks[0, :, 3:] == 0).all()
     np.testing.assert_allclose(looks[0, :, :3], 1 / 3, rtol=1e-5)
     garbage = jnp.array(words).at[0, 3:].set(9)
     for one in (words, garbage):
-        looks = system.object_attention(jnp.array(labels), jnp.array(one), mask, 'dot', 2.0)
+        looks = attention.object_attention(jnp.array(labels), jnp.array(one), mask, 'dot', 2.0)
         scores = np.exp(2 * labels[0] @ words[0, :3].T)
         np.testing.assert_allclose(
             looks[0, :, :3], scores / scores.sum(-1, keepdims=True), rtol=1e-4
@@ -138,7 +144,7 @@ def test_cosines_without_a_factor_are_nearly_uniform():
     other = jnp.array([0.2, (1 - 0.2**2) ** 0.5])
     words = jnp.stack([3 * label[0, 0], *[other] * 11])[None]
     weak, strong = (
-        system.object_attention(label, words, jnp.ones((1, 12)), 'cosine', scale)[0, 0, 0]
+        attention.object_attention(label, words, jnp.ones((1, 12)), 'cosine', scale)[0, 0, 0]
         for scale in (1, 10)
     )
     assert weak == pytest.approx(0.17, abs=0.005) and strong > 0.99
@@ -166,9 +172,9 @@ def test_vectors_are_laid_into_masks():
     masks = np.zeros((1, 2, 3, 2), np.float32)
     masks[0, 0, :2, 0], masks[0, 0, 1:, 1] = 1, 1
     vectors = jnp.array([[[2.0, -1], [4, -3]]])
-    mean = system.spread(vectors, jnp.array(masks))
+    mean = attention.spread(vectors, jnp.array(masks))
     assert mean[0, 0].tolist() == [[2, -1], [3, -2], [4, -3]] and (mean[0, 1] == 0).all()
-    largest = system.spread(vectors, jnp.array(masks), largest=True)
+    largest = attention.spread(vectors, jnp.array(masks), largest=True)
     # what is below 0 is lost where another object is not
     assert largest[0, 0].tolist() == [[2, 0], [4, -1], [4, 0]]
 
@@ -262,18 +268,30 @@ def test_every_object_is_judged_by_one_discriminator():
     sides = jnp.array([[0.01, 0.2, 0.3, 0.39], [0.41, 0.45, 0.6, 0.9]])
     boxes = jnp.stack([jnp.full((2, 4), 0.5)] * 2 + [sides, sides / 2], -1)
     objects = Objects(boxes, jnp.zeros((2, 4), jnp.int32).at[1, 3].set(-1))
-    found = system.routed(objects)
+    found = critics.routed(objects)
     assert found['small'].tolist() == [[True] * 4, [False] * 4]
     assert found['large'].tolist() == [[False] * 4, [True, True, True, False]]
-    code = system.routed(objects, legacy=True)
+    code = critics.routed(objects, legacy=True)
     assert code['small'].tolist() == [[False, True, False, False], [False] * 4]
     assert code['large'].tolist() == [[False] * 4, [False, False, True, False]]
 
 
 def test_the_next_object_is_one_that_is_there():
     there = jnp.array([False, True, False, True, True, False])
-    assert system.next_of(there)[there].tolist() == [3, 4, 1]
-    assert system.next_of(jnp.zeros(3, bool)).max() < 3
+    assert critics.next_of(there)[there].tolist() == [3, 4, 1]
+    assert critics.next_of(jnp.zeros(3, bool)).max() < 3
+
+
+def test_wrong_labels_are_those_of_other_objects():
+    """The next object; not one of the same label in the same scene, which reads the same words."""
+    labels = jnp.array([[0, 0, 1, -1], [1, 2, -1, -1]])
+    there = (labels >= 0) & jnp.array([[True, True, True, True], [True, False, True, True]])
+    other, wrong = critics.other_objects(labels, there)
+    assert other[wrong].tolist() == [2, 4, 0]
+    # the first circle's next is a circle of its scene; two squares of two scenes may differ
+    assert wrong.tolist() == [False, True, True, False, True, False, False, False]
+    alone = jnp.zeros((2, 4), bool).at[1, 0].set(True)
+    assert not critics.other_objects(labels, alone)[1].any()
 
 
 def softplus(logits, there=None):
@@ -333,7 +351,7 @@ def test_wrong_layouts_are_wrong(trial):
 def test_discriminators_of_objects_see_those_that_are_there(trial):
     stage, batch, out = trial
     objects = stage.scene(batch)
-    there, D = system.routed(objects, stage.large)['small'], stage.D.small
+    there, D = critics.routed(objects, stage.large)['small'], stage.D.small
     layout, image = stage.laid_out(objects), batch['image']
     maps = D.trunk(D.joined(image, layout.maps), train=True)
     seen = D.objects(maps, objects.boxes)
@@ -378,6 +396,17 @@ def test_a_picture_is_painted_of_the_given_layout_in_one_row(trial):
     assert image_stage(legacy=True).D.small.legacy
 
 
+def test_boxes_read_sentences_as_they_learnt_them(trial):
+    """`unit_text` is for G and D: the decoder of boxes was trained without."""
+    stage, batch, _ = trial
+    scaled = image_stage(unit_text=True)
+    for one in (stage, scaled):
+        raw = BoxReader.encode(one, batch)
+        np.testing.assert_array_equal(one.encode(batch).sentence, raw.sentence)
+    np.testing.assert_allclose((scaled.sentences(batch) ** 2).mean(-1), 1, rtol=1e-4)
+    np.testing.assert_array_equal(stage.sentences(batch), raw.sentence)
+
+
 def test_what_cannot_be_built_is_one_message():
     with pytest.raises(ValueError, match='attention'):
         image_stage(attention='sum')
@@ -386,4 +415,4 @@ def test_what_cannot_be_built_is_one_message():
     stage = image_stage()
     batch = batch_for(stage.needs, META, b=1)
     with pytest.raises(RunError, match='stages.image.batch_size to 2'):
-        stage.d_loss(batch, KEY, None)
+        stage.d_loss(batch, KEY, stage.forward(batch, KEY))

@@ -84,20 +84,26 @@ def row(picture, words, maps, order, count, label='', most=None) -> np.ndarray:
     return np.stack(cells + [white] * (count + 1 - len(cells)))
 
 
-def rows(picture, words, maps, count=WORDS) -> np.ndarray:
+def looks_of(samples) -> list[tuple]:
+    """List what looked at words: [(a name, maps n ... s s t)], of pixels, then of objects."""
+    found = [(f'map {x.shape[-2]} x {x.shape[-2]}', x) for x in samples.get('attention', ())]
+    of_objects = samples.get('object_attention')
+    return found if of_objects is None else [*found, ('objects', of_objects)]
+
+
+def rows(picture, words, maps, labels=(), count=WORDS) -> np.ndarray:
     """Return the strongest words of each map over the picture: maps, count + 1, cells.
 
     picture: uint8 (s, s, 3)
     words: of the sentence, at most t
     maps: each (s, s, t), in its own size
+    labels: of the maps, by default their sizes
     count: words of each map
     """
     found = []
-    for one in maps:
-        known, label = (
-            np.asarray(one, np.float32)[..., : len(words)],
-            f'map {len(one)} x {len(one)}',
-        )
+    labels = labels or [f'map {len(one)} x {len(one)}' for one in maps]
+    for one, label in zip(maps, labels):
+        known = np.asarray(one, np.float32)[..., : len(words)]
         found.append(row(picture, words, known, strongest(known, count), count, label))
     return np.stack(found)
 
@@ -112,7 +118,8 @@ def sample_sheet(samples, number, words, path):
     words: of the sentence, those that the run knows
     """
     lines, labels = [], []
+    names, looks = zip(*looks_of(samples))
     for i, picture in enumerate(samples['image'][number][:SAMPLES]):
-        lines.append(rows(picture, words, [one[number, i] for one in samples['attention']]))
+        lines.append(rows(picture, words, [one[number, i] for one in looks], names))
         labels += [f'sample {i + 1}'] + [''] * (len(lines[-1]) - 1)
     sheets.sheet(np.concatenate(lines), labels, path, scale=1, title=' '.join(words))

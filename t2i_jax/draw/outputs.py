@@ -53,7 +53,7 @@ def write_boxes(samples, number, path, known):
     objects = [boxes.objects_of(*layout, names, mask) for *layout, mask in zip(*parts, masks)]
     path.with_suffix('.json').write_text(json.dumps(objects, indent=1) + '\n')
     if 'image' in samples:
-        of_one = {name: x[number] for name, x in samples.items() if name != 'attention'}
+        of_one = {name: x[number] for name, x in samples.items() if not name.endswith('attention')}
         pictures = boxes_as_pictures(of_one, known.meta, max(boxes.SIDE, known.meta.size))
         strip = np.concatenate(list(pictures), 1)
         sheets.save_png(path.with_name(f'{path.stem}_layout.png'), strip)
@@ -78,7 +78,7 @@ def write_tokens(samples, number, path, known):
 
 def write_attention(samples, number, path, known):
     """Write a picture of the words that the pixels of the first samples looked at."""
-    if samples.get('attention') and known.sentence:
+    if attention.looks_of(samples) and known.sentence:
         ids, _ = known.vocabulary.encode(known.sentence, known.meta.length)
         path = path.with_name(f'{path.stem}_attention.png')
         attention.sample_sheet(samples, number, known.vocabulary.decode(ids), path)
@@ -92,6 +92,8 @@ OUTPUTS = {
     'tokens': Output('sentences', write=write_tokens),
     'images': Output(),
     'attention': Output(write=write_attention),
+    # of the objects of a layout, at each pixel of their masks; drawn with the other
+    'object_attention': Output(),
     # vectors of pictures and sentences that are compared; the stage has `codes`, not `sample`
     'codes': Output(),
 }

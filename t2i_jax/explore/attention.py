@@ -1,14 +1,14 @@
 """Attention as pictures: of pixels in samples, or of words in real pictures.
 
-Pixels: of a stage whose `makes` has 'attention'. Words: of a stage that declares `explores =
-{'attention': method}` (DAMSM); its method (batch) -> b t h w says where each word of a caption
-looks in its picture.
+Pixels, and the objects of a layout where these look, too: of a stage whose `makes` has 'attention'.
+Words: of a stage that declares `explores = {'attention': method}` (DAMSM); its method (batch) ->
+b t h w says where each word of a caption looks in its picture.
 """
 
 import numpy as np
 
 from t2i_jax.data.text import encode_sentences
-from t2i_jax.draw.attention import row, rows
+from t2i_jax.draw.attention import looks_of, row, rows
 from t2i_jax.explore.request import Found, held_out
 from t2i_jax.runtime.errors import RunError
 from t2i_jax.sample import to_uint8
@@ -83,16 +83,17 @@ def of_pixels(request) -> Found:
     out = sampler.sample(batch, noise, (len(texts),), attention=True)
     words = [sampler.vocabulary.decode(ids) for ids in batch['tokens']]
     lines, labels = [], []
+    names, looks = zip(*looks_of(out))
     for i in range(shown):
-        part = rows(out['image'][i], words[i], [one[i] for one in out['attention']])
+        part = rows(out['image'][i], words[i], [one[i] for one in looks], names)
         lines.append(part)
         labels += [texts[i]] + [''] * (len(part) - 1)
     reader, numbers = best_reader(sampler.meta.scenes), {}
     if reader:
         scenes = reader.decode(out['image'])
         numbers['decoder'] = reader.tag['name']
-        for one in out['attention']:
-            name = f'map_{one.shape[1]}'
+        for name, one in zip(names, looks):
+            name = f'map_{one.shape[1]}' if name != 'objects' else name
             # a second look of the same map
             name = f'{name}_again' if name in numbers else name
             numbers[name] = inside(one, words, scenes)

@@ -1,4 +1,6 @@
-"""Attention of pixels over words."""
+"""Attention of pixels and of objects over words."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from t2i_jax.layers.linear import ORTHOGONAL
 from t2i_jax.runtime.errors import choose
 
 MASK_MODES = ('fixed', 'original', 'none')
+COMPARISONS = 'dot', 'cosine', 'uniform'
 
 
 def looked_at(mask, pixels, mode):
@@ -54,3 +57,32 @@ class WordAttention(nnx.Module):
         beta = jax.nn.softmax(scores, -1)
         context = jnp.einsum('bqt,btc->bqc', beta.astype(words.dtype), words)
         return context.reshape(b, h, w, c), beta.reshape(b, h, w, -1)
+
+
+def object_attention(labels, words, mask, kind='dot', scale=1.0, mask_mode='fixed'):
+    """Compute how much objects look at words: b r n, b t n, mask b t -> b r t, sums 1.
+
+    Obj-GAN: Li et al., CVPR 2019.
+    kind: what is compared, the 'dot' product, the 'cosine', or nothing ('uniform'). scale: of it.
+    """
+    labels, words = labels.astype(jnp.float32), words.astype(jnp.float32)
+    if choose('attention', kind, COMPARISONS) == 'cosine':
+        labels, words = (
+            x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-8) for x in (labels, words)
+        )
+    scores = scale * jnp.einsum('brn,btn->brt', labels, words) * (kind != 'uniform')
+    seen = looked_at(mask > 0, labels.shape[1], mask_mode)
+    return jax.nn.softmax(jnp.where(seen, scores, -1e9), -1)
+
+
+def spread(vectors, masks, largest=False):
+    """Lay vectors of objects b r c into their masks b h w r -> b h w c, 0 where no object is.
+
+    Where several overlap, their mean by the masks; or each number is the `largest` of mask times
+    vector, which is never below 0 where any object is not.
+    """
+    if largest:
+        each = (masks[..., i, None] * vectors[:, None, None, i] for i in range(vectors.shape[1]))
+        return functools.reduce(jnp.maximum, each)
+    total = jnp.einsum('bhwr,brc->bhwc', masks, vectors)
+    return total / jnp.maximum(masks.sum(-1, keepdims=True), 1)

@@ -71,18 +71,51 @@ class Scale(nnx.Module):
         return slope
 
 
+class LabelCounts(nnx.Module):
+    """How often labels are met in training: sums over layouts, and over those with the label."""
+
+    def __init__(self, classes):
+        zeros = jnp.zeros(classes)
+        self.layouts = Running(jnp.zeros(()))
+        self.scenes, self.objects, self.squares = (Running(zeros) for _ in range(3))
+
+    def observe(self, objects):
+        n = objects.named(self.scenes.shape[0]).sum(1)  # b classes
+        self.layouts[...] = self.layouts[...] + len(n)
+        for total, now in ((self.scenes, n > 0), (self.objects, n), (self.squares, n**2)):
+            total[...] = total[...] + now.sum(0)
+
+    def weights(self, power):
+        """Return count^-power of labels and the end, whose mean over all labels met is 1."""
+        counts = jnp.maximum(jnp.append(self.objects[...], self.layouts[...]), 1)
+        weights = counts**-power
+        return weights * counts.sum() / (counts * weights).sum()
+
+    def most(self, eps):
+        """Draw how many objects of a class a layout has at most: eps b classes -> b classes.
+
+        max(2, floor N(mu, sigma)), mu and sigma of training scenes with the class.
+        """
+        scenes = jnp.maximum(self.scenes[...], 1)
+        mean = self.objects[...] / scenes
+        deviation = jnp.sqrt(jnp.maximum(self.squares[...] / scenes - mean**2, 0))
+        return jnp.maximum(jnp.floor(mean + deviation * eps), 2)
+
+
 class BoxDecoder(nnx.Module):
     """A recurrent network that says objects one after the other, its text given.
 
-    A subclass builds `scale`, sets `classes`, and defines
+    A subclass sets `classes`, builds `scale` and the heads `labels` (h -> logits of the classes and
+    the end), `places` and `sizes` (MixtureHead, of the first and the last two numbers of a code:
+    h, label -> and h, label, xy ->), and defines
 
     start(text): the state before the first object; its first array is h, b d.
     step(state, label, code, text): the state after an object, label one-hot b C+1 and code b 4.
-    label(h): logits b C+1, the last one of the end.
-    xy(h, label), wh(h, label, xy): a Mixture each, of the first and the last two numbers of a code.
-
-    Leading axes of the last three are free.
     """
+
+    def wh(self, h, label, xy):
+        """Return the Mixture of a size; leading axes are free."""
+        return self.sizes(h, label, xy)
 
     def log_densities(self, text, objects: Objects, train=False):
         """Compute the likelihood of layouts -> (labels b r+1, boxes b r).
@@ -106,10 +139,10 @@ class BoxDecoder(nnx.Module):
         before = named[:, :-1].swapaxes(0, 1), codes.swapaxes(0, 1)
         before = [jnp.concatenate([jnp.zeros((1, rows, x.shape[-1])), x]) for x in before]
         h = jax.lax.scan(one, self.start(text), tuple(before))[1].swapaxes(0, 1)  # b r+1 d
-        logits = jax.nn.log_softmax(self.label(h).astype(jnp.float32))
+        logits = jax.nn.log_softmax(self.labels(h).astype(jnp.float32))
         of_labels = (named * logits).sum(-1)
         h, named, xy, wh = h[:, :-1], named[:, :-1], codes[..., :2], codes[..., 2:]
-        density = self.xy(h, named).log_density(xy) + self.wh(h, named, xy).log_density(wh)
+        density = self.places(h, named).log_density(xy) + self.wh(h, named, xy).log_density(wh)
         return of_labels, jnp.where(there, density + self.scale.log_slope(boxes), 0)
 
     def noise(self, key, n, rows):
@@ -133,12 +166,12 @@ class BoxDecoder(nnx.Module):
             state, label, code, going = carry
             number, u, box_u, eps = inputs
             state = self.step(state, label, code, text)
-            h, logits = state[0], self.label(state[0]).astype(jnp.float32)
+            h, logits = state[0], self.labels(state[0]).astype(jnp.float32)
             logits = jnp.where(end & (number == 0), -jnp.inf, logits)
             chosen = drawn_label(logits, u, label_temperature)
             going &= chosen < c
             label = jax.nn.one_hot(chosen, c + 1)
-            xy = self.xy(h, label).draw(box_u[:, 0], eps[:, :2], temperature)
+            xy = self.places(h, label).draw(box_u[:, 0], eps[:, :2], temperature)
             wh = self.wh(h, label, xy).draw(box_u[:, 1], eps[:, 2:], temperature)
             box = inside(self.scale.decoded(jnp.concatenate([xy, wh], -1)))
             # the next object knows the box as it lies in the frame

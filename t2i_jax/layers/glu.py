@@ -74,21 +74,22 @@ class ToImage(nnx.Module):
 class InitStage(nnx.Module):
     """A vector b n -> a map b s s c, s = 8, 16, 32, ...
 
-    Maps of 4 x 4 and c s/4 channels are doubled until they have the side s; the channels halve
-    each time.
+    Maps of `base` x `base` (4 x 4) and c s/base channels are doubled until they have the side s;
+    the channels halve each time.
     """
 
-    def __init__(self, n, c, side, *, rngs):
-        count = levels(side, least=8)
+    def __init__(self, n, c, side, base=4, *, rngs):
+        self.base, count = base, levels(side, least=base) - levels(base, least=4)
         wide = c << count
-        self.first = nnx.Linear(n, 32 * wide, use_bias=False, kernel_init=ORTHOGONAL, rngs=rngs)
+        units = 2 * base**2 * wide
+        self.first = nnx.Linear(n, units, use_bias=False, kernel_init=ORTHOGONAL, rngs=rngs)
         # of each unit
-        self.norm = BatchNorm(32 * wide, rngs=rngs)
+        self.norm = BatchNorm(units, rngs=rngs)
         self.ups = nnx.List([UpGlu(wide >> i, wide >> i + 1, rngs=rngs) for i in range(count)])
 
     def __call__(self, x, *, train):
         x = jax.nn.glu(self.norm(self.first(x), train=train))
-        x = rearrange(x, 'b (h w c) -> b h w c', h=4, w=4)
+        x = rearrange(x, 'b (h w c) -> b h w c', h=self.base, w=self.base)
         for up in self.ups:
             x = up(x, train=train)  # b 8 8 c/2, b 16 16 c/4, ...
         return x

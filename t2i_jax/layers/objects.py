@@ -44,23 +44,32 @@ def objects_of(boxes, labels, masks=None, *, rows, order='data', smallest=0.0) -
     """
     boxes = boxes.astype(jnp.float32)
     there = (labels >= 0) & (boxes[..., 2:].min(-1) > 0) & (boxes[..., 2:].min(-1) >= smallest)
-    by = {
-        'area': -boxes[..., 2:].prod(-1),
-        'left': boxes[..., 0] - boxes[..., 2] / 2,
-        'data': jnp.zeros(labels.shape),
-    }[choose('order', order, ORDERS)]
-    index = jnp.argsort(jnp.where(there, by, jnp.inf), -1, stable=True)
+    index = order_of(boxes, there, order)
 
     def arranged(x, empty):
-        shape = (*there.shape, *[1] * (x.ndim - 2))
-        x = jnp.where(there.reshape(shape), x, empty)
-        x = jnp.take_along_axis(x, index.reshape(shape), 1)[:, :rows]
+        x = jnp.where(jnp.expand_dims(there, range(2, x.ndim)), x, empty)
+        x = taken(x, index)[:, :rows]
         more = [(0, 0)] * x.ndim
         more[1] = 0, rows - x.shape[1]
         return jnp.pad(x, more, constant_values=empty)
 
     masks = None if masks is None else arranged(masks.astype(jnp.float32), 0.0)
     return Objects(arranged(boxes, 0.0), arranged(labels, -1), masks)
+
+
+def order_of(boxes, there, order):
+    """Return the numbers of objects b r in an order of ORDERS, those that are not there last."""
+    by = {
+        'area': -boxes[..., 2:].prod(-1),
+        'left': boxes[..., 0] - boxes[..., 2] / 2,
+        'data': jnp.zeros(there.shape),
+    }[choose('order', order, ORDERS)]
+    return jnp.argsort(jnp.where(there, by, jnp.inf), -1, stable=True)
+
+
+def taken(x, index):
+    """Return the objects x b r ... of some numbers, b r -> b r ..."""
+    return jnp.take_along_axis(x, jnp.expand_dims(index, range(2, x.ndim)), 1)
 
 
 def inside(boxes, least=0.01):

@@ -176,8 +176,133 @@ class AttnDiscriminator(nnx.Module):
         return self.extras(logits, code, sentence)
 
 
-# --------------------------------------------------------------------------------------- stage
-class AttnGan(Matching):
+# --------------------------------------------------------------------------------------- stages
+class AttnTree(Matching):
+    """A tree of pictures whose sides have discriminators, and that a DAMSM teaches: its losses.
+
+    A subclass sets `sides`, `game`, `wrong`, `unit_text`, `kl_weight`, `damsm_weight`, and has the
+    trained encoders `text` and `image`. A discriminator of a side has `trunk`, `match`, `real` (or
+    None) and `extras`.
+    """
+
+    # in STAGES, for messages
+    called = 'gan'
+    # how much the answers about sentences weigh, next to those about pictures alone
+    match_weight = 1.0
+
+    def check_encoders(self, size):
+        """Raise ValueError where the image encoder cannot read pictures of `size` pixels.
+
+        Also where its vectors have other dimensions than those of the text encoder.
+        """
+        pictures = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        try:
+            regions, code = jax.eval_shape(lambda x: self.image(x, train=False), pictures)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f'The DAMSM was trained on pictures of another size and cannot read those of {size}'
+                f' px: train it with stages.{self.judges[0]}.data.size={size}, or set data.size to '
+                f'its own. '
+                f'({error})'
+            ) from error
+        if {regions.shape[-1], code.shape[-1]} != {self.text.d}:
+            raise ValueError(
+                f'The DAMSM has words of {self.text.d} dimensions, regions of {regions.shape[-1]} '
+                f'and pictures of {code.shape[-1]}: take both encoders from one run.'
+            )
+
+    def encode(self, batch, prefix=''):
+        """Return the WordsAndSentence of a batch's sentences (or of the `wrong_` ones)."""
+        return encode_words(self.text, batch, unit=self.unit_text, prefix=prefix)
+
+    def sentences(self, batch, prefix=''):
+        """Return the sentence vectors that discriminators read: b d."""
+        return self.encode(batch, prefix).sentence
+
+    def d_sides(self, critics, batch, key, out):
+        """Compute L_D of each side, {name: scalar}, and what is logged besides.
+
+        critics: a discriminator for each side.
+        """
+        sentence, game, logs, others = out.text.sentence, self.game, {}, []
+        if len(sentence) < 2 and (self.wrong == 'shift' or self.damsm_weight):
+            raise RunError(
+                f"{type(self).__name__} and its DAMSM take other rows' sentences for ones that do "
+                'not match, and a batch of 1 has none: set '
+                f'stages.{self.called}.batch_size to 2 or more.'
+            )
+        sampled = self.sentences(batch, 'wrong_') if self.wrong == 'sampled' else None
+        other, weight = mismatched(sentence, sampled), self.match_weight
+        for side, D, *pictures in zip(self.sides, critics, pyramid(batch, self.sides), out.images):
+            pictures = game.seen(key, *pictures)
+            real, fake = separately(D.trunk, pictures)  # b 4 4 8c
+            right = D.match(real, sentence, train=True)
+            wrong = D.match(real[: len(other)], other, train=True)
+            drawn = D.match(fake, sentence, train=True)
+            match = game.d_answers(right, drawn, wrong)
+            if D.real:
+                free = game.d_answers(D.real(real, train=True), D.real(fake, train=True))
+                logs[f'd_{side}'] = (free.right + weight * match.right) / 2
+                logs[f'd_{side}'] += (free.drawn + weight * (match.drawn + match.wrong)) / 3
+            else:
+                logs[f'd_{side}'] = match.right + (match.drawn + match.wrong) / 2
+
+            def critic(x, D=D):
+                answers = D.match(D.trunk(x, train=True), sentence, train=True)
+                return answers.reshape(len(x), -1).mean(1)
+
+            more, its_logs = game.d_more(
+                D.extras,
+                critic,
+                key,
+                batch,
+                sentence,
+                Seen(pictures[0], real, right),
+                Seen(pictures[1], fake, drawn),
+                Wrong(sampled, wrong),
+            )
+            logs[f'd_{side}'] += more
+            others.append(its_logs)
+        return logs, mean_logs(others)
+
+    def g_sides(self, critics, batch, key, out):
+        """Compute what L_G has of each side, {name: scalar}, and what is logged besides."""
+        sentence, game, logs, others = out.text.sentence, self.game, {}, []
+        reals = pyramid(batch, self.sides) if game.pairs else out.images
+        for side, D, *pictures in zip(self.sides, critics, reals, out.images):
+
+            def answers(code, D=D):
+                real = D.real(code, train=True) if D.real else None
+                return D.match(code, sentence, train=True), real
+
+            real, fake = game.seen(key, *pictures)
+            code = D.trunk(fake, train=True)
+            of_real = answers(D.trunk(real, train=True)) if game.pairs else (None, None)
+            match, free = (
+                game.g_answers(*both).mean() if both[0] is not None else 0.0
+                for both in zip(answers(code), of_real)
+            )
+            more, its_logs = game.g_more(D.extras, batch, code, sentence)
+            logs[f'g_{side}'] = free + self.match_weight * match + more
+            others.append(its_logs)
+        return logs, mean_logs(others)
+
+    def g_text(self, batch, out):
+        """Compute what L_G has of the KL and the DAMSM -> (scalar, logs)."""
+        logs = {'kl': conditioning_kl(out.mu, out.logvar)}
+        loss = self.kl_weight * logs['kl']
+        if self.damsm_weight:
+            logs |= self.damsm_losses(batch, out)
+            loss += self.damsm_weight * (logs['words'] + logs['sentence'])
+        return loss, logs
+
+    def damsm_losses(self, batch, out):
+        """Compute how badly the largest pictures and their own sentences match each other."""
+        codes = CommonSpace(*self.image(out.images[-1], train=False), *out.text[:2])
+        return dict(zip(('words', 'sentence'), self.matching_losses(codes, batch)))
+
+
+class AttnGan(AttnTree):
     """Trains the generator and a discriminator for each side."""
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
@@ -270,31 +395,6 @@ class AttnGan(Matching):
         sampled = ('wrong_tokens',) if wrong == 'sampled' else ()
         self.needs = ('image', *WORDS, *compared, *sampled)
 
-    def check_encoders(self, size):
-        """Raise ValueError where the image encoder cannot read pictures of `size` pixels.
-
-        Also where its vectors have other dimensions than those of the text encoder.
-        """
-        pictures = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-        try:
-            regions, code = jax.eval_shape(lambda x: self.image(x, train=False), pictures)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f'The DAMSM was trained on pictures of another size and cannot read those of {size}'
-                f' px: train it with stages.{self.judges[0]}.data.size={size}, or set data.size to '
-                f'its own. '
-                f'({error})'
-            ) from error
-        if {regions.shape[-1], code.shape[-1]} != {self.text.d}:
-            raise ValueError(
-                f'The DAMSM has words of {self.text.d} dimensions, regions of {regions.shape[-1]} '
-                f'and pictures of {code.shape[-1]}: take both encoders from one run.'
-            )
-
-    def encode(self, batch, prefix=''):
-        """Return the WordsAndSentence of a batch's sentences (or of the `wrong_` ones)."""
-        return encode_words(self.text, batch, unit=self.unit_text, prefix=prefix)
-
     def noise(self, key, n):
         return self.G.noise(key, n)
 
@@ -306,74 +406,15 @@ class AttnGan(Matching):
         return out._replace(attention=())
 
     def d_loss(self, batch, key, out):
-        sentence, logs = out.text.sentence, {}
-        if len(sentence) < 2 and (self.wrong == 'shift' or self.damsm_weight):
-            raise RunError(
-                "AttnGAN and its DAMSM take other rows' sentences for ones that do not match, and "
-                'a batch of 1 has none: set stages.gan.batch_size to 2 or more.'
-            )
-        sampled = self.encode(batch, 'wrong_').sentence if self.wrong == 'sampled' else None
-        other, game = mismatched(sentence, sampled), self.game
-        game.begin(self.D)
-        others = []
-        for side, D, *pictures in zip(self.sides, self.D, pyramid(batch, self.sides), out.images):
-            pictures = game.seen(key, *pictures)
-            real, fake = separately(D.trunk, pictures)  # b 4 4 8c
-            real_logits = D.match(real, sentence, train=True)
-            mismatch = D.match(real[: len(other)], other, train=True)
-            drawn_logits = D.match(fake, sentence, train=True)
-            right, drawn, wrong = game.d_answers(real_logits, drawn_logits, mismatch)
-            if D.real:
-                free = game.d_answers(D.real(real, train=True), D.real(fake, train=True))
-                logs[f'd_{side}'] = (right + free.right) / 2 + (drawn + free.drawn + wrong) / 3
-            else:
-                logs[f'd_{side}'] = right + (drawn + wrong) / 2
-            more, its_logs = game.d_more(
-                D.extras,
-                lambda x, D=D: D.match(D.trunk(x, train=True), sentence, train=True),
-                key,
-                batch,
-                sentence,
-                Seen(pictures[0], real, real_logits),
-                Seen(pictures[1], fake, drawn_logits),
-                Wrong(sampled, mismatch),
-            )
-            logs[f'd_{side}'] += more
-            others.append(its_logs)
-        return sum(logs.values()), logs | mean_logs(others)
+        self.game.begin(self.D)
+        logs, others = self.d_sides(self.D, batch, key, out)
+        return sum(logs.values()), logs | others
 
     def g_loss(self, batch, key, out):
-        logs, game, others, sentence = {}, self.game, [], out.text.sentence
-        game.begin(self.D)
-        reals = pyramid(batch, self.sides) if game.pairs else out.images
-        for side, D, *pictures in zip(self.sides, self.D, reals, out.images):
-            real, fake = game.seen(key, *pictures)
-            code, real_logits, real_free = D.trunk(fake, train=True), None, None
-            if game.pairs:
-                real = D.trunk(real, train=True)
-                real_logits = D.match(real, sentence, train=True)
-                real_free = D.real(real, train=True) if D.real else None
-            drawn = D.match(code, sentence, train=True)
-            logs[f'g_{side}'] = game.g_answers(drawn, real_logits).mean()
-            if D.real:
-                free = D.real(code, train=True)
-                logs[f'g_{side}'] += game.g_answers(free, real_free).mean()
-            more, its_logs = game.g_more(D.extras, batch, code, sentence)
-            logs[f'g_{side}'] += more
-            others.append(its_logs)
-        loss = sum(logs.values())
-        logs |= mean_logs(others)
-        logs['kl'] = conditioning_kl(out.mu, out.logvar)
-        loss += self.kl_weight * logs['kl']
-        if self.damsm_weight:
-            logs |= self.damsm_losses(batch, out)
-            loss += self.damsm_weight * (logs['words'] + logs['sentence'])
-        return loss, logs
-
-    def damsm_losses(self, batch, out):
-        """Compute how badly the largest pictures and their own sentences match each other."""
-        codes = CommonSpace(*self.image(out.images[-1], train=False), *out.text[:2])
-        return dict(zip(('words', 'sentence'), self.matching_losses(codes, batch)))
+        self.game.begin(self.D)
+        logs, others = self.g_sides(self.D, batch, key, out)
+        more, its_logs = self.g_text(batch, out)
+        return sum(logs.values()) + more, logs | others | its_logs
 
     def sample(self, batch, noise):
         """-> {'image', 'images', 'attention'}

@@ -39,24 +39,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange, repeat
+from einops import repeat
 from flax import nnx
 
+from t2i_jax.encoders.perceptual import Perceptual
 from t2i_jax.encoders.sentence import encode_sentence, scaled_to_unit, text_dim, text_reads
-from t2i_jax.encoders.vgg import Vgg, own_weights, require_vgg
 from t2i_jax.layers.box_decoder import BoxDecoder, Scale
 from t2i_jax.layers.conv import Conv, conv3_beside, levels, operands
 from t2i_jax.layers.game import GAME, PLAIN, Game, Seen, Wrong
+from t2i_jax.layers.layout_stage import LayoutStage, as_samples, with_side
 from t2i_jax.layers.linear import NORMAL, lrelu, torch_linear
 from t2i_jax.layers.mixture import MixtureHead
 from t2i_jax.layers.norm import NORMS, BatchNorm, instance_norm
 from t2i_jax.layers.objects import (
-    ORDERS,
     UNIONS,
     class_maps,
     mean_of,
     mean_per_row,
-    objects_of,
     other_classes,
     resized,
     touched,
@@ -66,16 +65,11 @@ from t2i_jax.layers.recurrent import Lstm
 from t2i_jax.layers.relu import ResidualRelu, UpConv, conv3x3
 from t2i_jax.layers.remat import recomputed
 from t2i_jax.layers.shapes import MaskDiscriminator, ShapeGenerator
-from t2i_jax.losses import bce_per_row, map_distance
+from t2i_jax.layers.trunk import Trunk
+from t2i_jax.losses import bce_each, bce_per_row
 from t2i_jax.runtime.errors import choose
-from t2i_jax.stage import Phase, Stage, normal_rows
+from t2i_jax.stage import Phase, normal_rows
 from t2i_jax.systems.joint_embedding import JointEmbedding
-
-# of masks, as data have them
-SIDE = 64
-# of a box: objects with a smaller side are left out
-SMALLEST = 1 / 32
-FEATURES = 'vgg16', 'text'
 
 
 # -------------------------------------------------------------------------------- box generator
@@ -116,15 +110,6 @@ class SentenceBoxes(BoxDecoder):
         seen = [label, code] + ([self.say(self.read(text))] if self.say else [])
         gates = self.lstm.input(jnp.concatenate(seen, -1))
         return self.lstm.step(state, gates, jnp.ones(len(label), bool))
-
-    def label(self, h):
-        return self.labels(h)
-
-    def xy(self, h, label):
-        return self.places(h, label)
-
-    def wh(self, h, label, xy):
-        return self.sizes(h, label, xy)
 
 
 # ------------------------------------------------------------------------------ image generator
@@ -195,28 +180,22 @@ class LayoutDiscriminator(nnx.Module):
         self, size, classes, embedding, d, nt, unit_text, norm=BatchNorm, game=PLAIN, *, rngs
     ):
         n = min(levels(size), 4)
-        c, side = [d << i for i in range(n)], size >> n
-        self.downs = nnx.List(
-            [Conv(a, b, 4, stride=2, padding=1, rngs=rngs) for a, b in zip([3 + classes, *c], c)]
-        )
-        self.norms = nnx.List([norm(b, rngs=rngs) for b in c[1:]])
+        c, side = d << n - 1, size >> n
+        self.trunk = Trunk(3 + classes, [d << i for i in range(n)], norm, rngs=rngs)
         self.say, self.unit_text = torch_linear(embedding, nt, rngs=rngs), unit_text
-        self.joint, self.norm = Conv(c[-1] + nt, c[-1], 1, rngs=rngs), norm(c[-1], rngs=rngs)
-        self.logit = Conv(c[-1], 1, 4, rngs=rngs)
-        self.extras = game.extras(side * side * c[-1], embedding, rngs=rngs)
+        self.joint, self.norm = Conv(c + nt, c, 1, rngs=rngs), norm(c, rngs=rngs)
+        self.logit = Conv(c, 1, 4, rngs=rngs)
+        self.extras = game.extras(side * side * c, embedding, rngs=rngs)
 
     def __call__(self, image, layout, text, *, train):
-        return self.judge(self.trunk(image, layout, train=train), text, train=train)
+        return self.judge(self.code(image, layout, train=train), text, train=train)
 
-    def trunk(self, image, layout, *, train):
+    def code(self, image, layout, *, train):
         """Compute the last map of pictures with their layouts, both b s s."""
-        x = lrelu(self.downs[0](jnp.concatenate([image, layout.astype(image.dtype)], -1)))
-        for conv, norm in zip(self.downs[1:], self.norms):
-            x = lrelu(norm(conv(x), train=train))
-        return x
+        return self.trunk(jnp.concatenate([image, layout.astype(image.dtype)], -1), train=train)
 
     def judge(self, x, text, *, train):
-        """Compute the logits of pictures by their maps of the trunk: b."""
+        """Compute the logits of pictures by their last maps: b."""
         scaled = scaled_to_unit(text) if self.unit_text else text
         t = repeat(lrelu(self.say(scaled)), 'b c -> b h w c', h=x.shape[1], w=x.shape[2])
         y = lrelu(self.norm(self.joint(jnp.concatenate([x, t.astype(x.dtype)], -1)), train=train))
@@ -225,65 +204,15 @@ class LayoutDiscriminator(nnx.Module):
 
 
 # --------------------------------------------------------------------------------------- stages
-class LayoutStage(Stage):
-    """What the stages of layouts share. Sizes come from the data set.
-
-    text: the trained encoder, None where the data hold sentence vectors.
-    """
-
-    draws_from = ('sentence',)
-
-    def __init__(self, meta, text, order):
-        if not meta.object_classes or not meta.max_objects:
-            raise ValueError(
-                f'layouts are learnt from labelled boxes, which {meta.name} does not have. '
-                'Choose a data set with objects.'
-            )
-        self.classes, self.rows = meta.object_classes, meta.max_objects
-        self.text, self.order = text, choose('order', order, ORDERS)
-
-    def scene(self, batch):
-        """Return the true objects of a batch, with their masks where it has them."""
-        found = (batch.get(name) for name in ('boxes', 'object_labels', 'object_masks'))
-        return objects_of(*found, rows=self.rows, order=self.order, smallest=SMALLEST)
+class SentenceStage(LayoutStage):
+    """A stage of layouts that reads sentence vectors."""
 
     def encode(self, batch):
         """Return sentence vectors b d."""
         return encode_sentence(self.text, batch)
 
-    def objects(self, batch, noise):
-        """Return the objects to draw: the given ones, else those that the sentences lead to.
 
-        batch: `given_boxes` b n 4 and `given_labels` b n, or sentences. Masks that are not given
-        are made. A mask of which nothing is set counts as not given.
-        """
-        if 'given_boxes' not in batch:
-            objects = self.boxes.draw(self.encode(batch), noise, *self.boxes.temperatures)
-            return objects._replace(masks=self.made(objects, noise))
-        found = (batch.get(f'given_{name}') for name in ('boxes', 'labels', 'masks'))
-        # as they are given: z belongs to a place in the list
-        objects = objects_of(*found, rows=self.rows, order='data')
-        made = self.made(objects, noise)
-        if objects.masks is None:
-            return objects._replace(masks=made)
-        given = objects.masks.max((2, 3), keepdims=True) > 0
-        return objects._replace(masks=jnp.where(given, objects.masks, made))
-
-    def made(self, objects, noise):
-        """Make the masks of objects: b r 64 64."""
-        masks = self.shapes(objects, noise['shape_z'])
-        return rearrange(
-            resized(rearrange(masks, 'b r h w -> b h w r'), SIDE), 'b h w r -> b r h w'
-        )
-
-    def layout_noise(self, key, n):
-        """Return the random inputs of n layouts and their masks."""
-        return self.boxes.noise(key, n, self.rows) | {
-            'shape_z': normal_rows(jax.random.fold_in(key, 9), n, (self.rows, self.shapes.nz))
-        }
-
-
-class BoxStage(LayoutStage):
+class BoxStage(SentenceStage):
     """Learns the labels and boxes of a sentence's objects."""
 
     phases = (Phase('box_loss', trains=('boxes',)),)
@@ -365,44 +294,7 @@ class BoxStage(LayoutStage):
 
     def sample(self, batch, noise):
         """-> {'boxes': b R 4, 'object_labels': b R}"""
-        objects = self.boxes.draw(self.encode(batch), noise, *self.boxes.temperatures)
-        return {'boxes': objects.boxes, 'object_labels': objects.labels}
-
-
-class Perceptual(LayoutStage):
-    """What the stages that compare maps of a frozen network share.
-
-    picture: the picture encoder of stage `text`, for features='text'.
-    """
-
-    def watch(self, meta, features, weights, normalised, picture):
-        """Take the frozen network."""
-        self.features = choose('features', features, FEATURES)
-        if features == 'vgg16':
-            self.vgg = Vgg(own_weights(weights, meta), normalised, blocks=5)
-        elif picture is None:
-            raise ValueError(
-                "features='text' are those of the picture encoder of stage text, which this run "
-                "does not train: set features='vgg16'."
-            )
-        else:
-            self.picture = picture
-
-    def phi(self, pictures):
-        """Return the maps of pictures b s s 3."""
-        net = self.vgg if self.features == 'vgg16' else self.picture
-        return net.maps(pictures)
-
-    def unlikeness(self, drawn, real):
-        """Compute sum_l mean |phi_l(drawn) - phi_l(real)|."""
-        return map_distance(self.phi(drawn), self.phi(real))
-
-    @classmethod
-    def require(cls, model, stage):
-        """Check for the weights of VGG16 before training."""
-        if model['features'] == 'vgg16':
-            at = f'stages.{stage}.model'
-            require_vgg(model['features_weights'], f'{at}.features_weights', f'{at}.features=text')
+        return as_samples(self.boxes.draw(self.encode(batch), noise, *self.boxes.temperatures))
 
 
 class Masks(NamedTuple):
@@ -421,7 +313,7 @@ class MaskCritics(nnx.Module):
         self.each, self.whole = (MaskDiscriminator(*sizes, rngs=rngs) for _ in range(2))
 
 
-class ShapeStage(Perceptual):
+class ShapeStage(Perceptual, SentenceStage):
     """Learns the shapes of objects in their boxes."""
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('shapes',)))
@@ -480,9 +372,7 @@ class ShapeStage(Perceptual):
     def scene(self, batch):
         """Return the true objects with masks of the generator's side."""
         objects = super().scene(batch)
-        masks = rearrange(objects.masks, 'b r h w -> b h w r')
-        masks = rearrange(resized(masks, self.shapes.side), 'b h w r -> b r h w')
-        return objects._replace(masks=masks)
+        return objects._replace(masks=with_side(objects.masks, self.shapes.side))
 
     def forward(self, batch, key):
         objects = self.scene(batch)
@@ -491,7 +381,7 @@ class ShapeStage(Perceptual):
 
     def asked(self, objects, masks, label):
         """Ask both discriminators of masks -> cross-entropies of an answer, the mean of each."""
-        each = bce_per_object(self.D.each.of_objects(objects, masks), label)
+        each = bce_each(self.D.each.of_objects(objects, masks), label)
         region = touched(objects.boxes, self.shapes.side)
         maps = class_maps(region, objects.labels, self.classes, self.union)
         whole = bce_per_row(self.D.whole.of_scenes(maps, union(masks, self.union)), label)
@@ -531,13 +421,7 @@ class ShapeStage(Perceptual):
 
     def sample(self, batch, noise):
         """-> {'boxes': b R 4, 'object_labels': b R, 'masks': b R 64 64}, as `objects` has them."""
-        objects = self.objects(batch, noise)
-        return dict(boxes=objects.boxes, object_labels=objects.labels, masks=objects.masks)
-
-
-def bce_per_object(logits, label):
-    """Compute the cross-entropy of each of logits b r with 1 or 0: b r."""
-    return jax.nn.softplus(-logits if label else logits)
+        return as_samples(self.objects(batch, noise))
 
 
 class FromLayout(NamedTuple):
@@ -554,7 +438,7 @@ class FromLayout(NamedTuple):
     changed: Any
 
 
-class ImageStage(Perceptual):
+class ImageStage(Perceptual, SentenceStage):
     """Draws pictures from layouts and sentences; learns from true layouts."""
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
@@ -566,14 +450,6 @@ class ImageStage(Perceptual):
         'shapes': 'shape.shapes',
     }
     makes, takes = ('image', 'boxes', 'masks'), ('layout',)
-    truths = {
-        'true_masks': {
-            'given_boxes': 'boxes',
-            'given_labels': 'object_labels',
-            'given_masks': 'object_masks',
-        },
-        'true_boxes': {'given_boxes': 'boxes', 'given_labels': 'object_labels'},
-    }
     tiny = dict(g=4, d=8, nz=8, nt=8, residuals=1, features='text')
 
     def __init__(
@@ -676,7 +552,7 @@ class ImageStage(Perceptual):
         D, text, layout = self.D, out.text, out.layout
         self.game.begin(D)
         image, drawn = self.game.seen(key, batch['image'], out.image)
-        code = D.trunk(image, layout, train=True)
+        code = D.code(image, layout, train=True)
         real, other, wrong = D.judge(code, text, train=True), None, None
         if self.wrong_text:
             other = encode_sentence(self.text, batch, prefix='wrong_')
@@ -710,7 +586,7 @@ class ImageStage(Perceptual):
         D, text, layout = self.D, out.text, out.layout
         self.game.begin(D)
         image, drawn = self.game.seen(key, batch['image'], out.image)
-        code = D.trunk(drawn, layout, train=True)
+        code = D.code(drawn, layout, train=True)
         fake = D.judge(code, text, train=True)
         real = D(image, layout, text, train=True) if self.game.pairs else None
         loss = self.weights[0] * self.game.g_answers(fake, real).mean()
@@ -724,8 +600,7 @@ class ImageStage(Perceptual):
         """-> {'image', 'boxes', 'object_labels', 'masks'}, as `objects` has them."""
         objects = self.objects(batch, noise)
         image = self.G(self.seen(objects), self.encode(batch), noise['z'], train=False)
-        layout = dict(boxes=objects.boxes, object_labels=objects.labels, masks=objects.masks)
-        return {'image': image, **layout}
+        return {'image': image} | as_samples(objects)
 
 
 # in the order of training

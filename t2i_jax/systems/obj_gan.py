@@ -48,72 +48,37 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 
-from t2i_jax.encoders.pretrained import bilinear
-from t2i_jax.encoders.sentence import WORDS, encode_words
+from t2i_jax.encoders.sentence import WORDS, encode_words, scaled_to_unit
 from t2i_jax.encoders.word_vectors import label_ids, require_vectors, word_vectors
-from t2i_jax.layers.attention import WordAttention, looked_at
-from t2i_jax.layers.box_decoder import BoxDecoder, Scale
+from t2i_jax.layers.attention import COMPARISONS, WordAttention, object_attention, spread
+from t2i_jax.layers.box_decoder import BoxDecoder, LabelCounts, Scale
 from t2i_jax.layers.conditioning import ConditioningAugmentation
-from t2i_jax.layers.conv import Conv, conv3_beside, levels, operands
-from t2i_jax.layers.game import GAME, PLAIN, Game, Seen, Wrong, mean_logs
-from t2i_jax.layers.glu import ToImage, UpGlu, conv3
+from t2i_jax.layers.conv import Conv
+from t2i_jax.layers.game import GAME, Game
+from t2i_jax.layers.glu import InitStage, ToImage, UpGlu
+from t2i_jax.layers.layout_stage import LayoutStage, as_samples
 from t2i_jax.layers.linear import ORTHOGONAL, lrelu, uniform, uniform_linear
 from t2i_jax.layers.mixture import MixtureHead
-from t2i_jax.layers.norm import NORMS, BatchNorm, Running, instance_norm, separately
+from t2i_jax.layers.norm import NORMS, instance_norm, separately
+from t2i_jax.layers.object_critics import Critics, ReflectConv, other_objects, routed
 from t2i_jax.layers.objects import class_maps, mean_of, objects_of, other_classes, resized, rows_of
 from t2i_jax.layers.pairs import matching_advice
 from t2i_jax.layers.recurrent import Lstm
 from t2i_jax.layers.remat import recomputed
-from t2i_jax.layers.roi import roi_align
-from t2i_jax.losses import bce, bce_per_row, conditioning_kl, mismatched
-from t2i_jax.runtime.errors import RunError, choose
+from t2i_jax.losses import bce, bce_each, bce_per_row
+from t2i_jax.runtime.errors import choose
 from t2i_jax.stage import Phase, normal_rows
-from t2i_jax.systems import hierarchical_layout
-from t2i_jax.systems.attngan import AttnGan
+from t2i_jax.systems.attngan import AttnTree
 from t2i_jax.systems.damsm import Damsm, Matching
-from t2i_jax.systems.hierarchical_layout import LayoutStage, bce_per_object
+from t2i_jax.systems.hierarchical_layout import BoxStage, ShapeStage
 from t2i_jax.systems.stackgan_pp import pyramid, tree_sides
 
-# of the projected numbers of a box, and of channels that a discriminator reads of class maps
-PROJECTED, LOOKED = 50, 12
-ATTENTIONS = 'dot', 'cosine', 'uniform'
+# of the projected numbers of a box
+PROJECTED = 50
 VECTORS = 'glove', 'damsm'
-# in the released code small objects are below the first number, large ones above the second
-LEGACY_SIZES = 0.25, 0.5
 
 
 # -------------------------------------------------------------------------------- box generator
-class LabelCounts(nnx.Module):
-    """How often labels are met in training: sums over layouts, and over those with the label."""
-
-    def __init__(self, classes):
-        zeros = jnp.zeros(classes)
-        self.layouts = Running(jnp.zeros(()))
-        self.scenes, self.objects, self.squares = (Running(zeros) for _ in range(3))
-
-    def observe(self, objects):
-        n = objects.named(self.scenes.shape[0]).sum(1)  # b classes
-        self.layouts[...] = self.layouts[...] + len(n)
-        for total, now in ((self.scenes, n > 0), (self.objects, n), (self.squares, n**2)):
-            total[...] = total[...] + now.sum(0)
-
-    def weights(self, power):
-        """Return count^-power of labels and the end, whose mean over all labels met is 1."""
-        counts = jnp.maximum(jnp.append(self.objects[...], self.layouts[...]), 1)
-        weights = counts**-power
-        return weights * counts.sum() / (counts * weights).sum()
-
-    def most(self, eps):
-        """Draw how many objects of a class a layout has at most: eps b classes -> b classes.
-
-        max(2, floor N(mu, sigma)), mu and sigma of training scenes with the class.
-        """
-        scenes = jnp.maximum(self.scenes[...], 1)
-        mean = self.objects[...] / scenes
-        deviation = jnp.sqrt(jnp.maximum(self.squares[...] / scenes - mean**2, 0))
-        return jnp.maximum(jnp.floor(mean + deviation * eps), 2)
-
-
 class WordBoxes(BoxDecoder):
     """Words and sentences -> labels and boxes; the state is as wide as a sentence vector."""
 
@@ -154,12 +119,6 @@ class WordBoxes(BoxDecoder):
             seen.append(jnp.einsum('bt,btd->bd', self.attend(state[0], text), text.words))
         gates = self.lstm.input(jnp.concatenate(seen, -1))
         return self.lstm.step(state, gates, jnp.ones(len(label), bool))
-
-    def label(self, h):
-        return self.labels(h)
-
-    def xy(self, h, label):
-        return self.places(h, label)
 
     def wh(self, h, label, xy):
         return self.sizes(h, label, self.here(xy))
@@ -225,18 +184,6 @@ class ObjectPictures(NamedTuple):
     logvar: Any
 
 
-class ReflectConv(Conv):
-    """A 3x3 convolution whose border mirrors the map. b h w c -> b h w d"""
-
-    def __init__(self, c, d, bias=False, *, rngs):
-        super().__init__(c, d, 3, kernel_init=ORTHOGONAL, rngs=rngs)
-        self.bias = nnx.Param(jnp.zeros(d)) if bias else None
-
-    def __call__(self, x):
-        y = super().__call__(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='reflect'))
-        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
-
-
 class MapResidual(nnx.Module):
     """x + [3x3, instance norm, GLU, 3x3, instance norm](x). b h w c -> b h w c"""
 
@@ -258,57 +205,6 @@ class Hmap(nnx.Module):
 
     def __call__(self, maps):
         return lrelu(self.down(lrelu(instance_norm(self.first(maps)))))
-
-
-class Start(nnx.Module):
-    """A vector b n -> the first map b s s c, from 8 x 8 pixels on (4 x 4 where s = 4)."""
-
-    def __init__(self, n, c, side, *, rngs):
-        self.base = min(8, side)
-        count = (side // self.base).bit_length() - 1
-        wide = 2 * self.base**2 * (c << count)
-        self.first = nnx.Linear(n, wide, use_bias=False, kernel_init=ORTHOGONAL, rngs=rngs)
-        self.norm = BatchNorm(wide, rngs=rngs)
-        widths = [c << i for i in reversed(range(count + 1))]
-        self.ups = nnx.List([UpGlu(*pair, rngs=rngs) for pair in zip(widths, widths[1:])])
-
-    def __call__(self, x, *, train):
-        x = jax.nn.glu(self.norm(self.first(x), train=train))
-        x = rearrange(x, 'b (h w c) -> b h w c', h=self.base, w=self.base)
-        for up in self.ups:
-            x = up(x, train=train)
-        return x
-
-
-def object_attention(labels, words, mask, kind='dot', scale=1.0, mask_mode='fixed'):
-    """Compute how much objects look at words: b r n, b t n, mask b t -> b r t, sums 1.
-
-    kind: what is compared, the 'dot' product, the 'cosine', or nothing ('uniform'). scale: of it.
-    """
-    labels, words = labels.astype(jnp.float32), words.astype(jnp.float32)
-    if choose('attention', kind, ATTENTIONS) == 'cosine':
-        labels, words = (
-            x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-8) for x in (labels, words)
-        )
-    scores = scale * jnp.einsum('brn,btn->brt', labels, words) * (kind != 'uniform')
-    seen = looked_at(mask > 0, labels.shape[1], mask_mode)
-    return jax.nn.softmax(jnp.where(seen, scores, -1e9), -1)
-
-
-def spread(vectors, masks, largest=False):
-    """Lay vectors of objects b r c into their masks b h w r -> b h w c, 0 where no object is.
-
-    Where several overlap, their mean by the masks; or each number is the `largest` of mask times
-    vector, which is never below 0 where any object is not.
-    """
-    if largest:
-        each = (masks[..., i, None] * vectors[:, None, None, i] for i in range(vectors.shape[1]))
-        first = next(each)
-        for one in each:
-            first = jnp.maximum(first, one)
-        return first
-    total = jnp.einsum('bhwr,brc->bhwc', masks, vectors)
-    return total / jnp.maximum(masks.sum(-1, keepdims=True), 1)
 
 
 class ObjectStage(nnx.Module):
@@ -354,7 +250,8 @@ class ObjectGenerator(nnx.Module):
 
     def __init__(self, sides, d, classes, n, g, nz, nc, residuals, looks, largest, *, rngs):
         self.ca = ConditioningAugmentation(d, nc, kernel_init=ORTHOGONAL, rngs=rngs)
-        self.first = Start(nc + nz, g, sides[0] // 2, rngs=rngs)
+        side = sides[0] // 2
+        self.first = InitStage(nc + nz, g, side, min(8, side), rngs=rngs)
         blocks = [residuals[0]] + [residuals[1]] * (len(sides) - 1)
         self.stages = nnx.List(
             [
@@ -390,168 +287,6 @@ class ObjectGenerator(nnx.Module):
         return ObjectPictures(images, text, attention, looks, conditions, mu, logvar)
 
 
-# ------------------------------------------------------------------------------- discriminators
-class Trunk(nnx.Module):
-    """Pictures b s s c -> their map, halved by a convolution for each of some widths."""
-
-    def __init__(self, c, widths, norm, *, rngs):
-        self.convs = nnx.List(
-            [
-                Conv(a, b, 4, stride=2, padding=1, kernel_init=ORTHOGONAL, rngs=rngs)
-                for a, b in zip((c, *widths), widths)
-            ]
-        )
-        self.norms = nnx.List([norm(b, rngs=rngs) for b in widths[1:]])
-
-    @recomputed
-    def __call__(self, x, *, train):
-        x = lrelu(self.convs[0](x))
-        for conv, norm in zip(self.convs[1:], self.norms):
-            x = lrelu(norm(conv(x), train=train))
-        return x
-
-
-class PatchHead(nnx.Module):
-    """A map b h w c -> logits of its patches b n; with `vector`, whether they match b vector."""
-
-    def __init__(self, c, vector=0, norm=BatchNorm, *, rngs):
-        self.joint = conv3(vector + c, c, rngs=rngs) if vector else None
-        self.norm = norm(c, rngs=rngs) if vector else None
-        self.logit = Conv(c, 1, 4, stride=2, kernel_init=ORTHOGONAL, rngs=rngs)
-        self.bias = nnx.Param(jnp.zeros(1))
-
-    def __call__(self, x, vector=None, *, train, rows=None):
-        """rows: which rows batch norm sees."""
-        if self.joint:
-            x = conv3_beside(*operands(self.joint, vector, x))
-            x = lrelu(self.norm(x, train=train, rows=rows))
-        return rearrange(self.logit(x).astype(jnp.float32) + self.bias[...], 'b h w 1 -> b (h w)')
-
-
-def widths_of(side, d):
-    """Return the widths that lead from a side to 4 x 4, the last four of d .. 8d at most."""
-    return [d << i for i in range(4)][-min(4, levels(side, least=8)) :]
-
-
-class PatchDiscriminator(nnx.Module):
-    """Pictures of one side: are their patches real, and do they match a sentence?"""
-
-    def __init__(self, side, d, embedding, norm, game=PLAIN, *, rngs):
-        widths = widths_of(side, d)
-        self.trunk = Trunk(3, widths, norm, rngs=rngs)
-        self.real = PatchHead(8 * d, rngs=rngs)
-        self.matching = PatchHead(8 * d, embedding, norm, rngs=rngs)
-        self.extras = game.extras((side >> len(widths)) ** 2 * 8 * d, embedding, rngs=rngs)
-
-    def match(self, code, sentence, *, train):
-        logits = self.matching(code, sentence, train=train)
-        return logits + self.extras(jnp.zeros(len(logits)), code, sentence)[:, None]
-
-
-class ShapeDiscriminator(nnx.Module):
-    """Pictures of one side with class maps: does the picture have these shapes? -> b n"""
-
-    def __init__(self, side, classes, d, norm, *, rngs):
-        self.look = ReflectConv(classes, LOOKED, bias=True, rngs=rngs)
-        self.trunk = Trunk(3 + LOOKED, widths_of(side, d), norm, rngs=rngs)
-        self.real = PatchHead(8 * d, rngs=rngs)
-
-    def joined(self, image, maps):
-        """Join pictures b s s 3 and what is seen of class maps b 64 64 C."""
-        return joined(self.look, image, maps)
-
-    def __call__(self, x, *, train):
-        return self.real(self.trunk(x, train=train), train=train)
-
-
-def joined(look, image, maps):
-    """Join pictures b s s 3 and what a convolution sees of class maps b h h C -> b s s 3+12."""
-    seen = lrelu(instance_norm(look(resized(maps, image.shape[1]))))
-    return jnp.concatenate([image, seen.astype(image.dtype)], -1)
-
-
-class ObjectDiscriminator(nnx.Module):
-    """Objects in their boxes: are they real, and do they match labels and words?
-
-    widths: of the trunk. condition: numbers of labels and words. zoom: pictures are enlarged.
-    """
-
-    def __init__(self, classes, widths, c, condition, zoom, legacy, norm, *, rngs):
-        self.look = ReflectConv(classes, LOOKED, bias=True, rngs=rngs)
-        self.trunk = Trunk(3 + LOOKED, widths, norm, rngs=rngs)
-        self.each = Conv(widths[-1], c, 4, padding=1, kernel_init=ORTHOGONAL, rngs=rngs)
-        self.bias = nnx.Param(jnp.zeros(c))
-        self.real, self.matching = (
-            PatchHead(c, vector, norm, rngs=rngs) for vector in (0, condition)
-        )
-        self.zoom, self.legacy = zoom, legacy
-
-    def joined(self, image, maps):
-        """Join pictures and class maps, enlarged."""
-        x = joined(self.look, image, maps)
-        return bilinear(x, self.zoom * x.shape[1], False).astype(image.dtype)
-
-    def objects(self, maps, boxes):
-        """Cut objects out of maps of the trunk: b h w c, b r 4 -> (b r) 4 4 c."""
-        seen = rows_of(roi_align(maps, boxes, 5, self.legacy))
-        return lrelu(self.each(seen) + self.bias[...].astype(seen.dtype))
-
-    def match(self, objects, conditions, there, *, train):
-        """Compute logits of objects (b r) 4 4 c with conditions b r n: b r."""
-        rows = there.reshape(-1)
-        logits = self.matching(objects, rows_of(conditions), train=train, rows=rows)
-        return logits.reshape(there.shape)
-
-    def free(self, objects, there, *, train):
-        """Compute logits of objects alone: b r."""
-        return self.real(objects, train=train).reshape(there.shape)
-
-
-class Critics(nnx.Module):
-    """All discriminators."""
-
-    def __init__(self, sides, classes, d, embedding, condition, zoom, legacy, norm, game, *, rngs):
-        self.patches = nnx.List(
-            [PatchDiscriminator(side, d, embedding, norm, game, rngs=rngs) for side in sides]
-        )
-        self.layouts = nnx.List(
-            [ShapeDiscriminator(side, classes, d, norm, rngs=rngs) for side in sides]
-        )
-        self.small, self.large = (
-            ObjectDiscriminator(
-                *(classes, [d << i for i in range(n)], 4 * d, condition, zoom, legacy, norm),
-                rngs=rngs,
-            )
-            for n in (3, 4)
-        )
-
-
-def routed(objects, large=0.4, legacy=False):
-    """Return which objects the discriminators of small and of large ones judge: bool b r each.
-
-    large: from which width or height on an object is large.
-    """
-    side = objects.boxes[..., 2:].max(-1)
-    if not legacy:
-        return {
-            'small': objects.there & (side < large),
-            'large': objects.there & (side >= large),
-        }
-    low, high = LEGACY_SIZES
-    small = (side >= 1.25 / 64) & (side < low)
-    return {'small': objects.there & small, 'large': objects.there & (side >= high)}
-
-
-def next_of(there):
-    """Return for each of some rows the next that is there, after the last the first: b -> b."""
-    rows = len(there)
-    number = jnp.where(there, jnp.arange(rows), rows)
-    # of itself or those that follow
-    ahead = jax.lax.cummin(number, reverse=True)
-    following = jnp.append(ahead[1:], rows)
-    return jnp.where(following < rows, following, ahead[0]) % rows
-
-
 # --------------------------------------------------------------------------------------- stages
 class FromWords:
     """A stage of layouts that reads words: its `encode` gives a WordsAndSentence."""
@@ -560,7 +295,7 @@ class FromWords:
         return encode_words(self.text, batch, prefix=prefix)
 
 
-class ObjGanBoxes(FromWords, hierarchical_layout.BoxStage):
+class ObjGanBoxes(FromWords, BoxStage):
     """Learns the labels and boxes of a sentence's objects."""
 
     loads = {'text': 'damsm.text'}
@@ -586,16 +321,16 @@ class ObjGanBoxes(FromWords, hierarchical_layout.BoxStage):
 
         components: of each mixture.
         attention: whether the LSTM looks at words.
-        order: of objects, as in hierarchical_layout.BoxStage.
+        order: of objects, as in BoxStage.
         label_weight, box_weight: of the two terms.
         label_power: a label weighs count^-power in the loss.
         class_limit: a layout has no more objects of a class than scenes in training have.
-        temperature, label_temperature: as in hierarchical_layout.BoxStage.
+        temperature, label_temperature: as in BoxStage.
         text: the trained text encoder.
         """
         LayoutStage.__init__(self, meta, text, order)
         self.label_weight, self.box_weight = label_weight, box_weight
-        self.label_power = label_power
+        self.label_power, self.all_square = label_power, bool(meta.scenes)
         self.boxes = WordBoxes(
             self.classes,
             text.d,
@@ -618,8 +353,20 @@ class ObjGanBoxes(FromWords, hierarchical_layout.BoxStage):
         loss = self.label_weight * label + self.box_weight * box
         return loss, {'label_nll': -(labels.sum(1) / (n + 1)).mean(), 'box_nll': box}
 
+    def measure(self, batch, key):
+        """As in BoxStage. Of shape scenes, whose boxes are square, `nll_per_box_by_ratio`.
 
-class ObjGanShapes(FromWords, hierarchical_layout.ShapeStage):
+        The density of a number that never varies has no limit but that of sigma, so that it says
+        nothing about systems that know both sides.
+        """
+        found = super().measure(batch, key)
+        if self.all_square:
+            found['nll_per_box_by_ratio'] = found.pop('nll_per_box')
+            found['nll_per_layout_by_ratio'] = found.pop('nll_per_layout')
+        return found
+
+
+class ObjGanShapes(FromWords, ShapeStage):
     """Learns the shapes of objects in their boxes; gated units, and the largest of all masks."""
 
     loads = {'text': 'damsm.text', 'picture': 'damsm.image', 'boxes': 'box.boxes'}
@@ -628,20 +375,19 @@ class ObjGanShapes(FromWords, hierarchical_layout.ShapeStage):
         super().__init__(meta, activation=activation, union=union, **others)
 
 
-class ObjGan(Matching, LayoutStage):
+class ObjGan(AttnTree, LayoutStage):
     """Paints layouts; learns from true ones."""
 
     phases = (Phase('d_loss', trains=('D',)), Phase('g_loss', trains=('G',)))
-    ema, critics = ('G',), ('D', 'image')
+    ema, critics, called = ('G',), ('D', 'image'), 'image'
     loads = {
         'text': 'damsm.text',
         'image': 'damsm.image',
         'boxes': 'box.boxes',
         'shapes': 'shape.shapes',
     }
-    makes, takes = ('image', 'images', 'attention', 'boxes', 'masks'), ('layout',)
-    truths = hierarchical_layout.ImageStage.truths
-    judges, advice = ('damsm',), matching_advice('image')
+    makes = 'image', 'images', 'attention', 'object_attention', 'boxes', 'masks'
+    takes, judges, advice = ('layout',), ('damsm',), matching_advice('image')
     tiny = dict(
         scales=2,
         g=4,
@@ -654,7 +400,6 @@ class ObjGan(Matching, LayoutStage):
         large=0.22,
         vectors='damsm',
     )
-    check_encoders, damsm_losses = AttnGan.check_encoders, AttnGan.damsm_losses
 
     def __init__(
         self,
@@ -705,8 +450,8 @@ class ObjGan(Matching, LayoutStage):
             'cosine'.
         order: of objects, as in BoxStage.
         match_weight: of m of patches in both losses.
-        shape_weight, object_weight, damsm_weight, kl_weight: of terms of L_G; the DAMSM has no part
-            in training where its weight is 0, discriminators of shapes and objects none in G's.
+        shape_weight, object_weight, damsm_weight, kl_weight: of terms of L_G. What weighs 0 has no
+            part in training, its discriminators included.
         zoom: how many times larger the discriminators of objects see the last picture.
         large: the width or height, of the frame, from which on an object counts as large (ours).
         wrong, unit_text, d_norm, game: as in AttnGan; game: of the patches.
@@ -717,7 +462,7 @@ class ObjGan(Matching, LayoutStage):
         Matching.__init__(self, meta, **matching)
         LayoutStage.__init__(self, meta, text, order)
         choose('d_norm', d_norm, NORMS)
-        choose('attention', attention, ATTENTIONS)
+        choose('attention', attention, COMPARISONS)
         self.game = Game.of(game, self.leave_out)
         self.wrong, self.unit_text = choose('wrong', wrong, ('shift', 'sampled')), unit_text
         self.legacy, self.large, self.sides = legacy, large, tree_sides(meta.size, scales)
@@ -743,8 +488,6 @@ class ObjGan(Matching, LayoutStage):
         self.object_weight, self.damsm_weight = object_weight, damsm_weight
         self.kl_weight = kl_weight
         self.taught_by = self.judges if damsm_weight else ()
-        if scales == 1:
-            self.makes = tuple(name for name in self.makes if name != 'attention')
         compared = self.compared if damsm_weight or any(self.game.contrast) else ()
         sampled = ('wrong_tokens',) if wrong == 'sampled' else ()
         layout = 'boxes', 'object_labels', 'object_masks'
@@ -757,15 +500,22 @@ class ObjGan(Matching, LayoutStage):
 
     # --------------------------------------------------------------------------- text and layouts
     def encode(self, batch, prefix=''):
-        """Return the Text of a batch's sentences (or of the `wrong_` ones)."""
+        """Return the Text of a batch's sentences (or `wrong_` ones), as `boxes` learnt it."""
         if 'encoded' in batch and not prefix:
             return batch['encoded']
-        text = encode_words(self.text, batch, unit=self.unit_text, prefix=prefix)
         tokens = batch[prefix + 'tokens']
         vectors = (
             self.vectors.words[...][tokens] if self.vectors is not None else self.text.embed(tokens)
         )
-        return Text(*text, vectors.astype(jnp.float32))
+        return Text(*encode_words(self.text, batch, prefix=prefix), vectors.astype(jnp.float32))
+
+    def painted(self, text):
+        """Return a Text as G and D read it."""
+        scaled = scaled_to_unit(text.sentence) if self.unit_text else text.sentence
+        return text._replace(sentence=scaled)
+
+    def sentences(self, batch, prefix=''):
+        return self.painted(self.encode(batch, prefix)).sentence
 
     def label_vectors(self, labels):
         """Return the vectors of labels b r: b r n, zeros where no object is."""
@@ -773,9 +523,10 @@ class ObjGan(Matching, LayoutStage):
             table = self.vectors.labels[...]
         else:
             each = self.text.embed.embedding[...]
-            zeros = jnp.zeros((1, each.shape[-1]))
-            means = [each[jnp.array(ids)].mean(0) if ids else zeros[0] for ids in self.label_ids]
-            table = jnp.stack(means)
+            nothing = jnp.zeros(each.shape[-1])
+            table = jnp.stack(
+                [each[jnp.array(ids)].mean(0) if ids else nothing for ids in self.label_ids]
+            )
         return jnp.where((labels >= 0)[..., None], table[jnp.maximum(labels, 0)], 0)
 
     def laid_out(self, objects, labels=None):
@@ -791,166 +542,108 @@ class ObjGan(Matching, LayoutStage):
         return self.G.noise(keys[0], n) | self.layout_noise(keys[1], n)
 
     def forward(self, batch, key):
-        objects, text, b = self.scene(batch), self.encode(batch), len(batch['image'])
+        layout, b = self.laid_out(self.scene(batch)), len(batch['image'])
         noise = self.game.tied(self.G.noise(key, b), b)
-        out = self.G(text, self.laid_out(objects), **noise, train=True)
+        out = self.G(self.painted(self.encode(batch)), layout, **noise, train=True)
         # no loss reads the attention, and 256 px have hundreds of MB of it
         return out._replace(attention=())
 
     # ---------------------------------------------------------------------------------- losses
     def d_loss(self, batch, key, out):
-        if len(batch['image']) < 2 and (self.wrong == 'shift' or self.damsm_weight):
-            raise RunError(
-                "Obj-GAN and its DAMSM take other rows' sentences for ones that do not match, and "
-                'a batch of 1 has none: set stages.image.batch_size to 2 or more.'
-            )
         self.game.begin(self.D)
         reals, objects = pyramid(batch, self.sides), self.scene(batch)
-        logs, others = self.d_patches(batch, key, out, reals)
+        logs, others = self.d_sides(self.D.patches, batch, key, out)
         labels, changed = other_classes(objects.labels, self.classes)
-        layout, wrong = self.laid_out(objects), self.laid_out(objects, labels)
-        for side, D, real, drawn in zip(self.sides, self.D.layouts, reals, out.images):
-            pairs = (real, layout), (drawn, layout), (real, wrong)
-            seen = [D.joined(image, one.maps) for image, one in pairs]
-            right, fake, exchanged = separately(D, seen)
-            not_it = bce(fake, 0.0)
-            mixed = (not_it + mean_of(bce_per_row(exchanged, 0.0), changed)) / 2
-            logs[f'd_shape_{side}'] = bce(right, 1.0) + jnp.where(changed.any(), mixed, not_it)
-        conditions = self.G.conditions(out.text, wrong.vectors)
-        pairs = (reals[-1], layout), (out.images[-1], layout), (reals[-1], wrong)
-        for name, there in routed(objects, self.large, self.legacy).items():
-            logs[f'd_{name}'] = self.d_objects(
-                getattr(self.D, name),
-                pairs,
-                objects,
-                there,
-                out.conditions,
-                jax.lax.stop_gradient(conditions),
-                changed[:, None] & (labels != objects.labels),
-            )
-        return sum(logs.values()), logs | mean_logs(others)
+        layout, exchanged = self.laid_out(objects), self.laid_out(objects, labels)
 
-    def d_patches(self, batch, key, out, reals):
-        """Compute the losses of the discriminators of patches: {name: scalar}, more logs."""
-        sentence, game, logs, every = out.text.sentence, self.game, {}, []
-        sampled = self.encode(batch, 'wrong_').sentence if self.wrong == 'sampled' else None
-        other, weight = mismatched(sentence, sampled), self.match_weight
-        for side, D, *pictures in zip(self.sides, self.D.patches, reals, out.images):
-            pictures = game.seen(key, *pictures)
-            real, fake = separately(D.trunk, pictures)
-            matching, drawn = (D.match(code, sentence, train=True) for code in (real, fake))
-            wrong = D.match(real[: len(other)], other, train=True)
-            free = game.d_answers(*(D.real(code, train=True) for code in (real, fake)))
-            match = game.d_answers(matching, drawn, wrong)
-            loss = (free.right + weight * match.right) / 2
-            loss += (free.drawn + weight * (match.drawn + match.wrong)) / 3
-            more, its_logs = game.d_more(
-                D.extras,
-                lambda x, D=D: D.match(D.trunk(x, train=True), sentence, train=True).mean(1),
-                key,
-                batch,
-                sentence,
-                Seen(pictures[0], real, matching),
-                Seen(pictures[1], fake, drawn),
-                Wrong(sampled, wrong),
-            )
-            logs[f'd_{side}'] = loss + more
-            every.append(its_logs)
-        return logs, every
+        def seen(D, trunk, real, drawn):
+            """Ask for a real and a drawn picture, and a real one whose classes are exchanged."""
+            pairs = (real, layout), (drawn, layout), (real, exchanged)
+            return separately(trunk, [D.joined(image, one.maps) for image, one in pairs])
 
-    def d_objects(self, D, pairs, objects, there, conditions, exchanged, changed):
+        if self.shape_weight:
+            for side, D, *pictures in zip(self.sides, self.D.layouts, reals, out.images):
+                right, drawn, wrong = seen(D, D, *pictures)
+                wrong = (bce(drawn, 0.0) + mean_of(bce_per_row(wrong, 0.0), changed)) / 2
+                wrong = jnp.where(changed.any(), wrong, bce(drawn, 0.0))
+                logs[f'd_shape_{side}'] = bce(right, 1.0) + wrong
+        conditions = jax.lax.stop_gradient(
+            (out.conditions, self.G.conditions(out.text, exchanged.vectors))
+        )
+        changed = labels != objects.labels
+        for name, there in self.routed(objects).items():
+            D = getattr(self.D, name)
+            maps = seen(D, D.trunk, reals[-1], out.images[-1])
+            logs[f'd_{name}'] = self.d_objects(D, maps, objects, there, conditions, changed)
+        return sum(logs.values()), logs | others
+
+    def routed(self, objects):
+        """Return which objects each discriminator of objects judges: {name: bool b r}."""
+        return routed(objects, self.large, self.legacy) if self.object_weight else {}
+
+    def d_objects(self, D, maps, objects, there, conditions, changed):
         """Compute the loss of a discriminator of objects.
 
-        pairs: (pictures, ObjectLayout), real, drawn and real with exchanged classes.
+        maps: of its trunk, of real pictures, drawn ones, and real ones with exchanged classes.
         there: which objects it judges, b r.
-        conditions, exchanged: of objects by their labels, and by exchanged ones, b r n.
+        conditions: of objects by their labels, and by exchanged ones, b r n each.
         changed: whose label is another then, b r.
         """
-        maps = separately(D.trunk, [D.joined(image, one.maps) for image, one in pairs])
-        real, fake, mixed = (D.objects(x, objects.boxes) for x in maps)
+        real, drawn, mixed = (D.objects(x, objects.boxes) for x in maps)
+        own, exchanged = conditions
+        other, differs = other_objects(objects.labels, there)
+        differs = differs.reshape(there.shape)
+        changed = changed & there
 
         def match(x, conditions):
             return D.match(x, conditions, there, train=True)
 
-        flat = there.reshape(-1)
-        other = rows_of(conditions)[next_of(flat)].reshape(conditions.shape)
-        changed = changed & there
-        right = D.free(real, there, train=True), match(real, conditions)
-        wrong = [
-            (D.free(fake, there, train=True), there),
-            (match(fake, conditions), there),
-            # of a single object there is no other
-            (match(real, other), there & (flat.sum() > 1)),
+        right = D.free(real, there, train=True), match(real, own)
+        wrong = (
+            (D.free(drawn, there, train=True), there),
+            (match(drawn, own), there),
+            (match(real, rows_of(own)[other].reshape(own.shape)), differs),
             (match(mixed, exchanged), changed),
-        ]
-        loss = sum(mean_of(bce_per_object(x, 1.0), there) for x in right) / 2
-        wrong = sum(mean_of(bce_per_object(x, 0.0), some) for x, some in wrong)
+        )
+        loss = sum(mean_of(bce_each(x, 1.0), there) for x in right) / 2
+        wrong = sum(mean_of(bce_each(x, 0.0), some) for x, some in wrong)
         return loss + wrong / (3 + changed.any())
 
     def g_loss(self, batch, key, out):
         self.game.begin(self.D)
         objects = self.scene(batch)
-        layout = self.laid_out(objects)
-        logs, others = self.g_patches(batch, key, out)
-        if self.shape_weight:
-            for side, D, drawn in zip(self.sides, self.D.layouts, out.images):
-                answers = D(D.joined(drawn, layout.maps), train=True)
-                logs[f'g_shape_{side}'] = self.shape_weight * bce(answers, 1.0)
-        if self.object_weight:
-            conditions = jax.lax.stop_gradient(out.conditions)
-            for name, there in routed(objects, self.large, self.legacy).items():
-                D = getattr(self.D, name)
-                maps = D.trunk(D.joined(out.images[-1], layout.maps), train=True)
-                found = D.objects(maps, objects.boxes)
-                answers = (
-                    D.free(found, there, train=True),
-                    D.match(found, conditions, there, train=True),
-                )
-                answers = sum(mean_of(bce_per_object(x, 1.0), there) for x in answers)
-                logs[f'g_{name}'] = self.object_weight * answers
-        loss = sum(logs.values())
-        logs |= mean_logs(others)
-        logs['kl'] = conditioning_kl(out.mu, out.logvar)
-        loss += self.kl_weight * logs['kl']
-        if self.damsm_weight:
-            logs |= self.damsm_losses(batch, out)
-            loss += self.damsm_weight * (logs['words'] + logs['sentence'])
-        return loss, logs
-
-    def g_patches(self, batch, key, out):
-        """Compute G's losses by the discriminators of patches: {name: scalar}, more logs."""
-        sentence, game, logs, every = out.text.sentence, self.game, {}, []
-        reals = pyramid(batch, self.sides) if game.pairs else out.images
-        for side, D, *pictures in zip(self.sides, self.D.patches, reals, out.images):
-            real, fake = game.seen(key, *pictures)
-            code, of_real = D.trunk(fake, train=True), (None, None)
-            if game.pairs:
-                real = D.trunk(real, train=True)
-                of_real = D.real(real, train=True), D.match(real, sentence, train=True)
-            drawn = D.real(code, train=True), D.match(code, sentence, train=True)
-            free, match = (game.g_answers(*both).mean() for both in zip(drawn, of_real))
-            more, its_logs = game.g_more(D.extras, batch, code, sentence)
-            logs[f'g_{side}'] = free + self.match_weight * match + more
-            every.append(its_logs)
-        return logs, every
+        maps = self.laid_out(objects).maps
+        logs, others = self.g_sides(self.D.patches, batch, key, out)
+        sides = zip(self.sides, self.D.layouts, out.images) if self.shape_weight else ()
+        for side, D, drawn in sides:
+            answers = D(D.joined(drawn, maps), train=True)
+            logs[f'g_shape_{side}'] = self.shape_weight * bce(answers, 1.0)
+        conditions = jax.lax.stop_gradient(out.conditions)
+        for name, there in self.routed(objects).items():
+            D = getattr(self.D, name)
+            found = D.objects(D.trunk(D.joined(out.images[-1], maps), train=True), objects.boxes)
+            free = D.free(found, there, train=True)
+            match = D.match(found, conditions, there, train=True)
+            answers = sum(mean_of(bce_each(x, 1.0), there) for x in (free, match))
+            logs[f'g_{name}'] = self.object_weight * answers
+        more, its_logs = self.g_text(batch, out)
+        return sum(logs.values()) + more, logs | others | its_logs
 
     def sample(self, batch, noise):
-        """-> {'image', 'images', 'attention', 'boxes', 'object_labels', 'masks', ...}
+        """-> {'image', 'images', 'attention', 'object_attention', and the layout}
 
-        attention: as AttnGAN's; object_attention: at which words objects look, b R t.
+        attention: as AttnGan's. object_attention: the words that the objects of a pixel look at, a
+        mean over them, b 32 32 t.
         """
-        objects = self.objects(batch, noise)
-        own = {name: noise[name] for name in ('z', 'eps')}
-        out = self.G(self.encode(batch), self.laid_out(objects), **own, train=False)
-        attention = {'attention': out.attention} if out.attention else {}
+        objects, text = self.objects(batch, noise), self.encode(batch)
+        own, layout = {name: noise[name] for name in ('z', 'eps')}, self.laid_out(objects)
+        out = self.G(self.painted(text), layout, **own, train=False)
         return {
             'image': out.images[-1],
             'images': out.images,
-            'boxes': objects.boxes,
-            'object_labels': objects.labels,
-            'masks': objects.masks,
-            'object_attention': out.of_objects,
-        } | attention
+            'attention': out.attention,
+            'object_attention': spread(out.of_objects, resized(layout.masks, 32)),
+        } | as_samples(objects)
 
 
 # in the order of training
