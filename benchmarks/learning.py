@@ -8,7 +8,9 @@ A group of GROUPS is one table; each row of it is a run in FOLDER/<row>. The ste
 is timed first, and they get as many steps as fit into the minutes, all of them equal parts
 (`--minutes=0`: the experiment's own steps). Sentence encoders and the DAMSM are trained once and
 shared, and do not count. A run that is finished is not trained again, one that was stopped is
-resumed, so that the same command continues. The table has the rows that are measured so far.
+resumed, so that the same command continues. The table has the rows that are measured so far. In
+`layouts` the stages of boxes and shapes are trained as the experiments have them, do not count, and
+have a table of their own.
 
 Judges: the analytic and the trained reader (1,000 captions a split), and R-precision by a DAMSM of
 its own, FOLDER/judge or FOLDER/reader (JUDGES), the second of which also describes the pictures.
@@ -37,12 +39,19 @@ SENTENCES = (
     'a yellow ring',
     'a cyan diamond',
 )
+# where pictures have several objects
+OF_SEVERAL = (
+    'a red circle to the left of a blue square',
+    'a green triangle above a yellow ring',
+    'two purple crosses and an orange diamond',
+)
 
 
 class Row(NamedTuple):
     """One run. group: of tables. stages: those that share the minutes. sets: settings.
 
-    takes: stage -> the row that trained it.
+    takes: stage -> the row that trained it. parts: earlier stages that have a table, too; a row
+    without `stages` has these alone.
     """
 
     name: str
@@ -51,6 +60,7 @@ class Row(NamedTuple):
     stages: tuple[str, ...] = ('gan',)
     sets: tuple[str, ...] = ()
     takes: dict[str, str] = {}
+    parts: tuple[str, ...] = ()
 
 
 def without(name, label, *sets, takes=None):
@@ -68,6 +78,13 @@ def mirror(name, label, *sets, takes=None):
 def control(name, label, *sets):
     sets = tuple(f'stages.gan.model.{one}' for one in sets)
     return Row(name, label, 'mca_gan_shapes:recipe', sets=sets, takes={'damsm': 'attngan'})
+
+
+def painted(name, label, *sets, variant='recipe', **takes):
+    sets = tuple(f'stages.image.model.{one}' for one in sets)
+    takes = {'damsm': 'attngan_multi'} | takes
+    parts = () if 'box' in takes else ('box', 'shape')
+    return Row(name, label, f'obj_gan_shapes:{variant}', ('image',), sets, takes, parts)
 
 
 SHARED = {'text': 'gan_cls'}
@@ -106,6 +123,31 @@ GROUPS = {
         Row('stackgan', 'StackGAN', 'stackgan_shapes:recipe', ('one', 'two'), takes=SHARED),
         Row('fused', 'FusedGAN', 'fused_gan_shapes:recipe', ('gan', 'refine'), takes=SHARED),
     ],
+    'layouts': [
+        Row('attngan_multi', 'AttnGAN', 'attngan_shapes:multi'),
+        painted('obj_gan', 'Obj-GAN, recipe'),
+        painted(
+            'obj_gan_uniform',
+            'the same, objects read all words alike',
+            'attention=uniform',
+            box='obj_gan',
+            shape='obj_gan',
+        ),
+        Row(
+            'hong',
+            'Hong et al., recipe',
+            'hierarchical_layout_shapes:recipe',
+            ('image',),
+            parts=('box', 'shape'),
+        ),
+        Row('layout_vae', 'LayoutVAE, labels given', 'layout_vae_shapes', (), parts=('box',)),
+        Row(
+            'attngan_multi_recipe',
+            'AttnGAN, recipe',
+            'attngan_shapes:multi_recipe',
+            takes={'damsm': 'attngan_multi'},
+        ),
+    ],
     'seeds': [
         Row(f'seed{n}' if n else 'quick', f'seed {n}', 'gan_cls_shapes:quick', sets=(f'seed={n}',))
         for n in range(3)
@@ -137,12 +179,19 @@ python -m benchmarks.learning FOLDER {group} --minutes={minutes}
 class / of held-out ones, by the analytic reader; R-precision by a DAMSM that trained none of them.
 
 {table}
-{picture}"""
+{parts}{picture}"""
+OF_PARTS = """
+Boxes and shapes, of 1,000 held-out scenes. Nats: of boxes in [0, 1] coordinates; those of a system
+that knows a box by its width and height / width say nothing here, where all boxes are square.
+
+{table}
+"""
 ALONE = 'seed=1', 'stages.damsm.steps=1600'
 # of a group: a run that takes no part, whose DAMSM (and captioner) reads the pictures
 JUDGES = {
     'recipes': Row('judge', '', 'damsm_shapes', sets=ALONE),
     'attention': Row('reader', '', 'mirrorgan_shapes', sets=(*ALONE, 'stages.gan.steps=0')),
+    'layouts': Row('judge_multi', '', 'damsm_shapes:multi', sets=ALONE),
 }
 # title, metric, reader, splits
 READ = 'analytic'
@@ -159,6 +208,25 @@ COLUMNS = (
     ('FID analogue', 'fid_', ''),
     ('MS-SSIM', 'ms_ssim_same_caption', ''),
 )
+MORE = {
+    'layouts': (
+        ('words', 'sem_acc', READ),
+        ('object in its place', 'object_in_place', READ),
+        ('R-precision, both ways', 'r_precision_both_ways', 'run_'),
+    )
+}
+# title, metric of the stage's own evaluation
+PARTS = (
+    ('nats a box', 'nll_per_box'),
+    ('the same by ratio', 'nll_per_box_by_ratio'),
+    ('all labels', 'layout_labels_told'),
+    ('relations', 'layout_relation'),
+    ('counts, total variation', 'layout_count_tv'),
+    ('IoU of boxes', 'layout_iou'),
+    ('IoU of masks', 'mask_iou'),
+)
+# kinds of drawn pictures, and what stands behind a row's label
+KINDS = {'true_masks': ', true boxes and masks', 'true_boxes': ', true boxes', 'drawn': ''}
 SPLITS = 'test', 'test_unseen'
 
 
@@ -196,28 +264,28 @@ def train(row, folder, minutes, core):
     return found
 
 
-def report_of(row, folder, judge):
-    """Return the file of a row's evaluation."""
-    by = f'_{judge.name}' if judge else ''
+def report_of(row, folder, judge, part=''):
+    """Return the file of a row's evaluation, of its pictures or of an earlier stage."""
+    by = f'_{part}' if part else f'_{judge.name}' if judge else ''
     return folder / row.name / 'eval' / f'learning{by}.json'
 
 
-def evaluate(row, folder, core, judge):
+def evaluate(row, folder, core, judge=None, part=''):
     """Evaluate a row's run, once -> its report."""
-    workdir, path = folder / row.name, report_of(row, folder, judge)
+    workdir, path = folder / row.name, report_of(row, folder, judge, part)
     if not path.exists():
-        flags = [f'--config.eval.name={path.stem}']
+        flags = [f'--config.eval.name={path.stem}'] + ([f'--stage={part}'] if part else [])
         flags += [f'--config.eval.scorer={folder / judge.name}'] if judge else []
         python('t2i_jax', f'--workdir={workdir}', '--mode=evaluate', *flags, core=core)
     return json.loads(path.read_text())
 
 
 # ------------------------------------------------------------------------------------------ tables
-def value(report, metric, reader, split):
+def value(report, metric, reader, split, kind='drawn'):
     """Find a number of drawn pictures in a report, or None."""
     for one in report['values']:
         protocol = one['protocol']
-        if (protocol.get('pictures'), protocol.get('split')) != ('drawn', split):
+        if (protocol.get('pictures'), protocol.get('split')) != (kind, split):
             continue
         by = protocol.get('decoder', '')
         if one['metric'].startswith(metric) and (not reader or by.startswith(reader)):
@@ -227,32 +295,55 @@ def value(report, metric, reader, split):
 
 def table(group, rows):
     """Write rows [(Row, plan, report)] as a table in Markdown: seen / held-out pairs."""
-    measured = [one for one in COLUMNS if any(value(r, *one[1:], SPLITS[0]) for *_, r in rows)]
+    columns = COLUMNS + MORE.get(group, ())
+    measured = [one for one in columns if any(value(r, *one[1:], SPLITS[0]) for *_, r in rows)]
     lines = ['| | steps | GFLOP a step | ' + ' | '.join(title for title, *_ in measured) + ' |']
     lines.append('|---' * (len(measured) + 3) + '|')
     for row, plan, report in rows:
         steps = ' + '.join(f'{one["steps"]:,}' for one in plan.values())
         flops = ' + '.join(f'{one["flops"] / 1e9:.0f}' for one in plan.values())
-        cells = []
-        for _, metric, reader in measured:
-            both = [value(report, metric, reader, split) for split in SPLITS]
-            form = '{:.1f}' if metric == 'fid_' else '{:.3f}'
-            both = [form.format(x) if x is not None else '' for x in both]
-            cells.append(' / '.join(x.removeprefix('0') for x in both if x))
         steps = steps or f'{report["run"]["step"]:,}'
-        lines.append(f'| {row.label} | {steps} | {flops} | ' + ' | '.join(cells) + ' |')
+        for kind, more in KINDS.items():
+            cells = [cell(report, *one[1:], kind) for one in measured]
+            if any(cells):
+                head = f'| {row.label}{more} | {steps} | {flops} | '
+                lines.append(head + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
 
-def strip(rows, folder, out):
+def cell(report, metric, reader, kind):
+    """Write a number of both splits."""
+    both = [value(report, metric, reader, split, kind) for split in SPLITS]
+    form = '{:.1f}' if metric == 'fid_' else '{:.3f}'
+    return ' / '.join(form.format(x).removeprefix('0') for x in both if x is not None)
+
+
+def parts_table(rows):
+    """Write evaluations of earlier stages, [(Row, stage, report)], as a table in Markdown."""
+    if not rows:
+        return ''
+    lines = ['| | stage | ' + ' | '.join(title for title, _ in PARTS) + ' |']
+    lines.append('|---' * (len(PARTS) + 2) + '|')
+    for row, part, report in rows:
+        found = {
+            one['metric']: f'{one["value"]:.3f}'
+            for one in report['values']
+            if (one['protocol'].get('pictures'), one['protocol'].get('split')) == ('drawn', 'test')
+        }
+        cells = ' | '.join(found.get(metric, '') for _, metric in PARTS)
+        lines.append(f'| {row.label} | {part} | {cells} |')
+    return OF_PARTS.format(table='\n'.join(lines))
+
+
+def strip(rows, folder, out, sentences=SENTENCES):
     """Draw the same sentences by each run: one picture, a line for each."""
     drawn = []
     for row, *_ in rows:
-        images = Sampler.load(folder / row.name)(list(SENTENCES), num=2, seed=0)['image']
+        images = Sampler.load(folder / row.name)(list(sentences), num=2, seed=0)['image']
         drawn.append(images.reshape(-1, *images.shape[2:]))
     side = max(images.shape[1] for images in drawn)
     drawn = [x.repeat(side // x.shape[1], 1).repeat(side // x.shape[2], 2) for x in drawn]
-    title = ', '.join(SENTENCES)
+    title = ', '.join(sentences)
     sheets.sheet(np.stack(drawn), [row.label for row, *_ in rows], out, title=title)
 
 
@@ -270,16 +361,21 @@ def cli():
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     chosen = args.rows.split(',') if args.rows else [row.name for row in GROUPS[args.group]]
-    done = []
+    done, parts = [], []
     judge = JUDGES.get(args.group)
     if judge and not args.table:
         train(judge, args.folder, 0, args.core)
     for row in GROUPS[args.group]:
-        if args.table and not report_of(row, args.folder, judge).exists():
-            continue
-        if row.name in chosen and not args.table:
+        if args.table:
+            there = [one for one in row.parts if report_of(row, args.folder, None, one).exists()]
+            draws = row.stages and report_of(row, args.folder, judge).exists()
+        elif row.name in chosen:
             train(row, args.folder, args.minutes, args.core)
-        if row.name in chosen or args.table:
+            there, draws = row.parts, row.stages
+        else:
+            continue
+        parts += [(row, one, evaluate(row, args.folder, args.core, part=one)) for one in there]
+        if draws:
             plan = json.loads((args.folder / f'{row.name}.json').read_text())
             done.append((row, plan, evaluate(row, args.folder, args.core, judge)))
             print(table(args.group, done[-1:]), flush=True)
@@ -290,12 +386,14 @@ def cli():
         date=datetime.date.today(),
         device=jax.devices()[0].device_kind,
         table=table(args.group, done),
+        parts=parts_table(parts),
         picture=picture or '',
     )
     print(text)
     if args.out and done:
         args.out.write_text(text)
-        strip(done, args.folder, args.out.with_suffix('.png'))
+        sentences = OF_SEVERAL if args.group == 'layouts' else SENTENCES
+        strip(done, args.folder, args.out.with_suffix('.png'), sentences)
 
 
 if __name__ == '__main__':

@@ -6,9 +6,9 @@
 
 Hardware: a CPU core, for narrow networks; `:full` a GPU.
 The DAMSM is that of damsm_shapes; one that is trained can be shared: --config.init.damsm=<run>.
-Variants: `:multi`; `:recipe`, by what later papers do (see gan_cls_shapes), with a cheaper step;
-`:quick`, 16 and 32 px; `:full`, the paper's networks and sizes, 64, 128 and 256 px; `:tiny` and
-`:multi_tiny`, seconds, for tests. Ablations:
+Variants: `:multi`; `:recipe`, by what later papers do (see gan_cls_shapes), with a cheaper step,
+and `:multi_recipe`; `:quick`, 16 and 32 px; `:full`, the paper's networks and sizes, 64, 128 and
+256 px; `:tiny` and `:multi_tiny`, seconds, for tests. Ablations:
 --config.stages.gan.model.damsm_weight=0 (no DAMSM), --config.stages.gan.model.attention_count=0
 (no attention: later scales get the sentence vector, by as many parameters).
 
@@ -43,7 +43,8 @@ def get_config(arg=''):
         optim=dict(d_loss=adam, g_loss=adam),
         validate_every=0,
     )
-    variants = dict(multi=multi, quick=quick, recipe=recipe, full=full, multi_tiny=multi_tiny)
+    variants = dict(multi=multi, quick=quick, recipe=recipe, full=full)
+    variants |= dict(multi_recipe=multi_recipe, multi_tiny=multi_tiny)
     return common.variant(c, arg, **variants)
 
 
@@ -73,6 +74,12 @@ def drawing_recipe(gan):
     common.recipe(gan, steps=5000)
     gan.near_wrong, gan.data.scales = 0.9, (32,)
     gan.model.update(scales=2, gf=12, df=24, residuals=0, kl_weight=0.5, damsm_weight=0.2)
+
+
+def multi_recipe(c):
+    """As `recipe` on scenes of several objects, with the words of damsm_shapes:multi, an LSTM's."""
+    multi(c)
+    drawing_recipe(c.stages.gan)
 
 
 def full(c):

@@ -6,7 +6,8 @@
     t2i_jax --workdir=runs/layout --mode=evaluate [--stage=box] [--stage=shape]
 
 Hardware: CPU cores, for narrow networks.
-Variant: `:tiny`, seconds, for tests.
+Variants: `:recipe`, by what later papers do (see gan_cls_shapes), with a cheaper step; `:tiny`,
+seconds, for tests.
 
 Expected: classes at their places; colours are mixed up where a scene has several, since one vector
 carries all of them to one place (Obj-GAN).
@@ -75,7 +76,14 @@ def get_config(arg=''):
         ema_warmup=True,
         **common.every(1000),
     )
-    return common.variant(c, arg, tiny=tiny)
+    return common.variant(c, arg, tiny=tiny, recipe=recipe)
+
+
+def recipe(c):
+    """As `gan_cls_shapes.recipe`, for narrower networks; all numbers ours."""
+    common.recipe(c.stages.image, steps=4000)
+    c.stages.image.near_wrong = 0.9
+    c.stages.image.model.update(g=8, d=24, residuals=1)
 
 
 def tiny(c):

@@ -17,7 +17,7 @@ from t2i_jax.metrics.inception_score import inception_score
 from t2i_jax.metrics.kid import kid, kid_full
 from t2i_jax.metrics.ms_ssim import ms_ssim
 from t2i_jax.metrics.prdc import density_coverage, precision_recall
-from t2i_jax.metrics.r_precision import r_precision, r_precision_of
+from t2i_jax.metrics.r_precision import r_precision, r_precision_of, r_precision_pools
 from t2i_jax.metrics.retrieval import retrieval
 
 
@@ -353,6 +353,27 @@ def test_r_precision_interval_is_clustered():
         r_precision(images, texts, picture, images=i)['interval'] for i in (picture, np.arange(n))
     )
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+
+
+def test_r_precision_in_pools_goes_both_ways():
+    codes = normal(250, 8)
+    found = r_precision_pools(codes, 2 * codes, np.arange(250))
+    assert found == dict(value=1.0, spread=0.0, to_text=1.0, to_image=1.0, pools=2)
+    # two pictures look like a third: they miss their captions, and these them; it is tied with both
+    pictures = codes.copy()
+    pictures[[7, 8]] = codes[9]
+    asked = r_precision_pools(pictures, codes, np.arange(250))
+    assert (asked['to_text'], asked['to_image']) == (0.99, 0.985)
+    chance = r_precision_pools(normal(3000, 8), normal(3000, 8, seed=1), np.arange(3000))
+    assert abs(chance['value'] - 0.01) < 0.006 and 0 < chance['spread'] < 0.02
+    # pictures of two captions each stand next to each other, and are never in one pool
+    twice = np.repeat(np.arange(100), 2)
+    assert r_precision_pools(codes[twice], codes[twice], twice)['value'] == 1
+    assert (
+        r_precision_pools(np.tile(codes[:1], (100, 1)), codes[:100], np.arange(100))['value'] < 0.02
+    )
+    with pytest.raises(ValueError, match='99 pairs, and a pool has 100'):
+        r_precision_pools(codes[:99], codes[:99], np.arange(99))
 
 
 def test_r_precision_refuses_codes_without_a_direction():

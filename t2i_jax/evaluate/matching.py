@@ -9,9 +9,11 @@ numbers of two conventions cannot be compared; each is a metric of its own:
 | r_precision_entailment | those that are false of the scene of the own caption (shape_scenes) |
 | r_precision_class | those of pictures of another class (DM-GAN's code for birds) |
 | r_precision_picture | those of other pictures (COCO) |
+| r_precision_both_ways | all others of a pool of 100, and pictures for captions (Obj-GAN's code) |
 
-A caption of the same words is never a wrong one. The number is the mean over all draws of the 99,
-computed, not drawn; a wrong caption with the score of the own one counts before it.
+A caption of the same words is never a wrong one, but in the last. The number is the mean over all
+draws of the 99, computed, not drawn; a wrong caption with the score of the own one counts before
+it.
 """
 
 import functools
@@ -28,7 +30,7 @@ from t2i_jax.evaluate.reading import found_words, readable, told_apart
 from t2i_jax.evaluate.report import HIGHER, LOWER, Headline
 from t2i_jax.evaluate.sources import Real
 from t2i_jax.metrics.arrays import unit
-from t2i_jax.metrics.r_precision import TIE
+from t2i_jax.metrics.r_precision import TIE, r_precision_pools
 from t2i_jax.metrics.retrieval import retrieval, share
 from t2i_jax.runtime.errors import RunError
 from tfds_builders.facts import entails
@@ -38,6 +40,8 @@ WRONG = 99
 AT = 1, 5, 10
 # captions of other pictures, of which the best one is asked for single words
 GALLERY = 100
+# pairs of a pool, of R-precision both ways
+POOLED = 100
 # pictures that are compared at a time
 BLOCK = 200
 # captions of which it is checked whether they are true of each picture
@@ -154,6 +158,12 @@ def judged(rows, name, judge, read, pictures, seed, remark) -> list:
             found = share(rank, wrong, 1, n + 1)
             one = report.averaged(metric, found, seed, few.rows, **protocol, pictures=kind)
             values.append(one)
+    for kind, found in image_codes.items() if len(codes) >= POOLED else ():
+        one = r_precision_pools(found, codes, few.rows, size=POOLED)
+        protocol = dict(decoder=name, reader=judge.tag, wrong='pool', pool=POOLED, pictures=kind)
+        number, spread = one.pop('value'), one.pop('spread')
+        protocol |= dict(chance=1 / POOLED, n=one['pools'] * POOLED) | one
+        values.append(report.value('r_precision_both_ways', number, spread, **protocol))
     return values
 
 

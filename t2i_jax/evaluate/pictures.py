@@ -23,6 +23,7 @@ from t2i_jax.data.feed import Rows, first_rows
 from t2i_jax.data.text import encode_sentences
 from t2i_jax.evaluate import report
 from t2i_jax.evaluate.captions import redescribed
+from t2i_jax.evaluate.crops import ObjectReader
 from t2i_jax.evaluate.features import choose_extractor
 from t2i_jax.evaluate.judges import captioners_of, judges_of
 from t2i_jax.evaluate.matching import r_precision, readings
@@ -61,6 +62,8 @@ HEADLINE = (
 )
 # samples of one caption that are compared with each other, and those whose scenes are
 PAIRS, SCENES = 4, 16
+# pictures whose objects are looked at where no reader of scenes reads them
+PLACED = 500
 # pictures of which the oracle's R-precision is computed, which takes long
 RANKED = 300
 
@@ -106,12 +109,13 @@ class Images(Kind):
 
         values = self.set_distances(rows, sampled, f'real {name}') if self.extract else []
         values += self.agreements(rows, sampled) if self.readers else []
-        if read_by_judges:
-            real = read_cached(Real(rows), None, self.judges, 'real pictures')
-            codes = {'drawn': sampled, 'real': real}
-            values += r_precision(rows, self.judges, read_by_judges, codes, seed)
+        kinds = {'drawn': sampled}
         if self.sampler.module.truths:
-            values += self.of_truths(rows, name)
+            found, more = self.of_truths(rows, name)
+            values, kinds = values + found, kinds | more
+        if read_by_judges:
+            kinds['real'] = read_cached(Real(rows), None, self.judges, 'real pictures')
+            values += r_precision(rows, self.judges, read_by_judges, kinds, seed)
         for who, captioner in self.captioners.items():
             real = read_cached(Real(rows), None, {who: captioner}, 'real pictures')
             for kind, found in (('drawn', sampled), ('real', real)):
@@ -147,23 +151,31 @@ class Images(Kind):
             values += report.tagged(found, pictures=pictures)
         return values
 
-    def of_truths(self, rows, name) -> list:
+    def of_truths(self, rows, name) -> tuple[list, dict]:
         """Numbers of pictures that are drawn of parts of the truth, such as true layouts.
 
-        And how often the objects of a layout, given or made, stand in their places in the picture.
+        And how often the objects of a layout, given or made, stand in their places in the picture,
+        or are known by a reader of crops. Also {kind of pictures: what was read of them}.
         """
-        values, kinds = [], {'drawn': {}, **self.sampler.module.truths}
+        values, kinds, readings = [], {'drawn': {}, **self.sampler.module.truths}, {}
+        # readers of scenes know objects exactly
+        ask = self.extract and not self.readers
+        crops = ObjectReader.fitted(self.extract, self.train) if ask else None
+        if crops:
+            values += report.tagged(crops.of_data(rows, self.options['seed']), pictures='real')
         for kind, given in kinds.items():
             found = []
             if given:
                 samples = Sampled(self.sampler, rows, self.options['seed'], given)
-                sampled = read(samples, self.extract, self.readers, f'sampling {name}, {kind}')
+                readers = self.readers | self.judges
+                sampled = read(samples, self.extract, readers, f'sampling {name}, {kind}')
+                readings[kind] = sampled
                 found += self.distances_to_real(rows, sampled, kind)
                 for who, reader in self.readers.items():
                     found += agreement(sampled[who], rows, reader, self.options['seed'], rows.rows)
-            found += in_their_places(self.sampler, rows, self.readers, given, self.options)
+            found += in_their_places(self.sampler, rows, self.readers, crops, given, self.options)
             values += report.tagged(found, pictures=kind)
-        return values
+        return values, readings
 
     def distances_to_real(self, rows, sampled, what) -> list:
         """Distances of one set of pictures to the real ones of the split; [] without features."""
@@ -196,14 +208,14 @@ class Images(Kind):
         return values
 
 
-def in_their_places(sampler, rows, readers, given, options) -> list:
+def in_their_places(sampler, rows, readers, crops, given, options) -> list:
     """Measure how many objects of layouts are seen in their places, class by class of things.
 
-    given: as `Sampled` takes it.
+    crops: an ObjectReader or None. given: as `Sampled` takes it.
     """
-    few, seed = rows.take(slice(options['diversity'])), options['seed']
+    few, seed = rows.take(slice(options['diversity'] if readers else PLACED)), options['seed']
     n = len(few.rows)
-    if not n or not readers:
+    if not n or not (readers or crops):
         return []
     batch = few.batch()
     batch |= {key: batch[name] for key, name in given.items()}
@@ -216,6 +228,8 @@ def in_their_places(sampler, rows, readers, given, options) -> list:
         there = (out['object_labels'] >= 0).any(1)
         share = np.where(there, np.nanmean(np.where(there[:, None], found, 0), 1), np.nan)
         values += report.averages({'object_in_place': share}, seed, **read_by(reader))
+    if crops:
+        values += crops.of(out['image'], out['boxes'], out['object_labels'], seed)
     return values
 
 

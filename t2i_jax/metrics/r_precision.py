@@ -104,6 +104,53 @@ def r_precision_of(
     }
 
 
+def r_precision_pools(
+    image_codes: ArrayLike,
+    text_codes: ArrayLike,
+    groups: ArrayLike,
+    *,
+    size: int = 100,
+    tie: float = TIE,
+) -> dict:
+    """Compute R-precision as Obj-GAN's code has it: top-1 both ways within pools of pairs.
+
+    Row i of the codes (n, d) are a pair. Pairs are cut into pools in their order, first those that
+    are the first of their group, then the second ones, ...: where groups are pictures of several
+    captions, a picture is once in a pool. What is left of the last pool has no part. In a pool all
+    captions but its own are wrong for a picture, whatever they say, and the other way round.
+
+    Returns `value`, the mean over pools of the mean of both ways, `spread`, its standard deviation
+    over pools, `to_text` (a picture finds its caption), `to_image`, `pools`. Raises ValueError for
+    fewer than `size` pairs.
+    """
+    images, texts = unit(image_codes, 'image codes'), unit(text_codes, 'text codes')
+    same_width(images.shape[1], texts.shape[1], 'image and text codes')
+    groups = np.asarray(groups)
+    _, index = np.unique(groups, return_inverse=True)
+    order = np.argsort(index, kind='stable')
+    starts = np.searchsorted(index[order], index[order])
+    turn = np.empty(len(order), int)
+    turn[order] = np.arange(len(order)) - starts
+    order = np.argsort(turn, kind='stable')
+    pools = len(order) // size
+    if not pools:
+        raise ValueError(f'{len(order)} pairs, and a pool has {size}: take more.')
+    ways = []
+    for pool in order[: pools * size].reshape(pools, size):
+        scores = images[pool] @ texts[pool].T
+        first = scores >= np.diagonal(scores)[:, None] - tie, scores >= np.diagonal(scores) - tie
+        # of a picture its row, of a caption its column: nothing but its own is as good
+        ways.append([(found.sum(axis) == 1).mean() for found, axis in zip(first, (1, 0))])
+    ways = np.array(ways)
+    return {
+        'value': float(ways.mean()),
+        'spread': float(ways.mean(1).std()),
+        'to_text': float(ways[:, 0].mean()),
+        'to_image': float(ways[:, 1].mean()),
+        'pools': pools,
+    }
+
+
 def _lookup(scores, n):
     """A function that reads a checked matrix of scores (n, n)."""
     matrix = rows(scores, 'scores', n)
