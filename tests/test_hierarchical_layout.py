@@ -328,6 +328,17 @@ def test_a_layout_that_cannot_be_read_is_one_message(given, message):
         read_layouts(given, META)
 
 
+def test_masks_that_overlap_are_drawn_with_a_word(capsys):
+    whole = OBJECT | {'mask': ['#']}
+    half = OBJECT | {'mask': ['#.'], 'label': 'ring'}
+    found = read_layouts([[whole, OBJECT, half]], META)
+    assert found['given_labels'].tolist() == [[1, 1, 2, -1]]
+    said = capsys.readouterr().out
+    assert 'masks of objects 1 and 3 of layout 1 overlap in 100% of the smaller' in said
+    read_layouts([[OBJECT | {'mask': ['.#']}, half]], META)
+    assert not capsys.readouterr().out
+
+
 @pytest.mark.parametrize('text', ['{', '{"label": 1}', '[[], 3]', '7'])
 def test_a_file_of_another_form_is_one_message(text, tmp_path):
     path = tmp_path / 'layout.json'

@@ -17,6 +17,8 @@ from t2i_jax.runtime.errors import DataError, home, quoted, short
 from tfds_builders.files import read_text
 
 PLACES = 'cx', 'cy', 'w', 'h'
+# share of a mask on which another may lie without a word
+OVERLAP = 0.1
 FORM = '{"label": "...", "cx": 0.5, "cy": 0.5, "w": 0.3, "h": 0.2}'
 
 
@@ -28,7 +30,7 @@ def read_layouts(values, meta) -> dict[str, np.ndarray]:
     Returns {'given_boxes': (n, R, 4) float32, 'given_labels': (n, R) int32, -1 where none is,
     'given_masks': (n, R, 64, 64) float32, all 0 where none is given}. Raises DataError for JSON of
     another form, a label that does not exist, a box outside the frame, too many objects, and a mask
-    of which nothing is set.
+    of which nothing is set. Masks that overlap are drawn; a line says so.
     """
     if isinstance(values, (str, os.PathLike)):
         values = [values]
@@ -100,7 +102,22 @@ def read_layout(layout, where, meta):
         if one.get('mask') is not None:
             mask = mask_in_frame(lines_as_mask(one['mask'], at), boxes[-1])
         masks.append(mask)
+    say_overlaps(masks, where)
     return boxes, labels, masks
+
+
+def say_overlaps(masks, where):
+    """Print a line for the first two given masks of a layout that lie on each other."""
+    for j, one in enumerate(masks):
+        for i, other in enumerate(masks[:j]):
+            smaller = min(one.sum(), other.sum())
+            shared = (one * other).sum() / smaller if smaller else 0
+            if shared > OVERLAP:
+                print(
+                    f'The masks of objects {i + 1} and {j + 1} of {where} overlap in '
+                    f'{shared:.0%} of the smaller one: there the picture is asked to show both.'
+                )
+                return
 
 
 def lower(at) -> str:
