@@ -471,6 +471,27 @@ def test_a_residual_block_adds_to_its_input_and_nothing_comes_after_the_sum():
     np.testing.assert_array_equal(block(x, train=True), x)
 
 
+def test_a_vector_may_scale_and_shift_the_maps_of_the_first_stage():
+    plain, modulated = (InitStage(6, 4, 16, one, rngs=nnx.Rngs(0)) for one in (False, True))
+    for one, other in zip(modulated.ups, plain.ups):
+        other.conv.kernel[...], other.norm.scale[...] = (
+            one.conv.kernel[...],
+            one.norm.norm.scale[...],
+        )
+        kernel = one.norm.modulate.kernel
+        kernel[...] = jnp.zeros_like(kernel[...])
+    modulated.first, modulated.norm = plain.first, plain.norm
+    x = jax.random.normal(jax.random.key(0), (5, 6))
+    np.testing.assert_allclose(modulated(x, train=True), plain(x, train=True), rtol=1e-5)
+    # the last gates are opened for the first row alone
+    kernel = modulated.ups[-1].norm.modulate.kernel
+    kernel[...] = kernel[...].at[0, -4:].set(10.0)
+    changed = modulated(jnp.zeros((5, 6)).at[0, 0].set(1.0), train=True)
+    without = plain(jnp.zeros((5, 6)).at[0, 0].set(1.0), train=True)
+    assert not np.allclose(changed[0], without[0])
+    np.testing.assert_allclose(changed[1:], without[1:], rtol=1e-4, atol=1e-6)
+
+
 def test_gates_are_the_second_half_of_the_channels():
     keep = KeepGlu(2, 3, rngs=nnx.Rngs(0))
     x = normals((2, 4, 4, 2))[0]

@@ -11,7 +11,7 @@ from flax import nnx
 
 from t2i_jax.layers.conv import Conv, conv3_beside, conv3_doubled, levels, operands
 from t2i_jax.layers.linear import ORTHOGONAL, lrelu
-from t2i_jax.layers.norm import BatchNorm
+from t2i_jax.layers.norm import BatchNorm, ModulatedNorm
 from t2i_jax.layers.remat import recomputed
 
 
@@ -22,14 +22,19 @@ def conv3(c, d, *, rngs):
 
 
 class UpGlu(nnx.Module):
-    """Pixels doubled, 3x3 convolution, batch norm, GLU. b h w c -> b 2h 2w d"""
+    """Pixels doubled, 3x3 convolution, batch norm, GLU. b h w c -> b 2h 2w d
 
-    def __init__(self, c, d, *, rngs):
-        self.conv, self.norm = conv3(c, 2 * d, rngs=rngs), BatchNorm(2 * d, rngs=rngs)
+    With `modulated` = n a vector b n scales and shifts what is normed.
+    """
+
+    def __init__(self, c, d, modulated=0, *, rngs):
+        self.conv = conv3(c, 2 * d, rngs=rngs)
+        more = (modulated,) if modulated else ()
+        self.norm = (ModulatedNorm if modulated else BatchNorm)(2 * d, *more, rngs=rngs)
 
     @recomputed
-    def __call__(self, x, *, train):
-        return jax.nn.glu(self.norm(conv3_doubled(*operands(self.conv, x)), train=train))
+    def __call__(self, x, *vector, train):
+        return jax.nn.glu(self.norm(conv3_doubled(*operands(self.conv, x)), *vector, train=train))
 
 
 class KeepGlu(nnx.Module):
@@ -75,23 +80,27 @@ class InitStage(nnx.Module):
     """A vector b n -> a map b s s c, s = 8, 16, 32, ...
 
     Maps of `base` x `base` (4 x 4) and c s/base channels are doubled until they have the side s;
-    the channels halve each time.
+    the channels halve each time. `modulated`: the vector scales and shifts each of them.
     """
 
-    def __init__(self, n, c, side, base=4, *, rngs):
+    def __init__(self, n, c, side, base=4, modulated=False, *, rngs):
         self.base, count = base, levels(side, least=base) - levels(base, least=4)
         wide = c << count
         units = 2 * base**2 * wide
         self.first = nnx.Linear(n, units, use_bias=False, kernel_init=ORTHOGONAL, rngs=rngs)
         # of each unit
         self.norm = BatchNorm(units, rngs=rngs)
-        self.ups = nnx.List([UpGlu(wide >> i, wide >> i + 1, rngs=rngs) for i in range(count)])
+        self.modulated, more = modulated, (n if modulated else 0,)
+        self.ups = nnx.List(
+            [UpGlu(wide >> i, wide >> i + 1, *more, rngs=rngs) for i in range(count)]
+        )
 
-    def __call__(self, x, *, train):
-        x = jax.nn.glu(self.norm(self.first(x), train=train))
+    def __call__(self, vector, *, train):
+        given = (vector,) if self.modulated else ()
+        x = jax.nn.glu(self.norm(self.first(vector), train=train))
         x = rearrange(x, 'b (h w c) -> b h w c', h=self.base, w=self.base)
         for up in self.ups:
-            x = up(x, train=train)  # b 8 8 c/2, b 16 16 c/4, ...
+            x = up(x, *given, train=train)  # b 8 8 c/2, b 16 16 c/4, ...
         return x
 
 

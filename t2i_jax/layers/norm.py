@@ -103,6 +103,8 @@ class LayerNorm(nnx.Module):
 
 
 NORMS = {'batch': BatchNorm, 'layer': LayerNorm}
+# of generators: see ModulatedNorm
+G_NORMS = 'batch', 'modulated'
 
 
 def instance_norm(x):

@@ -51,7 +51,7 @@ from t2i_jax.layers.conditioning import ConditioningAugmentation
 from t2i_jax.layers.game import GAME, PLAIN, Game, Seen, Wrong, mean_logs
 from t2i_jax.layers.glu import ImageTrunk, InitStage, LogitHead, ResidualGlu, ToImage, UpGlu
 from t2i_jax.layers.linear import ORTHOGONAL
-from t2i_jax.layers.norm import NORMS, separately
+from t2i_jax.layers.norm import G_NORMS, NORMS, separately
 from t2i_jax.layers.pairs import matching_advice
 from t2i_jax.losses import conditioning_kl, mismatched
 from t2i_jax.runtime.errors import RunError, choose
@@ -105,13 +105,25 @@ class AttnGenerator(nnx.Module):
     sentences = 1
 
     def __init__(
-        self, sides, d, gf, nz, nc, residuals, attention_count, mask_mode, single, *, rngs
+        self,
+        sides,
+        d,
+        gf,
+        nz,
+        nc,
+        residuals,
+        attention_count,
+        mask_mode,
+        single,
+        modulated=False,
+        *,
+        rngs,
     ):
         widths = [gf * max(1, 64 // side) for side in sides]
         self.ca = ConditioningAugmentation(
             self.sentences * d, nc, kernel_init=ORTHOGONAL, rngs=rngs
         )
-        self.first = InitStage(nc + nz, widths[0], sides[0], rngs=rngs)
+        self.first = InitStage(nc + nz, widths[0], sides[0], modulated, rngs=rngs)
         self.next = nnx.List(
             [
                 self.next_stage(d, *pair, residuals, mask_mode, rngs=rngs)
@@ -331,6 +343,7 @@ class AttnGan(AttnTree):
         mask_mode='fixed',
         unit_text=False,
         d_norm='batch',
+        g_norm='batch',
         game=GAME,
         text,
         image,
@@ -356,6 +369,7 @@ class AttnGan(AttnTree):
         mask_mode: of WordAttention.
         unit_text: scale sentence vectors to a mean square of 1 (ours).
         d_norm: 'layer' lets discriminators normalise each picture alone (ours).
+        g_norm: 'modulated', the condition and z scale and shift the maps of F_0 (ours).
         game: of each scale (ours; layers/game.py); its contrast leaves out the same pairs as the
             DAMSM.
         text, image: the trained encoders.
@@ -364,6 +378,7 @@ class AttnGan(AttnTree):
         """
         super().__init__(meta, **matching)
         choose('d_norm', d_norm, NORMS)
+        choose('g_norm', g_norm, G_NORMS)
         self.game = Game.of(game, self.leave_out)
         self.wrong, self.unit_text = choose('wrong', wrong, ('shift', 'sampled')), unit_text
         if attention_count < 0:
@@ -376,9 +391,8 @@ class AttnGan(AttnTree):
         self.sides = sides[-1:] if dcgan else sides
         self.text, self.image = text, image
         self.check_encoders(meta.size)
-        self.G = self.generator(
-            sides, text.d, gf, nz, nc, residuals, attention_count, mask_mode, dcgan, rngs=rngs
-        )
+        sizes = sides, text.d, gf, nz, nc, residuals, attention_count, mask_mode, dcgan
+        self.G = self.generator(*sizes, g_norm == 'modulated', rngs=rngs)
         self.D = nnx.List(
             [
                 AttnDiscriminator(side, df, text.d, NORMS[d_norm], not dcgan, self.game, rngs=rngs)

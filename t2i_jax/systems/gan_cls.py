@@ -39,7 +39,7 @@ from t2i_jax.encoders.sentence import encode_sentence, text_dim, text_reads
 from t2i_jax.layers.conv import Conv, ConvTranspose, levels
 from t2i_jax.layers.game import GAME, PLAIN, Game, Seen, Wrong
 from t2i_jax.layers.linear import linear, lrelu, torch_linear
-from t2i_jax.layers.norm import NORMS, BatchNorm, ModulatedNorm
+from t2i_jax.layers.norm import G_NORMS, NORMS, BatchNorm, ModulatedNorm
 from t2i_jax.layers.relu import Bottleneck
 from t2i_jax.layers.remat import recomputed
 from t2i_jax.runtime.errors import RunError, choose
@@ -257,7 +257,7 @@ class GanCls(Stage):
             draw no corners.
         """
         choose('d_norm', d_norm, NORMS)
-        choose('g_norm', g_norm, ('batch', 'modulated'))
+        choose('g_norm', g_norm, G_NORMS)
         self.game = Game.of(game, leave_out)
         self.wrong = choose('wrong', wrong, ('pictures', 'text'))
         if interpolate and self.game.pairs:

@@ -128,13 +128,15 @@ class ControlGenerator(AttnGenerator):
 
     next_stage = ControlStage
 
-    def __init__(self, sides, d, *sizes, mask_mode, single, channel_input, channel_grid, rngs):
-        super().__init__(sides, d, *sizes, mask_mode, single, rngs=rngs)
+    def __init__(self, sides, d, *sizes, channel_input, channel_grid, rngs):
+        super().__init__(sides, d, *sizes, rngs=rngs)
         self.channel_input = channel_input
         self.channels = nnx.List(
             [
-                ChannelAttention(d, side, channel_grid, mask_mode == 'fixed', rngs=rngs)
-                for side in sides[:-1]
+                ChannelAttention(
+                    d, side, channel_grid, stage.attention.mask_mode == 'fixed', rngs=rngs
+                )
+                for side, stage in zip(sides, self.next)
             ]
         )
 
@@ -255,9 +257,8 @@ class ControlGan(AttnGan):
         """Build G from the sizes that AttnGan gives."""
         if self.channel_input == 'none':
             return AttnGenerator(*sizes, rngs=rngs)
-        *sizes, mask_mode, single = sizes
         more = dict(channel_input=self.channel_input, channel_grid=self.channel_grid)
-        return ControlGenerator(*sizes, mask_mode=mask_mode, single=single, **more, rngs=rngs)
+        return ControlGenerator(*sizes, **more, rngs=rngs)
 
     # ------------------------------------------------------------------------------- words
     def seen(self, pictures):

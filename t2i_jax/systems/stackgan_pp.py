@@ -59,7 +59,7 @@ from t2i_jax.layers.glu import (
     UpGlu,
 )
 from t2i_jax.layers.linear import ORTHOGONAL
-from t2i_jax.layers.norm import NORMS, separately
+from t2i_jax.layers.norm import G_NORMS, NORMS, separately
 from t2i_jax.losses import bce, colour_consistency, conditioning_kl
 from t2i_jax.runtime.errors import RunError, choose
 from t2i_jax.stage import Phase, Stage, normal_rows
@@ -133,7 +133,9 @@ class TreeGenerator(nnx.Module):
     vectors are scaled, for stages that load this network.
     """
 
-    def __init__(self, sides, embedding, gf, nz, nc, residuals, unit_text=False, *, rngs):
+    def __init__(
+        self, sides, embedding, gf, nz, nc, residuals, unit_text=False, modulated=False, *, rngs
+    ):
         widths = [64 * gf // side for side in sides]  # 64, 128, 256 px: 1, 1/2, 1/4 times gf
         n = nc if embedding else nz
         self.ca = (
@@ -141,7 +143,8 @@ class TreeGenerator(nnx.Module):
             if embedding
             else None
         )
-        self.first = InitStage(n + nz if embedding else nz, widths[0], sides[0], rngs=rngs)
+        first = n + nz if embedding else nz
+        self.first = InitStage(first, widths[0], sides[0], modulated, rngs=rngs)
         self.next = nnx.List(
             [
                 TreeStage(c, n, residuals if i < 2 else 1, rngs=rngs)
@@ -224,6 +227,7 @@ class StackGanPp(Stage):
         through_mu=True,
         unit_text=False,
         d_norm='batch',
+        g_norm='batch',
         d_condition='mu',
         wrong='pictures',
         game=GAME,
@@ -245,6 +249,8 @@ class StackGanPp(Stage):
         through_mu: in G's phase the gradient also reaches the conditioning augmentation through the
             mu that the discriminators read.
         unit_text, d_norm: as in gan_cls; ours, and off in the paper's settings.
+        g_norm: 'modulated', the condition and z scale and shift the maps before the first picture
+            (ours).
         d_condition: what discriminators read of a sentence, 'mu' or (ours) its vector, 'embedding'.
         wrong: what is wrong in wrong pairs, 'pictures', or (ours, with 'embedding') 'text', so that
             a discriminator sees a real picture once.
@@ -254,6 +260,7 @@ class StackGanPp(Stage):
         Raises ValueError for sizes that do not fit.
         """
         choose('d_norm', d_norm, NORMS)
+        choose('g_norm', g_norm, G_NORMS)
         embedding = text_dim(text, meta) if conditional else 0
         self.sides = tree_sides(meta.size, scales)
         if 64 * gf % meta.size:
@@ -269,7 +276,8 @@ class StackGanPp(Stage):
                 "wrong='text' needs d_condition='embedding': mu is known of the own sentence alone."
             )
         self.text, self.conditional = text if conditional else None, conditional
-        self.G = TreeGenerator(self.sides, embedding, gf, nz, nc, residuals, unit_text, rngs=rngs)
+        more = unit_text, g_norm == 'modulated'
+        self.G = TreeGenerator(self.sides, embedding, gf, nz, nc, residuals, *more, rngs=rngs)
         told = (nc if d_condition == 'mu' else embedding) if conditional else 0
         more = NORMS[d_norm], self.game, embedding
         self.D = nnx.List(
