@@ -472,7 +472,9 @@ def test_a_residual_block_adds_to_its_input_and_nothing_comes_after_the_sum():
 
 
 def test_a_vector_may_scale_and_shift_the_maps_of_the_first_stage():
-    plain, modulated = (InitStage(6, 4, 16, one, rngs=nnx.Rngs(0)) for one in (False, True))
+    plain, modulated = (
+        InitStage(6, 4, 16, modulated=one, rngs=nnx.Rngs(0)) for one in (False, True)
+    )
     for one, other in zip(modulated.ups, plain.ups):
         other.conv.kernel[...], other.norm.scale[...] = (
             one.conv.kernel[...],

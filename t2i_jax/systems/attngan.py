@@ -123,7 +123,7 @@ class AttnGenerator(nnx.Module):
         self.ca = ConditioningAugmentation(
             self.sentences * d, nc, kernel_init=ORTHOGONAL, rngs=rngs
         )
-        self.first = InitStage(nc + nz, widths[0], sides[0], modulated, rngs=rngs)
+        self.first = InitStage(nc + nz, widths[0], sides[0], modulated=modulated, rngs=rngs)
         self.next = nnx.List(
             [
                 self.next_stage(d, *pair, residuals, mask_mode, rngs=rngs)

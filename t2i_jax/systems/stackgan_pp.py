@@ -144,7 +144,7 @@ class TreeGenerator(nnx.Module):
             else None
         )
         first = n + nz if embedding else nz
-        self.first = InitStage(first, widths[0], sides[0], modulated, rngs=rngs)
+        self.first = InitStage(first, widths[0], sides[0], modulated=modulated, rngs=rngs)
         self.next = nnx.List(
             [
                 TreeStage(c, n, residuals if i < 2 else 1, rngs=rngs)
