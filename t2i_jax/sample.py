@@ -102,6 +102,14 @@ class Samples(dict):
         return out.getvalue()
 
 
+def _parts(samples):
+    return [samples[name] for name in sorted(samples)], tuple(sorted(samples))
+
+
+# what jax.tree makes of samples is a dictionary
+jax.tree_util.register_pytree_node(Samples, _parts, lambda names, parts: dict(zip(names, parts)))
+
+
 class Sampler:
     """A stage that draws, with weights of one step.
 
@@ -421,7 +429,7 @@ def to_files(
         vectors = parse.attribute_vectors(attributes, meta)
         named = conditions.captions_of({'attributes': vectors}, meta) or attributes
     files = [pathlib.Path(path).stem for path in images or ()]
-    n = len(jax.tree.leaves(dict(samples))[0])
+    n = len(jax.tree.leaves(samples)[0])
     if layouts and len(sentences or ()) == 1:
         # one sentence for several layouts
         sentences = list(sentences) * n
