@@ -96,8 +96,8 @@ class Measured:
         self.program = lowered.compile()
         self.trace, self.compile = traced - start, time.perf_counter() - traced
         self.state = trainer.initial()
-        # seconds of each dispatch, and of its wait for data
-        self.times, self.waits = [], []
+        # seconds of each dispatch, those of all processors, and of its wait for data
+        self.times, self.used, self.waits = [], [], []
 
     def step(self):
         """Start one dispatch -> (metrics to wait for, seconds spent waiting for data)."""
@@ -119,6 +119,7 @@ class Measured:
             batch_size=self.batch_size,
             steps=len(self.times) * self.together,
             step=step,
+            used=statistics.median(self.used) / self.together,
             spread=tenths[::8],
             images_per_s=self.batch_size / step,
             trace=self.trace,
@@ -151,10 +152,11 @@ def measure(runs, steps, seconds):
         while len(runs[0].times) < steps or time.perf_counter() - began < seconds:
             if len(runs) > 1:
                 for one in runs:
-                    start = time.perf_counter()
+                    start, used = time.perf_counter(), time.process_time()
                     metrics, waited = one.step()
                     jax.block_until_ready(metrics)
                     one.times.append(time.perf_counter() - start)
+                    one.used.append(time.process_time() - used)
                     one.waits.append(waited)
             else:
                 pipelined(runs[0], min(steps, 10))
@@ -169,14 +171,15 @@ def measure(runs, steps, seconds):
 def pipelined(one, steps):
     """Run steps as the trainer does: the next one is started before the last one has ended."""
     last, _ = one.step()
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     for _ in range(steps):
         metrics, waited = one.step()
         jax.block_until_ready(last)
-        last, now = metrics, time.perf_counter()
+        last, now, used_now = metrics, time.perf_counter(), time.process_time()
         one.times.append(now - start)
+        one.used.append(used_now - used)
         one.waits.append(waited)
-        start = now
+        start, used = now, used_now
     jax.block_until_ready(last)
 
 

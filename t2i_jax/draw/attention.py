@@ -39,14 +39,13 @@ def overlay(picture, heat) -> np.ndarray:
 
     It is grey where the map is 0 and has the heat's colour where it is 1.
     """
-    # late, since most runs show no attention
-    from matplotlib import colormaps
-
-    s, colours = len(picture), colormaps['inferno']
+    s = len(picture)
     heat = cv2.resize(np.asarray(heat, np.float32), (s, s), interpolation=cv2.INTER_LINEAR)
     heat = np.clip(heat, 0, 1)[..., None]
+    # the same colours as matplotlib's, whose import would take a tenth of the start
+    colours = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     grey = 0.5 * picture.mean(-1, keepdims=True) + 0.5 * picture
-    mixed = grey * (1 - 0.75 * heat) + 255 * colours(heat[..., 0])[..., :3] * 0.75 * heat
+    mixed = grey * (1 - 0.75 * heat) + colours * 0.75 * heat
     return np.round(mixed).astype(np.uint8)
 
 
