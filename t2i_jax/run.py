@@ -38,7 +38,7 @@ from t2i_jax.runtime.errors import RunError, choose, home, quoted, reason, short
 from t2i_jax.runtime.files import read_json, write_text, writes
 from t2i_jax.runtime.lock import Lock
 from t2i_jax.runtime.places import folder_of
-from t2i_jax.runtime.weights import WEIGHTS, load_weights, read_list
+from t2i_jax.runtime.weights import WEIGHTS, load_weights, named, read_list
 
 Path = str | os.PathLike
 # what networks take their sizes from
@@ -636,6 +636,44 @@ class RunStage:
             _, weights = other.weights(shardings=place)
             for into, trained in zip((params, stats), weights):
                 into |= {key: trained[name] for key, name in networks.items() if name in trained}
+        return params, stats
+
+    @property
+    def begins_with(self) -> str:
+        """The workdir of the run whose same stage has its first weights, `init_from`; or ''."""
+        # runs of earlier versions lack the setting
+        other = self.block.get('init_from', '')
+        return '' if not other or self.adopted else other
+
+    def predecessor(self) -> 'RunStage':
+        """Return the stage that `init_from` names. Raises RunError."""
+        return Run.open(self.begins_with)[self.name]
+
+    def first_weights(self, state: core.State, place) -> tuple[dict, dict]:
+        """Read the weights that `init_from` names -> (parameters, statistics), {} without any.
+
+        Averaged weights where there is an average. An exported folder has no critics, which then
+        start afresh. Raises RunError where the networks differ.
+        """
+        if not self.begins_with:
+            return {}, {}
+        other = self.predecessor()
+        if other.run.exported:
+            step, (params, stats) = other.weights(shardings=place)
+        else:
+            step, (params, stats) = other.state(None, place, lambda saved: saved.weights())
+        for kind, tree, ours in ('params', params, state.params), ('stats', stats, state.stats):
+            there = named(core.pick(ours, tree))
+            for name, found in named(tree).items():
+                own = there.get(name)
+                if own is None or own.shape != found.shape:
+                    shape = 'is not there' if own is None else f'has the shape {own.shape}'
+                    raise RunError(
+                        f'Stage {self.name} cannot begin with that of {quoted(other.workdir)}: its '
+                        f'{kind} {name} of shape {found.shape} {shape} here. Take the same '
+                        f'settings under stages.{self.name}.model and sizes of data.'
+                    )
+        print(f'Stage {self.name}: begins with step {step:,} of {quoted(other.workdir)}.')
         return params, stats
 
     def require_vocabulary(self, other: 'RunStage', networks: str) -> None:

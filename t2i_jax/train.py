@@ -6,6 +6,7 @@ in step.py, what a batch is in data/feed.py, what a run is in run.py.
 
 import collections
 import contextlib
+import importlib.util
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from t2i_jax.evaluate.features import check_extractor
 from t2i_jax.run import Run
 from t2i_jax.runtime import hosts, memory, sharding
 from t2i_jax.runtime.errors import DataError, RunError, quoted, short
-from t2i_jax.runtime.log import Log, NoLog
+from t2i_jax.runtime.log import Log, NoLog, Wandb, require_wandb
 from t2i_jax.runtime.signals import Interrupted, Signals
 from t2i_jax.runtime.terminal import Progress
 from t2i_jax.step import compiled, joined, mean_of, settled, validated
@@ -123,6 +124,8 @@ def check(run: Run, mesh):
     that `init` names. Data are not read, weights not allocated. Raises RunError, DataError.
     """
     settings.check(run.config, trains=True)
+    if run.config.get('log') == 'wandb':
+        require_wandb()
     drawn = None
     for stage in run.stages:
         if stage.adopted:
@@ -145,6 +148,8 @@ def check(run: Run, mesh):
             )
         if not stage.has_checkpoints:
             stage.cls.check(settings.plain(block.model))
+            if stage.begins_with:
+                stage.predecessor().meta  # noqa: B018 - raises where it is missing
         try:
             check_data(stage, mesh.size)
         except DataError as error:
@@ -261,7 +266,7 @@ class Trainer:
             if int(state.step) >= self.total:
                 print(f'Stage {self.name}: finished, {self.total:,} steps.')
             else:
-                with Log(self.stage.folder, int(state.step)) if self.first else NoLog() as self.log:
+                with self.new_log(int(state.step)) as self.log:
                     self.loop(state, checkpoints)
         except BaseException as error:
             if isinstance(error, Interrupted):
@@ -273,6 +278,15 @@ class Trainer:
                     checkpoints.close()
             raise
         checkpoints.close()
+
+    def new_log(self, step):
+        """Open the log of the stage, in the first process."""
+        if not self.first:
+            return NoLog()
+        config = self.stage.config
+        # runs of earlier versions lack the setting
+        also = [Wandb(self.stage, step)] if config.get('log') == 'wandb' else []
+        return Log(self.stage.folder, step, also)
 
     def finished(self) -> bool:
         """Whether there is a whole checkpoint of the last step; no data are read."""
@@ -328,6 +342,9 @@ class Trainer:
             except DataError as error:
                 # `resumed` compares it with that of the checkpoint
                 logging.warning('%s It is made again from the data.', error)
+        if others := [other for other in stage.run.stages if other.begins_with]:
+            # a word keeps its meaning
+            return Run.open(others[0].begins_with).vocabulary
         if any('dialog' in other.nominal.needs for other in stage.run.stages):
             # one for all stages, with the words of the dialogues
             return Split(stage.dataset, stage.data['split'], ('dialog',)).vocabulary
@@ -474,6 +491,8 @@ class Trainer:
         params, stats = self.stage.loaded_weights(sharding.replicated(self.mesh))
         # those that the stage makes use of: by its keywords it may do without some
         params, stats = core.pick(params, state.params), core.pick(stats, state.stats)
+        own, its = self.stage.first_weights(state, sharding.replicated(self.mesh))
+        params, stats = {**own, **params}, {**its, **stats}
         averaged = core.pick(params, self.program.ema), core.pick(stats, self.program.ema)
         ema, ema_stats = jax.tree.map(jnp.copy, averaged)
         return state.replace(
@@ -685,7 +704,8 @@ def report(run: Run):
         checkpoints, losses = stage.folder / 'checkpoints', stage.folder / 'metrics.jsonl'
         last = f', last sample grid {quoted(grids[-1])}' if grids else ''
         print(f'  {stage.name}: checkpoints {quoted(checkpoints)}, losses {quoted(losses)}{last}')
-    print(f'  curves: curves.png there, or tensorboard --logdir={place}')
+    board = f', or tensorboard --logdir={place}' if importlib.util.find_spec('tensorboard') else ''
+    print(f'  curves: curves.png there{board}')
     again = f't2i_jax --workdir={place}'
     if not any(stage.makes_any(sample.DRAWN) for stage in run.stages):
         return print(f'  numbers: {again} --mode=evaluate')

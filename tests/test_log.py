@@ -2,13 +2,17 @@
 one process in.
 """
 
+import importlib.util
 import io
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+import types
 
+import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +24,7 @@ from t2i_jax.draw.sheets import save_gif, save_png, sheet
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.runtime.files import replacing, write_text, writes
 from t2i_jax.runtime.lock import Lock
-from t2i_jax.runtime.log import Log
+from t2i_jax.runtime.log import Log, Wandb, require_wandb
 from t2i_jax.runtime.terminal import Progress
 
 
@@ -318,3 +322,32 @@ def test_curves_have_a_panel_for_each_kind_of_values_that_was_logged(tmp_path):
     assert save_curves(lines, tmp_path / 'two.png', more)
     one, two = (Image.open(tmp_path / f'{name}.png').size for name in ('one', 'two'))
     assert two == (2 * one[0], one[1])
+
+
+def test_weights_and_biases_get_the_same_numbers(tmp_path, monkeypatch):
+    calls = []
+    run = types.SimpleNamespace(
+        log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append('end')
+    )
+    package = types.ModuleType('wandb')
+    package.init, package.Image = lambda **given: calls.append(given) or run, lambda x: x.shape
+    monkeypatch.setitem(sys.modules, 'wandb', package)
+    config = ml_collections.ConfigDict({'system': 'gan_cls'})
+    stage = types.SimpleNamespace(
+        folder=tmp_path / 'a' / 'gan', workdir=tmp_path / 'a', name='gan', config=config
+    )
+    with Log(stage.folder, also=[Wandb(stage, 0)]) as log:
+        log.write(2, {'loss': 1.5, 'idle': math.nan}, 'train/')
+        log.image(2, 'samples', np.zeros((4, 5, 3), np.uint8))
+    begun, *rest = calls
+    assert begun['name'] == 'a gan' and begun['resume'] == 'allow'
+    assert begun['config'] == {'system': 'gan_cls'}
+    assert rest == [(2, {'train/loss': 1.5}), (2, {'samples': (4, 5, 3)}), 'end']
+    again = [Wandb(stage, 2), calls[-1]][1]
+    assert again['id'] == begun['id']
+
+
+def test_weights_and_biases_that_are_not_installed(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(RunError, match='pip install wandb'):
+        require_wandb()

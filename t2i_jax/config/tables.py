@@ -142,6 +142,7 @@ STAGE = dict(
         2, 'number of newest checkpoints that stay; -1: all', FREE, low=-1, high=STEPS, never=0
     ),
     keep=Setting('last', 'last, or best:<a validation loss>, which stays as well'),
+    init_from=Setting('', 'a run from whose same stage the first weights are taken', FREE),
 )
 EVAL = dict(
     name=Setting('', "of the files in <workdir>/eval; '': what sets this evaluation apart", FREE),
@@ -184,6 +185,9 @@ SETTINGS = dict(
     data=DATA,
     stages=Named({'*': STAGE}),
     init=Named({'*': Setting('', 'a run that has trained this stage')}),
+    log=Setting(
+        '', "'wandb': losses and grids go to Weights & Biases, too", FREE, choices=('', 'wandb')
+    ),
     mesh=dict(fsdp=Setting(1, 'devices among which the state is divided', FREE, low=1, high=2**16)),
     eval=EVAL,
 )

@@ -1,11 +1,14 @@
 """The losses of a run on disk: metrics.jsonl and TensorBoard."""
 
 import contextlib
+import hashlib
+import importlib.util
 import json
 import math
 import os
 from pathlib import Path
 
+from t2i_jax.runtime.errors import RunError
 from t2i_jax.runtime.events import Events
 from t2i_jax.runtime.files import require_regular, write_text
 
@@ -15,9 +18,10 @@ class Log(contextlib.AbstractContextManager):
 
     Entries after `step` in both, which an abandoned run wrote, are dropped. Raises RunError where
     something other than a file lies there.
+    also: other logs, which get the same.
     """
 
-    def __init__(self, folder, step=0):
+    def __init__(self, folder, step=0, also=()):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / 'metrics.jsonl'
@@ -25,7 +29,7 @@ class Log(contextlib.AbstractContextManager):
         _drop_after(path, step)
         # close() closes it
         self.lines = open(path, 'a', buffering=1, encoding='utf-8')  # noqa: SIM115
-        self.events = Events(folder / 'tensorboard', step)
+        self.events, self.also = Events(folder / 'tensorboard', step), also
 
     def write(self, step, metrics, prefix=''):
         """Write one line {'step': step, prefix + name: value, ...}.
@@ -41,10 +45,14 @@ class Log(contextlib.AbstractContextManager):
             self.lines.write(json.dumps({'step': int(step), **values}) + '\n')
         for name, value in values.items():
             self.events.scalar(int(step), name, value)
+        for other in self.also:
+            other.write(int(step), values)
 
     def image(self, step, name, picture):
         """Show a picture (h w 3 uint8) in TensorBoard."""
         self.events.image(int(step), name, picture)
+        for other in self.also:
+            other.image(int(step), name, picture)
 
     def flush(self):
         """Return when the losses are on the disk.
@@ -56,7 +64,9 @@ class Log(contextlib.AbstractContextManager):
         self.events.flush()
 
     def close(self):
-        """Close both files."""
+        """Close both files, and the other logs."""
+        for other in self.also:
+            other.close()
         with contextlib.closing(self.events):
             self.lines.close()
 
@@ -80,6 +90,44 @@ class NoLog(contextlib.AbstractContextManager):
 
     def __exit__(self, *_):
         pass
+
+
+class Wandb:
+    """The log of a stage as a run of Weights & Biases, which a resumed one goes on with.
+
+    stage: a RunStage. step: from which it goes on.
+    """
+
+    def __init__(self, stage, step):
+        import wandb
+
+        place = os.path.abspath(stage.folder)
+        self.package, self.run = (
+            wandb,
+            wandb.init(
+                project='t2i_jax',
+                name=f'{Path(stage.workdir).name} {stage.name}',
+                id=hashlib.sha256(place.encode()).hexdigest()[:16],
+                resume='allow',
+                dir=str(stage.folder),
+                config=stage.config.to_dict(),
+            ),
+        )
+
+    def write(self, step, values):
+        self.run.log(values, step=step)
+
+    def image(self, step, name, picture):
+        self.run.log({name: self.package.Image(picture)}, step=step)
+
+    def close(self):
+        self.run.finish()
+
+
+def require_wandb():
+    """Raise RunError where the package wandb is not installed."""
+    if not importlib.util.find_spec('wandb'):
+        raise RunError('--config.log=wandb needs the package wandb: pip install wandb')
 
 
 def _drop_after(path, step):
