@@ -5,9 +5,9 @@
 Hardware: `:quick` 9 minutes of two CPU cores, `:laptop` 30 of one for 6,000 of 10,000 steps
 (docs/results.md); else a GPU.
 Variants: `:quick`, 32 px and narrow networks, the first run of a newcomer, by a recipe of later
-papers (see `recipe`); `:recipe`, the same at 64 px on the whole data set; `:multi`, that with one
-to five objects in a picture; `:paper`, as `:quick` by the paper's losses; `:laptop`, as `:paper` at
-64 px; `:style`, as `:paper` with little noise, and the style encoder; `:tiny`, seconds, for tests.
+papers (see `recipe`); `:recipe`, the same at 64 px on the whole data set; `:paper`, as `:quick` by
+the paper's losses; `:laptop`, as `:paper` at 64 px; `:style`, as `:paper` with little noise, and
+the style encoder; `:tiny`, seconds, for tests.
 
 Expected: docs/results.md. Of the paper's 100 numbers of noise a style encoder reads little off such
 pictures, of the four of `:style` all.
@@ -48,9 +48,7 @@ def get_config(arg=''):
         validate_batches=16,
         optim=dict(style_loss=dict(lr=1e-3, b1=0.9, schedule=cosine)),
     )
-    variants = dict(
-        quick=quick, recipe=recipe, multi=multi, paper=paper, style=style, laptop=laptop
-    )
+    variants = dict(quick=quick, recipe=recipe, paper=paper, style=style, laptop=laptop)
     return common.variant(c, arg, **variants)
 
 
@@ -98,15 +96,6 @@ def recipe(c):
     gan.model.update(wrong='text', g_norm='modulated', fine=True)
     # of 100 numbers of noise hardly any can be read off a picture: see `style`
     c.stages.style.steps = 0
-
-
-def multi(c):
-    """As `recipe`; which colour belongs to which class is read from words that stand together."""
-    recipe(c)
-    c.data.name = 'shape_scenes/multi'
-    c.stages.text.data.size = 64
-    c.stages.text.model.encoder.window = 3
-    c.stages.gan.update(steps=9000, near_wrong=0.9)
 
 
 def quick(c):

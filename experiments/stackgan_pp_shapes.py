@@ -57,7 +57,7 @@ def recipe(c):
     c.stages.gan.near_wrong, c.stages.gan.data.scales = 0.9, (32,)
     model = c.stages.gan.model
     model.update(scales=2, gf=12, df=24, residuals=0, wrong='text', d_condition='embedding')
-    model.update(uncond_weight=0.25, kl_weight=0.5, g_norm='modulated')
+    model.update(uncond_weight=0.25, kl_weight=0.5)
 
 
 def full(c):

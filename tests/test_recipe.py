@@ -210,20 +210,6 @@ def test_a_sentence_is_the_sum_of_its_words_in_any_order():
     assert not words[0, 3:].any() and not words[1, 3:].any() and not sentence[2].any()
 
 
-def test_a_window_of_words_tells_which_stand_together():
-    encoder = WordSum(9, 6, window=3, rngs=nnx.Rngs(0))
-    # "1 2, 3 4" and "1 4, 3 2", then the first with other padding
-    tokens = jnp.asarray([[1, 2, 5, 3, 4, 0, 0], [1, 4, 5, 3, 2, 0, 0], [1, 2, 5, 3, 4, 8, 8]])
-    length = jnp.full(3, 5)
-    sums = encoder(tokens, length, train=False)[1]
-    np.testing.assert_allclose(sums[0], sums[1], rtol=1e-5, atol=1e-6)
-    start = nnx.initializers.normal(1.0)
-    encoder.joint = nnx.Linear(12, 6, use_bias=False, kernel_init=start, rngs=nnx.Rngs(1))
-    sums = encoder(tokens, length, train=False)[1]
-    assert jnp.abs(sums[0] - sums[1]).max() > 0.1
-    np.testing.assert_allclose(sums[0], sums[2], rtol=1e-5)
-
-
 def test_encoders_by_name_and_keywords_that_are_not_read():
     words = sentence_encoder('words', META, dict(ENCODER, embedding=6), rngs=nnx.Rngs(0))
     lstm = sentence_encoder('lstm', META, dict(ENCODER, embedding=6), rngs=nnx.Rngs(0))

@@ -20,12 +20,10 @@ from t2i_jax.runtime.errors import choose
 ENCODERS = {
     'chars': ('variant', 'channels', 'hidden', 'embedding', 'dropout'),
     'lstm': ('embedding', 'dropout'),
-    'words': ('embedding', 'window'),
+    'words': ('embedding',),
 }
-# hidden 0: the variant's own
-ENCODER = dict(
-    variant='icml_birds', channels=(384, 512), hidden=0, embedding=1024, dropout=0.0, window=1
-)
+# of the char-CNN-RNN; hidden 0: the variant's own
+ENCODER = dict(variant='icml_birds', channels=(384, 512), hidden=0, embedding=1024, dropout=0.0)
 STORED = ('embedding',)
 WORDS = 'tokens', 'length'
 
@@ -36,8 +34,7 @@ def sentence_encoder(kind, meta, keywords, *, rngs):
     kind: 'chars', a char-CNN-RNN; 'lstm', a bi-LSTM over words; 'words', the sum of word vectors.
     keywords: as ENCODER has them. Raises ValueError for one that differs from it and is not read.
     """
-    # runs of earlier versions lack some
-    keywords, read = {**ENCODER, **keywords}, ENCODERS[choose('text', kind, ENCODERS)]
+    read = ENCODERS[choose('text', kind, ENCODERS)]
     unread = [key for key in keywords if key not in read and keywords[key] != ENCODER[key]]
     if unread:
         raise ValueError(
@@ -45,10 +42,10 @@ def sentence_encoder(kind, meta, keywords, *, rngs):
             'leave it out.'
         )
     if kind == 'chars':
-        return CharCnnRnn(**{key: keywords[key] for key in read}, rngs=rngs)
+        return CharCnnRnn(**keywords, rngs=rngs)
     d, words = keywords['embedding'], meta.vocabulary_size
     if kind == 'words':
-        return WordSum(words, d, keywords['window'], rngs=rngs)
+        return WordSum(words, d, rngs=rngs)
     return BiLstm(words, d, dropout=keywords['dropout'], rngs=rngs)
 
 
