@@ -136,6 +136,14 @@ FLAGS = {
     ),
     'license': Flag('NAME', 'Of the weights, as the hub names it.', str, 'other'),
     'push': Flag('OWNER/NAME', 'Upload the folder to the Hugging Face hub.'),
+    'port': Flag('N', 'Of the page; 7860 by default.', int, 7860, low=1, high=65535),
+    'host': Flag(
+        'ADDRESS',
+        """At which the page is served: 127.0.0.1, this machine alone, by default; 0.0.0.0, whoever
+        can reach it.""",
+        str,
+        '127.0.0.1',
+    ),
     'settings': Flag('', 'Print every setting as a line --config.a.b=value.', bool, False),
     'images': Flag('FOLDER', 'The pictures that are measured.'),
     'captions': Flag('FILE', 'The sentence of each picture, a line each, in the order of files.'),
@@ -191,6 +199,11 @@ MODES = {
         ('workdir', 'stage', 'out', 'format', 'precision', 'license', 'push'),
         '--workdir=runs/quick --mode=export --out=red_rings',
     ),
+    'demo': Mode(
+        'Serve a web page to play with runs, side by side where there are several.',
+        ('workdir', 'stage', 'host', 'port'),
+        '--mode=demo --workdir=runs/quick example:shapes',
+    ),
     'compare': Mode(
         'Print evaluations of runs, or reports, next to each other, and plot them.',
         ('out', 'all'),
@@ -198,6 +211,8 @@ MODES = {
     ),
 }
 NAMES = [name for name in MODES if name != FILES]
+# they take other words than flags: runs, reports
+TAKE_PATHS = 'compare', 'demo'
 # mode -> the folder of its results, by default within the workdir
 RESULTS = {'sample': 'samples', 'explore': 'explore', 'evaluate': 'eval', 'export': 'export'}
 
@@ -236,7 +251,7 @@ def parse(words):
         raise RunError(
             '--mode=compare takes two workdirs or reports, or more: --mode=compare runs/a runs/b'
         )
-    if paths and mode != 'compare':
+    if paths and mode not in TAKE_PATHS:
         raise RunError(
             f'{short(repr(paths[0]))} is not a flag: flags begin with --, t2i_jax --help lists '
             'them.'
@@ -466,6 +481,10 @@ def perform(command):
         print(describe(command.config))
     elif mode == FILES:
         measured(flags)
+    elif mode == 'demo':
+        from t2i_jax.demo.page import serve
+
+        serve([flags.workdir, *command.paths], flags.stage, flags.host, flags.port)
     else:
         from t2i_jax.run import Run
 

@@ -18,7 +18,7 @@ FLOORS = (
     ('layers', 'data', 'encoders'),
     ('systems', 'scenes'),
     ('optim', 'config', 'step', 'run'),
-    ('train', 'sample', 'evaluate', 'explore', 'export', 'imports'),
+    ('train', 'sample', 'evaluate', 'explore', 'export', 'imports', 'demo'),
     ('main', '__main__', '__init__'),
 )
 TOP = {'__init__', '__main__', 'main', 'run', 'stage', 'step', 'train', 'sample'}

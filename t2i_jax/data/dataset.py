@@ -6,9 +6,11 @@ import functools
 import os
 import pathlib
 
+import numpy as np
+
 import tfds_builders
 from t2i_jax.data.augment import Geometry
-from t2i_jax.data.canvas import Canvas
+from t2i_jax.data.canvas import Canvas, Pictures
 from t2i_jax.data.choices import CACHES, CROPS, RESIZES
 from t2i_jax.data.fields import field, fields_of
 from t2i_jax.runtime.errors import DataError, choose, explained, home, quoted
@@ -134,8 +136,8 @@ def mirrored(names):
     return tuple(names.index(p if p in names else own) for p, own in zip(partners, names))
 
 
-def prepared(data):
-    """Return the builder of a data set, which is built first where it is not there yet.
+def builder_of(data):
+    """Return the builder of a data set, prepared or not.
 
     data: settings, a dictionary. Raises DataError.
     """
@@ -144,7 +146,7 @@ def prepared(data):
         kwargs['on_error'] = data['on_error']
     data_dir = str(home(data['dir'])) if data['dir'] else None
     try:
-        builder = tfds_builders.get_builder(data['name'], data_dir, **kwargs)
+        return tfds_builders.get_builder(data['name'], data_dir, **kwargs)
     except OSError as error:
         raise DataError(explained(error, error.filename or data_dir)) from error
     except TypeError as error:
@@ -153,22 +155,47 @@ def prepared(data):
             raise
         given = ' and no '.join(f'data.{name}' for name in kwargs)
         raise DataError(f'Data set {data["name"]} takes no {given}. Leave it out.') from None
+
+
+def prepared(data):
+    """Return the builder of a data set, which is built first where it is not there yet.
+
+    data: settings, a dictionary. Raises DataError.
+    """
+    builder = builder_of(data)
     place = pathlib.Path(builder.data_dir)
-    if not place.exists():
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with open(place.parent / 'building.lock', 'w') as lock:
-                # one process builds, others on this disk wait for it
-                with contextlib.suppress(OSError):
-                    # a disk without locks
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                if not place.exists():
-                    print(f'Building {builder.info.full_name} in {quoted(place)}')
-                    builder.download_and_prepare()
-        except OSError as error:
-            raise DataError(
-                f'{builder.info.full_name} cannot be built: {explained(error)} Data sets lie in '
-                '--config.data.dir.'
-            ) from error
-        builder = tfds_builders.get_builder(data['name'], data_dir, **kwargs)
-    return builder
+    if place.exists():
+        return builder
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open(place.parent / 'building.lock', 'w') as lock:
+            # one process builds, others on this disk wait for it
+            with contextlib.suppress(OSError):
+                # a disk without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not place.exists():
+                print(f'Building {builder.info.full_name} in {quoted(place)}')
+                builder.download_and_prepare()
+    except OSError as error:
+        raise DataError(
+            f'{builder.info.full_name} cannot be built: {explained(error)} Data sets lie in '
+            '--config.data.dir.'
+        ) from error
+    return builder_of(data)
+
+
+def some_captions(data, split, count) -> list[str]:
+    """Return the first captions of records spread over a split; [] where it is not prepared.
+
+    Nothing is built, and no other record is read. data: settings, a dictionary.
+    Raises DataError for data that cannot be read.
+    """
+    if not pathlib.Path(builder_of(data).data_dir).exists():
+        return []
+    dataset = Dataset(data)
+    if 'captions' not in dataset.features:
+        return []
+    rows = np.linspace(0, dataset.check(split, ()) - 1, count).astype(int)
+    pictures = Pictures(dataset.builder.data_dir, split, ('captions',), (), dataset.canvas, 0)
+    found = (list(record['captions']) for record in pictures.records(dict.fromkeys(rows)))
+    return [captions[0].decode() for captions in found if captions]

@@ -107,18 +107,19 @@ def rows(picture, words, maps, labels=(), count=WORDS) -> np.ndarray:
     return np.stack(found)
 
 
-def sample_sheet(samples, number, words, path):
-    """Write the attention of one sentence's samples as a contact sheet.
+def sample_sheet(samples, number, words, path=None) -> np.ndarray:
+    """Draw the attention of one sentence's samples as a contact sheet -> h w 3 uint8.
 
     It has a line for each map of the first samples.
 
     samples: pictures and maps, as Sampler returns them
     number: of the sentence
     words: of the sentence, those that the run knows
+    path: where it is written
     """
     lines, labels = [], []
     names, looks = zip(*looks_of(samples))
     for i, picture in enumerate(samples['image'][number][:SAMPLES]):
         lines.append(rows(picture, words, [one[number, i] for one in looks], names))
         labels += [f'sample {i + 1}'] + [''] * (len(lines[-1]) - 1)
-    sheets.sheet(np.concatenate(lines), labels, path, scale=1, title=' '.join(words))
+    return sheets.sheet(np.concatenate(lines), labels, path, scale=1, title=' '.join(words))

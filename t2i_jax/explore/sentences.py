@@ -54,6 +54,7 @@ def z_interpolation(
     num: int = 1,
     steps: int = STEPS,
     seed: int = 0,
+    to: int | None = None,
 ) -> np.ndarray:
     """Draw from one noise to another, `num` times for each sentence.
 
@@ -61,6 +62,8 @@ def z_interpolation(
     straight lines the middle is shorter).
 
     sentences: n, as Sampler.encode takes them; None for a system that draws from noise alone.
+    to: a seed: the j-th path of each sentence goes from the noise of `seed` with which its j-th
+      sample is drawn to that of `to`. None: both ends come from `seed`.
 
     Returns uint8 (n * num, steps, s, s, 3). Raises DataError.
     """
@@ -72,10 +75,15 @@ def z_interpolation(
         raise DataError(f'{system} draws from {" and ".join(others) or reads}.')
     encoded = {} if sentences is None else {'encoded': sampler.encode(sentences)}
     rows = num * max([1, *(len(x) for x in jax.tree.leaves(encoded))])
-    ends, weights = sampler.noise(2 * rows, seed), np.linspace(0, 1, steps)
+    weights = np.linspace(0, 1, steps)
+    if to is None:
+        ends = sampler.noise(2 * rows, seed)
+        first, last = take(ends, slice(0, None, 2)), take(ends, slice(1, None, 2))
+    else:
+        first, last = (sampler.noise(num, one, rows // num) for one in (seed, to))
     noise = {
-        name: between(z[::2], z[1::2], weights).reshape(rows * steps, *z.shape[1:])
-        for name, z in ends.items()
+        name: between(z, last[name], weights).reshape(rows * steps, *z.shape[1:])
+        for name, z in first.items()
     }
     batch = take(encoded, np.arange(rows * steps) // (num * steps))
     return sampler.sample(batch, noise, (rows, steps))['image']
