@@ -13,8 +13,10 @@ from helpers import experiment_of, get_config
 
 from t2i_jax import main
 from t2i_jax.data.conditions import CONDITIONS
-from t2i_jax.demo import offers, page
-from t2i_jax.demo.offers import FIELDS, Model, Shown, open_models
+from t2i_jax.demo import offers, page, results
+from t2i_jax.demo.markup import markup
+from t2i_jax.demo.offers import FIELDS, Model, open_models
+from t2i_jax.demo.results import Shown
 from t2i_jax.run import Run
 from t2i_jax.runtime.errors import DataError, RunError
 from t2i_jax.sample import Sampler
@@ -98,7 +100,7 @@ def test_every_condition_has_a_field():
 def test_runs_draw_from_equal_noise(model_of, trained, tmp_path):
     own = model_of('gan_cls')
     same = Model(shutil.copytree(trained, tmp_path / 'same'))
-    shown = offers.draw([own, same], {'sentence': 'a red ring'}, 3, 5)
+    shown = results.draw([own, same], {'sentence': 'a red ring'}, 3, 5)
     expected = own.sampler(['a red ring'], num=3, seed=5).images[0]
     assert [np.array_equal(one.pictures, expected) for one in shown] == [True, True]
     assert shown[1].numbers == {
@@ -120,29 +122,29 @@ def test_ends_are_the_pictures_of_the_sentences_and_seeds(model_of):
     models = [model_of('gan_cls')]
 
     def drawn(sentence, seed):
-        return offers.draw(models, {'sentence': sentence}, 2, seed)[0].pictures
+        return results.draw(models, {'sentence': sentence}, 2, seed)[0].pictures
 
-    (path,) = offers.between(models, 'a red ring', 'a blue square', 2, 3)
-    assert path.frames.shape[:2] == (offers.STEPS, 2) and path.labels[5] == '50 %'
+    (path,) = results.between(models, 'a red ring', 'a blue square', 2, 3)
+    assert path.frames.shape[:2] == (results.STEPS, 2) and path.labels[5] == '50 %'
     assert close(path.frames[0], drawn('a red ring', 3))
     assert close(path.frames[-1], drawn('a blue square', 3))
-    (path,) = offers.between_seeds(models, 'a red ring', 2, 3, 8)
+    (path,) = results.between_seeds(models, 'a red ring', 2, 3, 8)
     assert close(path.frames[0], drawn('a red ring', 3))
     assert close(path.frames[-1], drawn('a red ring', 8))
-    (path,) = offers.between_seeds([model_of('dcgan')], None, 2, 3, 8)
-    assert not path.error and len(path.frames) == offers.STEPS
+    (path,) = results.between_seeds([model_of('dcgan')], None, 2, 3, 8)
+    assert not path.error and len(path.frames) == results.STEPS
 
 
 def test_each_word_has_a_frame(model_of):
     model = model_of('attngan')
-    (shown,) = offers.look([model], 'a red ring foo', 1)
+    (shown,) = results.look([model], 'a red ring foo', 1)
     assert list(shown.labels) == ['picture', 'a', 'red', 'ring']
     assert shown.note == 'It does not know foo.'
     picture = model.sampler(['a red ring foo'], num=1, seed=1).images[0, 0]
     factor = shown.frames.shape[2] // len(picture)
     assert np.array_equal(shown.frames[0, 0, ::factor, ::factor], picture)
     assert not np.array_equal(shown.frames[1], shown.frames[2])
-    assert offers.sheet_of([shown]) is shown.sheet or shown.sheet.shape[2] == 3
+    assert results.sheet_of([shown]) is shown.sheet or shown.sheet.shape[2] == 3
 
 
 BOX = {'label': 'circle', 'cx': 0.3, 'cy': 0.3, 'w': 0.4, 'h': 0.4}
@@ -150,15 +152,15 @@ BOX = {'label': 'circle', 'cx': 0.3, 'cy': 0.3, 'w': 0.4, 'h': 0.4}
 
 def test_boxes_are_given_or_made(model_of):
     models, given = [model_of('hierarchical_layout')], {'sentence': 'a red circle'}
-    (made,) = offers.draw(models, given, 2, 0)
+    (made,) = results.draw(models, given, 2, 0)
     assert made.layouts.shape[0] == len(made.pictures) == 2
-    (shown,) = offers.draw(models, given | {'layout': json.dumps([BOX])}, 2, 0)
+    (shown,) = results.draw(models, given | {'layout': json.dumps([BOX])}, 2, 0)
     assert [
         {k: v if k == 'label' else round(v, 3) for k, v in one.items()} for one in shown.objects
     ] == [BOX]
-    (shown,) = offers.draw(models, given | {'layout': json.dumps([BOX | {'label': 'dog'}])}, 2, 0)
+    (shown,) = results.draw(models, given | {'layout': json.dumps([BOX | {'label': 'dog'}])}, 2, 0)
     assert 'has no label' in shown.error and shown.pictures is None
-    (completed,) = offers.draw([model_of('layout_vae')], {'layout': json.dumps([BOX])}, 1, 0)
+    (completed,) = results.draw([model_of('layout_vae')], {'layout': json.dumps([BOX])}, 1, 0)
     assert not completed.error and 'circle' in [one['label'] for one in completed.objects]
 
 
@@ -175,31 +177,31 @@ def test_labels_and_attributes_are_given_or_named_in_sentences(model_of):
     models = [model_of('layout_vae'), model_of('attribute2image')]
     given = {'labels': 'circle, square', 'attributes': 'circle, red'}
     for own in (given, {'sentence': 'a red circle'}):
-        shown = offers.draw(models, own, 2, 0)
+        shown = results.draw(models, own, 2, 0)
         assert [one.error for one in shown] == ['', '']
         assert [len(one.pictures) for one in shown] == [2, 2]
 
 
 def test_pictures_are_described_and_read_back(model_of):
     picture = np.full((20, 30, 3), 90, np.uint8)
-    (shown,) = offers.draw([model_of('mirrorgan', 'stream')], {'image': picture}, 4, 0)
+    (shown,) = results.draw([model_of('mirrorgan', 'stream')], {'image': picture}, 4, 0)
     # without noise there is one of each
     assert len(shown.texts) == 1 and shown.pictures is None
-    (shown,) = offers.draw([model_of('mirrorgan')], {'sentence': 'a red ring'}, 2, 0)
+    (shown,) = results.draw([model_of('mirrorgan')], {'sentence': 'a red ring'}, 2, 0)
     assert len(shown.texts) == len(shown.pictures) == 2
     assert shown.numbers['texts'] == shown.texts
 
 
 def test_sentences_are_explored(model_of):
     models = [model_of('gan_cls')]
-    (shown,) = offers.explore(models, 'swap_word', 'a red ring\na blue ring\n', 2, 0)
+    (shown,) = results.explore(models, 'swap_word', 'a red ring\na blue ring\n', 2, 0)
     assert shown.sheet.ndim == 3 and shown.numbers['words'] == [['red', 'blue']]
     for what, text, message in (
         ('swap_word', '', 'Write 1 to 16 sentences'),
         ('swap_word', 'a red ring', 'takes sentences in pairs'),
         ('z_interpolation', 'a red ring', 'does not offer'),
     ):
-        assert message in offers.explore(models, what, text, 2, 0)[0].error
+        assert message in results.explore(models, what, text, 2, 0)[0].error
 
 
 # --------------------------------------------------------------------------------------- mistakes
@@ -216,22 +218,22 @@ def test_sentences_are_explored(model_of):
     ],
 )
 def test_a_mistake_is_one_message(model_of, sentence, num, seed, message):
-    (shown,) = offers.draw([model_of('gan_cls')], {'sentence': sentence}, num, seed)
+    (shown,) = results.draw([model_of('gan_cls')], {'sentence': sentence}, num, seed)
     assert message in shown.error and '\n' not in shown.error and len(shown.error) < 1000
     assert shown.pictures is None and shown.numbers['error'] == shown.error
 
 
 def test_a_long_sentence_is_cut(model_of):
-    (shown,) = offers.draw([model_of('gan_cls')], {'sentence': 'a red ring ' * 1000}, 1, 0)
+    (shown,) = results.draw([model_of('gan_cls')], {'sentence': 'a red ring ' * 1000}, 1, 0)
     assert not shown.error and 'It reads the first' in shown.note
-    assert len(page.markup([shown], 'a red ring ' * 1000)) < 100_000
+    assert len(markup([shown], 'a red ring ' * 1000)) < 100_000
 
 
 def test_a_run_that_refuses_leaves_the_others(model_of):
     models = [model_of('attribute2image'), model_of('gan_cls')]
-    refused, shown = offers.draw(models, {'sentence': 'a ring', 'attributes': 'dog'}, 1, 0)
+    refused, shown = results.draw(models, {'sentence': 'a ring', 'attributes': 'dog'}, 1, 0)
     assert 'has no attribute' in refused.error and not shown.error
-    html = page.markup([refused, shown])
+    html = markup([refused, shown])
     assert 'role="alert"' in html and html.count('<img') == 1
 
 
@@ -254,7 +256,7 @@ def test_many_clients_at_once(model_of):
             return getattr(sampler, name)
 
     def ask(seed):
-        found[seed] = offers.draw([model], {'sentence': 'a red ring'}, 1, seed)[0].pictures
+        found[seed] = results.draw([model], {'sentence': 'a red ring'}, 1, seed)[0].pictures
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(20)]
     model.sampler = Watched()
@@ -276,11 +278,11 @@ def test_a_run_that_is_still_training_shows_its_newest_checkpoint(trained, tmp_p
     shutil.move(folder / '6', tmp_path / '6')
     model = Model(run)
     assert model.title == 'run: gan, step 3'
-    before = offers.draw([model], {'sentence': 'a red ring'}, 1, 0)[0].pictures
+    before = results.draw([model], {'sentence': 'a red ring'}, 1, 0)[0].pictures
     shutil.move(tmp_path / '6', folder / '6')
-    offers.refresh([model])
+    results.refresh([model])
     assert model.title == 'run: gan, step 6'
-    after = offers.draw([model], {'sentence': 'a red ring'}, 1, 0)[0].pictures
+    after = results.draw([model], {'sentence': 'a red ring'}, 1, 0)[0].pictures
     assert not np.array_equal(before, after)
 
 
@@ -316,18 +318,16 @@ def pictures(n, side):
 
 def test_runs_of_several_sizes_share_a_sheet():
     shown = [Shown('a', pictures=pictures(3, 16)), Shown('b', pictures=pictures(1, 64))]
-    wide = offers.sheet_of(shown).shape[1]
-    assert wide > 3 * 64 and offers.sheet_of([Shown('c', error='no')]) is None
-    html = page.markup(shown)
+    wide = results.sheet_of(shown).shape[1]
+    assert wide > 3 * 64 and results.sheet_of([Shown('c', error='no')]) is None
+    html = markup(shown)
     assert html.count('width="128"') == 4 and html.count(' sharp') == 4
     assert 'download="sheet.png"' in html and 'download="samples.json"' in html
 
 
 def test_what_a_user_writes_is_escaped():
     one = Shown('<b>run</b>', error='<script>', texts=['<i>'], pictures=pictures(1, 8), note='<u>')
-    html = page.markup(
-        [one, one._replace(labels=['<s>'], frames=pictures(1, 8)[None])], '<a>', True
-    )
+    html = markup([one, one._replace(labels=['<s>'], frames=pictures(1, 8)[None])], '<a>', True)
     assert not [tag for tag in ('<b>', '<script', '<i>', '<u>', '<s>') if tag in html]
 
 

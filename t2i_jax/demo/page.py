@@ -1,126 +1,27 @@
-"""The page: tabs of offers.py as a web page, made with gradio.
+"""The page: offers and results as a web page, made with gradio.
 
 serve(['runs/quick', 'example:shapes'], port=7860)
 
-Results are HTML with pictures as data addresses, so that nothing is written on the disk. The two
-scripts show one frame of a film at a time (film.js) and draw boxes on a canvas (boxes.js).
+Two scripts show one frame of a film at a time (film.js) and draw boxes on a canvas (boxes.js).
 """
 
-import base64
 import functools
-import html
-import io
 import json
 import pathlib
 import socket
 from collections.abc import Callable, Sequence
 
-from PIL import Image
-
 from t2i_jax import config as settings
-from t2i_jax.demo import offers
-from t2i_jax.demo.offers import FIELDS, Model, Shown, Tab
+from t2i_jax.demo import offers, results
+from t2i_jax.demo.markup import markup
+from t2i_jax.demo.offers import FIELDS, Model, Tab
 from t2i_jax.draw.boxes import COLOURS, label_name
 from t2i_jax.run import Path
 from t2i_jax.runtime.errors import RunError, reason, short
 
 HERE = pathlib.Path(__file__).parent
-# pixels of a side from which on frames are compressed
-LARGE = 65
+# of a new page: pictures, seed, other seed
 NUM, SEED, TO = 4, 0, 1
-# tabs whose frames are chosen by clicks on words; all others have a slider
-BY_WORDS = ('words',)
-
-
-# ------------------------------------------------------------------------------------------ markup
-def source(picture, kind='PNG', **options) -> str:
-    """Return a picture as an address that holds it."""
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, format=kind, **options)
-    return data_address(f'image/{kind.lower()}', out.getvalue())
-
-
-def data_address(kind, content: bytes) -> str:
-    return f'data:{kind};base64,{base64.b64encode(content).decode()}'
-
-
-def frame_source(picture) -> str:
-    """The address of one of many pictures: a large one is compressed."""
-    return source(picture, 'WEBP', quality=92) if len(picture) >= LARGE else source(picture)
-
-
-def image(picture, address, frame=0, kind='') -> str:
-    """Return <img>: 128 pixels wide at least; only frame 0 of a film is seen at first."""
-    size = max(128, picture.shape[1])
-    sharp = ' sharp' if picture.shape[1] < 128 else ''
-    on = '' if frame else ' on'
-    return (
-        f'<img class="t2i-frame{on}{sharp}{kind}" data-frame="{frame}" width="{size}" '
-        f'alt="frame {frame}" src="{address}">'
-    )
-
-
-def figure(images, caption='') -> str:
-    caption = f'<figcaption>{html.escape(caption)}</figcaption>' if caption else ''
-    return f'<figure>{"".join(images)}{caption}</figure>'
-
-
-def section(one: Shown, by_words: bool) -> str:
-    """Return what one run has drawn, as HTML."""
-    parts = [f'<h4>{html.escape(one.title)}</h4>']
-    if one.error:
-        parts.append(f'<p class="t2i-error" role="alert">{html.escape(one.error)}</p>')
-    if one.note:
-        parts.append(f'<p class="t2i-note">{html.escape(one.note)}</p>')
-    if by_words and one.labels:
-        words = (
-            f'<button type="button" data-show="{i}">{html.escape(word)}</button>'
-            for i, word in enumerate(one.labels)
-        )
-        parts.append(f'<p class="t2i-words">{"".join(words)}</p>')
-    captions = [*one.texts]
-    if one.frames is not None:
-        columns = one.frames.swapaxes(0, 1)
-        films = [[image(x, frame_source(x), i) for i, x in enumerate(film)] for film in columns]
-        captions += [''] * (len(films) - len(captions))
-        parts.append(row(map(figure, films, captions)))
-    elif one.pictures is not None:
-        images = [[image(x, source(x))] for x in one.pictures]
-        for own, x in zip(images, () if one.layouts is None else one.layouts):
-            own.append(image(x, source(x), kind=' layout'))
-        captions += [''] * (len(images) - len(captions))
-        parts.append(row(map(figure, images, captions)))
-    elif one.sheet is not None:
-        parts.append(f'<img class="t2i-sheet" alt="sheet" src="{source(one.sheet)}">')
-    else:
-        parts += [f'<p>{html.escape(text)}</p>' for text in one.texts]
-    return f'<section>{"".join(parts)}</section>'
-
-
-def row(figures) -> str:
-    return f'<div class="t2i-row">{"".join(figures)}</div>'
-
-
-def markup(shown: Sequence[Shown], title: str = '', by_words: bool = False) -> str:
-    """Return the results of a request as HTML: runs side by side, and two files to download."""
-    labels = next((one.labels for one in shown if one.labels), ())
-    slider = ''
-    if labels and not by_words:
-        slider = (
-            f'<p class="t2i-ends">{labels[0]} <input class="t2i-slider" type="range" min="0" '
-            f'max="{len(labels) - 1}" value="0" aria-label="way gone"> {labels[-1]}</p>'
-        )
-    sections = ''.join(section(one, by_words) for one in shown)
-    sheet = offers.sheet_of(shown, title)
-    numbers = json.dumps([one.numbers for one in shown], indent=1, default=str)
-    files = {'samples.json': data_address('application/json', numbers.encode())}
-    if sheet is not None:
-        files = {'sheet.png': source(sheet)} | files
-    links = ' '.join(f'<a download="{name}" href="{at}">{name}</a>' for name, at in files.items())
-    return (
-        f'<div class="t2i">{slider}<div class="t2i-runs">{sections}</div>'
-        f'<p class="t2i-files">Download: {links}</p></div>'
-    )
 
 
 # -------------------------------------------------------------------------------------------- page
@@ -146,7 +47,7 @@ def build(models: Sequence[Model], examples: Sequence[str] = ()):
                 MAKERS.get(name, conditions_tab)(name, tab, examples)
 
         def renewed():
-            offers.refresh(models)
+            results.refresh(models)
             return head_of(models)
 
         # a run that is trained on has newer weights
@@ -161,7 +62,7 @@ def head_of(models) -> str:
 def numbers_of(num=True):
     """Return the fields of number and seed."""
     gr = gradio()
-    found = [gr.Slider(1, offers.MOST, NUM, step=1, label='Pictures')] if num else []
+    found = [gr.Slider(1, results.MOST, NUM, step=1, label='Pictures')] if num else []
     return [*found, seed_field('Seed', SEED)]
 
 
@@ -228,7 +129,7 @@ def conditions_tab(name, tab: Tab, examples):
 
     def drawn(num, seed, *values):
         given = dict(zip(own, values))
-        found = offers.draw(tab.models, given, num, seed)
+        found = results.draw(tab.models, given, num, seed)
         out = markup(found, title_of(given))
         if canvas is None:
             return out
@@ -277,7 +178,7 @@ def between_tab(name, tab: Tab, examples):
         shown = result()
 
     def drawn(first, second, num, seed):
-        found = offers.between(tab.models, first, second, num, seed)
+        found = results.between(tab.models, first, second, num, seed)
         return markup(found, f'{short(first, 36)} - {short(second, 36)}')
 
     with actions:
@@ -297,7 +198,7 @@ def seeds_tab(name, tab: Tab, examples):
         shown = result()
 
     def drawn(num, seed, to, sentence=None):
-        return markup(offers.between_seeds(tab.models, sentence, num, seed, to), sentence or '')
+        return markup(results.between_seeds(tab.models, sentence, num, seed, to), sentence or '')
 
     with actions:
         wire(name, drawn, fields, shown)
@@ -308,14 +209,16 @@ def words_tab(name, tab: Tab, examples):
     with gr.Column(scale=1, min_width=300):
         fields = [text_field('sentence'), *numbers_of(num=False)]
         actions = gr.Column()
-        gr.Markdown('Click a word: bright is where pixels look at it, relative to the word and the '
-            'place that are looked at most.')
+        gr.Markdown(
+            'Click a word: bright is where pixels look at it, relative to the word and the '
+            'place that are looked at most.'
+        )
         shown_examples(examples, fields[:1])
     with gr.Column(scale=3):
         shown = result()
 
     def drawn(sentence, seed):
-        return markup(offers.look(tab.models, sentence, seed), sentence, by_words=True)
+        return markup(results.look(tab.models, sentence, seed), sentence, by_words=True)
 
     with actions:
         wire(name, drawn, fields, shown)
@@ -337,7 +240,7 @@ def explore_tab(name, tab: Tab, examples):
         shown = result()
 
     def drawn(what, text, num, seed):
-        return markup(offers.explore(tab.models, what, text, num, seed))
+        return markup(results.explore(tab.models, what, text, num, seed))
 
     with actions:
         wire(name, drawn, [what, texts, *numbers], shown)
