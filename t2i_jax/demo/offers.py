@@ -73,10 +73,7 @@ class Model:
         if not sentence or 'sentence' not in self.module.draws_from:
             return ''
         words, unknown = tokenize(sentence), self.sampler.vocabulary.unknown(sentence)
-        known, length = (
-            len([word for word in words if word not in unknown]),
-            self.sampler.meta.length,
-        )
+        known, length = sum(x not in unknown for x in words), self.sampler.meta.length
         found = []
         if unknown:
             found.append(f'It does not know {short(", ".join(unknown), 120)}.')
