@@ -15,7 +15,7 @@ from t2i_jax import main
 from t2i_jax.data.conditions import CONDITIONS
 from t2i_jax.demo import offers, page, results
 from t2i_jax.demo.markup import markup
-from t2i_jax.demo.offers import FIELDS, Model, open_models
+from t2i_jax.demo.offers import INPUTS, Model, open_models
 from t2i_jax.demo.results import Shown
 from t2i_jax.run import Run
 from t2i_jax.runtime.errors import DataError, RunError
@@ -78,7 +78,7 @@ def test_a_stage_that_reads_dialogues_gets_their_field(needed):
     own |= dict(takes=() if needed else ('dialog',), makes=('image',), explores={})
     tabs = offers.tabs_of([declared(types.SimpleNamespace(**own))])
     assert tabs['draw' if needed else 'dialog'].reads == ('sentence', 'dialog')
-    read = FIELDS['dialog'].read('what colour is the ring? red\n\nis it large? yes')
+    read = INPUTS['dialog'].read('what colour is the ring? red\n\nis it large? yes')
     assert read == [[('what colour is the ring', ' red'), ('is it large', ' yes')]]
 
 
@@ -90,8 +90,8 @@ def test_a_run_is_in_the_tabs_that_it_offers():
 
 
 def test_every_condition_has_a_field():
-    assert set(FIELDS) == set(CONDITIONS)
-    assert {one.keyword for one in FIELDS.values()} <= {*inspect.signature(Sampler).parameters} | {
+    assert set(INPUTS) == set(CONDITIONS)
+    assert {one.keyword for one in INPUTS.values()} <= {*inspect.signature(Sampler).parameters} | {
         *inspect.signature(Sampler.__call__).parameters
     }
 
@@ -169,7 +169,7 @@ def test_boxes_of_a_page_never_name_a_file(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'secret.json').write_text('["nobody reads this"]')
     with pytest.raises(DataError, match='The boxes are') as error:
-        FIELDS['layout'].read(text)
+        INPUTS['layout'].read(text)
     assert 'nobody' not in str(error.value)
 
 

@@ -66,7 +66,7 @@ class Model:
         if not any(is_given(given.get(name)) for name in self.module.draws_from):
             names.add('sentence')
         own = {name: x for name, x in given.items() if name in names and is_given(x)}
-        return {FIELDS[name].keyword: FIELDS[name].read(x) for name, x in own.items()}
+        return {INPUTS[name].keyword: INPUTS[name].read(x) for name, x in own.items()}
 
     def notes(self, sentence: str | None) -> str:
         """Say which words of a sentence are left out."""
@@ -122,7 +122,7 @@ def examples(models: Sequence[Model], count: int = EXAMPLES) -> list[str]:
 
 
 # ------------------------------------------------------------------------------- conditions, tabs
-class Field(NamedTuple):
+class Input(NamedTuple):
     """The way in which a user gives one kind of condition.
 
     keyword: of Sampler. label, hint: on the page. read: what the page has -> the keyword's value.
@@ -165,14 +165,14 @@ def rounds_of(text: str) -> list:
     return [[line.partition('?')[::2] if '?' in line else (line,) for line in lines]]
 
 
-FIELDS = {
-    'sentence': Field('sentences', 'Sentence', 'what the picture shows', alone),
-    'attributes': Field('attributes', 'Attributes', 'names, or all numbers', alone),
-    'labels': Field('labels', 'Labels', 'names, with commas between them', alone),
-    'sentences': Field('sentences', 'Sentences', 'several, each with a full stop', alone, lines=4),
-    'layout': Field('layout', 'Boxes', '', boxes_of, 'boxes'),
-    'dialog': Field('dialog', 'Dialogue', 'a line each: question? answer', rounds_of, lines=5),
-    'image': Field('image', 'Picture', '', alone, 'picture'),
+INPUTS = {
+    'sentence': Input('sentences', 'Sentence', 'what the picture shows', alone),
+    'attributes': Input('attributes', 'Attributes', 'names, or all numbers', alone),
+    'labels': Input('labels', 'Labels', 'names, with commas between them', alone),
+    'sentences': Input('sentences', 'Sentences', 'several, each with a full stop', alone, lines=4),
+    'layout': Input('layout', 'Boxes', '', boxes_of, 'boxes'),
+    'dialog': Input('dialog', 'Dialogue', 'a line each: question? answer', rounds_of, lines=5),
+    'image': Input('image', 'Picture', '', alone, 'picture'),
 }
 
 
@@ -202,7 +202,7 @@ def tabs_of(models: Sequence[Model]) -> dict[str, Tab]:
     tabs = {'draw': tab('Draw', models, without=taken)}
     for name in taken:
         own = [model for model in models if name in reads_of(model.module)]
-        tabs[name] = tab(FIELDS[name].label, own, without=[x for x in taken if x != name])
+        tabs[name] = tab(INPUTS[name].label, own, without=[x for x in taken if x != name])
     text = [model for model in models if model.sampler.reads_new_text]
     alone_or_text = [m for m in models if m in text or not m.sampler.reads_text]
     tests = {

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from t2i_jax import config as settings
 from t2i_jax.demo import offers, results
 from t2i_jax.demo.markup import markup
-from t2i_jax.demo.offers import FIELDS, Model, Tab
+from t2i_jax.demo.offers import INPUTS, Model, Tab
 from t2i_jax.draw.boxes import COLOURS, label_name
 from t2i_jax.run import Path
 from t2i_jax.runtime.errors import RunError, reason, short
@@ -82,7 +82,7 @@ def script(name):
 
 
 def text_field(name, number=''):
-    field = FIELDS[name]
+    field = INPUTS[name]
     return gradio().Textbox(
         label=f'{field.label} {number}'.strip(), placeholder=field.hint, lines=field.lines
     )
@@ -148,7 +148,7 @@ def title_of(given) -> str:
 
 def condition_field(name, tab: Tab):
     """Return the field of one kind of condition."""
-    gr, field = gradio(), FIELDS[name]
+    gr, field = gradio(), INPUTS[name]
     if field.kind == 'text':
         return text_field(name)
     if field.kind == 'picture':
