@@ -33,7 +33,7 @@ from t2i_jax.runtime.signals import Interrupted
 class Flag(NamedTuple):
     """One flag: what stands for its value in the help, the help, its kind and default.
 
-    kind: str, int, bool, or list for a flag that may be given several times.
+    kind: str, int, float, bool, or list for a flag that may be given several times.
     low, high: the smallest and the largest number
     """
 
@@ -106,6 +106,14 @@ FLAGS = {
         low=1,
     ),
     'seed': Flag('N', 'Seed of the noise.', int, 0, low=0, high=settings.SEEDS),
+    'truncation': Flag(
+        'T',
+        """Normal noise within -T and T, such as 0.7: pictures that are more typical and more alike;
+        0: as it is.""",
+        float,
+        0.0,
+        low=0,
+    ),
     'stage': Flag('NAME', 'The stage of the run, if not the last one that draws.'),
     'out': Flag(
         'PATH',
@@ -115,8 +123,8 @@ FLAGS = {
     'what': Flag(
         '[NAME]',
         """text_interpolation, z_interpolation, swap_word, attention, style, attributes, layers,
-        reconstruction, completion, layout, or an exploration of a stage's own. Without a name:
-        lists those that the run offers.""",
+        reconstruction, completion, layout, nearest, or an exploration of a stage's own. Without a
+        name: lists those that the run offers.""",
     ),
     'image': Flag(
         'FILE',
@@ -168,7 +176,7 @@ MODES = {
     ),
     'sample': Mode(
         'Draw pictures (or layouts) from sentences, labels or attributes, or describe pictures.',
-        (*DRAWS, 'labels', 'image', 'layout'),
+        (*DRAWS, 'truncation', 'labels', 'image', 'layout'),
         '--workdir=runs/quick --mode=sample --text="a green circle"',
     ),
     'explore': Mode(
@@ -333,9 +341,9 @@ def value_of(name, kind, text):
     try:
         value = {'true': True, 'false': False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
-        wanted = 'true or false' if kind is bool else 'a whole number'
+        wanted = {bool: 'true or false', float: 'a number'}.get(kind, 'a whole number')
         raise RunError(f'--{name} is {wanted}, not {short(repr(text))}.') from None
-    if kind is int:
+    if kind in (int, float):
         settings.require_range(f'--{name}', value, FLAGS[name].low, FLAGS[name].high)
     return value
 
@@ -518,7 +526,7 @@ def sample(run, flags):
     # the stage may be that of another run, which `init` names
     out = flags.out or run.workdir / 'samples'
     given = flags.labels, flags.attributes, flags.image, flags.layout
-    to_files(stage, texts, flags.num, flags.seed, out, *given)
+    to_files(stage, texts, flags.num, flags.seed, out, *given, truncation=flags.truncation)
 
 
 def explore(run, flags):

@@ -153,11 +153,11 @@ class Run:
         pandas.DataFrame(...) makes a table of it. Raises RunError where nothing was logged.
         """
         names = [stage] if stage else self.names[::-1]
-        files = [self[name].folder / 'metrics.jsonl' for name in names]
-        path = next((path for path in files if path.exists()), None)
-        if path is None:
+        logged = next((self[name] for name in names if self[name].has_log), None)
+        if logged is None:
             raise RunError(f'{quoted(self.workdir)} has no losses of {" or ".join(names)} yet.')
-        rows = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+        text = (logged.folder / 'metrics.jsonl').read_text(encoding='utf-8')
+        rows = [json.loads(line) for line in text.splitlines()]
         keys = dict.fromkeys(key for row in rows for key in row)
         missing = math.nan
         return {
@@ -526,6 +526,11 @@ class RunStage:
         if self.run.exported:
             return self.checkpoint_steps()
         return saved_steps(self.workdir, self.name) if self.workdir else []
+
+    @property
+    def has_log(self) -> bool:
+        """Whether its training was logged here."""
+        return (self.folder / 'metrics.jsonl').exists()
 
     @property
     def has_checkpoints(self) -> bool:

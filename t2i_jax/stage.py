@@ -99,6 +99,8 @@ class Stage(nnx.Module):
     ema: tuple[str, ...] = ()
     # networks that losses alone read: they are left on the disk where nothing is trained
     critics: tuple[str, ...] = ()
+    # those of its noise that are normal
+    normal: tuple[str, ...] = ('z', 'eps')
     # keyword (and attribute) -> '<earlier stage>.<its network>'
     loads: dict[str, str] = {}
     # the batch keys that training reads

@@ -594,7 +594,7 @@ def test_sampling_writes_what_is_asked_for_by_labels_and_attributes(
     cli, trained, tmp_path, monkeypatch
 ):
     given = []
-    monkeypatch.setattr(sample, 'to_files', lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(sample, 'to_files', lambda *words, **_: given.append(words))
     cli(
         f'--workdir={trained}',
         '--mode=sample',

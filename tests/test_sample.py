@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 from flax import nnx
 from helpers import bit_equal, restored, sampler_of
 
@@ -82,6 +83,28 @@ def test_chunks_do_not_matter(sampler, trained):
     for chunk in (1, 4, 64):
         other = louder(Sampler.load(trained, chunk=chunk))(SENTENCES, num=3)['image'].astype(int)
         assert np.abs(images - other).max() <= 1  # rounding may depend on the number of rows
+
+
+def test_truncated_noise_is_less_and_keeps_its_order(sampler):
+    plain, less = (sampler.noise(400, 3, truncation=t)['z'] for t in (0.0, 0.7))
+    assert np.abs(less).max() <= 0.7 and np.abs(plain).max() > 3
+    np.testing.assert_array_equal(np.argsort(plain[:, 0]), np.argsort(less[:, 0]))
+    # of the standard normal distribution within 0.7
+    expected = scipy.stats.truncnorm(-0.7, 0.7)
+    assert abs(less.std() - expected.std()) < 0.01
+    drawn = sampler(SENTENCES, num=2, seed=3, truncation=0.7)
+    noise = sampler.noise(2, 3, len(SENTENCES), 0.7)
+    assert bit_equal(drawn, sampler(SENTENCES, num=2, noise=noise))
+    with pytest.raises(RunError, match='truncation'):
+        sampler(SENTENCES, truncation=-1.0)
+
+
+def test_uniform_noise_is_not_truncated(wordless):
+    sampler = Sampler.load(wordless)
+    assert sampler.module.normal == (('z',) if sampler.module.z == 'normal' else ())
+    sampler.module.normal = ()
+    with pytest.raises(RunError, match='draws from no normal noise: leave out truncation'):
+        sampler(num=2, truncation=0.5)
 
 
 def test_noise_may_be_given(sampler):

@@ -26,6 +26,7 @@ from t2i_jax.evaluate.layouts import Layouts
 from t2i_jax.evaluate.matching import Pairs
 from t2i_jax.evaluate.measures import OPTIONS, Kind, Unmeasurable
 from t2i_jax.evaluate.pictures import Images
+from t2i_jax.evaluate.trouble import troubles
 from t2i_jax.run import Path, RunStage
 from t2i_jax.runtime import sharding
 from t2i_jax.runtime.errors import RunError, quoted
@@ -105,7 +106,11 @@ def evaluate(stage: RunStage, out: Path | None = None, everything: bool = False,
         version=report.version(),
     )
     parts = dict(run=run, protocol=protocol, values=values)
-    return report.finish(path, grids, measured.headline, everything, **parts)
+    found = report.finish(path, grids, measured.headline, everything, **parts)
+    logged = stage.run.metrics(stage.name) if stage.has_log else {}
+    for trouble in troubles(values, logged):
+        print(f'\nNote: {trouble}')
+    return found
 
 
 def settings_hash(config) -> str:

@@ -28,6 +28,7 @@ from t2i_jax.explore.attributes import (
 )
 from t2i_jax.explore.edit import edit, edit_sheet
 from t2i_jax.explore.layout import layout_sheet
+from t2i_jax.explore.nearest import nearest_sheet
 from t2i_jax.explore.own import own_sheet
 from t2i_jax.explore.priors import phi, phi_sheet, prior_swap, prior_swap_sheet
 from t2i_jax.explore.request import Found, Request
@@ -128,6 +129,13 @@ EXPLORATIONS = {
         'also a table of exchanged words',
         ('texts',),
         from_sentences,
+    ),
+    'nearest': Exploration(
+        nearest_sheet,
+        'stages that draw pictures from sentences, or from noise alone',
+        'drawn pictures next to the training pictures that are most like them: is it a copy?',
+        ('texts',),
+        from_noise,
     ),
     'attention': Exploration(
         attention_sheet,

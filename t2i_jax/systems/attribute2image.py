@@ -349,6 +349,7 @@ class Attribute2Image(Stage):
         if not layered:
             self.explores = {name: 'infer' for name in self.explores if name != 'layers'}
         self.layered, self.latents = layered, {'z_f': nz, 'z_b': nz_b} if layered else {'z': nz}
+        self.normal = tuple(self.latents)
         self.gate_weight, self.kl_weight, self.warmup = gate_weight, kl_weight, warmup
         self.gain, self.sharpness, self.rotation = gain, sharpness, rotation
 

@@ -210,6 +210,7 @@ class Dcgan(Stage):
         own = VARIANTS[choose('variant', variant, VARIANTS)]
         self.loss = LOSSES[choose('loss', loss, LOSSES)]
         self.z = choose('z', z or own.z, NOISE)
+        self.normal = ('z',) if self.z == 'normal' else ()
         self.sample_bn = choose('sample_bn', sample_bn, SAMPLE_BN)
         self.penalty = penalty if loss == 'wgan-gp' else 0.0
         ngf, ndf, self.nz = ngf or own.ngf, ndf or own.ndf, nz or own.nz
