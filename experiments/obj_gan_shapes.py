@@ -18,7 +18,8 @@ would differ too little); phi is the DAMSM's picture encoder; D normalises each 
 whether a patch matches weighs as much as whether it is real. Two objects of one class get one
 colour. All boxes here are square, and this system knows a box by its width and its height / width:
 the likelihood of boxes is far above that of systems that know both sides, and says nothing about
-which is better.
+which is better (`nll_per_box_by_ratio`). It would also drown the labels, which therefore weigh 8
+times as much.
 """
 
 from t2i_jax.experiments import common, damsm_shapes
@@ -33,7 +34,7 @@ def get_config(arg=''):
         steps=8000,
         batch_size=64,
         keep='best:box_loss',
-        model=dict(label_power=0.0, class_limit=False, label_temperature=1.0),
+        model=dict(label_weight=8.0, label_power=0.0, class_limit=False, label_temperature=1.0),
         optim=dict(box_loss=dict(lr=2e-3, clip=5.0, schedule=cosine)),
         **common.every(1000),
     )

@@ -54,6 +54,7 @@ HEADLINE = (
     Headline('sem_acc', HIGHER, by=READERS),
     Headline('class_colour', HIGHER, by=READERS),
     Headline('object_in_place', HIGHER, ('true_masks', 'true_boxes'), by=READERS),
+    Headline('object_on_crop', HIGHER, ('real', 'true_masks', 'true_boxes')),
     Headline('attribute_position', HIGHER, by=READERS),
     Headline('r_precision_*', HIGHER, by=JUDGES),
     Headline('redescribed_all', HIGHER),

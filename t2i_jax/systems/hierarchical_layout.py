@@ -25,10 +25,10 @@ l1 and l2, the structure of the shape generator (z joined behind the ConvLSTM), 
 term of L_D without a factor 1/2, the layout at every size. Not known and ours: all widths of the
 picture stage, K = 20, the order of objects (largest first), sizes and weights of the shape stage
 (those of Obj-GAN's code, which builds on this system). Deviations: boxes are averaged over objects,
-not over steps; sums are joined as in the paper (`union`), but clipped they are no worse; objects
-whose box has a side below 1/32 are left out; sigma >= .02 deviations and |rho| <= .95, without
-which likelihoods grow for ever; the end is never drawn first. Ours and off: a third kind of wrong
-pairs, pictures with the classes of their objects exchanged (`wrong_layout`); game.
+not over steps; objects whose box has a side below 1/32 are left out; sigma >= .02 deviations and
+|rho| <= .95, without which likelihoods grow for ever; the end is never drawn first; masks are cut
+at 1/2 in a layout. Ours and off: a third kind of wrong pairs, pictures with the classes of their
+objects exchanged (`wrong_layout`); game.
 
 Expected (paper, from memory; COCO): Inception Score 11.46 +- .09 with everything inferred, 11.94
 with true boxes, 12.40 with true boxes and masks; BLEU-4 of captions .122, .139, .156. One sentence

@@ -31,7 +31,8 @@ without which attention would not depend on h; the size of a box knows its own p
 end; the LSTM's cell starts at 0; the box is masked at full size, too. RoIAlign reads where the box
 is (its code reads the upper left sixteenth); every object is judged by one of the two (`small`
 below .4 of the frame, else `large`; in the code those between .25 and .5 by none); pairs that are
-wrong by their layout have the right rows; an object's vectors are averaged where several overlap.
+wrong by their layout have the right rows, and an object of the same label in the same scene is no
+wrong one; an object's vectors are averaged where several overlap.
 `legacy` has these as the code does: RoIAlign, sizes, the largest of several, AttnGAN's padding
 mask. Masks are cut at 1/2, in training as in sampling. Phi is VGG16 (VGG19 with batch norm in the
 code); objects whose box has a side below 1/32 are left out. `game`, of the patches, is ours.
