@@ -1,5 +1,6 @@
 """An exported folder draws the same pictures, is checked, and is not trained."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -135,6 +136,12 @@ def test_a_program_draws_the_same_without_this_library(trained, tmp_path, monkey
         assert header == f'P6 {n * side} {side}'.encode()
         strip = np.frombuffer(pixels, np.uint8).reshape(side, n, side, 3).swapaxes(0, 1)
         assert np.abs(np.int32(strip) - own).max() <= 1
+
+
+def test_a_program_needs_a_package(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(RunError, match="flatbuffers: pip install 't2i_jax"):
+        to_program(Run.open(trained).last(DRAWN), tmp_path / 'program')
 
 
 def test_an_example_comes_with_the_package(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@
          draw.py            the script that draws with it
 """
 
+import importlib.util
 import json
 import pathlib
 
@@ -52,6 +53,10 @@ def to_program(
     Picture i of a call is the one that `Sampler` draws as sample i of its sentence, to rounding.
     Raises RunError for a stage that draws from something else, and where there is no checkpoint.
     """
+    if not importlib.util.find_spec('flatbuffers'):
+        raise RunError(
+            "--format=stablehlo needs the package flatbuffers: pip install 't2i_jax[export]'."
+        )
     module, meta = stage.module, stage.meta
     if module.draws_from != ('sentence',) or 'image' not in module.makes:
         raise RunError(
