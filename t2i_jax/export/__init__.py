@@ -101,4 +101,4 @@ def copied(stage, out, step):
         if (measured.get('stage'), measured.get('step')) == (stage.name, step):
             (out / 'eval').mkdir(exist_ok=True)
             measured['workdir'] = stage.workdir.name
-            write_text(out / 'eval' / path.name, json.dumps(found, indent=1) + '\n')
+            write_text(out / 'eval' / path.name, json.dumps(found) + '\n')
