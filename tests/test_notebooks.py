@@ -16,7 +16,7 @@ def run(name, tmp_path, monkeypatch, data_dir):
     monkeypatch.setenv('TFDS_DATA_DIR', str(data_dir))
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]))
     path = shutil.copy(ROOT / 'notebooks' / name, tmp_path)
-    done = nb_run.NotebookRun(pathlib.Path(path), 600).execute()
+    done = nb_run.NotebookRun(pathlib.Path(path), 1800).execute()
     assert done.error is None, done.error.trace
     return done.nb.cells
 
