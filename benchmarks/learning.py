@@ -89,6 +89,8 @@ def painted(name, label, *sets, variant='recipe', **takes):
 
 SHARED = {'text': 'gan_cls'}
 OWN = {'text': 'gan_cls_paper'}
+TALK = {'text': 'chat_recurrent', 'turns': 'chat_recurrent'}
+DIALOG = 'stages.one.model.dialog'
 GROUPS = {
     'recipes': [
         Row('gan_cls', 'GAN-CLS, recipe', 'gan_cls_shapes:recipe'),
@@ -122,6 +124,19 @@ GROUPS = {
     'extensions': [
         Row('stackgan', 'StackGAN', 'stackgan_shapes:recipe', ('one', 'two'), takes=SHARED),
         Row('fused', 'FusedGAN', 'fused_gan_shapes:recipe', ('gan', 'refine'), takes=SHARED),
+        *(
+            Row(f'chat_{dialog}', label, 'chat_painter_shapes:recipe', ('one', 'two'), sets, takes)
+            for dialog, label, sets, takes in (
+                ('recurrent', 'ChatPainter', (), {}),
+                ('joined', 'the same, one string', (f'{DIALOG}=joined',), TALK),
+                (
+                    'none',
+                    'the same, captions alone (StackGAN)',
+                    (f'{DIALOG}=none', *(f'stages.{n}.model.wrong=text' for n in ('one', 'two'))),
+                    TALK,
+                ),
+            )
+        ),
     ],
     'layouts': [
         Row('attngan_multi', 'AttnGAN', 'attngan_shapes:multi'),
@@ -202,6 +217,7 @@ COLUMNS = (
     ('size', 'size', READ),
     ('place', 'place', READ),
     ('whole caption', 'sem_exact', READ),
+    ('colour of what is there', 'scene_colour_of_class', READ),
     ('the same, trained reader', 'sem_exact', 'trained'),
     ('R-precision', 'r_precision_entailment', 'run_'),
     ('described rightly', 'redescribed_all', 'run_'),

@@ -30,6 +30,7 @@ __all__ = [
 SMALL = {
     'shape_scenes/single': 'shape_scenes/single_quick',
     'shape_scenes/multi': 'shape_scenes/multi_quick',
+    'shape_scenes/multi_brief': 'shape_scenes/multi_brief_quick',
 }
 
 

@@ -32,7 +32,7 @@ def get_config(arg=''):
         near_wrong=0.5,
         ema=0.99,
         data=dict(size=32),
-        model=dict(ngf=32, ndf=32, nz=64, nc=64, nt=64, d_norm='layer', unit_text=True),
+        model=dict(ngf=16, ndf=32, nz=64, nc=64, nt=64, d_norm='layer', unit_text=True),
         optim=dict(du_loss=adam, dc_loss=adam, g_loss=adam),
         validate_every=0,
     )

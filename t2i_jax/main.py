@@ -97,6 +97,12 @@ FLAGS = {
         such lists, as sample writes it; may be given several times.""",
         list,
     ),
+    'dialog': Flag(
+        'FILE',
+        """A dialogue for each sentence, for systems that read them (chat_painter): lines "question?
+        answer", or JSON with a list of ["question", "answer"]; may be given several times.""",
+        list,
+    ),
     'num': Flag(
         'N',
         """Pictures (or layouts) for each sentence, set of labels or vector of attributes; 8 by
@@ -176,12 +182,12 @@ MODES = {
     ),
     'sample': Mode(
         'Draw pictures (or layouts) from sentences, labels or attributes, or describe pictures.',
-        (*DRAWS, 'truncation', 'labels', 'image', 'layout'),
+        (*DRAWS, 'truncation', 'labels', 'image', 'layout', 'dialog'),
         '--workdir=runs/quick --mode=sample --text="a green circle"',
     ),
     'explore': Mode(
         'Draw what a run has learnt: one condition moves, all others stay.',
-        ('config', *DRAWS, 'what', 'image', 'layout'),
+        ('config', *DRAWS, 'what', 'image', 'layout', 'dialog'),
         '--workdir=runs/quick --mode=explore --what=z_interpolation',
     ),
     'describe': Mode(
@@ -525,7 +531,7 @@ def sample(run, flags):
     stage, texts = run.last(DRAWN, flags.stage), texts_of(flags)
     # the stage may be that of another run, which `init` names
     out = flags.out or run.workdir / 'samples'
-    given = flags.labels, flags.attributes, flags.image, flags.layout
+    given = flags.labels, flags.attributes, flags.image, flags.layout, flags.dialog
     to_files(stage, texts, flags.num, flags.seed, out, *given, truncation=flags.truncation)
 
 
@@ -538,9 +544,10 @@ def explore(run, flags):
         return
     stage = stage_of(run, flags.what, flags.stage)
     given = texts_of(flags), flags.image, flags.attributes
+    files = dict(layouts=flags.layout, dialogs=flags.dialog)
     # the stage may be that of another run, which `init` names
     out = flags.out or run.workdir / 'explore'
-    explore(stage, flags.what, flags.num, flags.seed, *given, out, layouts=flags.layout)
+    explore(stage, flags.what, flags.num, flags.seed, *given, out, **files)
 
 
 def evaluate(run, flags):

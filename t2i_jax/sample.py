@@ -196,7 +196,7 @@ class Sampler:
         *,
         noise: dict[str, ArrayLike] | None = None,
         layout: dict[str, ArrayLike] | Sequence | str | None = None,
-        dialog: dict[str, ArrayLike] | None = None,
+        dialog: dict[str, ArrayLike] | Sequence | str | None = None,
         image: dict[str, ArrayLike] | Sequence | str | None = None,
         labels: Sequence | str | None = None,
         attributes: Sequence | str | None = None,
@@ -216,6 +216,8 @@ class Sampler:
         layout: n layouts instead of those that the system would make: a file, or lists of objects
           {'label', 'cx', 'cy', 'w', 'h'}, which may have a mask (data/layouts.py). One layout
           serves for all sentences, one sentence for all layouts.
+        dialog: n dialogues, for a system that reads them: files, or lists of rounds (question,
+          answer) (data/dialogs.py). One serves for all sentences, one sentence for all dialogues.
         layout, dialog, image: batch keys and their values, n rows, for what else a system reads.
           For the completion of a layout `given_boxes` and `given_labels`, of each row as many as
           there are (parse.given_layouts).
@@ -425,12 +427,13 @@ def to_files(
     attributes: Sequence = (),
     images: Sequence = (),
     layouts: Sequence = (),
+    dialogs: Sequence = (),
     truncation: float = 0.0,
 ) -> pathlib.Path:
     """Draw and write one PNG for each condition, and `sheet.png`, the contact sheet.
 
-    stage: a RunStage. layouts: files, for a stage that may be given layouts. images: files, for a
-    stage that describes pictures: their captions are printed, and stand in the sheet.
+    stage: a RunStage. layouts, dialogs: files, for a stage that may be given them. images: files,
+    for a stage that describes pictures: their captions are printed, and stand in the sheet.
 
     Other files stand next to the PNGs, by what the stage makes: JSON with boxes, text,
     `..._attention.png` with the words that the pixels of the first samples looked at. A stage
@@ -446,7 +449,7 @@ def to_files(
     sampler = Sampler(stage)
     out = home(out or stage.workdir / 'samples')
     given = dict(labels=labels or None, attributes=attributes or None, image=images or None)
-    given['layout'] = layouts or None
+    given |= dict(layout=layouts or None, dialog=dialogs or None)
     attention = 0 < len(sentences or ()) * num <= ATTENDED
     given |= dict(attention=attention, truncation=truncation)
     samples = sampler(sentences or None, num=num, seed=seed, **given)
@@ -459,9 +462,10 @@ def to_files(
         named = conditions.captions_of({'attributes': vectors}, meta) or attributes
     files = [pathlib.Path(path).stem for path in images or ()]
     n = len(jax.tree.leaves(samples)[0])
-    if layouts and len(sentences or ()) == 1:
-        # one sentence for several layouts
+    if (layouts or dialogs) and len(sentences or ()) == 1:
+        # one sentence for several of them
         sentences = list(sentences) * n
+        files = files or [pathlib.Path(path).stem for path in dialogs or ()]
     parts = filter(None, (sentences, labels, named, files))
     captions = [' / '.join(one) for one in zip(*parts)] or None
     for number in range(n):

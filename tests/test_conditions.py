@@ -479,10 +479,9 @@ def test_batch_keys_are_repeated_for_each_sample(kind):
     assert set(found) == set(keys)
     for name, x in keys.items():
         assert found[name].shape == (3, 2, 2) and (found[name] == x[:, None]).all()
-    form = r'--layout="..." on' if kind == 'layout' else r"dialog={'\w+': ...} in"
-    with pytest.raises(DataError, match=f'Toy draws from {kind}: give {form}'):
+    with pytest.raises(DataError, match=f'Toy draws from {kind}: give --{kind}="..." on'):
         arrays((kind,))
-    with pytest.raises(DataError, match='is a dictionary|expected a list of objects'):
+    with pytest.raises(DataError, match='is not a list of rounds|expected a list of objects'):
         arrays((kind,), **{kind: [1, 2]})
 
 

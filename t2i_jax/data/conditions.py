@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from t2i_jax.data.canvas import read_picture, squashed
+from t2i_jax.data.dialogs import read_dialogs
 from t2i_jax.data.layouts import read_layouts
 from t2i_jax.data.parse import (
     SHOWN,
@@ -76,7 +77,7 @@ def arrays(draws_from, given, context: Context, system='This system', takes=()):
         one = CONDITIONS[name]
         # an `image` or a `layout` may also be a dictionary of whatever batch keys
         keys = isinstance(given[name], dict)
-        own = one.from_sentences or one.flag in ('image', 'layout') and not keys
+        own = one.from_sentences or one.flag in ('image', 'layout', 'dialog') and not keys
         if own and name not in (*draws_from, *takes):
             raise DataError(f'{system} does not read {name}: leave that out.')
     if 'sentence' in given and 'sentences' in draws_from:
@@ -95,8 +96,8 @@ def arrays(draws_from, given, context: Context, system='This system', takes=()):
                 f'{name} is {short(repr(values), 80)}, which cannot be read: {reason(error)}. '
                 'help(Sampler.__call__) says what it takes.'
             ) from error
-    if 'given_boxes' in out and 'layout' in takes:
-        out = each_with_a_layout(out)
+    if {'given_boxes', 'dialog'} & set(out) and takes:
+        out = each_with_one(out)
     if 'given_boxes' in out and 'labels' in draws_from:
         out |= completed(out, context)
     for name in draws_from:
@@ -108,8 +109,8 @@ def arrays(draws_from, given, context: Context, system='This system', takes=()):
     return out
 
 
-def each_with_a_layout(out):
-    """Repeat the one condition for several layouts, or the one layout for several conditions."""
+def each_with_one(out):
+    """Repeat one sentence for several layouts or dialogues, or one of those for all sentences."""
     n = max(map(len, out.values()))
     return {name: np.repeat(x, n, 0) if len(x) == 1 else x for name, x in out.items()}
 
@@ -179,20 +180,17 @@ def read_attribute_vectors(values, context):
     return {'attributes': filled(vectors, known, context.meta, context.num, context.seed)}
 
 
-def read_keys(values, context):
-    """Batch keys and their values, n rows."""
-    if not isinstance(values, dict):
-        raise DataError(
-            f'A layout or dialog is a dictionary, {{batch key: n rows}}, not '
-            f'{type(values).__name__}.'
-        )
-    return repeated(values, context)
+def read_dialog(values, context):
+    """Dialogues as files or lists of rounds (dialogs.py), or batch keys."""
+    if isinstance(values, dict):
+        return repeated(values, context)
+    return repeated(read_dialogs(values, context.vocabulary), context)
 
 
 def read_pictures(values, context):
     """Batch keys, or pictures: files, or uint8 arrays h w 3, which get the side of the data."""
     if isinstance(values, dict):
-        return read_keys(values, context)
+        return repeated(values, context)
     size = context.meta.size
     values = [values] if isinstance(values, (str, os.PathLike)) else list(values)
     pictures = [
@@ -220,7 +218,7 @@ def read_layout(values, context):
     if not isinstance(values, dict):
         return repeated(read_layouts(values, context.meta), context)
     if not set(parts) & set(values):
-        return read_keys(values, context)
+        return repeated(values, context)
     if not set(parts) <= set(values):
         raise DataError(
             'Boxes are given with their labels: layout={"given_boxes": ..., "given_labels": ...}.'
@@ -314,6 +312,6 @@ CONDITIONS = {
     ),
     'sentences': Condition(('tokens', 'length', 'chars', 'encoded'), read_several, flag='text'),
     'layout': Condition(('boxes', 'object_labels', 'given_boxes'), read_layout, flag='layout'),
-    'dialog': Condition(('dialog', 'dialog_length'), read_keys),
+    'dialog': Condition(('dialog', 'dialog_length'), read_dialog, flag='dialog'),
     'image': Condition(('image',), read_pictures, flag='image'),
 }

@@ -162,9 +162,12 @@ class Plan:
         if 'label' in self.tables:
             self.order = self.others[np.argsort(self.tables['label'][self.others], kind='stable')]
             self.sorted = self.tables['label'][self.order]
-        self.wrong_image = any(n.startswith('wrong_') and n != 'wrong_tokens' for n in needs)
+        said = 'wrong_tokens', 'wrong_dialog'
+        self.wrong_image = any(n.startswith('wrong_') and n not in said for n in needs)
         texts = 'wrong_tokens', 'wrong_chars', 'wrong_embedding'
         self.wrong_text = any(name in texts for name in needs)
+        # of a right caption a dialogue of another scene
+        self.wrong_dialog = 'wrong_dialog' in needs and not (self.wrong_image or self.wrong_text)
         classes = len(np.unique(self.sorted)) if 'label' in self.tables else 0
         where = f'{split.meta.name} (split {split.split})'
         check_plan(where, self.tables, classes, self.n, batch_size, sampler, near_wrong)
@@ -219,7 +222,7 @@ class Plan:
             plan = {'index': np.tile(index, 2), 'caption': caption}
         else:
             plan = {'index': index, 'caption': self._captions(index, rng, self.captions)}
-        if self.wrong_image or self.wrong_text:
+        if self.wrong_image or self.wrong_text or self.wrong_dialog:
             plan |= self._wrong(plan, rng)
         return {name: value.astype(np.int32) for name, value in plan.items()}
 
@@ -304,8 +307,11 @@ class Plan:
         # class, colour, size of each object
         own, others = scene[index][:, None, :-1, :3], scene[drawn][:, :, :-1, :3]
         alike = ((own == others) & (own >= 0)).sum((2, 3))
-        said = self.tables['facts'][index[:, None], caption][:, None]
-        false = ~entails(said, scene[drawn][:, :, None]).all(2)
+        if self.wrong_dialog:
+            false = (own != others).any((2, 3))
+        else:
+            said = self.tables['facts'][index[:, None], caption][:, None]
+            false = ~entails(said, scene[drawn][:, :, None]).all(2)
         near = np.take_along_axis(drawn, np.where(false, alike, -1).argmax(1)[:, None], 1)[:, 0]
         return np.where(rng.random(len(index)) < self.near_wrong, near, drawn[:, 0])
 
@@ -313,6 +319,9 @@ class Plan:
         """Whether, by its facts, each wrong record might match after all."""
         facts, scene = self.tables['facts'], self.tables['scene']
         match = np.zeros(len(index), bool)
+        if self.wrong_dialog:
+            # class, colour and size of all objects
+            match |= (scene[index][:, :-1, :3] == scene[wrong][:, :-1, :3]).all((1, 2))
         if self.wrong_image:
             # of several captions one that is false suffices
             match |= entails(facts[index[:, None], caption], scene[wrong][:, None]).all(1)

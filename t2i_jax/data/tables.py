@@ -20,6 +20,7 @@ import tfds_builders
 from t2i_jax.data import text
 from t2i_jax.data.canvas import Canvas, Pictures, frame
 from t2i_jax.data.dataset import Dataset
+from t2i_jax.data.dialogs import ROUND_WORDS
 from t2i_jax.data.fields import PICTURE, TEXT, Record, field, fields_of, value
 from t2i_jax.data.store import Store
 from t2i_jax.runtime.errors import DataError, home, reason
@@ -27,8 +28,6 @@ from tfds_builders.files import require_space
 
 # records that a thread reads at a time
 READ = 256
-# words of one question with its answer
-ROUND_WORDS = 24
 # the frame of a canvas that shows whole pictures
 WHOLE = frame(1, 1, Canvas(1, False, ''))
 # the plan and people read these, whatever the stage needs
@@ -83,7 +82,7 @@ class Split:
         part = self.dataset.data.get('captioned_part', 1.0)
         # held-out captions are all read
         if part < 1 and self.split == self.dataset.data['split']:
-            self._forget(found, uncaptioned(count, part))
+            self._forget(found, rounds, uncaptioned(count, part))
         every_text = itertools.chain.from_iterable(self.texts + (rounds or []))
         self.vocabulary = vocabulary or text.Vocabulary.from_captions(every_text)
         self.tables = {'index': np.arange(count, dtype=np.int32)} | found
@@ -230,10 +229,11 @@ class Split:
         ids, counts = zip(*encoded)
         return np.stack(ids)[which], np.array(counts, np.int32)[which]
 
-    def _forget(self, tables, rows):
-        """Make records with captions some without; rows: their numbers."""
-        for row in rows:
-            self.texts[row] = []
+    def _forget(self, tables, rounds, rows):
+        """Take captions and dialogues from records; rows: their numbers."""
+        for texts in (self.texts, rounds or []):
+            for row in rows if texts else ():
+                texts[row] = []
         for name in {'chars', 'captioned', 'facts', 'embedding'} & set(tables):
             tables[name] = tables[name].copy()
             # unused facts are -1

@@ -259,6 +259,7 @@ def agreement(scenes, rows, reader, seed, groups) -> list:
     found = scene_agreement.agreement(scenes, facts)
     found['hallucination'] = scene_agreement.hallucination(scenes, facts, truth)
     found['binding'] = scene_agreement.binding(scenes, facts)
+    found |= scene_agreement.scene_match(scenes, truth)
     found |= layout.against(*scene_agreement.layout(scenes), *scene_agreement.layout(truth))
     found['objects'] = (scenes[:, :-1, 5] >= 0).sum(1).astype(float)
     pool = rows.split.tables['facts'].reshape(-1, *facts.shape[1:])

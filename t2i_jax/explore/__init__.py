@@ -198,12 +198,13 @@ EXPLORATIONS = {
 # pictures of a row of a sheet, about, with the copies of them that are made
 COLUMNS = 32
 # options whose flag has another name
-FLAGS = {'texts': 'text', 'images': 'image', 'layouts': 'layout'}
+FLAGS = {'texts': 'text', 'images': 'image', 'layouts': 'layout', 'dialogs': 'dialog'}
 
 
-def own(method) -> Exploration:
+def own(module, method) -> Exploration:
     """The row of an exploration that is the stage's own."""
-    return Exploration(own_sheet, '', f'its own, see {method}', ('texts',))
+    reads = ('texts', 'dialogs') if 'dialog' in module.takes else ('texts',)
+    return Exploration(own_sheet, '', f'its own, see {type(module).__name__}.{method}', reads)
 
 
 def offered(module) -> dict[str, Exploration]:
@@ -213,7 +214,7 @@ def offered(module) -> dict[str, Exploration]:
         if one.offered(module) if one.offered else name in module.explores:
             found[name] = one
     return found | {
-        name: own(f'{type(module).__name__}.{method}')
+        name: own(module, method)
         for name, method in module.explores.items()
         if name not in EXPLORATIONS
     }
@@ -262,6 +263,7 @@ def explore(
     out: Path | None = None,
     *,
     layouts: Sequence[Path] = (),
+    dialogs: Sequence[Path] = (),
 ) -> dict:
     """Write <out>/<what>.png and .json (of interpolations .gif, too) -> the numbers.
 
@@ -274,7 +276,7 @@ def explore(
     attributes: what is known of a picture's, as parse.read_attributes takes it; unknown ones
       are inferred together with the latents.
     out: <workdir>/explore by default.
-    layouts: files of layouts, one for each sentence.
+    layouts, dialogs: files of layouts and of dialogues, one for each sentence.
 
     Raises RunError, DataError.
     """
@@ -283,7 +285,8 @@ def explore(
         raise RunError(not_offered(stage, what, known))
     require_drawable(num, seed)
     require_memory(max(1, len(texts)), num, COLUMNS * max(stage.meta.size, 64) ** 2)
-    options = dict(texts=texts, images=images, attributes=attributes, layouts=layouts)
+    options = dict(texts=texts, images=images, attributes=attributes)
+    options |= dict(layouts=layouts, dialogs=dialogs)
     for name, value in options.items():
         if value and name not in known[what].reads:
             raise RunError(f'--what={what} does not read --{FLAGS.get(name, name)}. Leave it out.')

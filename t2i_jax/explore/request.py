@@ -25,7 +25,7 @@ class Request(NamedTuple):
     texts: given sentences.
     images: given files of pictures.
     attributes: of the given picture, as `parse.read_attributes` takes them.
-    layouts: given files of layouts.
+    layouts, dialogs: given files of layouts and of dialogues.
     """
 
     sampler: Sampler
@@ -36,6 +36,7 @@ class Request(NamedTuple):
     images: Sequence[Any] = ()
     attributes: Any = ()
     layouts: Sequence[Any] = ()
+    dialogs: Sequence[Any] = ()
 
     @property
     def method(self) -> str:

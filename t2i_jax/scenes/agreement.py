@@ -63,6 +63,32 @@ def agreement(scenes, facts) -> dict:
     return out
 
 
+def scene_match(scenes, truth) -> dict:
+    """Return how many of the objects of scenes are seen, whatever a caption says, (N,) each.
+
+    scenes, truth: (N, R + 1, F), what is seen and what is there
+
+    `scene_class`: of the objects that are there the share whose class is seen, as often as it is
+    there. `scene_colour_of_class`: of those the share whose colour is seen with the class.
+    """
+
+    def counts(table):
+        objects = table[:, :-1, :2]
+        kinds = np.stack(np.meshgrid(range(len(CLASSES)), range(len(COLOURS)), indexing='ij'), -1)
+        return (objects[:, :, None, None] == kinds).all(-1).sum(1)  # N classes colours
+
+    def of_classes(table):
+        return (table[:, :-1, CLASS, None] == np.arange(len(CLASSES))).sum(1)
+
+    seen = np.minimum(of_classes(scenes), of_classes(truth)).sum(1)
+    with_colour = np.minimum(counts(scenes), counts(truth)).sum((1, 2))
+    there = of_classes(truth).sum(1)
+    return {
+        'scene_class': seen / np.maximum(there, 1),
+        'scene_colour_of_class': np.where(seen, with_colour / np.maximum(seen, 1), np.nan),
+    }
+
+
 def attribute_accuracy(scenes, attributes) -> dict:
     """Return whether the largest objects are what attribute vectors say, 0 or 1, (N,) each.
 

@@ -3,7 +3,14 @@
 import numpy as np
 
 from t2i_jax.metrics.layout import ious
-from t2i_jax.scenes.agreement import ATTRIBUTES, found_at, layout, swap_results, swaps
+from t2i_jax.scenes.agreement import (
+    ATTRIBUTES,
+    found_at,
+    layout,
+    scene_match,
+    swap_results,
+    swaps,
+)
 from t2i_jax.scenes.readers import best_reader
 from tfds_builders.errors import DataError
 from tfds_builders.facts import CLASS, COLOUR, W
@@ -60,6 +67,21 @@ def _overlap(boxes, there):
     """Average the IoU of two boxes of a row, (n, k, 4) cx cy w h, those that are there (n, k)."""
     both = there[:, :, None] & there[:, None] & ~np.eye(there.shape[1], dtype=bool)
     return _mean(np.stack([ious(row, row) for row in boxes])[both])
+
+
+def true_of(mode: str, pictures, truth) -> dict:
+    """Return how much of scenes is seen in each column of a sheet, {} for other data.
+
+    mode: `Meta.scenes`
+    pictures: uint8 (n, k, s, s, 3), a row of each scene. truth: scenes (n, R + 1, F)
+
+    Returns {'scene_class': [k shares], 'scene_colour_of_class': ...}, see `scene_match`.
+    """
+    reader = best_reader(mode)
+    if reader is None:
+        return {}
+    columns = [scene_match(reader.decode(column), truth) for column in pictures.swapaxes(0, 1)]
+    return {name: [_mean(column[name]) for column in columns] for name in columns[0]}
 
 
 def places(mode: str, styles, pictures) -> dict:

@@ -125,15 +125,18 @@ class GeneratorOne(nnx.Module):
 
 
 class GeneratorTwo(nnx.Module):
-    """Stage-I's image, sentence vector and eps -> (image in [-1, 1], mu, log-variance)."""
+    """Stage-I's image, sentence vector and eps -> (image in [-1, 1], mu, log-variance).
 
-    def __init__(self, small, size, embedding, gf, blocks, ca, *, rngs):
+    channels: of what is read of Stage-I.
+    """
+
+    def __init__(self, small, size, embedding, gf, blocks, ca, channels=3, *, rngs):
         self.size = size
         # from a quarter of Stage-I's side
         n = levels(size) - levels(small) + 2
         c = [4 * gf >> i for i in range(n + 1)]
         self.augment = ConditioningAugmentation(embedding, **ca, rngs=rngs)
-        self.read = conv3x3(3, gf, rngs=rngs)
+        self.read = conv3x3(channels, gf, rngs=rngs)
         self.downs = nnx.List(
             [Conv(a, 2 * a, 4, stride=2, padding=1, rngs=rngs) for a in (gf, 2 * gf)]
         )
@@ -294,7 +297,7 @@ class StackGanStage(Stage):
                 "wrong='text' needs d_condition='embedding': mu is known of the own sentence alone."
             )
         self.kl_weight, self.kl_reduction = kl_weight, kl_reduction
-        self.text, self.embedding = text, text_dim(text, meta)
+        self.text, self.embedding = text, self.dimensions(text, meta)
         reads = text_reads(text)
         sampled = {
             'sampled': ('wrong_image',),
@@ -309,6 +312,10 @@ class StackGanStage(Stage):
             spread=ca_spread or own['ca_spread'],
             eps=ca_eps or own['ca_eps'],
         )
+
+    def dimensions(self, text, meta):
+        """Return the numbers of a condition, as `encode` makes it."""
+        return text_dim(text, meta)
 
     def discriminator(self, size, df, rngs, **others):
         """Build the discriminator of pictures of one size."""

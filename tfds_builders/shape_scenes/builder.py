@@ -33,6 +33,7 @@ class ShapeScenesConfig(tfds.core.BuilderConfig):
     counts: scenes in each split
     overlap: 'none' or 'mild'
     backgrounds: names of those that may occur
+    brief: captions say how many objects there are and of which classes, dialogues the rest
     seed: of all random numbers
     """
 
@@ -41,6 +42,7 @@ class ShapeScenesConfig(tfds.core.BuilderConfig):
     counts: dict = dataclasses.field(default_factory=lambda: dict(FULL))
     overlap: str = 'none'
     backgrounds: tuple = scenes.BACKGROUNDS
+    brief: bool = False
     seed: int = 0
 
 
@@ -66,6 +68,19 @@ def _configs():
         mode='multi',
         overlap='mild',
     )
+    for name, size, more in (
+        ('multi_brief', 64, {}),
+        ('multi_brief_quick', 32, dict(counts=QUICK['multi'], backgrounds=scenes.PLAIN)),
+    ):
+        yield ShapeScenesConfig(
+            name=name,
+            description=f'one to five objects, {size} px, whose captions leave to dialogues what '
+            'colours, sizes and places they have',
+            mode='multi',
+            size=size,
+            brief=True,
+            **more,
+        )
     yield ShapeScenesConfig(
         name='rules',
         description='layouts by rule, boxes and labels only, with exactly known likelihoods',
@@ -167,6 +182,7 @@ class ShapeScenes(Builder):
             seed=config.seed,
             overlap=config.overlap,
             backgrounds=config.backgrounds,
+            brief=config.brief,
         ):
             one['bbox'] = tfds.features.BBox(*one['bbox'])
             one['objects'] = [

@@ -3,7 +3,8 @@
 Levels: L1 one object with all its attributes; L2 the whole scene; L3 a part of the objects or
 attributes, or how many there are; L4 a relation or a place; L5 what there is not (off by default).
 In `single`, where one object is all there is, L1 is size, colour and class, L2 adds the place,
-`pair` is colour and class, and L3 leaves the colour or the class out.
+`pair` is colour and class, and L3 leaves the colour or the class out. Brief captions, for data that
+say the rest in a dialogue, have one level, `kinds`: how many objects there are, of which classes.
 
 A caption never says less than the scene: 'a ring' is said where there is one, 'two rings' where
 there are exactly two. Places and relations are said only where they are true with some room
@@ -63,22 +64,24 @@ LEVELS = {
 CAPTIONS = {mode: len(levels) for mode, levels in LEVELS.items()}
 
 
-def captions(scene, mode, split, draws, caption_bg=False, negations=False):
+def captions(scene, mode, split, draws, caption_bg=False, negations=False, brief=False):
     """Return K different (text, atoms, level) of a scene: 10 in `single`, 5 in `multi`.
 
-    In test_unseen each names a held-out pair.
+    In test_unseen each names a held-out pair, but for brief captions.
     """
     rows = objects_of(scene)
     found, texts = [], set()
-    for level in draws.shuffled(LEVELS[mode]):
+    levels = ('kinds',) * CAPTIONS[mode] if brief else draws.shuffled(LEVELS[mode])
+    for level in levels:
         for attempt in range(60):
             chosen = (
                 level
-                if level and attempt < 20
+                if level and attempt < 20 or brief
                 else draws.pick(('L1', 'L2', 'L3', 'L4', 'L5')[: 4 + negations])
             )
             atoms = plan(rows, mode, chosen, draws)
-            if not atoms or (split == 'test_unseen' and not _names_held_out(atoms)):
+            unseen = split == 'test_unseen' and not brief
+            if not atoms or (unseen and not _names_held_out(atoms)):
                 continue
             if caption_bg and len(atoms) < ATOMS and draws.random() < 0.5:
                 atoms.append((BACKGROUND, -1, -1, -1, int(scene[-1, 0]), -1))
@@ -128,7 +131,16 @@ def plan(rows, mode, level, draws):
             )
         )
         return None if matching(rows, shape, colour) else [(EXISTS, shape, colour, -1, 0, -1)]
+    if level == 'kinds':
+        return _plan_kinds(rows, draws)
     return (_plan_single if mode == 'single' else _plan_multi)(rows, level, draws)
+
+
+def _plan_kinds(rows, draws):
+    number = (COUNT, -1, -1, -1, len(rows), -1)
+    shapes = dict.fromkeys(row[CLASS] for row in draws.shuffled(rows))
+    classes, choice = [exists(rows, shape) for shape in shapes], draws.random()
+    return [number] if choice < 0.2 else classes if choice < 0.7 else [number, *classes]
 
 
 def _plan_single(rows, level, draws):

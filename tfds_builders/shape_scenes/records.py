@@ -34,12 +34,21 @@ def png(pixels, bits=8):
     return cv2.imencode('.png', pixels, options)[1].tobytes()
 
 
-def record(mode, split, index, size, seed=0, overlap='none', backgrounds=scenes.BACKGROUNDS):
+def record(
+    mode,
+    split,
+    index,
+    size,
+    seed=0,
+    overlap='none',
+    backgrounds=scenes.BACKGROUNDS,
+    brief=False,
+):
     """Return one record of the builder.
 
     `objects` are [(ymin, xmin, ymax, xmax), class name] and `bbox` is such a box.
     """
-    one = make(mode, split, index, size, seed, overlap, backgrounds)
+    one = make(mode, split, index, size, seed, overlap, backgrounds, brief=brief)
     small = (
         one['masks'] if size == render.MASK_SIZE else render.masks(one['scene'], render.MASK_SIZE)
     )

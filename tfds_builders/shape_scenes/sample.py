@@ -24,6 +24,7 @@ def make(
     backgrounds=scenes.BACKGROUNDS,
     caption_bg=False,
     negations=False,
+    brief=False,
 ):
     """Return a sample as a dictionary.
 
@@ -45,6 +46,7 @@ def make(
         Draws(seed, mode, split, index, overlap, CAPTIONS),
         caption_bg,
         negations,
+        brief,
     )
     rounds = dialog(scene, found[0][1], Draws(seed, mode, split, index, overlap, DIALOG))
     masks = render.masks(scene, size)
