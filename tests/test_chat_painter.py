@@ -218,7 +218,7 @@ def test_rounds_are_drawn_one_after_the_other(stage):
     dialog = np.array(batch['dialog'])[:2, :3]
     dialog[1, 1:] = 0
     pictures, labels = module.rounds(sampler, given | {'dialog': dialog}, ['x', 'y'], 8, 0)
-    assert pictures.shape == (2, 4, 16, 16, 3) and labels[0].startswith('x. ')
+    assert pictures.shape == (2, 4, 16, 16, 3) and labels[0].startswith('x: ')
     # the second dialogue has one round alone
     assert bit_equal(pictures[1, 1], pictures[1, 2]) and bit_equal(pictures[1, 1], pictures[1, 3])
     assert not bit_equal(pictures[0, 1], pictures[0, 3])

@@ -324,7 +324,7 @@ class Conversation:
         pictures = sampler.sample(rows, sampler.noise(1, seed, n * k), (n, k))['image']
         said = [[' '.join(sampler.vocabulary.decode(ids)) for ids in one] for one in dialog]
         said = ['; '.join(filter(None, one)) for one in said]
-        return pictures, [f'{text}. {one[:120]} …' for text, one in zip(texts, said)]
+        return pictures, [f'{text}: {one[:120]} …' for text, one in zip(texts, said)]
 
 
 class ChatOne(Conversation, StageOne):
