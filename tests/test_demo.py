@@ -437,7 +437,8 @@ def test_the_page_in_a_browser(served, browser):
     reader = Reader(browser, 'draw', 'Draw')
     reader.type('a red ring')
     first = reader.seen()
-    assert len(reader.all('section')) == 3 and len(first) == 12
+    # four pictures of each, and the layouts of one
+    assert len(reader.all('section')) == 3 and len(first) == 16
     reader.type('a blue square')
     second = reader.another(first)
     # a mistake is a message, and the page goes on
@@ -474,7 +475,7 @@ def test_the_page_in_a_browser(served, browser):
     drag((-90, -90), (0, 0))
     drawn = reader.another(made)
     drag((-50, -50), (30, 40))
-    assert len(reader.another(drawn)) == 4
+    assert len(reader.another(drawn)) == 8
 
     # a slider goes from one sentence to another
     reader = Reader(browser, 'between', 'Between two sentences')
