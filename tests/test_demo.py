@@ -62,6 +62,7 @@ OF_SENTENCES = {'draw', 'between', 'z', 'explore'}
         ('attribute2image', 'vae', {'draw'}, ['sentence', 'attributes']),
         ('dcgan', 'gan', {'draw', 'z'}, []),
         ('mirrorgan', 'stream', {'draw'}, ['image']),
+        ('chat_painter', 'two', OF_SENTENCES | {'dialog'}, ['sentence']),
     ],
 )
 def test_tabs_follow_from_what_a_stage_declares(system, stage, tabs, asked):
@@ -199,6 +200,8 @@ def test_sentences_are_explored(model_of):
     for what, text, message in (
         ('swap_word', '', 'Write 1 to 16 sentences'),
         ('swap_word', 'a red ring', 'takes sentences in pairs'),
+        # it reads the training data
+        ('nearest', 'a red ring', 'does not offer'),
         ('z_interpolation', 'a red ring', 'does not offer'),
     ):
         assert message in results.explore(models, what, text, 2, 0)[0].error

@@ -225,10 +225,13 @@ def tab(title, models, without=()) -> Tab:
 
 
 def explorations(module) -> dict[str, str]:
-    """Return the explorations of sentences that have no tab of their own: {name: what it shows}."""
-    own_tab = 'text_interpolation', 'z_interpolation', 'attention'
+    """Return the explorations of sentences for the tab of that name: {name: what it shows}.
+
+    They need no data, and have no tab of their own.
+    """
+    elsewhere = 'text_interpolation', 'z_interpolation', 'attention', 'nearest'
     return {
         name: one.shows
         for name, one in offered(module).items()
-        if 'texts' in one.reads and {*one.reads} <= {'texts', 'layouts'} and name not in own_tab
+        if 'texts' in one.reads and {*one.reads} <= {'texts', 'layouts'} and name not in elsewhere
     }
