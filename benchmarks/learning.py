@@ -124,6 +124,8 @@ GROUPS = {
     'extensions': [
         Row('stackgan', 'StackGAN', 'stackgan_shapes:recipe', ('one', 'two'), takes=SHARED),
         Row('fused', 'FusedGAN', 'fused_gan_shapes:recipe', ('gan', 'refine'), takes=SHARED),
+        Row('attribute2image', 'Attribute2Image', 'attribute2image_shapes', ('vae',)),
+        Row('cvae', 'CVAE&GAN', 'cvae_gan_shapes:recipe', ('cvae', 'refine'), takes=SHARED),
         *(
             Row(f'chat_{dialog}', label, 'chat_painter_shapes:recipe', ('one', 'two'), sets, takes)
             for dialog, label, sets, takes in (

@@ -150,17 +150,19 @@ class PictureEncoder(nnx.Module):
 
 
 class BackgroundEncoder(nnx.Module):
-    """q(z_B | x, y, z_F) -> mean and log-variance, b z each."""
+    """q(z_B | x, y, z_F) -> mean and log-variance, b z each; attributes: 0 where it sees no y."""
 
     def __init__(self, size, width, attributes, nz_f, nz, dropout, *, rngs):
         w = width
         self.body = PictureBody(size, (w, w, w, w), (5, 5, 3, 3), 4 * w, dropout, rngs=rngs)
+        self.sees_y = attributes > 0
         self.joint = torch_linear(4 * w + attributes + nz_f, 4 * w, rngs=rngs)
         self.mean = torch_linear(4 * w, nz, rngs=rngs)
         self.logvar = torch_linear(4 * w, nz, rngs=rngs)
 
     def __call__(self, x, y, z_f, *, train, key):
-        h = jnp.concatenate([self.body(x, train=train, key=key), y, z_f], -1)
+        given = (y, z_f) if self.sees_y else (z_f,)
+        h = jnp.concatenate([self.body(x, train=train, key=key), *given], -1)
         h = jax.nn.relu(self.joint(h))
         return self.mean(h), self.logvar(h)
 
@@ -293,6 +295,7 @@ class Attribute2Image(Stage):
         dropout=0.5,
         compose='light',
         logvar_sees_y=False,
+        background_sees_y=True,
         standardise=False,
         kl_weight=1.0,
         warmup=0,
@@ -311,6 +314,7 @@ class Attribute2Image(Stage):
         dropout: of the encoders' features.
         compose: 'light', 'convex' ((1 - g) x_F + g x_B) or 'legacy'.
         logvar_sees_y: whether the log-variance of z depends on the attributes, too.
+        background_sees_y: whether z_B does.
         standardise: attributes, by the statistics of the training set.
         kl_weight: of the KL terms, 1 for the evidence bound.
         warmup: steps within which it rises from 0.
@@ -338,8 +342,9 @@ class Attribute2Image(Stage):
         self.decoder = PictureDecoder(meta.size, width, a, nz, layered, gaussian, rngs=rngs)
         names = ('encoder', 'decoder')
         if layered:
+            seen = a if background_sees_y else 0
             self.background_encoder = BackgroundEncoder(
-                meta.size, width, a, nz, nz_b, dropout, rngs=rngs
+                meta.size, width, seen, nz, nz_b, dropout, rngs=rngs
             )
             self.background_decoder = BackgroundDecoder(meta.size, width, nz_b, rngs=rngs)
             names += 'background_encoder', 'background_decoder'
@@ -359,7 +364,7 @@ class Attribute2Image(Stage):
             for i, (name, nz) in enumerate(self.latents.items())
         }
 
-    def encode(self, image, mask, y, eps, *, train, key):
+    def posteriors(self, image, mask, y, eps, *, train, key):
         """Encode pictures into posteriors and latents.
 
         image, mask, y: the pictures, their masks (or None) and attributes.
@@ -383,7 +388,7 @@ class Attribute2Image(Stage):
     def means(self, image, mask, y, key):
         """Return the means of the posteriors, {noise key: b z}, in evaluation mode."""
         zeros = {name: jnp.zeros((len(image), nz)) for name, nz in self.latents.items()}
-        return self.encode(image, mask, y, zeros, train=False, key=key)[1]
+        return self.posteriors(image, mask, y, zeros, train=False, key=key)[1]
 
     def decode(self, latents, y, *, train):
         """Decode latents.
@@ -410,7 +415,8 @@ class Attribute2Image(Stage):
             image, mask = self.changed(image, mask, keys[0])
         y = self.condition(batch['attributes'], train=self.training)
         eps = self.noise(keys[1], len(image))
-        posteriors, latents = self.encode(image, mask, y, eps, train=self.training, key=keys[2])
+        more = dict(train=self.training, key=keys[2])
+        posteriors, latents = self.posteriors(image, mask, y, eps, **more)
         drawn = self.decode(latents, y, train=self.training)
         return Reconstruction(image, mask, drawn, posteriors)
 
@@ -554,7 +560,7 @@ class Attribute2Image(Stage):
         out['psnr'] = -10 * jnp.log10(jnp.maximum(error.mean((1, 2, 3)), 1e-10))
         if mask is not None:
             out['foreground_error'] = weighted_mean(mask, jnp.abs(drawn['image'] - image))
-        if not self.layered:
+        if not self.layered or mask is None:
             return out
         behind = (drawn['gate'] > 0).astype(jnp.float32)
         true = 1 - mask
