@@ -325,6 +325,8 @@ class CvaeRefiner(StackGanStage):
         """`images`: the small picture and the final one."""
         text = self.encode(batch)
         small, share = self.composed(text, noise['z_f'], noise['z_b'])
+        # rounding
+        small = jnp.clip(small, -1, 1)
         image = self.refined(text, small, share, noise['eps_two'], train=False)[0]
         return {'image': image, 'images': [small, image]}
 
