@@ -308,6 +308,7 @@ def test_stages_and_what_they_offer(styled, trained):
         'z_interpolation',
         'swap_word',
         'edit',
+        'nearest',
     ]
     assert list(offered(styled['style'].module)) == ['style']
     assert offered(styled['text'].module) == {}

@@ -53,8 +53,8 @@ HEADLINE = (
     Headline('recall*', HIGHER, ('training',)),
     Headline('sem_acc', HIGHER, by=READERS),
     Headline('class_colour', HIGHER, by=READERS),
-    Headline('object_in_place', HIGHER, ('true_masks', 'true_boxes'), by=READERS),
-    Headline('object_on_crop', HIGHER, ('real', 'true_masks', 'true_boxes')),
+    # in place by readers of scenes, on crops where there are none
+    Headline('object_*', HIGHER, ('true_masks', 'true_boxes', 'real'), by=(*READERS, '*')),
     Headline('attribute_position', HIGHER, by=READERS),
     Headline('r_precision_*', HIGHER, by=JUDGES),
     Headline('redescribed_all', HIGHER),
