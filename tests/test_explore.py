@@ -285,7 +285,7 @@ def test_given_pictures_give_their_style(styled, shown, few, tmp_path):
 def test_from_the_command_line(styled, trained, monkeypatch, tmp_path, capsys):
     calls, start = [], ['t2i_jax', f'--workdir={styled.workdir}', '--mode=explore']
     package = sys.modules['t2i_jax.explore']
-    monkeypatch.setattr(package, 'explore', lambda *args, layouts: calls.append(args))
+    monkeypatch.setattr(package, 'explore', lambda *args, **_: calls.append(args))
     monkeypatch.setattr(main, 'start_jax', lambda: None)
     texts = [f'--text={text}' for text in PAIR]
     more = ['--image=a.png', '--image=b.png', '--num=4', '--seed=3', f'--out={tmp_path}']
