@@ -355,7 +355,7 @@ def test_a_sentence_and_its_layouts_are_given_together():
     with pytest.raises(DataError, match='X does not read layout'):
         conditions.arrays((), given, context, 'X')
     one = {'tokens': np.zeros((1, 2, 3)), 'given_boxes': np.zeros((4, 2, 4, 4))}
-    assert conditions.each_with_a_layout(one)['tokens'].shape == (4, 2, 3)
+    assert conditions.each_with_one(one)['tokens'].shape == (4, 2, 3)
 
 
 # -------------------------------------------------------------------------------------------- edits

@@ -606,7 +606,8 @@ def test_sampling_writes_what_is_asked_for_by_labels_and_attributes(
     )
     ((stage, *rest),) = given
     assert (stage.workdir, stage.name) == (trained, 'gan')
-    assert rest == [[], 2, 0, str(tmp_path), ['person, dog', 'cat'], ['circle, red'], [], []]
+    named = ['person, dog', 'cat'], ['circle, red']
+    assert rest == [[], 2, 0, str(tmp_path), *named, [], [], []]
 
 
 @pytest.mark.parametrize(
