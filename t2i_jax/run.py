@@ -3,7 +3,7 @@
 run = Run.create(config, 'runs/x') | Run.open('runs/x')
 stage = run['gan']      # .block .meta .module .program() .state(step) .split('test')
 
-<workdir>/config.json, vocabulary.json, lock; export.json in an exported folder (export.py)
+<workdir>/config.json, vocabulary.json, lock; export.json in an exported folder (export/)
 <workdir>/<stage>/meta.json, checkpoints/<step>/, metrics.jsonl, tensorboard/,
                    curves.png, samples/<step>.png
 """

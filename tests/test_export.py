@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import runpy
 import shutil
 import sys
 import types
@@ -113,6 +114,35 @@ def test_what_stands_in_the_way_stays(trained, tmp_path):
     assert (tmp_path / 'notes.txt').read_text() == 'mine'
 
 
+def test_what_was_exported_before_is_replaced_and_nothing_else(copied):
+    before = Sampler.load(copied)(SENTENCES).images
+    # onto itself
+    assert export(Run.open(copied).last(DRAWN), copied) == copied
+    np.testing.assert_array_equal(Sampler.load(copied)(SENTENCES).images, before)
+    (copied / 'samples').mkdir()
+    (copied / 'samples' / 'mine.png').write_text('mine')
+    with pytest.raises(RunError, match='also holds samples/mine.png, which would be lost'):
+        export(Run.open(copied).last(DRAWN), copied)
+    assert (copied / 'samples' / 'mine.png').read_text() == 'mine'
+
+
+def test_an_export_that_fails_leaves_the_old_one(copied, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('t2i_jax.export.card', full)
+    with pytest.raises(RunError, match='No space left'):
+        export(Run.open(copied).last(DRAWN), copied)
+    assert Sampler.load(copied) and [path.name for path in copied.parent.iterdir()] == ['model']
+
+
+@pytest.mark.parametrize('content', ['[]', '{"stages": {"gan": "6"}, "files": {}}', '{', '{}'])
+def test_a_list_of_another_form_is_refused(copied, content):
+    (copied / LIST).write_text(content)
+    with pytest.raises(RunError, match='export.json.*Copy or download the folder again'):
+        Run.open(copied)
+
+
 def test_the_card_names_paper_data_and_files(folder, trained):
     card = (folder / 'README.md').read_text()
     _, front, page = card.split('---\n', 2)
@@ -129,7 +159,7 @@ def test_a_program_draws_the_same_without_this_library(trained, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     for n in (1, 3):
         monkeypatch.setattr(sys, 'argv', ['draw.py', SENTENCES[0], str(n), '5'])
-        exec(compile(SCRIPT, 'draw.py', 'exec'), {'__file__': str(out / 'draw.py')})
+        runpy.run_path(str(out / 'draw.py'))
         own = Sampler.load(trained)(SENTENCES[:1], num=n, seed=5).images[0]
         header, pixels = (tmp_path / 'drawn.ppm').read_bytes().split(b' 255 ', 1)
         side = own.shape[1]

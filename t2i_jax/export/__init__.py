@@ -53,18 +53,18 @@ def export(
     # those that another run has trained, too
     judges = [stage.run[name].source() for name in stage.module.judges if name in stage.run.names]
     known = dict(stages={stage.name: step}, precision=precision, averaged=averaged)
-    with written(out, **known) as known:
+    with written(out, **known) as (folder, known):
         saved = {stage.name: weights}
         for judge in judges:
             if judge.has_checkpoints:
                 known['stages'][judge.name], saved[judge.name] = judge.weights()
         sizes = {
-            name: save_weights(out / name / WEIGHTS, dict(params=params, stats=stats), precision)
+            name: save_weights(folder / name / WEIGHTS, dict(params=params, stats=stats), precision)
             for name, (params, stats) in saved.items()
         }
-        with_settings(stage, out)
-        copied(stage, out, step)
-        write_text(out / 'README.md', card(stage, out, step, precision, license, sizes))
+        with_settings(stage, folder)
+        copied(stage, folder, step)
+        write_text(folder / 'README.md', card(stage, folder, step, precision, license, sizes))
     return out
 
 
@@ -78,8 +78,8 @@ def with_settings(stage, out):
         other = run[name].origin()
         if run[name].adopted:
             config['stages'][name] = json.loads(settings.to_json(other.config))['stages'][name]
-            config['stages'][name]['data'] = {**other.data}
-        config['init'][name] = ''
+            config['stages'][name]['data'] = {**other.data, 'dir': '', 'manual_dir': ''}
+        config['stages'][name]['init_from'] = config['init'][name] = ''
         folder = run[name].folder / 'meta.json'
         if folder.exists():
             (out / name).mkdir(parents=True, exist_ok=True)

@@ -82,10 +82,10 @@ def to_program(
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
     content = jax_export.export(jax.jit(draw), platforms=platforms)(seed, rows).serialize()
     out = home(out)
-    with written(out, stages={}):
-        (out / 'model.stablehlo').write_bytes(content)
+    with written(out, stages={}) as (folder, _):
+        (folder / 'model.stablehlo').write_bytes(content)
         known = dict(words=stage.run.vocabulary.words, alphabet=ALPHABET, reads=reads)
         known |= dict(sizes=dict(tokens=meta.length, chars=CHARS))
-        (out / 'words.json').write_text(json.dumps(known) + '\n')
-        (out / 'draw.py').write_text(SCRIPT)
+        (folder / 'words.json').write_text(json.dumps(known) + '\n')
+        (folder / 'draw.py').write_text(SCRIPT)
     return out

@@ -75,11 +75,16 @@ def digest(path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
+def files_of(folder) -> dict:
+    """List the files of a folder but its list, {path within it: path}."""
+    paths = sorted(path for path in pathlib.Path(folder).rglob('*') if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: path for name, path in names.items() if name != LIST}
+
+
 def digests(folder) -> dict:
     """Compute the SHA-256 of all files of a folder but its list, {path within it: digest}."""
-    paths = sorted(path for path in pathlib.Path(folder).rglob('*') if path.is_file())
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    return {name: digest(path) for name, path in zip(names, paths) if name != LIST}
+    return {name: digest(path) for name, path in files_of(folder).items()}
 
 
 def read_list(folder) -> dict | None:
@@ -94,9 +99,11 @@ def read_list(folder) -> dict | None:
         found = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f'{quoted(path)} is damaged: {short(error, 200)}. {AGAIN}') from None
-    parts = dict(stages=dict, files=dict)
-    if not isinstance(found, dict) or any(
-        not isinstance(found.get(name), kind) for name, kind in parts.items()
+    kinds = dict(stages=int, files=str)
+    parts = found if isinstance(found, dict) else {}
+    if not all(
+        isinstance(parts.get(name), dict) and all(isinstance(x, kind) for x in parts[name].values())
+        for name, kind in kinds.items()
     ):
         raise RunError(f'{quoted(path)} is not the list of an exported folder. {AGAIN}')
     for name, known in found['files'].items():
