@@ -152,20 +152,32 @@ def test_the_card_names_paper_data_and_files(folder, trained):
     assert 'gan/weights.safetensors' in page and '{' not in page
 
 
-def test_a_program_draws_the_same_without_this_library(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize('system', ['gan_cls', 'attngan'])
+def test_a_program_draws_the_same_without_this_library(system, run_of, tmp_path, monkeypatch):
     pytest.importorskip('flatbuffers')
-    out = to_program(Run.open(trained).last(DRAWN), tmp_path / 'program', platforms=('cpu',))
+    run = Run.open(run_of(system))
+    out = to_program(run.last(DRAWN), tmp_path / 'program', platforms=('cpu',))
     assert (out / 'draw.py').read_text() == SCRIPT and 't2i_jax' not in SCRIPT
     monkeypatch.chdir(tmp_path)
     for n in (1, 3):
         monkeypatch.setattr(sys, 'argv', ['draw.py', SENTENCES[0], str(n), '5'])
         runpy.run_path(str(out / 'draw.py'))
-        own = Sampler.load(trained)(SENTENCES[:1], num=n, seed=5).images[0]
+        own = Sampler.load(run)(SENTENCES[:1], num=n, seed=5).images[0]
         header, pixels = (tmp_path / 'drawn.ppm').read_bytes().split(b' 255 ', 1)
         side = own.shape[1]
         assert header == f'P6 {n * side} {side}'.encode()
         strip = np.frombuffer(pixels, np.uint8).reshape(side, n, side, 3).swapaxes(0, 1)
         assert np.abs(np.int32(strip) - own).max() <= 1
+
+
+def test_a_stage_that_is_no_program_is_one_message(trained, tmp_path, monkeypatch):
+    def counts(*_, **__):
+        raise TypeError("'_DimExpr' object cannot be interpreted as an integer")
+
+    monkeypatch.setattr('t2i_jax.export.program.core.apply', counts)
+    with pytest.raises(RunError, match='cannot be written as a program for any number of pictures'):
+        to_program(Run.open(trained).last(DRAWN), tmp_path / 'program')
+    assert not (tmp_path / 'program').exists()
 
 
 def test_a_program_needs_a_package(trained, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from t2i_jax import stage as core
 from t2i_jax.data.text import ALPHABET, CHARS
 from t2i_jax.export.folders import written
 from t2i_jax.run import Path, RunStage
-from t2i_jax.runtime.errors import RunError, home
+from t2i_jax.runtime.errors import RunError, home, reason
 from t2i_jax.sample import to_uint8
 
 SCRIPT = '''"""Draw with JAX and NumPy alone: python draw.py "a red ring" [number] [seed]"""
@@ -80,7 +80,14 @@ def to_program(
     (b,) = jax_export.symbolic_shape('b')
     rows = {name: jax.ShapeDtypeStruct((b, *shapes[name]), jnp.int32) for name in reads}
     seed = jax.ShapeDtypeStruct((), jnp.uint32)
-    content = jax_export.export(jax.jit(draw), platforms=platforms)(seed, rows).serialize()
+    try:
+        content = jax_export.export(jax.jit(draw), platforms=platforms)(seed, rows).serialize()
+    # of layers that need to know the number of rows
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise RunError(
+            f'Stage {stage.name} cannot be written as a program for any number of pictures: '
+            f'{reason(error)}. Leave out --format=stablehlo.'
+        ) from error
     out = home(out)
     with written(out, stages={}) as (folder, _):
         (folder / 'model.stablehlo').write_bytes(content)

@@ -24,7 +24,7 @@ def looked_at(mask, pixels, mode):
         Released weights were trained with it; a picture then depends on the others of its batch.
         'none', padding is looked at as well.
     """
-    b = len(mask)
+    b = mask.shape[0]
     if mode == 'original':
         return mask[jnp.arange(b * pixels).reshape(b, pixels) % b]  # b q t
     return (mask if mode == 'fixed' else jnp.ones_like(mask))[:, None]  # b 1 t

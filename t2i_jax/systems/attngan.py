@@ -149,7 +149,7 @@ class AttnGenerator(nnx.Module):
         """
         if i < self.attention_count:
             return text.words, text.mask > 0
-        return text.sentence[:, None], jnp.ones((len(text.mask), 1))
+        return text.sentence[:, None], jnp.ones((text.mask.shape[0], 1))
 
     def grow(self, i, x, text, condition, *, train):
         """Compute the map after x, by stage i. -> (map, attention, None where it is the sentence's)

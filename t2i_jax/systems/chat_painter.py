@@ -78,7 +78,9 @@ class SkipGru(nnx.Module):
             return h, h
 
         inputs = self.input(x).swapaxes(0, 1), there.T
-        last, states = jax.lax.scan(step, jnp.zeros((len(x), self.width)), inputs, reverse=reverse)
+        last, states = jax.lax.scan(
+            step, jnp.zeros((x.shape[0], self.width)), inputs, reverse=reverse
+        )
         return states.swapaxes(0, 1), last
 
 
